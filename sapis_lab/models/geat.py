@@ -1,0 +1,398 @@
+"""GEAT, the Group-Equivariant Attention Transformer: O(3)-equivariant features, attention from invariants, node-wise tensor products.
+
+Atom features Psi_i^l, l = 0..L, of natural parity (-1)^l, are laid out components first, x (M, N, C) with M = (L+1)^2, so that a
+map per degree is one batched matrix product.  The energy is a sum over atoms, E = sum_i MLP(Psi_i^0) + linear.
+
+(i) Representation (SCIENCE 1):  Psi_i^l = W^l [ sum_j R_k(r_ij) delta(s, Z_j) Y^l(r_ij) ]_(k,s), scalars += Emb[Z_i], with R_k 32
+    exponential-normal functions times the envelope f.  The species one-hot multiplies Y (few rows), not R (many).
+(ii) Attention:  12 invariants <q_i, k_j>, summed over degrees, and R(r_ij) feed one edge network; it gives per head a logit e_ij, a
+    filter g_l for Y^l (x) Psi_j^0 and one filter h for Psi_j^l:
+        alpha_ij = softmax_j( e_ij + log f(r_ij) ),      m_i^l = sum_j alpha_ij [ g_l Y^l(r_ij) V0 Psi_j^0 + h V^l Psi_j^l ].
+    The pair (i, i) is a slot with f = 1 and no radial features: it is the sink without which a softmax is discontinuous where the
+    only neighbour crosses the cutoff.
+(iii) Update:  a, b = W Psi;  the invariants <a, b>_l and the scalars feed a node network that writes scalars and gates the exact Gaunt
+    product a (x) b (all couplings with l1 + l2 + l3 even, on a Lebedev grid).  The last layer writes scalars only.
+
+Before (ii) and (iii) features pass a soft norm x / sqrt(1 + mean x^2 / tau) per atom and degree: the identity for small features, a
+bound for large ones.  An RMS norm cost more accuracy than any other choice (force error 55 against 36 meV/Å at equal CPU time): it removes the
+size of the features, which carries density and distortion, and amplifies degrees that vanish by symmetry.
+
+Weights are W = m p with Adam acting on p: a learning-rate multiplier m of 1 for equivariant maps, 0.5 for edge and node networks, 0.3
+for the readout, whose rows act on every atom of every frame at once; with 1 there, half of the runs at twice the default rate diverge.
+
+The geometry features (Y, R, log f) do not depend on parameters, so forces use their analytic Jacobian (`features_and_pullback`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import ClassVar, Literal, NamedTuple, Self
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from sapis_lab.atoms import AtomsBatch, Layout
+from sapis_lab.geometry.couplings import quadrature, spread
+from sapis_lab.geometry.harmonics import n_components, spherical_harmonics, spherical_harmonics_jacobian
+from sapis_lab.geometry.radial import exp_normal_centers, log_envelope
+from sapis_lab.graphs import PairGraph
+from sapis_lab.models._base import Flops, Model, ModelConfig
+
+# Shape legend: M components, L degrees (lmax + 1), N nodes, C channels, H heads, c channels of a head, G groups, I centres and
+# K slots of a group (see PairGraph), P pairs (G I K), Q invariants, d key width, B radial functions, S species, W coupling channels.
+
+EDGE, NODE, READOUT = 0.5, 0.5, 0.3
+"""Learning-rate multipliers of the edge networks, the node networks and the readout; equivariant maps have 1."""
+
+CLOSED = -1e4
+"""log f of slots without a pair: exp underflows to an exact zero."""
+
+
+class GeatConfig(ModelConfig):
+    """Settings of GEAT; the defaults are the measured optimum near 10^5 parameters."""
+
+    kind: Literal["geat"] = "geat"
+    version: ClassVar[int] = 1
+    channel_step: ClassVar[int] = 4
+
+    lmax: int = Field(default=2, ge=0, le=6)
+    """Largest degree of the features."""
+    layers: int = Field(default=2, ge=1)
+    """Attention layers."""
+    channels: int = Field(default=40, ge=1)
+    """Channels of every degree."""
+    heads: int = Field(default=4, ge=1)
+    """Attention heads; divides `channels`."""
+    invariants: int = Field(default=12, ge=1)
+    """Inner products <q_i, k_j> of every pair."""
+    key_width: int = Field(default=4, ge=1)
+    """Channels of each query and key."""
+    n_radial: int = Field(default=32, ge=2)
+    """Radial functions."""
+    edge_hidden: int = Field(default=48, ge=1)
+    """Hidden width of the edge networks."""
+    coupling: float = Field(default=0.5, gt=0)
+    """Channels of the tensor product over `channels`."""
+    node_hidden: float = Field(default=2.0, gt=0)
+    """Hidden width of the node networks over `channels`."""
+    soft_norm: float = Field(default=4.0, gt=0)
+    """tau of the soft norm before the update."""
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> GeatConfig:
+        if self.channels % self.heads:
+            raise ValueError(f"heads={self.heads} does not divide channels={self.channels}")
+        return self
+
+    def _build(self, species: tuple[int, ...], mean_neighbors: float) -> Geat:
+        return Geat(self, species=species, mean_neighbors=mean_neighbors)
+
+    def resized(self, channels: int, secondary: float) -> Self:
+        grow = secondary * math.sqrt(channels / 40)
+        shrink = min(1.0, grow)
+        return self.model_copy(
+            update={
+                "channels": channels,
+                "heads": 4 if channels >= 16 else 2 if channels >= 8 else 1,
+                "invariants": max(2, round(12 * shrink)),
+                "key_width": 4 if channels >= 24 else 2,
+                "n_radial": max(8, round(32 * shrink)),
+                "edge_hidden": max(8, round(48 * grow)),
+            }
+        )
+
+    @property
+    def coupling_channels(self) -> int:
+        """W, channels of the tensor product."""
+        return max(1, int(self.coupling * self.channels))
+
+    @property
+    def node_width(self) -> int:
+        """Hidden width of the node networks."""
+        return max(1, int(self.node_hidden * self.channels))
+
+    def flops(self, *, n_atoms: int, n_pairs: int, n_species: int) -> Flops:
+        m, l, c, q, d = n_components(self.lmax), self.lmax + 1, self.channels, self.invariants, self.key_width
+        b, h, hid, w, node = self.n_radial, self.heads, self.edge_hidden, self.coupling_channels, self.node_width
+        grid = quadrature(self.lmax)[0].shape[0]
+
+        def per_degree(fan_in: int, fan_out: int) -> int:  # the map itself, and repeating its weight inside a degree
+            return n_atoms * m * fan_in * fan_out + m * l * fan_in * fan_out
+
+        matmul = n_pairs * m * n_species * b + per_degree(b * n_species, c) + n_atoms * c * (n_species + m)
+        keys = 2 * q * d + c
+        attention = n_pairs * (q * m * d + hid * (b + q + h * (l + 2)) + h * m * l + 2 * m * c)
+        attention += per_degree(c, keys) + m * keys + per_degree(c, c) + n_atoms * c * c + n_atoms * m * m
+        update = n_atoms * (m * m + m * l * w + (c + l * w) * node + node * c) + per_degree(c, 2 * w)
+        product = n_atoms * (3 * grid * m * w + m * l * w + node * l * w + m * c) + per_degree(w, c)
+        matmul += self.layers * (attention + update) + (self.layers - 1) * product + n_atoms * (c * c + 2 * c)
+        elementwise = n_pairs * (8 * b + m * (n_species + 3) + self.layers * (6 * hid + (3 * l + 8) * h + 3 * h * m + q))
+        elementwise += self.layers * n_atoms * (14 * m * c + 6 * m * w + 2 * grid * w + 5 * node)
+        return Flops(2 * matmul, elementwise)
+
+
+# ------------------------------------------------------------------------------------------------------------ pieces
+
+
+def _random(*shape: int, fan: int, gain: float = 1.0, multiplier: float = 1.0) -> nn.Parameter:
+    return nn.Parameter(torch.randn(*shape) * (gain / (multiplier * math.sqrt(fan))))
+
+
+def _zeros(*shape: int) -> nn.Parameter:
+    return nn.Parameter(torch.zeros(*shape))
+
+
+class _Dense(nn.Module):
+    """A scalar layer m (x W + b), rows first."""
+
+    def __init__(self, fan_in: int, fan_out: int, *, multiplier: float, gain: float = 0.58) -> None:
+        super().__init__()
+        self.multiplier = multiplier
+        self.weight = _random(fan_in, fan_out, fan=fan_in, gain=gain, multiplier=multiplier)
+        self.bias = _zeros(fan_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.addmm(self.bias, x, self.weight, alpha=self.multiplier, beta=self.multiplier)
+
+
+class _Constants(NamedTuple):
+    """0/1 and quadrature matrices, cast from float64."""
+
+    spread: Tensor
+    """(M, L) repeats a value per degree over its components"""
+    mean: Tensor
+    """(M, M) averages over the components of a degree and repeats the result"""
+    norm: Tensor
+    """(L, M) sums the components of a degree over sqrt(2l+1)"""
+    to_grid: Tensor
+    from_grid: Tensor
+    centers: Tensor
+    """(B, 1) centres of the radial functions"""
+
+
+class _Edges(NamedTuple):
+    """What the layers know of the pairs."""
+
+    graph: PairGraph
+    harmonics: Tensor
+    """(G, M, I K)"""
+    radial: Tensor
+    """(B, P)"""
+    log_f: Tensor
+    """(G, I, K)"""
+
+
+def _per_degree(x: Tensor, weight: Tensor, spread_: Tensor) -> Tensor:
+    """(M, N, C) and (L, C, C') -> (M, N, C'), the weight shared inside a degree: one batched product, no index_select."""
+    return torch.bmm(x, (spread_ @ weight.view(weight.shape[0], -1)).view(-1, weight.shape[1], weight.shape[2]))
+
+
+def _soft_norm(x: Tensor, k: _Constants, strength: float) -> Tensor:
+    """x / sqrt(1 + strength * sum over channels of the component mean of x^2), per atom and degree."""
+    return x * torch.rsqrt(torch.addmm(k.mean.new_ones(()), k.mean, x.square().sum(-1), alpha=strength)).unsqueeze(-1)
+
+
+class _Layer(nn.Module):
+    """Attention (ii) and update (iii)."""
+
+    def __init__(self, config: GeatConfig, *, last: bool) -> None:
+        super().__init__()
+        l, c, q, d, h = config.lmax + 1, config.channels, config.invariants, config.key_width, config.heads
+        w, hid, node = config.coupling_channels, config.edge_hidden, config.node_width
+        self.config, self.last = config, last
+        self.born_channels = c  # norms keep the width of their birth when the model grows
+        keys = 2 * q * d
+        self.project = _random(l, c, keys + c, fan=c)  # queries, keys, values
+        self.project_bias = _zeros(1, keys + c)  # of l = 0: lets <q, k> hold terms linear in the scalars of i and of j
+        with torch.no_grad():
+            self.project_bias[0, :keys].view(2, q, d)[:, :, 0] = 0.5
+        self.scalar_value = _random(c, c, fan=c)  # V0, multiplied by Y
+        self.edge_radial = _random(hid, config.n_radial, fan=config.n_radial, multiplier=EDGE)
+        self.edge_invariant = _random(hid, q, fan=q, gain=0.5, multiplier=EDGE)
+        self.edge_bias = _zeros(hid, 1)
+        self.edge_out = _random(h * (l + 2), hid, fan=hid, multiplier=EDGE)  # per head: logit, L filters of Y, one of Psi_j
+        self.edge_out_bias = _zeros(h * (l + 2), 1)
+        self.merge = _random(l, c, c, fan=c, gain=0.5)
+        self.factors = _random(l, c, 2 * w, fan=c)  # a and b
+        self.node_in = _Dense(c + l * w, node, multiplier=NODE)
+        self.node_out = _Dense(node, c if last else c + l * w, multiplier=NODE)
+        if not last:
+            self.couple = _random(l, w, c, fan=w, gain=0.5)
+            with torch.no_grad():
+                self.node_out.bias[c:] = 1.0 / NODE  # gates start open
+
+    def forward(self, x: Tensor, edges: _Edges, k: _Constants) -> Tensor:
+        return self.update(x + self.attend(x, edges, k), k)
+
+    def attend(self, x: Tensor, edges: _Edges, k: _Constants) -> Tensor:
+        """m, (M, N, C)."""
+        graph, config = edges.graph, self.config
+        (g, i, slots), (m, n, c) = graph.dims, x.shape
+        q, d, h, l = config.invariants, config.key_width, config.heads, config.lmax + 1
+        xn = _soft_norm(x, k, 1.0 / self.born_channels)
+        weight = (k.spread @ self.project.view(l, -1)).view(m, c, -1)
+        projected = torch.baddbmm((k.spread[:, :1] @ self.project_bias).unsqueeze(1), xn, weight)
+        query_key, value = projected.split([2 * q * d, c], -1)
+        query, key = query_key.view(m, n, 2, q, d).permute(2, 3, 1, 0, 4).reshape(2, q, n, m * d).unbind(0)
+        invariants = torch.bmm(graph.centers_of(query), graph.neighbors_of(key).transpose(1, 2)).view(q, -1)
+        hidden = torch.addmm(self.edge_bias, self.edge_radial, edges.radial, alpha=EDGE, beta=EDGE)
+        hidden = F.silu(torch.addmm(hidden, self.edge_invariant, invariants, alpha=EDGE))
+        out = torch.addmm(self.edge_out_bias, self.edge_out, hidden, alpha=EDGE, beta=EDGE)
+        logits, filters = out.split([h, h * (l + 1)], 0)
+        attention = torch.softmax(logits.view(h, g, i, slots) + edges.log_f, -1)
+        on_y, on_x = (filters.view(l + 1, h, g, i, slots) * attention).split([l, 1], 0)
+
+        def heads(t: Tensor) -> Tensor:  # (F, N, C) -> (H, N, F c)
+            return t.view(-1, n, h, c // h).permute(2, 1, 0, 3).reshape(h, n, -1)
+
+        on_y = torch.matmul(k.spread, on_y.permute(1, 2, 0, 3, 4).reshape(h * g, l, i * slots)).view(h, g, m, i * slots)
+        on_y = (on_y * edges.harmonics).view(h * g, m * i, slots)
+        from_scalars = torch.bmm(on_y, graph.neighbors_of(heads(xn[0] @ self.scalar_value)))
+        from_values = torch.bmm(on_x.view(h * g, i, slots), graph.neighbors_of(heads(value)))
+        message = from_scalars.view(h, g, m, i, c // h).permute(2, 1, 3, 0, 4).reshape(m, n, c)
+        message = message + from_values.view(h, g, i, m, c // h).permute(3, 1, 2, 0, 4).reshape(m, n, c)
+        return _per_degree(message, self.merge, k.spread)
+
+    def update(self, x: Tensor, k: _Constants) -> Tensor:
+        """x + the gated product, (M, N, C); in the last layer the scalars only, (N, C)."""
+        m, n, c = x.shape
+        l, w = self.config.lmax + 1, self.config.coupling_channels
+        xn = _soft_norm(x, k, 1.0 / (self.config.soft_norm * self.born_channels))
+        a, b = _per_degree(xn, self.factors, k.spread).split(w, -1)
+        invariants = (k.norm @ (a * b).view(m, -1)).view(l, n, w).transpose(0, 1).reshape(n, l * w)
+        out = self.node_out(F.silu(self.node_in(torch.cat([xn[0], invariants], -1))))
+        if self.last:
+            return x[0] + out
+        scalars, gates = out.split([c, l * w], -1)
+        product = (k.from_grid @ ((k.to_grid @ a.reshape(m, -1)) * (k.to_grid @ b.reshape(m, -1)))).view(m, n, w)
+        gates = (k.spread @ gates.reshape(n, l, w).transpose(0, 1).reshape(l, -1)).view(m, n, w)
+        x = x + _per_degree(product * gates, self.couple, k.spread)
+        return x + (k.spread[:, :1] @ scalars.reshape(1, -1)).view(m, n, c)
+
+
+# ------------------------------------------------------------------------------------------------------------- model
+
+
+class Geat(Model):
+    """The model; see the page's first lines for the equations."""
+
+    symmetry: ClassVar[Literal["O(3)", "none"]] = "O(3)"
+    layout: ClassVar[Layout] = "pairs"
+
+    def __init__(self, config: GeatConfig, *, species: tuple[int, ...], mean_neighbors: float) -> None:
+        super().__init__(species=species, cutoff=config.cutoff)
+        l, c, rows = config.lmax + 1, config.channels, config.n_radial * len(species)
+        self.config = config
+        self.sum_scale = 2.0 / math.sqrt(max(mean_neighbors, 1.0))
+        self.represent = _random(l, rows, c, fan=rows)
+        self.embedding = nn.Parameter(torch.randn(len(species), c))
+        self.layers = nn.ModuleList(_Layer(config, last=i == config.layers - 1) for i in range(config.layers))
+        self.readout_in = _Dense(c, c, multiplier=READOUT)
+        self.readout_out = _Dense(c, 1, multiplier=READOUT)
+        self.readout_skip = _zeros(c, 1)  # linear skip of the readout: no dead start
+        self._make_constants()
+
+    def equivariant_parameters(self) -> Iterator[str]:
+        maps = ("project", "scalar_value", "merge", "factors", "couple", "represent")
+        return (name for name, _ in self.named_parameters() if name.split(".")[-1] in maps)
+
+    def _make_constants(self) -> None:
+        """Cast from float64 whenever the model changes type or device, so that float64 is exact."""
+        s = spread(self.config.lmax)
+        counts = s.sum(0)
+        centers, self._width = exp_normal_centers(self.config.n_radial)
+        matrices = (s, (s / counts) @ s.T, (s / counts.sqrt()).T, *quadrature(self.config.lmax), centers.view(-1, 1))
+        self._k = _Constants(*(t.to(self.energy_scale).contiguous() for t in matrices))
+
+    def _apply(self, fn: Callable, recurse: bool = True) -> Self:  # type: ignore[override]
+        super()._apply(fn, recurse)
+        self._make_constants()
+        return self
+
+    # ---- geometry
+
+    def features(self, vectors: Tensor, batch: AtomsBatch) -> tuple[Tensor, ...]:
+        return self._layouts(*self._geometry(vectors, batch, jacobian=False)[:3])
+
+    def features_and_pullback(self, vectors: Tensor, batch: AtomsBatch) -> tuple[tuple[Tensor, ...], Callable[..., Tensor]]:
+        harmonics, radial, log_f, jacobians = self._geometry(vectors, batch, jacobian=True)
+        m, g, i, slots = harmonics.shape
+        unit, d_harmonics, d_radial, d_log_f = jacobians
+
+        def pullback(grad_group: Tensor, grad_node: Tensor, grad_radial: Tensor, grad_radial_node: Tensor, grad_log_f: Tensor) -> Tensor:
+            """dE/dv (3, G, I, K)."""
+            along_y = grad_group.view(g, m, i, slots).transpose(0, 1) + grad_node.view(g, i, m, slots).permute(2, 0, 1, 3)
+            along_r = (grad_radial + grad_radial_node.permute(2, 0, 1).reshape(radial.shape)) * d_radial
+            along_r = along_r.sum(0).view(g, i, slots) + grad_log_f * d_log_f
+            return (d_harmonics * along_y).sum(1) + along_r * unit
+
+        return self._layouts(harmonics, radial, log_f), pullback
+
+    def _geometry(self, vectors: Tensor, batch: AtomsBatch, *, jacobian: bool) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...]]:
+        """Y (M, G, I, K), R f (B, P), log f (G, I, K) and, along v, (unit vectors, dY/dv (3, M, ...), dR/dr, dlog f/dr)."""
+        graph, rc = batch.graph, self.cutoff
+        assert isinstance(graph, PairGraph)
+        r = vectors.square().sum(0).sqrt()
+        unit = vectors / r
+        own = graph.is_self()
+        near = (graph.is_pair() & (r < rc)).to(r.dtype)
+        if jacobian:
+            y, dy = spherical_harmonics_jacobian(unit, self.config.lmax)
+        else:
+            y = spherical_harmonics(unit, self.config.lmax)
+        y = torch.cat([torch.maximum(near, own.to(near)).unsqueeze(0), y[1:] * near])
+        log_f, slope = log_envelope((r / rc).clamp(max=1.0))
+        f = (log_f.exp() * near).reshape(1, -1)
+        decay = torch.exp((-5.0 / rc) * r.reshape(1, -1))
+        offset = decay - self._k.centers
+        radial = torch.exp(-self._width * offset * offset) * f
+        log_f = torch.where(near > 0, log_f, torch.where(own, 0.0, CLOSED).to(r.dtype))
+        if not jacobian:
+            return y, radial, log_f, ()
+        slope = slope * near / rc
+        d_radial = radial * ((10.0 / rc * self._width) * offset * decay + slope.reshape(1, -1))
+        tangential = (dy - unit.unsqueeze(1) * (unit.unsqueeze(1) * dy).sum(0)) * (near / r)
+        return y, radial, log_f, (unit, tangential, d_radial, slope)
+
+    @staticmethod
+    def _layouts(harmonics: Tensor, radial: Tensor, log_f: Tensor) -> tuple[Tensor, ...]:
+        """Y per group (G, M, I K) and per node (N, M, K), R (B, P) and per node (N, K, B), log f: each as its products want it."""
+        m, g, i, slots = harmonics.shape
+        return (
+            harmonics.transpose(0, 1).reshape(g, m, i * slots).contiguous(),
+            harmonics.permute(1, 2, 0, 3).reshape(g * i, m, slots).contiguous(),
+            radial,
+            radial.view(-1, g * i, slots).permute(1, 2, 0).contiguous(),
+            log_f,
+        )
+
+    # ---- energies
+
+    def atomic_energy(self, features: tuple[Tensor, ...], batch: AtomsBatch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        harmonics, harmonics_node, radial, radial_node, log_f = features
+        graph, k = batch.graph, self._k
+        assert isinstance(graph, PairGraph)
+        one_hot = self.one_hot(graph.pad(batch.species))
+        x = self._representation(harmonics_node, radial_node, one_hot, graph)
+        edges = _Edges(graph, harmonics, radial, log_f)
+        for layer in self.layers:
+            x = layer(x, edges, k)
+        hidden = self.readout_out(F.silu(self.readout_in(x)))
+        energy = torch.addmm(hidden, x, self.readout_skip, alpha=READOUT)
+        return graph.unpad(energy.squeeze(-1)), graph.unpad(x), {}
+
+    def _representation(self, harmonics: Tensor, radial: Tensor, one_hot: Tensor, graph: PairGraph) -> Tensor:
+        """Psi (M, N, C) from Y (N, M, K), R (N, K, B) and the species."""
+        (g, i, slots), n = graph.dims, graph.n_nodes
+        if graph.block is not None:
+            kind = one_hot.view(g, 1, slots, -1).expand(g, i, slots, self.n_species).reshape(n, 1, slots, -1)
+        else:
+            assert graph.neighbor is not None
+            kind = one_hot.index_select(0, graph.neighbor.reshape(-1)).view(n, 1, slots, -1)
+        by_species = (harmonics.unsqueeze(2) * kind.transpose(2, 3).contiguous()).view(n, -1, slots)
+        basis = torch.bmm(by_species, radial).view(n, harmonics.shape[1], -1).transpose(0, 1)
+        x = _per_degree(basis * self.sum_scale, self.represent, self._k.spread)
+        return x + (self._k.spread[:, :1] @ (one_hot @ self.embedding).view(1, -1)).view_as(x)
