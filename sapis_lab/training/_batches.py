@@ -1,0 +1,137 @@
+"""Batches of a frame store: which frames a step sees is a pure function of (seed, step), so that a resumed run sees the same.
+
+The order is the concatenation of one random permutation of the D frames per epoch, cut into batches; no frame is dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch.utils.data import IterableDataset
+
+from sapis_lab.atoms import AtomsBatch, Layout, collate, make_graph
+from sapis_lab.data import Frames, FrameStore
+from sapis_lab.graphs import Graph
+
+_AUGMENT = 0x0A
+"""Keeps the random streams of order and augmentation apart."""
+
+
+def frames_of_step(step: int, *, n_frames: int, batch_size: int, seed: int) -> np.ndarray:
+    """Positions in 0..n_frames-1 of the frames that optimiser step `step` (from 0) sees, (batch_size,) int64."""
+    first = step * batch_size
+    wanted = np.arange(first, first + batch_size)
+    epochs = np.unique(wanted // n_frames)
+    orders = {int(e): np.random.default_rng([seed, int(e)]).permutation(n_frames) for e in epochs}
+    return np.array([orders[int(k // n_frames)][k % n_frames] for k in wanted])
+
+
+def random_rotations(n: int, *, seed: int, step: int) -> np.ndarray:
+    """(n, 3, 3) float64, uniform on O(3): half of them with a reflection."""
+    rng = np.random.default_rng([seed, step, _AUGMENT])
+    q = rng.normal(size=(n, 4))
+    w, x, y, z = (q / np.linalg.norm(q, axis=1, keepdims=True)).T
+    rows = [
+        [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+        [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+        [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+    ]
+    sign = np.where(rng.random(n) < 0.5, -1.0, 1.0)
+    return np.moveaxis(np.array(rows), -1, 0) * sign[:, None, None]
+
+
+@dataclass
+class BatchMaker:
+    """Turns frame numbers of a store into batches for one model.
+
+    Energies are targets: total energy minus the reference energies of the species, taken in float64 before rounding.
+    """
+
+    store: FrameStore
+    references: np.ndarray
+    """(n_species of the store,) eV"""
+    layout: Layout
+    cutoff: float
+    dtype: torch.dtype = torch.float32
+    _graphs: dict[bytes, Graph] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._table = self.store.neighbors(self.cutoff)
+        self._periodic = bool(self.store.pbc.any())
+        sizes = np.diff(self.store.offsets)
+        pairs = self._table.offsets[-1] + sizes.sum()
+        # one layout for the whole store: blocks where all pairs cost less than 2.5 slots a neighbour (self pairs included)
+        self._all_pairs = self.layout == "pairs" and not self._periodic and float((sizes.astype(float) ** 2).sum()) < 2.5 * pairs
+
+    def __call__(self, ids: np.ndarray, rotations: np.ndarray | None = None) -> AtomsBatch:
+        """The batch of the frames `ids` (b,), rotated frame by frame by `rotations` (b, 3, 3) if given."""
+        frames = self.store.frames(ids)
+        positions, forces, cell, stress = frames.positions, frames.forces, frames.cell, frames.stress
+        if rotations is not None:
+            per_atom = np.repeat(rotations, frames.n_atoms, axis=0)
+            positions, forces = (np.einsum("aij,aj->ai", per_atom, x) for x in (positions, forces))
+            cell = cell @ rotations.transpose(0, 2, 1)
+            stress = None if stress is None else rotations @ stress @ rotations.transpose(0, 2, 1)
+        return collate(
+            n_atoms=frames.n_atoms,
+            species=frames.species,
+            positions=positions,
+            cell=cell,
+            graph=self._graph(ids, frames),
+            energy=frames.energy - self.store.composition(ids) @ self.references,
+            forces=forces,
+            stress=stress,
+            dtype=self.dtype,
+        )
+
+    def _graph(self, ids: np.ndarray, frames: Frames) -> Graph:
+        if self._all_pairs:  # the graph of a block follows from the sizes alone
+            key = frames.n_atoms.tobytes()
+            if key not in self._graphs:
+                self._graphs[key] = make_graph(layout="pairs", n_atoms=frames.n_atoms, edges=None, periodic=False, cutoff=self.cutoff)
+            return self._graphs[key]
+        edges = self._table.edges(ids)
+        cuts = np.cumsum(edges.n_edges)[:-1]
+        split = list(zip(*(np.split(a, cuts) for a in (edges.center, edges.neighbor, edges.shift)), strict=True))
+        return make_graph(layout=self.layout, n_atoms=frames.n_atoms, edges=split, periodic=self._periodic, cutoff=self.cutoff)
+
+
+class TrainingStream(IterableDataset):
+    """The batches of the steps from `first_step()` on, on one rank; endless, since the trainer counts steps."""
+
+    def __init__(
+        self, make: BatchMaker, ids: np.ndarray, *, batch_size: int, seed: int, augment: bool, first_step: Callable[[], int], rank: int, world: int
+    ) -> None:
+        if batch_size % world:
+            raise ValueError(f"batch_size={batch_size} does not divide over {world} ranks; choose a multiple")
+        self.make, self.ids, self.batch_size, self.seed, self.augment = make, ids, batch_size, seed, augment
+        self.first_step, self.rank, self.world = first_step, rank, world
+
+    def __iter__(self) -> Iterator[AtomsBatch]:
+        step = self.first_step()
+        while True:
+            yield self.batch(step)
+            step += 1
+
+    def batch(self, step: int) -> AtomsBatch:
+        """What this rank sees at `step`: its share of the global batch, with the rotations that the global batch has."""
+        mine = slice(self.rank, None, self.world)
+        chosen = frames_of_step(step, n_frames=len(self.ids), batch_size=self.batch_size, seed=self.seed)[mine]
+        rotations = random_rotations(self.batch_size, seed=self.seed, step=step)[mine] if self.augment else None
+        return self.make(self.ids[chosen], rotations)
+
+
+class FixedBatches(torch.utils.data.Dataset):
+    """A split in batches of fixed order, as scoring wants it."""
+
+    def __init__(self, make: BatchMaker, ids: np.ndarray, *, batch_size: int) -> None:
+        self.make, self.parts = make, [ids[k : k + batch_size] for k in range(0, len(ids), batch_size)]
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+    def __getitem__(self, k: int) -> AtomsBatch:
+        return self.make(self.parts[k])

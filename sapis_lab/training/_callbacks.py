@@ -1,0 +1,166 @@
+"""What happens around the steps of a point: checkpoints, validation, curves, progress, clocks, and noticing divergence."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+
+from sapis_lab.config import write_text
+from sapis_lab.training._module import TrainingModule
+
+CURVE = "metrics.csv"
+CHECKPOINT = "last.ckpt"
+PROGRESS = "progress.json"
+
+
+class PointFailed(RuntimeError):
+    """A point that gives no number, with its reason."""
+
+
+class Clock(L.Callback):
+    """Wall and CPU seconds spent in training steps, summed over interruptions; validation and checkpoints stand outside."""
+
+    def __init__(self) -> None:
+        self.wall = self.cpu = 0.0
+        self._since: tuple[float, float] | None = None
+
+    def start(self) -> None:
+        """Run the clock."""
+        self._since = (time.perf_counter(), time.process_time())
+
+    def stop(self) -> None:
+        """Stop the clock and keep what it measured."""
+        if self._since is not None:
+            self.wall += time.perf_counter() - self._since[0]
+            self.cpu += time.process_time() - self._since[1]
+            self._since = None
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self.start()
+
+    def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self.stop()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"wall": self.wall, "cpu": self.cpu}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.wall, self.cpu = state["wall"], state["cpu"]
+
+
+class Curve(L.Callback):
+    """Follows a point: curve rows, progress for people, checkpoints for resuming, and the end of a run that diverges."""
+
+    def __init__(
+        self, folder: Path, *, steps: int, validate: Callable[[], dict[str, float]], validations: int, clock: Clock, checkpoint_seconds: float = 20.0
+    ) -> None:
+        self.folder, self.steps, self.validate, self.clock, self.checkpoint_seconds = folder, steps, validate, clock, checkpoint_seconds
+        self.validation_steps = {round(steps * (k + 1) / validations) for k in range(validations)}
+        self.log_every = max(1, steps // 100)
+        self.last_validation: dict[str, float] = {}
+        self._saved = self._shown = time.monotonic()
+
+    # ---- steps
+
+    def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        assert isinstance(module, TrainingModule)
+        done = trainer.global_step
+        module.update_average(done)
+        if done % self.log_every == 0 or done in self.validation_steps:
+            self._follow(trainer, module, done)
+        now = time.monotonic()
+        if now - self._saved > self.checkpoint_seconds and done < self.steps:
+            self.clock.stop()
+            self.save(trainer)
+            self._saved = time.monotonic()
+            self.clock.start()
+        if now - self._shown > 1.0:
+            self._show(module, done)
+            self._shown = now
+
+    def _follow(self, trainer: L.Trainer, module: TrainingModule, done: int) -> None:
+        assert module.last_loss is not None
+        loss = float(module.last_loss)
+        if not math.isfinite(loss):
+            raise PointFailed(f"diverged: the loss is {loss} at step {done} of {self.steps}")
+        row = {"loss": loss, "learning_rate": trainer.optimizers[0].param_groups[0]["lr"]}
+        if done in self.validation_steps and trainer.is_global_zero:
+            self.clock.stop()
+            self.last_validation = self.validate()
+            self.clock.start()
+            row |= {f"val_{k}": v for k, v in self.last_validation.items()}
+        if trainer.is_global_zero:
+            append_row(self.folder / CURVE, {"step": done, **row})
+            for logger in trainer.loggers:
+                logger.log_metrics(row, step=done)
+
+    def save(self, trainer: L.Trainer) -> None:
+        """Replace last.ckpt in one step."""
+        target = self.folder / CHECKPOINT
+        temporary = target.with_name(f".{CHECKPOINT}.tmp")
+        trainer.save_checkpoint(temporary)
+        if trainer.is_global_zero:
+            with temporary.open("rb") as f:
+                os.fsync(f.fileno())
+            os.replace(temporary, target)
+
+    def _show(self, module: TrainingModule, done: int) -> None:
+        assert module.last_loss is not None
+        show(self.folder, step=done, steps=self.steps, loss=float(module.last_loss), val=self.last_validation, seconds=self.clock_now())
+
+    def clock_now(self) -> float:
+        """Seconds of training so far, the running interval included."""
+        self.clock.stop()
+        self.clock.start()
+        return self.clock.wall
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"last_validation": self.last_validation}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.last_validation = state["last_validation"]
+
+
+def show(folder: Path, *, step: int, steps: int, loss: float | None, val: dict[str, float], seconds: float) -> None:
+    """Write progress.json, which `sapis study status` and the progress display read."""
+    finite = loss if loss is not None and math.isfinite(loss) else None
+    write_text(folder / PROGRESS, json.dumps({"step": step, "steps": steps, "loss": finite, "val": val or None, "seconds": seconds}))
+
+
+COLUMNS = ["step", "loss", "learning_rate", *(f"val_{k}" for k in ("force_rmse", "force_mae", "energy_rmse", "energy_mae", "energy_mae_per_atom"))]
+
+
+def append_row(path: Path, row: dict[str, float]) -> None:
+    """Add a row to metrics.csv, with its header where the file is new."""
+    new = not path.exists()
+    with path.open("a", newline="") as f:
+        writer = csv.DictWriter(f, COLUMNS, lineterminator="\n")
+        if new:
+            writer.writeheader()
+        writer.writerow(row)
+
+
+def cut_rows(path: Path, *, last_step: int) -> None:
+    """Drop the rows after `last_step`, which a resumed run will write again."""
+    if not path.exists():
+        return
+    with path.open(newline="") as f:
+        rows = [r for r in csv.DictReader(f) if (r.get("step") or "").isdigit() and int(r["step"]) <= last_step]
+    lines = [",".join(COLUMNS), *(",".join(r.get(c) or "" for c in COLUMNS) for r in rows)]
+    write_text(path, "\n".join(lines) + "\n")
+
+
+def checkpoint_step(path: Path) -> int | None:
+    """The optimiser step of a checkpoint; None when there is none. Loads tensors and plain values only."""
+    if not path.exists():
+        return None
+    return int(torch.load(path, map_location="cpu", weights_only=True)["global_step"])

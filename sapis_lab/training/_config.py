@@ -1,0 +1,121 @@
+"""Settings of training, and of one point of a lattice: everything its numbers depend on, and nothing else."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from sapis_lab.config import Config, composed_kind, dump, fingerprint
+from sapis_lab.data import DatasetConfig
+from sapis_lab.models import ModelConfig
+
+Rate = Annotated[float, Field(gt=0)]
+
+
+class LossConfig(Config):
+    """energy_weight * MSE(E) + force_weight * (1/n_atoms) sum_i |F_i - F_i_true|^2, energies and forces over the training force RMS.
+
+    (SCIENCE: lambda_E, lambda_F.) The force term is three times the squared force RMSE per component.
+    """
+
+    energy_weight: float = Field(default=30.0, ge=0)
+    """lambda_E."""
+    force_weight: float = Field(default=1.0, ge=0)
+    """lambda_F."""
+    energy_error: Literal["per_atom", "total"] = "per_atom"
+    """MSE of the energy per atom, or of the energy of the frame."""
+
+
+class TrainConfig(Config):
+    """How every point is trained; exactly one of `steps` and `epochs` is the budget."""
+
+    version: ClassVar[int] = 1
+
+    steps: int | None = Field(default=None, gt=0)
+    """Optimiser steps of every point: all points equally trained, cost independent of D."""
+    epochs: float | None = Field(default=None, gt=0)
+    """Passes over the D training frames: cost grows as N D."""
+    batch_size: int = Field(default=16, gt=0)
+    """Frames per step over all devices; never more than D are used."""
+    learning_rate: Rate | dict[str, Rate] = 0.01
+    """Peak rate, one for all or one per model kind (or label)."""
+    schedule: Literal["cosine", "wsd"] = "cosine"
+    """After the warm-up: cosine to zero, or constant with a linear decay to zero over the last `decay`."""
+    warmup: float = Field(default=0.05, ge=0, lt=1)
+    """Share of the steps with a linear rise from zero."""
+    decay: float = Field(default=0.2, gt=0, le=1)
+    """Share of the steps in the decay of `wsd`."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """AdamW's decay rates of the first and second moment."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """AdamW's decoupled decay, times the learning rate."""
+    clip: float | None = Field(default=30.0, gt=0)
+    """Largest norm of the gradient of the loss; none: no clipping."""
+    ema: float | None = Field(default=0.99, gt=0, lt=1)
+    """Decay of the running average of the weights, which is what is scored; none: the last weights are."""
+    loss: LossConfig = LossConfig()
+    """Weights of energies and forces."""
+    references: Literal["ridge", "isolated"] = "ridge"
+    """Reference energies of the species: ridge regression on the D frames, or the data set's isolated atoms."""
+    augment: bool = True
+    """Random O(3) rotations and reflections of every training frame, for models that are not equivariant."""
+    precision: Literal["float32", "float64"] = "float32"
+    """Floating-point type of the model."""
+    validations: int = Field(default=10, ge=1)
+    """How often the validation error is measured along the training, the end included."""
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> TrainConfig:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError(f"wanted exactly one of steps and epochs, got steps={self.steps} and epochs={self.epochs}")
+        if self.schedule == "wsd" and self.warmup + self.decay > 1:
+            raise ValueError(f"warmup {self.warmup} and decay {self.decay} exceed the whole schedule")
+        return self
+
+    def rate_of(self, model: ModelConfig) -> float:
+        """Peak learning rate of a model: by label, by kind, or the one rate for all."""
+        if isinstance(self.learning_rate, float):
+            return self.learning_rate
+        for key in (model.label, model.kind):
+            if key in self.learning_rate:
+                return self.learning_rate[key]
+        raise ValueError(f"train.learning_rate names {', '.join(self.learning_rate)}, but not {model.label!r} or its kind {model.kind!r}")
+
+    def steps_for(self, n_frames: int) -> int:
+        """Optimiser steps at D = n_frames."""
+        if self.steps is not None:
+            return self.steps
+        assert self.epochs is not None
+        return max(1, round(self.epochs * n_frames / min(self.batch_size, n_frames)))
+
+
+class PointConfig(Config):
+    """One point of a lattice: this model at this size on the first D frames of this data, with this seed."""
+
+    id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")
+    """Readable identity, the name of its folder: `geat-l2-n1.0e5-d512-s0`."""
+    data: composed_kind("data", DatasetConfig)  # type: ignore[valid-type]
+    """The data set."""
+    model: composed_kind("models", ModelConfig)  # type: ignore[valid-type]
+    """The model with its final widths."""
+    n_params_target: float = Field(gt=0)
+    """The number of parameters that was asked for."""
+    n_frames: int = Field(gt=0)
+    """D, the length of the prefix of the training order."""
+    seed: int = Field(ge=0)
+    """Seeds the parameters, the order of the batches and the augmentation."""
+    train: TrainConfig
+    """Training; `learning_rate` is the one number in force."""
+
+    def science(self) -> dict[str, Any]:
+        """What the numbers depend on, as plain data: the settings and the version of every kind, without the name of the point."""
+        plain = dump(self)
+        del plain["id"]
+        plain["versions"] = {"data": type(self.data).version, "model": type(self.model).version, "train": type(self.train).version}
+        return plain
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 of `science()`: records made from anything else are refused."""
+        return fingerprint(self.science())

@@ -1,0 +1,95 @@
+"""The LightningModule: a model, its loss, AdamW with a schedule, and a running average of the weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from sapis_lab.atoms import AtomsBatch
+from sapis_lab.derivatives import predict
+from sapis_lab.models import Model
+from sapis_lab.training._config import TrainConfig
+from sapis_lab.training._loss import loss_sums
+
+
+def rate_factor(step: int, *, steps: int, config: TrainConfig) -> float:
+    """Learning rate over its peak at optimiser step `step` (from 0) of `steps`: warm-up, then cosine or constant and linear decay."""
+    share = step / steps
+    if share < config.warmup:
+        return (step + 1) / (config.warmup * steps + 1)
+    if config.schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * (share - config.warmup) / (1 - config.warmup)))
+    return min(1.0, (1 - share) / config.decay)
+
+
+class TrainingModule(L.LightningModule):
+    """Trains `model` for `steps` steps; `average` holds the weights that are scored."""
+
+    def __init__(self, model: Model, config: TrainConfig, *, steps: int, learning_rate: float) -> None:
+        super().__init__()
+        self.model, self.config, self.steps, self.learning_rate = model, config, steps, learning_rate
+        self.average: list[Tensor] = []
+        self.last_loss: Tensor | None = None
+
+    def on_fit_start(self) -> None:
+        if self.config.ema is not None and not self.average:
+            self.average = [p.detach().clone() for p in self._parameters_in_order()]
+
+    def training_step(self, batch: AtomsBatch, step: int) -> Tensor:
+        prediction = predict(self.model, batch, differentiable=True)
+        energy, force = loss_sums(prediction, batch, scale=self.model.energy_scale, config=self.config.loss)
+        counts = torch.tensor([batch.n_frames, batch.num_nodes], dtype=energy.dtype, device=energy.device)
+        world = self.trainer.world_size
+        if world > 1:
+            # DDP averages gradients over ranks: dividing by the mean count of a rank makes that the mean over the global batch
+            counts = self.trainer.strategy.reduce(counts, reduce_op="mean")
+        loss = energy / counts[0] + force / counts[1]
+        self.last_loss = loss.detach()
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.AdamW(
+            self.model.parameters(), lr=self.learning_rate, betas=self.config.betas, weight_decay=self.config.weight_decay, foreach=True
+        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_factor(step, steps=self.steps, config=self.config))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def update_average(self, steps_done: int) -> None:
+        """Move the average towards the weights, faster at the start: decay min(ema, (1 + t)/(10 + t))."""
+        if self.config.ema is None:
+            return
+        decay = min(self.config.ema, (1 + steps_done) / (10 + steps_done))
+        torch._foreach_lerp_(self.average, [p.detach() for p in self._parameters_in_order()], 1 - decay)
+
+    @contextmanager
+    def averaged(self) -> Iterator[Model]:
+        """The model with the averaged weights, for the length of a `with` block."""
+        if self.config.ema is None:
+            yield self.model
+            return
+        own = [p.detach().clone() for p in self._parameters_in_order()]
+        self._load(self.average)
+        try:
+            yield self.model
+        finally:
+            self._load(own)
+
+    @torch.no_grad()
+    def _load(self, values: list[Tensor]) -> None:
+        for p, value in zip(self._parameters_in_order(), values, strict=True):
+            p.copy_(value)
+
+    def _parameters_in_order(self) -> list[Tensor]:
+        return list(self.model.parameters())
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["average"] = self.average
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.average = [t.to(self.device) for t in checkpoint["average"]]
