@@ -1,0 +1,28 @@
+"""Datasets: public formats and generated labels become frame stores; one module per kind.
+
+Importing this package needs numpy and pydantic only, so that a machine which trains on finished stores needs no label source.
+"""
+
+from sapis_lab.data._base import DatasetConfig, DatasetInfo, Progress, dataset_info, prepare, store_folder, store_info
+from sapis_lab.data._neighbor_table import Edges, NeighborTable
+from sapis_lab.data._references import fit_references
+from sapis_lab.data._sources import DATA_VARIABLE
+from sapis_lab.data._splits import nested_order
+from sapis_lab.data._store import Frames, FrameStore
+
+__all__ = [
+    "DATA_VARIABLE",
+    "DatasetConfig",
+    "DatasetInfo",
+    "Edges",
+    "FrameStore",
+    "Frames",
+    "NeighborTable",
+    "Progress",
+    "dataset_info",
+    "fit_references",
+    "nested_order",
+    "prepare",
+    "store_folder",
+    "store_info",
+]

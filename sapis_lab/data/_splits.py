@@ -1,0 +1,33 @@
+"""The order that defines training subsets: one seeded permutation whose prefixes are the subsets, so they nest.
+
+With strata, every prefix holds each stratum in its share, to about one frame: the k-th of the n_s frames of a stratum is put at
+the fractional place (k + u_s) / n_s, u_s in [0, 1) drawn once per stratum, and all frames are sorted by place (systematic sampling; Madow,
+Ann. Math. Stat. 20, 333, 1949, applied to every prefix at once).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def nested_order(n: int, *, seed: int, strata: np.ndarray | None = None) -> np.ndarray:
+    """A permutation of range(n), (n,) int64, whose prefixes are the nested subsets.
+
+    Without strata it is exactly `numpy.random.default_rng(seed).permutation(n)`.
+
+    Args:
+        strata: (n,) labels; each prefix of length D then holds D n_s/n frames of stratum s, to about one.
+    """
+    generator = np.random.default_rng(seed)
+    order = generator.permutation(n)
+    if strata is None:
+        return order
+    strata = np.asarray(strata)
+    if strata.shape != (n,):
+        raise ValueError(f"strata have shape {strata.shape}, wanted ({n},): one label per frame")
+    labels, which = np.unique(strata, return_inverse=True)
+    place = np.empty(n)
+    for s in range(len(labels)):
+        members = order[which[order] == s]
+        place[members] = (np.arange(len(members)) + generator.random()) / len(members)
+    return order[np.argsort(place[order], kind="stable")]

@@ -1,0 +1,263 @@
+"""The frame store: labelled configurations as flat memory-mapped arrays plus offsets, appended to and never rewritten.
+
+Frame k holds the atoms offsets[k]:offsets[k+1]. Energies and positions are float64 (a total energy of 10⁵ eV has a resolution of
+8 meV in float32), forces float32 (their own error is larger). Units are eV, Å, fs, e; positive stress is tension; see `_arrays` for how
+appending survives a crash. A store is *sealed* when its splits are written; the splits name frames by number:
+
+- `train` in its stored order: the training set of size D is `splits["train"][:D]`, so the sets of all sizes nest;
+- `validation`;
+- one or more that begin with `test`.
+
+Sealing again after appending may only lengthen a split: earlier subsets stay what they were.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from sapis_lab.data._arrays import MANIFEST, Column, GrowingArrays, segments
+from sapis_lab.data._neighbor_table import NeighborTable, neighbor_table
+
+FORMAT = 1
+
+_PER_FRAME = {"cell": Column("<f8", (3, 3)), "pbc": Column("|b1", (3,)), "energy": Column("<f8")}
+_PER_ATOM = {"species": Column("|u1"), "positions": Column("<f8", (3,)), "forces": Column("<f4", (3,))}
+_OPTIONAL_PER_FRAME = {"stress": Column("<f8", (3, 3)), "time": Column("<f8"), "oracle": Column("|u1"), "round": Column("<i4")}
+_OPTIONAL_PER_ATOM = {"velocities": Column("<f4", (3,)), "charges": Column("<f4")}
+OPTIONAL = (*_OPTIONAL_PER_FRAME, *_OPTIONAL_PER_ATOM)
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Several frames, their atoms joined in order. Columns a store does not have are None."""
+
+    n_atoms: np.ndarray
+    """(n_frames,) int."""
+    species: np.ndarray
+    """(n_atoms_total,) uint8, atomic numbers."""
+    positions: np.ndarray
+    """(n_atoms_total, 3) float64, Å."""
+    cell: np.ndarray
+    """(n_frames, 3, 3) float64, Å, lattice vectors as rows; zeros without periodicity."""
+    pbc: np.ndarray
+    """(n_frames, 3) bool."""
+    energy: np.ndarray
+    """(n_frames,) float64, eV, total."""
+    forces: np.ndarray
+    """(n_atoms_total, 3) float32, eV/Å."""
+    stress: np.ndarray | None = None
+    """(n_frames, 3, 3) float64, eV/Å³, positive is tension."""
+    time: np.ndarray | None = None
+    """(n_frames,) float64, fs."""
+    oracle: np.ndarray | None = None
+    """(n_frames,) uint8, which of metadata["oracles"] made the label."""
+    round: np.ndarray | None = None
+    """(n_frames,) int32, the round of active learning that asked for the label."""
+    velocities: np.ndarray | None = None
+    """(n_atoms_total, 3) float32, Å/fs."""
+    charges: np.ndarray | None = None
+    """(n_atoms_total,) float32, e."""
+
+    def __len__(self) -> int:
+        return len(self.n_atoms)
+
+
+class FrameStore:
+    """A folder of labelled frames, see the module's docstring. `open` one to read, `create` one to fill and `seal`."""
+
+    def __init__(self, arrays: GrowingArrays) -> None:
+        self._arrays = arrays
+        self.folder = arrays.folder
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A data-loading process opens the folder itself; pickling the mapped arrays would copy the whole data set.
+        return FrameStore.open, (self.folder,)
+
+    @classmethod
+    def open(cls, folder: Path, *, writable: bool = False) -> FrameStore:
+        """The store in `folder`; nothing is loaded. With `writable`, bytes of an interrupted append are cut off and frames can be added."""
+        arrays = GrowingArrays.open(folder, writable=writable)
+        if arrays.manifest.get("format") != FORMAT:
+            raise ValueError(f"{folder} is a store of format {arrays.manifest.get('format')}, this program reads {FORMAT}; make it again")
+        if not len(arrays["offsets"]):
+            raise ValueError(f"{folder} holds no frames: its making was interrupted at the start; make it again")
+        return cls(arrays)
+
+    @classmethod
+    def create(cls, folder: Path, *, columns: tuple[str, ...] = ()) -> FrameStore:
+        """An empty store with the optional `columns` (of stress, time, oracle, round, velocities, charges)."""
+        unknown = sorted(set(columns) - set(OPTIONAL))
+        if unknown:
+            raise ValueError(f"unknown columns {unknown}; a store may have {', '.join(OPTIONAL)}")
+        optional = {k: v for k, v in (_OPTIONAL_PER_FRAME | _OPTIONAL_PER_ATOM).items() if k in columns}
+        schema = {"offsets": Column("<i8"), **_PER_FRAME, **_PER_ATOM, **optional}
+        arrays = GrowingArrays.create(Path(folder), schema, format=FORMAT, sealed=False, elements=[], metadata={}, splits={})
+        # Offsets have one row more than there are frames; they are stored rather than summed up from sizes, to be mapped like the rest.
+        arrays.append({name: np.zeros((int(name == "offsets"), *column.row)) for name, column in schema.items()})
+        return cls(arrays)
+
+    def append(self, frames: Frames) -> None:
+        """Add frames at the end; after a crash either all of them are there or none."""
+        n_frames, n_atoms = len(frames), int(np.sum(frames.n_atoms))
+        rows = {"offsets": self.offsets[-1] + np.cumsum(frames.n_atoms, dtype=np.int64)}
+        for field in fields(Frames)[1:]:
+            value = getattr(frames, field.name)
+            wanted = field.name in self._arrays
+            if wanted != (value is not None):
+                have = "has" if wanted else "has no"
+                raise ValueError(f"{self.folder} {have} column {field.name!r}, the frames to append {'lack it' if wanted else 'bring it'}; "
+                                 "name the same columns in create()")  # fmt: skip
+            if wanted:
+                n = n_atoms if field.name in {**_PER_ATOM, **_OPTIONAL_PER_ATOM} else n_frames
+                if len(value) != n:
+                    raise ValueError(f"{field.name} has {len(value)} rows, wanted {n} ({n_frames} frames of {n_atoms} atoms together)")
+                rows[field.name] = value
+        self._arrays.append(rows)
+        self._forget()
+
+    def seal(self, *, splits: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
+        """Write the splits and finish the store. `metadata` is plain JSON: units, level of theory, origin, reference energies."""
+        splits = {name: np.asarray(ids, dtype=np.int64) for name, ids in splits.items()}
+        self._check_splits(splits)
+        (self.folder / "splits").mkdir(exist_ok=True)
+        generation = int(self._arrays.manifest.get("generation", 0)) + 1
+        for name, ids in splits.items():
+            # A new file for every sealing: the manifest goes on naming the old ones until it is replaced.
+            np.save(self.folder / "splits" / f"{name}-{generation}.npy", ids, allow_pickle=False)
+        elements = [int(z) for z in np.unique(self.species)]
+        self._arrays.manifest.update(
+            sealed=True, generation=generation, elements=elements, metadata=json.loads(json.dumps(dict(metadata))),
+            splits={name: f"{name}-{generation}.npy" for name in splits},
+        )  # fmt: skip
+        self._arrays.write_manifest()
+        self._forget()
+
+    def _check_splits(self, splits: Mapping[str, np.ndarray]) -> None:
+        for name in ("train", "validation"):
+            if name not in splits:
+                raise ValueError(f"a store needs the split {name!r}, got {sorted(splits)}")
+        if not any(name.startswith("test") for name in splits):
+            raise ValueError(f"a store needs a split whose name begins with 'test', got {sorted(splits)}")
+        for name, ids in splits.items():
+            if len(ids) and (ids.min() < 0 or ids.max() >= self.n_frames):
+                raise ValueError(f"split {name!r} names frame {ids.max()}, the store has {self.n_frames}")
+        everything = np.concatenate(list(splits.values()))
+        values, counts = np.unique(everything, return_counts=True)
+        if (counts > 1).any():
+            frame = int(values[np.argmax(counts > 1)])
+            raise ValueError(f"frame {frame} is named more than once by the splits {[n for n, ids in splits.items() if frame in ids]}")
+        for name, old in self.splits.items():
+            if name not in splits or not np.array_equal(splits[name][: len(old)], old):
+                raise ValueError(f"sealing {self.folder} again would change split {name!r}, whose subsets are in use; only lengthen it")
+
+    # ---------------------------------------------------------------------------------------------------- reading
+
+    @property
+    def sealed(self) -> bool:
+        return bool(self._arrays.manifest["sealed"])
+
+    @property
+    def elements(self) -> tuple[int, ...]:
+        """Atomic numbers that occur, sorted (known once sealed)."""
+        return tuple(self._arrays.manifest["elements"])
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What the dataset says about itself: units, level of theory, origin."""
+        return dict(self._arrays.manifest["metadata"])
+
+    @property
+    def isolated_atoms(self) -> dict[int, float] | None:
+        """Energies of the isolated atoms at the labels' level of theory, eV by atomic number, if the dataset came with them."""
+        known = self._arrays.manifest["metadata"].get("isolated_atoms")
+        return None if known is None else {int(z): float(e) for z, e in known.items()}
+
+    @property
+    def n_frames(self) -> int:
+        return int(self._arrays.manifest["arrays"]["offsets"]["n"]) - 1
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The optional columns present."""
+        return tuple(name for name in OPTIONAL if name in self._arrays)
+
+    @property
+    def offsets(self) -> np.ndarray:
+        """(n_frames + 1,) int64: the atoms of frame k are offsets[k]:offsets[k+1]."""
+        return self._arrays["offsets"]
+
+    @property
+    def species(self) -> np.ndarray:
+        return self._arrays["species"]
+
+    @property
+    def positions(self) -> np.ndarray:
+        return self._arrays["positions"]
+
+    @property
+    def cell(self) -> np.ndarray:
+        return self._arrays["cell"]
+
+    @property
+    def pbc(self) -> np.ndarray:
+        return self._arrays["pbc"]
+
+    @property
+    def energy(self) -> np.ndarray:
+        return self._arrays["energy"]
+
+    @property
+    def forces(self) -> np.ndarray:
+        return self._arrays["forces"]
+
+    def column(self, name: str) -> np.ndarray:
+        """The whole optional column `name`, memory mapped."""
+        if name not in self._arrays:
+            raise ValueError(f"{self.folder} has no column {name!r}; it has {', '.join(self.columns) or 'no optional ones'}")
+        return self._arrays[name]
+
+    @cached_property
+    def splits(self) -> Mapping[str, np.ndarray]:
+        """Frame numbers by split, (n,) int64 each; `train` in the order that defines its subsets."""
+        folder = self.folder / "splits"
+        files = self._arrays.manifest["splits"]
+        loaded = {name: np.load(folder / file, mmap_mode="r", allow_pickle=False).view(np.ndarray) for name, file in files.items()}
+        return MappingProxyType(loaded)
+
+    def frames(self, ids: np.ndarray) -> Frames:
+        """The frames `ids` (n,) gathered into new arrays, in that order."""
+        ids = np.asarray(ids, dtype=np.int64)
+        rows, n_atoms = segments(self.offsets, ids)
+        per_atom = {**_PER_ATOM, **_OPTIONAL_PER_ATOM}
+        gathered = {f.name: self._arrays[f.name][rows if f.name in per_atom else ids] for f in fields(Frames) if f.name in self._arrays}
+        return Frames(n_atoms=n_atoms, **gathered)
+
+    def composition(self, ids: np.ndarray | None = None) -> np.ndarray:
+        """Atoms of each element of `elements` in the frames `ids` (all by default), (n, n_elements) int64."""
+        ids = np.arange(self.n_frames) if ids is None else np.asarray(ids)
+        rows, n_atoms = segments(self.offsets, ids)
+        column = np.searchsorted(self.elements, self.species[rows])
+        frame = np.repeat(np.arange(len(ids)), n_atoms)
+        n = len(self.elements)
+        return np.bincount(frame * n + column, minlength=len(ids) * n).reshape(len(ids), n)
+
+    def neighbors(self, cutoff: float) -> NeighborTable:
+        """The neighbour table for `cutoff` (Å), computed once and kept beside the frames."""
+        return neighbor_table(self, float(cutoff))
+
+    def _forget(self) -> None:
+        self.__dict__.pop("splits", None)
+
+
+def is_sealed(folder: Path) -> bool:
+    """Whether `folder` holds a finished store."""
+    path = Path(folder) / MANIFEST
+    return path.exists() and bool(json.loads(path.read_text()).get("sealed"))

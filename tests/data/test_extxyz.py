@@ -1,0 +1,302 @@
+"""Extended XYZ and npz files: units, signs, slices, splits, and refusals that name file and frame."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sapis_lab import units
+from sapis_lab.config import kind_class, read_yaml
+from sapis_lab.data import prepare
+from sapis_lab.data._extxyz import count_frames, read_extxyz
+from sapis_lab.data.extxyz import ExtxyzConfig, _split_slice
+
+REST = np.array([[0.0, 0, 0], [1.2, 0, 0], [-0.4, 1.0, 0]])
+STIFFNESS = 10.0
+"""eV/Å²"""
+
+
+def harmonic(seed, n):
+    """(positions, energy, forces) of three atoms joined by springs, randomly distorted and turned, eV and Å."""
+    generator = np.random.default_rng(seed)
+    turns = np.linalg.qr(generator.normal(size=(n, 3, 3)))[0]
+    x = (REST + 0.1 * generator.normal(size=(n, 3, 3))) @ turns
+    energy, forces = np.full(n, -100.0), np.zeros((n, 3, 3))
+    for i, j in ((0, 1), (0, 2), (1, 2)):
+        r = np.linalg.norm(x[:, j] - x[:, i], axis=1, keepdims=True)
+        stretch = r - np.linalg.norm(REST[j] - REST[i])
+        energy += 0.5 * STIFFNESS * stretch[:, 0] ** 2
+        pull = STIFFNESS * stretch * (x[:, j] - x[:, i]) / r
+        forces[:, i] += pull
+        forces[:, j] -= pull
+    return x, energy, forces
+
+
+def write(path, seed=0, n=40, *, change=lambda k, frame: frame, extra=""):
+    """An extended-XYZ file; `change(k, dict)` may spoil frame k. Returns the path."""
+    lines = []
+    for k, (x, e, f) in enumerate(zip(*harmonic(seed, n), strict=True)):
+        frame = change(
+            k, {"species": ["O", "H", "H"], "x": x.copy(), "energy": e, "f": f.copy(), "properties": "species:S:1:pos:R:3:forces:R:3"}
+        )
+        lines += [str(len(frame["species"])), f"Properties={frame['properties']} energy={frame['energy']:.12f} {extra}"]
+        lines += [" ".join([s, *(f"{v:.10f}" for v in (*a, *b))]) for s, a, b in zip(frame["species"], frame["x"], frame["f"], strict=True)]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def config(root, **changes):
+    given = {
+        "train": "a.xyz", "n_validation": 5, "tests": {"test": "b.xyz"}, "energy_unit": "eV", "length_unit": "Angstrom", "root": root
+    }  # fmt: skip
+    return ExtxyzConfig(**{**given, **changes})
+
+
+@pytest.fixture
+def files(tmp_path):
+    write(tmp_path / "a.xyz", 0, 40)
+    write(tmp_path / "b.xyz", 1, 20)
+    return tmp_path
+
+
+def make(root, **changes):
+    return prepare(config(root, **changes), cache=root / "cache")
+
+
+def test_frames_slices_and_splits(files):
+    store = make(files, train="a.xyz[:30]", n_validation=5, n_train=20, seed=3, tests={"test": "b.xyz[::2]", "test_far": "b.xyz[1::2]"})
+    _, e, f = harmonic(0, 40)
+    order = np.random.default_rng(3).permutation(30)
+    assert np.array_equal(store.splits["train"], order[:20]) and np.array_equal(store.splits["validation"], order[25:])
+    assert np.allclose(store.energy[store.splits["train"]], e[order[:20]], atol=1e-9)
+    assert np.allclose(store.frames(order[:1]).forces, f[order[0]], atol=1e-6)
+    assert np.allclose(store.energy[store.splits["test_far"]], harmonic(1, 20)[1][1::2], atol=1e-9)
+    assert store.elements == (1, 8)
+
+
+def test_units_and_signs_are_those_of_the_config(files):
+    plain = make(files)
+    other = make(files, energy_unit="kcal/mol", length_unit="Bohr", force_unit="kcal/mol/Bohr")
+    factor = units.KCAL_PER_MOL_TO_EV
+    assert np.allclose(other.energy, plain.energy * factor)
+    assert np.allclose(other.positions, plain.positions * units.BOHR_TO_ANGSTROM)
+    assert np.allclose(other.forces, plain.forces * factor / units.BOHR_TO_ANGSTROM)
+
+
+def test_gradients_and_energies_per_atom_are_turned_when_the_config_says_so(tmp_path):
+    def spoil(k, frame):
+        return {**frame, "f": -frame["f"], "energy": frame["energy"] / 3}
+
+    write(tmp_path / "a.xyz", 0, change=spoil)
+    write(tmp_path / "b.xyz", 1, change=spoil)
+    store = make(tmp_path, forces_are="gradient", energy_is="per_atom")
+    assert np.allclose(store.energy[:40], harmonic(0, 40)[1], atol=1e-9)
+    assert np.allclose(store.forces[:3], harmonic(0, 40)[2][0], atol=1e-6)
+
+
+def test_wrong_signs_units_and_energies_per_atom_are_noticed(tmp_path):
+    for spoil, message in [
+        (lambda k, frame: {**frame, "f": -frame["f"]}, "set forces_are: gradient"),
+        (lambda k, frame: {**frame, "energy": frame["energy"] / 3}, "set energy_is: per_atom"),
+        (lambda k, frame: {**frame, "energy": frame["energy"] * 23.06}, "check the units"),
+    ]:
+        write(tmp_path / "a.xyz", 0, 100, change=spoil)
+        write(tmp_path / "b.xyz", 1, 20, change=spoil)
+        with pytest.raises(ValueError, match=message):
+            make(tmp_path)
+
+
+def at(frame, **changes):
+    """A function that changes only frame number `frame`."""
+    return lambda k, values: {**values, **{key: change(values) for key, change in changes.items()}} if k == frame else values
+
+
+def put(key, index, value):
+    def change(values):
+        array = np.array(values[key])
+        array[index] = value
+        return array
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (at(7, f=put("f", (1, 2), np.nan)), r"a\.xyz, frame 7: forces of atom 1 is .*nan.*, wanted finite numbers in eV/Å"),
+        (at(7, energy=lambda v: np.inf), r"a\.xyz, frame 7: energy is inf"),
+        (
+            at(7, x=lambda v: v["x"][[0, 1, 1]] + 0.01 * np.eye(3)),
+            r"a\.xyz, frame 7: atoms 1 and 2 are 0\.\d+ Å apart, wanted at least 0\.3",
+        ),
+        (at(7, f=lambda v: 0 * v["f"]), r"a\.xyz, frame 7: every force is exactly zero"),
+        (lambda k, v: {**v, "f": 0 * v["f"]}, r"a\.xyz, frame \d+ and all other frames of split 'train': every force is zero"),
+        (lambda k, v: {**v, "energy": -5.0}, r"a\.xyz, frame \d+ and all other training frames have the energy -5\.0 eV"),
+        (at(7, species=lambda v: ["O", "Hq", "H"]), r"a\.xyz, frame 7: atom 1 has species 'Hq'"),
+        (at(7, properties=lambda v: "species:S:1:pos:R:3:forces:R:2"), r"a\.xyz, frame 7: atom 0 has 7 columns, wanted the 6"),
+        (
+            at(7, properties=lambda v: "species:S:1:pos:R:3:force:R:3"),
+            r"a\.xyz, frame 7: no column 'forces'; it has .*force; set forces_key",
+        ),
+    ],
+)
+def test_bad_frames_are_refused_by_file_and_number(tmp_path, spoil, message):
+    write(tmp_path / "a.xyz", 0, change=spoil)
+    write(tmp_path / "b.xyz", 1)
+    with pytest.raises(ValueError, match=message):
+        make(tmp_path)
+
+
+def test_the_number_of_a_frame_counts_from_the_start_of_the_file_not_of_the_slice(tmp_path):
+    write(tmp_path / "a.xyz", 0, change=at(8, energy=lambda v: np.nan))
+    write(tmp_path / "b.xyz", 1)
+    with pytest.raises(ValueError, match=r"a\.xyz, frame 8: energy"):
+        make(tmp_path, train="a.xyz[::2]")
+
+
+def test_a_frame_in_two_splits_is_refused_naming_both(tmp_path):
+    x = harmonic(0, 40)[0][11]
+    write(tmp_path / "a.xyz", 0)
+    write(tmp_path / "b.xyz", 1, change=at(4, x=lambda v: x))
+    with pytest.raises(ValueError, match=r"a\.xyz, frame 11 \((train|validation)\) and .*b\.xyz, frame 4 \(test\) are the same"):
+        make(tmp_path)
+
+
+def test_an_element_that_training_never_shows_is_refused(tmp_path):
+    write(tmp_path / "a.xyz", 0)
+    write(tmp_path / "b.xyz", 1, change=at(4, species=lambda v: ["O", "H", "F"]))
+    with pytest.raises(ValueError, match=r"b\.xyz, frame 4: element Z=9 occurs in split 'test'"):
+        make(tmp_path)
+
+
+def test_torn_and_foreign_files_are_refused(files):
+    text = (files / "a.xyz").read_text().splitlines()
+    (files / "a.xyz").write_text("\n".join(text[:-1]) + "\n")
+    with pytest.raises(ValueError, match=r"a\.xyz, frame 39: the file ends after 2 of 3 atoms"):
+        make(files)
+    (files / "a.xyz").write_text("not a number\n")
+    with pytest.raises(ValueError, match=r"a\.xyz, frame 0: wanted a line with the number of atoms, got 'not a number'"):
+        make(files)
+    with pytest.raises(ValueError, match="pickled formats are refused"):
+        (files / "c.pkl").write_bytes(b"")
+        make(files, train="c.pkl")
+    with pytest.raises(ValueError, match=r"missing file: wanted .*none\.xyz.*SAPIS_DATA"):
+        make(files, train="none.xyz")
+
+
+def test_a_missing_energy_key_names_the_ones_there(files):
+    with pytest.raises(ValueError, match=r"a\.xyz, frame 0: no key 'REF_energy'.*it has energy; set energy_key"):
+        make(files, energy_key="REF_energy")
+
+
+def test_too_many_frames_wanted_is_refused(files):
+    with pytest.raises(ValueError, match=r"hold 40 frames; n_validation=5 and n_test=0 leave 35.*n_train=36"):
+        make(files, n_train=36)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"validation": "c.xyz"}, "exactly one"),
+        ({"n_validation": 0}, "exactly one"),
+        ({"tests": {}}, "exactly one"),
+        ({"tests": {"held_out": "b.xyz"}}, "beginning with 'test'"),
+        ({"force_unit": "eV/Ang"}, "wanted an energy"),
+        ({"train": "a.xyz[::-1]"}, "optional slice"),
+        ({"isolated_atoms": {"Hx": 1.0}}, "chemical symbols"),
+        ({"stress_key": "s", "virial_key": "v"}, "not both"),
+    ],
+)
+def test_settings_that_contradict_are_refused(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        config(tmp_path, **changes)
+
+
+def test_units_must_be_stated():
+    with pytest.raises(ValueError, match="energy_unit"):
+        ExtxyzConfig(train="a.xyz", n_validation=1, n_test=1, length_unit="Angstrom")
+
+
+def test_slices_are_those_of_python():
+    assert _split_slice("x/y.xyz") == ("x/y.xyz", slice(None))
+    assert _split_slice("y.xyz[::2]") == ("y.xyz", slice(None, None, 2))
+    assert _split_slice("y.xyz[5:-1]") == ("y.xyz", slice(5, -1))
+
+
+def test_stress_is_positive_in_tension(tmp_path):
+    cell = 'Lattice="10 0 0 0 10 0 0 0 10" pbc="T T T" '
+    write(tmp_path / "a.xyz", 0, extra=cell + 'stress="1 2 3 4 5 6" virial="1 0 0 0 1 0 0 0 1"')
+    write(tmp_path / "b.xyz", 1, extra=cell + 'stress="1 2 3 4 5 6" virial="1 0 0 0 1 0 0 0 1"')
+    store = make(tmp_path, stress_key="stress", stress_unit="GPa")
+    s = store.column("stress")[0] * units.EV_PER_A3_TO_GPA
+    assert np.allclose(s, [[1, 6, 5], [6, 2, 4], [5, 4, 3]])
+    compressed = make(tmp_path, stress_key="stress", stress_unit="kbar", stress_is="compression")
+    assert np.allclose(compressed.column("stress")[0], -0.1 * s / units.EV_PER_A3_TO_GPA)
+    virial = make(tmp_path, virial_key="virial")
+    assert np.allclose(virial.column("stress")[0], -np.eye(3) / 1000)
+    assert store.pbc.all() and store.cell[0, 0, 0] == 10
+
+
+def test_a_box_around_an_open_molecule_is_dropped(tmp_path):
+    for name, seed in (("a.xyz", 0), ("b.xyz", 1)):
+        write(tmp_path / name, seed, extra='Lattice="50 0 0 0 50 0 0 0 50" pbc="F F F"')
+    store = make(tmp_path)
+    assert not store.cell.any() and not store.pbc.any()
+
+
+def test_npz_files_of_sgdml_and_with_named_arrays(tmp_path):
+    for name, seed in (("a", 0), ("b", 1)):
+        x, e, f = harmonic(seed, 30)
+        np.savez(tmp_path / f"{name}.npz", R=x, z=np.array([8, 1, 1]), E=e[:, None], F=f)
+        np.savez(tmp_path / f"{name}-named.npz", xyz=x, z=np.array([8, 1, 1]), dft=e, F=f)
+    plain = make(tmp_path, train="a.npz", tests={"test": "b.npz[:10]"})
+    named = make(tmp_path, train="a-named.npz", tests={"test": "b-named.npz[:10]"}, npz_keys={"positions": "xyz", "energy": "dft"})
+    assert plain.n_frames == 40 and np.array_equal(plain.energy, named.energy) and np.array_equal(plain.positions, named.positions)
+    with pytest.raises(ValueError, match="is known to hold the positions"):
+        make(tmp_path, train="a-named.npz", tests={"test": "b.npz"})
+
+
+def test_isolated_atoms_from_a_dict_or_a_file_are_kept_and_checked(files):
+    (files / "atoms.xyz").write_text(
+        "1\nProperties=species:S:1:pos:R:3 energy=-70\nO 0 0 0\n1\nProperties=species:S:1:pos:R:3 energy=-13\nH 0 0 0\n"
+    )
+    assert make(files, isolated_atoms="atoms.xyz").isolated_atoms == {8: -70.0, 1: -13.0}
+    assert make(files, isolated_atoms={"O": -70, "H": -13}).isolated_atoms == {8: -70.0, 1: -13.0}
+    with pytest.raises(ValueError, match="isolated_atoms lacks O"):
+        make(files, isolated_atoms={"H": -13})
+    with pytest.raises(ValueError, match=r"a\.xyz, frame 0: energy minus isolated atoms is .* eV per atom"):
+        make(files, isolated_atoms={"O": -2000, "H": -13})
+
+
+def test_composition_strata_balance_every_prefix(tmp_path):
+    write(tmp_path / "a.xyz", 0, 60, change=lambda k, v: {**v, "species": ["O", "H", "H"] if k < 40 else ["O", "O", "H"]})
+    write(tmp_path / "b.xyz", 1, 20)
+    store = make(tmp_path, strata="composition", n_validation=6)
+    oxygens = store.composition(store.splits["train"][:30])[:, 1]
+    assert 18 <= (oxygens == 1).sum() <= 22
+
+
+def test_reading_agrees_with_ase(files):
+    ase_io = pytest.importorskip("ase.io")
+    ours = list(read_extxyz(files / "a.xyz", wanted=slice(3, 30, 4)))
+    theirs = ase_io.read(files / "a.xyz", "3:30:4")
+    assert count_frames(files / "a.xyz") == 40 and [f.number for f in ours] == list(range(3, 30, 4))
+    for a, b in zip(ours, theirs, strict=True):
+        assert np.array_equal(a.species, b.numbers) and np.array_equal(a.positions, b.positions)
+        assert np.array_equal(a.columns["forces"], b.get_forces())
+
+
+@pytest.mark.skipif("SAPIS_DATA" not in os.environ, reason="SAPIS_DATA is not set: no AcAc files to read")
+def test_the_acac_config_makes_the_splits_it_describes(tmp_path):
+    raw = read_yaml(Path(__file__).resolve().parents[2] / "configs" / "data" / "acac-300K.yaml")
+    acac = kind_class("data", raw["kind"]).model_validate(raw)
+    store = prepare(acac, cache=tmp_path)
+    assert {k: len(v) for k, v in store.splits.items()} == {"train": 450, "validation": 50, "test": 325, "test_600K": 325}
+    assert np.array_equal(store.splits["train"], np.random.default_rng(7).permutation(500)[:450])
+    rows = store.forces[: 500 * 15].astype(float)
+    assert round(np.sqrt((rows**2).mean()), 2) == 1.05
+    assert store.isolated_atoms[6] == -1026.8538996116154
+    assert acac.info(cutoff=5.0).n_test == {"test": 325, "test_600K": 325}
+    binding = store.energy[0] - store.composition(np.array([0]))[0] @ [store.isolated_atoms[z] for z in store.elements]
+    assert -6 < binding / 15 < -3
