@@ -1,0 +1,59 @@
+"""The order of the batches and the augmentation are pure functions of (seed, step)."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sapis_lab.training._batches import TrainingStream, frames_of_step, random_rotations
+
+
+@given(n_frames=st.integers(1, 60), batch_size=st.integers(1, 20), seed=st.integers(0, 5))
+@settings(max_examples=50, deadline=None)
+def test_every_epoch_sees_every_frame_once(n_frames, batch_size, seed):
+    batch_size = min(batch_size, n_frames)
+    steps = -(-3 * n_frames // batch_size)
+    stream = np.concatenate([frames_of_step(s, n_frames=n_frames, batch_size=batch_size, seed=seed) for s in range(steps)])
+    for epoch in range(3):
+        assert sorted(stream[epoch * n_frames : (epoch + 1) * n_frames]) == list(range(n_frames))
+
+
+def test_the_order_differs_between_epochs_and_between_seeds():
+    def epoch(k, seed):
+        return frames_of_step(k, n_frames=40, batch_size=40, seed=seed).tolist()
+
+    assert epoch(0, 0) == epoch(0, 0)
+    assert epoch(0, 0) != epoch(1, 0)
+    assert epoch(0, 0) != epoch(0, 1)
+
+
+def test_augmentation_draws_from_all_of_o3():
+    q = random_rotations(4000, seed=0, step=0)
+    np.testing.assert_allclose(q @ q.transpose(0, 2, 1), np.broadcast_to(np.eye(3), q.shape), atol=1e-14)
+    reflected = (np.linalg.det(q) < 0).mean()
+    assert abs(reflected - 0.5) < 0.04
+    assert np.abs(q.mean(0)).max() < 0.05  # uniform: no preferred direction
+    assert not np.array_equal(q[:5], random_rotations(5, seed=0, step=1))
+
+
+def test_ranks_share_the_global_batch_without_gap_or_repetition():
+    ids, seen = np.arange(100, 130), []
+
+    def record(chosen, rotations):
+        seen.extend(chosen.tolist())
+        return chosen, rotations
+
+    def stream(rank, world):
+        return TrainingStream(record, ids, batch_size=6, seed=3, augment=True, first_step=lambda: 0, rank=rank, world=world)
+
+    whole, rotations = stream(0, 1).batch(7)
+    parts = [stream(rank, 3).batch(7) for rank in range(3)]
+    assert sorted(whole.tolist()) == sorted(np.concatenate([p[0] for p in parts]).tolist())
+    for rank, (chosen, turned) in enumerate(parts):
+        np.testing.assert_array_equal(chosen, whole[rank::3])
+        np.testing.assert_array_equal(turned, rotations[rank::3])
+
+
+def test_a_global_batch_that_does_not_divide_is_refused():
+    with pytest.raises(ValueError, match="batch_size=5 does not divide over 2 ranks"):
+        TrainingStream(None, np.arange(9), batch_size=5, seed=0, augment=False, first_step=lambda: 0, rank=0, world=2)

@@ -1,0 +1,53 @@
+"""The loss is the formula of its docstring, whatever the sizes of the frames."""
+
+import numpy as np
+import pytest
+import torch
+
+from sapis_lab.atoms import collate, make_graph
+from sapis_lab.derivatives import Prediction
+from sapis_lab.training import LossConfig
+from sapis_lab.training._loss import loss
+from sapis_lab.training._module import rate_factor
+from sapis_lab.training import TrainConfig
+
+
+@pytest.fixture
+def batch():
+    rng = np.random.default_rng(0)
+    n_atoms = np.array([2, 3])
+    graph = make_graph(layout="pairs", n_atoms=n_atoms, edges=None, periodic=False, cutoff=5.0)
+    arrays = {"positions": rng.normal(size=(5, 3)), "forces": rng.normal(size=(5, 3)), "energy": rng.normal(size=2)}
+    return collate(n_atoms=n_atoms, species=np.array([1, 8, 1, 6, 8]), cell=np.zeros((2, 3, 3)), graph=graph, dtype=torch.float64, **arrays)
+
+
+@pytest.mark.parametrize("energy_error", ["per_atom", "total"])
+def test_loss_is_weighted_mse_of_energies_plus_mean_squared_force_error(batch, energy_error):
+    energy, forces, scale = torch.tensor([0.3, -0.2]).double(), torch.ones(5, 3).double(), torch.tensor(2.0).double()
+    config = LossConfig(energy_weight=7.0, force_weight=3.0, energy_error=energy_error)
+    got = loss(Prediction(energy, forces, None, forces), batch, scale=scale, config=config)
+    de = (energy - batch.energy).numpy() / 2.0 / (np.array([2, 3]) if energy_error == "per_atom" else 1)
+    df = (forces - batch.forces).numpy() / 2.0
+    assert float(got) == pytest.approx(7 * np.mean(de**2) + 3 * np.sum(df**2) / 5, rel=1e-12)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "wsd"])
+def test_rate_rises_to_its_peak_and_ends_near_zero(schedule):
+    config = TrainConfig(steps=1000, schedule=schedule, warmup=0.1, decay=0.3)
+    rate = np.array([rate_factor(s, steps=1000, config=config) for s in range(1000)])
+    assert rate[0] < 0.02 and rate[-1] < 0.01 and rate.max() == pytest.approx(1.0, abs=0.011)
+    assert (np.diff(rate[:100]) > 0).all() and (np.diff(rate[100:]) <= 0).all()
+    if schedule == "wsd":
+        assert (rate[101:700] == 1.0).all()
+
+
+def test_exactly_one_budget_is_wanted():
+    for budget in ({}, {"steps": 5, "epochs": 1.0}):
+        with pytest.raises(ValueError, match="exactly one of steps and epochs"):
+            TrainConfig(**budget)
+
+
+def test_epochs_become_steps_of_the_batch_in_force():
+    train = TrainConfig(epochs=10, batch_size=16)
+    assert train.steps_for(160) == 100
+    assert train.steps_for(8) == 10  # the batch shrinks to the 8 frames

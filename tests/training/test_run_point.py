@@ -1,0 +1,120 @@
+"""A point runs, resumes exactly, records what it is, and refuses to turn a diverged training into a number."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.calculators.emt import EMT
+from ase.io import write
+
+import sapis_lab
+from sapis_lab.config import dump_yaml, load, read_yaml, write_text
+from sapis_lab.records import read_record
+from sapis_lab.training import PointConfig
+from sapis_lab.training.run import PointFailed, run_point
+
+MODEL = {"kind": "geat", "lmax": 1, "layers": 1, "channels": 4, "heads": 1, "invariants": 2, "key_width": 2, "n_radial": 8, "edge_hidden": 8}
+
+
+@pytest.fixture(scope="module")
+def frames(tmp_path_factory):
+    """Copper-gold clusters of 4 to 6 atoms labelled by effective-medium theory, as an extended-XYZ file."""
+    rng, folder, clusters = np.random.default_rng(0), tmp_path_factory.mktemp("frames"), []
+    corners = 2.6 * np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [1, 0, 1]])
+    for k in range(24):
+        n = 4 + k % 3
+        atoms = Atoms(["Cu", "Au", "Cu", "Cu", "Au", "Cu"][:n], corners[:n] + rng.normal(scale=0.12, size=(n, 3)), calculator=EMT())
+        atoms.get_forces()
+        clusters.append(atoms)
+    write(folder / "clusters.xyz", clusters, format="extxyz")
+    return folder
+
+
+def point(folder, frames, **train):
+    settings = {"steps": 12, "batch_size": 4, "learning_rate": 0.01, "validations": 3, **train}
+    data = {"kind": "extxyz", "train": "clusters.xyz", "n_validation": 4, "n_test": 4, "energy_unit": "eV", "length_unit": "Angstrom"}
+    raw = {"id": folder.name, "data": {**data, "root": str(frames)}, "model": MODEL, "n_params_target": 1000, "n_frames": 10, "seed": 0}
+    config = load(PointConfig, {**raw, "train": settings}, source="test")
+    write_text(folder / "config.yaml", dump_yaml(config))
+    return config
+
+
+def test_a_point_records_what_it_is_and_its_model_opens_as_a_calculator(tmp_path, frames):
+    config = point(tmp_path / "p", frames)
+    run_point(tmp_path / "p", cache=tmp_path / "cache")
+    record = read_record(tmp_path / "p")
+    model = config.model.build(species=(29, 79), mean_neighbors=4.0, seed=0)
+    assert record.n_params == sum(p.numel() for p in model.parameters()) == record.n_params_equivariant + record.n_params_scalar
+    assert (record.n_frames, record.steps, record.samples, record.epochs) == (10, 12, 48, 4.8)
+    assert record.flops_train == 12 * record.flops_per_step > 0
+    assert record.fingerprint == config.fingerprint
+    assert {"val_force_rmse", "test_force_rmse", "test_energy_mae"} <= set(record.metrics)
+    # the recorded error is the error of the model on disk
+    from ase.io import read
+
+    calculator = sapis_lab.load_model(tmp_path / "p")
+    errors = []
+    order = np.random.default_rng(0).permutation(24)
+    for k in order[-4:] if record.metrics else ():
+        labelled = read(frames / "clusters.xyz", int(k))
+        free = labelled.copy()
+        free.calc = calculator
+        errors.append((free.get_forces() - labelled.get_forces()).ravel())
+    rmse = float(np.sqrt(np.mean(np.concatenate(errors) ** 2)))
+    assert min(abs(rmse / record.metrics[k] - 1) for k in ("val_force_rmse", "test_force_rmse")) < 1e-4
+
+
+def test_the_checkpoint_loads_without_running_code(tmp_path, frames):
+    point(tmp_path / "p", frames)
+    run_point(tmp_path / "p", cache=tmp_path / "cache", checkpoint_seconds=0)
+    checkpoint = torch.load(tmp_path / "p" / "last.ckpt", weights_only=True)
+    assert checkpoint["global_step"] == 11
+
+
+def test_a_run_killed_at_a_random_step_ends_in_the_same_numbers(tmp_path, frames):
+    for name in ("whole", "killed"):
+        point(tmp_path / name, frames, steps=60)
+    code = textwrap.dedent(f"""
+        import sys
+        from pathlib import Path
+        from sapis_lab.training.run import run_point
+        run_point(Path(sys.argv[1]), cache=Path({str(tmp_path / "cache")!r}), checkpoint_seconds=0)
+    """)
+    subprocess.run([sys.executable, "-c", code, tmp_path / "whole"], check=True, capture_output=True)
+    for rows in (8, 25):
+        with subprocess.Popen([sys.executable, "-c", code, tmp_path / "killed"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as child:
+            curve = tmp_path / "killed" / "metrics.csv"
+            while child.poll() is None and (not curve.exists() or curve.read_text().count("\n") < rows):
+                pass
+            os.kill(child.pid, signal.SIGKILL)
+    assert not (tmp_path / "killed" / "record.json").exists()
+    subprocess.run([sys.executable, "-c", code, tmp_path / "killed"], check=True, capture_output=True)
+    for file in ("model.safetensors", "metrics.csv"):
+        assert (tmp_path / "whole" / file).read_bytes() == (tmp_path / "killed" / file).read_bytes(), file
+    whole, killed = read_record(tmp_path / "whole"), read_record(tmp_path / "killed")
+    assert whole.metrics == killed.metrics and whole.flops_train == killed.flops_train
+
+
+def test_a_diverged_run_fails_with_its_reason_and_leaves_no_record(tmp_path, frames):
+    point(tmp_path / "p", frames, learning_rate=1e12, clip=None, ema=None, warmup=0.0)
+    with pytest.raises(PointFailed, match="diverged"):
+        run_point(tmp_path / "p", cache=tmp_path / "cache")
+    assert not (tmp_path / "p" / "record.json").exists()
+
+
+def test_more_frames_than_there_are_is_refused(tmp_path, frames):
+    config = point(tmp_path / "p", frames).model_copy(update={"n_frames": 17})
+    write_text(tmp_path / "p" / "config.yaml", dump_yaml(config))
+    with pytest.raises(ValueError, match="n_frames=17 exceeds the 16 labelled training frames"):
+        run_point(tmp_path / "p", cache=tmp_path / "cache")
+
+
+def test_settings_of_a_point_load_back_to_the_same_value(tmp_path, frames):
+    config = point(tmp_path / "p", frames)
+    assert load(PointConfig, read_yaml(tmp_path / "p" / "config.yaml"), source="test") == config
