@@ -1,0 +1,47 @@
+"""How a study's law is fitted: the `law:` section of a study file."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from sapis_lab.analysis.laws import law_named
+from sapis_lab.config import Config
+from sapis_lab.quantities import quantity
+
+
+class LawOptions(Config):
+    """What the analysis does with a runs table."""
+
+    quantity: str = "val_force_rmse"
+    """The loss L: the key of one measured quantity, in its physical unit."""
+    laws: tuple[str, ...] = ("n+d", "n+d+nd")
+    """Forms to fit side by side, simplest first; the first is drawn where the data cannot choose."""
+    bootstrap: int = Field(1000, ge=100)
+    """Number of resamples behind every interval and band."""
+    robust: Literal["auto", "none"] | float = "auto"
+    """Huber threshold on ln L: following the residuals, none (least squares), or a number in log units."""
+    reference: str | None = None
+    """Model that others are compared with; the largest-l_max geat, else the first model, when not given."""
+    seed: int = 0
+    """Seed of the resampling."""
+
+    @field_validator("quantity")
+    @classmethod
+    def _known_quantity(cls, key: str) -> str:
+        return quantity(key).key
+
+    @field_validator("laws")
+    @classmethod
+    def _known_laws(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if not names:
+            raise ValueError("wanted at least one law")
+        return tuple(law_named(name).name for name in names)
+
+    @field_validator("robust")
+    @classmethod
+    def _positive(cls, robust: str | float) -> str | float:
+        if not isinstance(robust, str) and not robust > 0:
+            raise ValueError(f"wanted 'auto', 'none' or a positive threshold in log units, got {robust}")
+        return robust

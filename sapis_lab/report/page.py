@@ -1,0 +1,192 @@
+"""`report.html`: the study's question, verdict, laws, figures, comparisons, costs, failures, points and provenance on one page.
+
+Everything is read from files of the results folder and inlined: no network, no external font, script or style. All values pass
+through Jinja's escaping, since ids, failure texts and provenance come from outside.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from sapis_lab.analysis.identify import interval_text
+from sapis_lab.analysis.laws import law_named
+from sapis_lab.config import read_yaml, write_text
+from sapis_lab.quantities import Quantity, quantity
+from sapis_lab.records import read_table
+from sapis_lab.report.verdict import verdict
+
+FIGURE_ORDER = ["loss_vs_size", "loss_vs_data", "model_comparison", "accuracy_per_cost", "exponents", "residuals"]
+RUN_COLUMNS = ["id", "status", "model", "seed", "n_params", "n_frames", "steps", "epochs", "learning_rate"]
+RUN_COLUMNS += ["flops_train", "cpu_seconds_train"]
+SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def write_report(folder: Path) -> Path:
+    """Write `report.html` of a results folder from runs.parquet, fit.json, figures/ and, where present, study.yaml, provenance.json."""
+    folder = Path(folder)
+    runs = read_table(folder)
+    if not (folder / "fit.json").exists():
+        raise ValueError(f"{folder / 'fit.json'}: no such file; run `sapis fit {folder.resolve().name}` first")
+    fits = json.loads((folder / "fit.json").read_text())
+    study = read_yaml(folder / "study.yaml") if (folder / "study.yaml").exists() else {}
+    provenance = json.loads((folder / "provenance.json").read_text()) if (folder / "provenance.json").exists() else {}
+    measured = quantity(fits["quantity"])
+    page = _environment().get_template("template.html.j2").render(
+        name=study.get("name", folder.resolve().name),
+        question=study.get("question", ""),
+        verdict=verdict(fits, runs, measured),
+        n_planned=n_planned(study),
+        budget=budget_rule(study.get("train") or {}, runs),
+        quantity=measured,
+        unit=measured.display_unit or measured.unit,
+        fits=fits,
+        laws=law_rows(fits, measured),
+        figures=figures(folder / "figures"),
+        runs=run_rows(runs, measured),
+        provenance=flat(provenance),
+    )
+    path = folder / "report.html"
+    write_text(path, page)
+    return path
+
+
+def n_planned(study: Mapping[str, Any]) -> int | None:
+    """How many points the lattice has; points that still run are in no runs table."""
+    lattice = study.get("lattice")
+    if not lattice or not study.get("models"):
+        return None
+    axes = (lattice["n_params"], lattice["n_frames"], lattice.get("seeds", [0]), lattice.get("rate_factors", [1.0]))
+    return len(study["models"]) * math.prod(len(axis) for axis in axes)
+
+
+def budget_rule(train: Mapping[str, Any], runs: pd.DataFrame) -> str:
+    """What the training budget means for reading the law."""
+    if train.get("steps") is not None:
+        text = f"Every point makes {train['steps']} steps: every point is equally trained, training cost depends on N alone."
+        if runs["batch_size"].nunique() > 1:
+            text = text[:-1] + f" (a batch holds at most D frames, so below D = {runs['batch_size'].max()} also on D)."
+        return text
+    if train.get("epochs") is not None:
+        return f"Every point passes {train['epochs']} times over its own frames: training cost grows as N·D."
+    return ""
+
+
+def law_rows(fits: Mapping[str, Any], measured: Quantity) -> list[dict[str, Any]]:
+    """One row a model and law, its cells as text; a parameter that is not identified never shows a value."""
+    rows = []
+    for name, model in fits["models"].items():
+        for law, result in model["laws"].items():
+            row = {"model": name, "law": law, "selected": law == model["selected"], "why_not": result.get("why_not")}
+            if row["why_not"] is None:
+                row |= {"fit": result, "cells": {p: _cell(law, p, result, measured) for p in ("alpha", "beta", "gamma", "E")}}
+            rows.append(row)
+    return rows
+
+
+def _cell(law: str, parameter: str, result: Mapping[str, Any], measured: Quantity) -> dict[str, Any]:
+    term = next((t for t in law_named(law).terms if parameter in (t.exponent, t.amplitude)), None)
+    if term is None:
+        return {"text": "–", "identified": True}
+    # exponents are of order one and read best with two decimals; a floor is an error and is shown as errors are
+    factor, digits = (measured.display_factor, ".3g") if parameter == "E" else (1.0, ".2f")
+    limits = (result["intervals"] or {}).get(parameter)
+    if limits is None or not result["identified"][term.name]:
+        interval = f": {_interval(limits, parameter, factor, '.2g')}" if limits else ""
+        return {"text": f"not identified{interval}", "identified": False}
+    return {"text": f"{factor * result['params'][parameter]:{digits}} {_interval(limits, parameter, factor, digits)}", "identified": True}
+
+
+def _interval(limits: list[float], parameter: str, factor: float, digits: str) -> str:
+    if parameter == "E":
+        return f"[{factor * limits[0]:{digits}}, {factor * limits[1]:{digits}}]"
+    return interval_text((limits[0], limits[1]), digits=digits)
+
+
+def figures(folder: Path) -> list[dict[str, str]]:
+    """Every figure of the folder as a data URI with its caption, the story's order first."""
+    found = {path.stem: path for path in sorted(folder.glob("*.png"))}
+    names = [n for n in FIGURE_ORDER if n in found] + [n for n in found if n not in FIGURE_ORDER]
+    result = []
+    for name in names:
+        caption = found[name].with_suffix(".txt")
+        image = base64.b64encode(found[name].read_bytes()).decode()
+        text = " ".join(caption.read_text().split()) if caption.exists() else name
+        result.append({"name": name, "uri": f"data:image/png;base64,{image}", "caption": text})
+    return result
+
+
+def run_rows(runs: pd.DataFrame, measured: Quantity) -> dict[str, Any]:
+    """The points as a table: heads and rows of (text, sort key)."""
+    test = measured.key.replace("val_", "test_")
+    losses = [k for k in dict.fromkeys([measured.key, test]) if k in runs]
+    columns = [c for c in RUN_COLUMNS if c in runs]
+    shown = {key: quantity(key) for key in losses}
+    heads = [c.replace("_", " ") for c in columns] + [q.axis for q in shown.values()]
+    rows = []
+    for _, run in runs.iterrows():
+        cells = [(number(run[c]), _sort_key(run[c])) for c in columns]
+        cells += [(number(_scaled(run[k], q.display_factor)), _sort_key(run[k])) for k, q in shown.items()]
+        rows.append({"status": run["status"], "cells": cells})
+    return {"heads": heads, "rows": rows}
+
+
+def flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:
+    """Nested provenance as dotted keys and texts."""
+    if isinstance(value, Mapping):
+        return [pair for key, item in value.items() for pair in flat(item, f"{prefix}.{key}" if prefix else str(key))]
+    if isinstance(value, list):
+        value = ", ".join(map(str, value))
+    return [(prefix, str(value))]
+
+
+# ------------------------------------------------------------------------------------------------------------ numbers
+
+
+def number(value: Any) -> str:
+    """A number as people read it: 3 significant digits, integers whole, powers of ten from 10⁶; texts as they are."""
+    if value is None or value is pd.NA or isinstance(value, float) and math.isnan(value):
+        return "–"
+    if isinstance(value, str):
+        return value
+    value = float(value)
+    if not math.isfinite(value):
+        return str(value)
+    if value == 0:
+        return "0"
+    if 1e-3 <= abs(value) < 1e6:
+        return f"{value:.0f}" if value == int(value) or abs(value) >= 1e3 else f"{value:.3g}"
+    mantissa, power = f"{value:.2e}".split("e")
+    return f"{mantissa}×10{str(int(power)).translate(SUPERSCRIPT)}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as s, min or h, whichever keeps the number small."""
+    for limit, unit, name in ((120.0, 1.0, "s"), (7200.0, 60.0, "min"), (float("inf"), 3600.0, "h")):
+        if seconds < limit:
+            return f"{seconds / unit:.3g} {name}"
+    return "–"
+
+
+def _scaled(value: Any, factor: float) -> float:
+    return float("nan") if pd.isna(value) else factor * float(value)
+
+
+def _sort_key(value: Any) -> str:
+    return "" if pd.isna(value) else str(value)
+
+
+def _environment() -> Environment:
+    # the template's suffix is .j2, which jinja2's own suffix rule would not escape
+    environment = Environment(
+        loader=PackageLoader("sapis_lab.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"number": number, "duration": duration}
+    return environment

@@ -1,0 +1,62 @@
+"""The study's verdict: sentences computed from `fit.json`, the first thing a reader sees."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from sapis_lab.quantities import Quantity
+
+
+def verdict(fits: Mapping[str, Any], runs: pd.DataFrame, measured: Quantity) -> list[str]:
+    """Two sentences: how the models compare, and which law the reference follows. Fewer when the points cannot tell."""
+    sentences = [comparison_sentence(fits, measured), law_sentence(fits)]
+    return [s for s in sentences if s] or ["No point has finished yet, so there is nothing to conclude."]
+
+
+def comparison_sentence(fits: Mapping[str, Any], measured: Quantity) -> str:
+    """Error of the other models relative to the reference, worst first; the best point where there is nothing to compare."""
+    found = sorted(fits["comparisons"], key=lambda c: -c["loss"]["geometric_mean"])
+    if not found:
+        return _best_sentence(fits, measured)
+    ratios = [
+        f"that of {c['model']} is {c['loss']['geometric_mean']:.2f} times as large "
+        f"({c['loss']['range'][0]:.2f} to {c['loss']['range'][1]:.2f}, {c['loss']['n_cells']} cells)"
+        for c in found
+    ]
+    return f"At equal N, D and seed, compared with the {measured.label} of {fits['reference']}, {', '.join(ratios)}."
+
+
+def law_sentence(fits: Mapping[str, Any]) -> str:
+    """The reference's chosen law with what it identifies, and what a larger law would leave open."""
+    model = fits["models"].get(fits["reference"])
+    if model is None or model["selected"] is None:
+        return "" if model is None else f"No law could be fitted to {fits['reference']}: too few finished points."
+    name, chosen = model["selected"], model["laws"][model["selected"]]
+    terms = ", ".join(_short(note) for note in chosen["notes"])
+    if not all(chosen["identified"].values()):
+        # what a larger law leaves open is no news when the smallest one is open already
+        return f"For {fits['reference']} the points choose the law {name} but do not pin it down: {terms}."
+    beyond = [
+        f"{_short(note)} in {law}"
+        for law, result in model["laws"].items()
+        if law != name and "notes" in result
+        for note in result["notes"]
+        if "not identified" in note
+    ]
+    return f"For {fits['reference']} the points choose the law {name}: {terms}{'; ' if beyond else ''}{', '.join(beyond)}."
+
+
+def _best_sentence(fits: Mapping[str, Any], measured: Quantity) -> str:
+    if not fits["costs"]:
+        return ""
+    best = min(fits["costs"], key=lambda row: row["best_loss"])
+    unit = measured.display_unit or measured.unit
+    return f"The lowest {measured.label} is {measured.display_factor * best['best_loss']:.3g} {unit} ({best['best_id']})."
+
+
+def _short(note: str) -> str:
+    """A note without its reasons in brackets, which the laws section prints in full."""
+    return note.split(" (")[0]

@@ -1,0 +1,182 @@
+"""The report: complete, self-contained, escaped, and honest about what failed."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+import yaml
+from synthetic_runs import runs_table
+
+from sapis_lab.analysis import analyse, write_fit_json
+from sapis_lab.config import ConfigError
+from sapis_lab.report import analyse_folder, analyse_options, write_report
+from sapis_lab.report.page import budget_rule, duration, flat, n_planned, number
+
+FAILED = "transformer-n1.0e4-d50-s0"
+STUDY = {
+    "name": "ethanol",
+    "question": "Does symmetry pay <for> ethanol?",
+    "train": {"steps": 2000},
+    "law": {"quantity": "val_force_rmse", "laws": ["n+d", "n+d+nd"], "bootstrap": 100, "robust": "auto"},
+}
+
+
+def report_without_figures(runs, folder):
+    """The page for a table, without the seconds that drawing takes."""
+    runs.to_parquet(folder / "runs.parquet")
+    write_fit_json(analyse(runs, n_bootstrap=100), folder / "fit.json")
+    return write_report(folder).read_text()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("results") / "ethanol"
+    folder.mkdir()
+    runs_table(models=("geat-l2", "transformer"), n_params=(3e3, 1e4, 3e4), failed=(FAILED,)).to_parquet(folder / "runs.parquet")
+    (folder / "study.yaml").write_text(yaml.safe_dump(STUDY))
+    (folder / "provenance.json").write_text(json.dumps({"commit": "0123abc", "versions": {"numpy": "2.4"}, "dirty": False}))
+    analyse_folder(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(folder):
+    return (folder / "report.html").read_text()
+
+
+class Page(HTMLParser):
+    """Collects tags with their attributes and the visible text."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.text = [], ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_the_folder_holds_fit_figures_and_report(folder):
+    written = {p.name for p in folder.iterdir()}
+    assert {"fit.json", "figures", "report.html"} <= written
+    assert not list(folder.rglob("*.tmp"))
+
+
+def test_the_report_needs_no_network(page):
+    for tag, attributes in Page(page).tags:
+        assert tag not in ("link", "iframe", "object"), tag
+        for key in ("src", "href", "srcset", "action"):
+            assert attributes.get(key, "data:").startswith("data:"), (tag, key)
+    assert not re.search(r"https?://|@import|url\(", page)
+
+
+def test_every_figure_is_there_with_an_alternative_text(folder, page):
+    images = [attributes for tag, attributes in Page(page).tags if tag == "img"]
+    assert len(images) == len(list((folder / "figures").glob("*.png")))
+    assert all(len(a["alt"]) > 20 for a in images)
+
+
+def test_failed_points_are_listed_with_their_reason(page):
+    text = Page(page).text
+    assert FAILED in text
+    assert "loss became NaN at step 120 <learning_rate too high>" in text
+    assert "<learning_rate" not in page
+
+
+def test_question_verdict_and_provenance_are_on_the_page_escaped(page):
+    text = Page(page).text
+    assert "Does symmetry pay <for> ethanol?" in text
+    assert "<for>" not in page
+    assert "that of transformer is" in text
+    assert "0123abc" in text
+    assert "versions.numpy" in text
+    assert "every point is equally trained" in text
+    assert "make study NAME=ethanol" in text
+
+
+def test_every_point_is_a_row_of_the_sortable_table(page):
+    assert all(id_ in page for id_ in runs_table(models=("geat-l2", "transformer"), n_params=(3e3, 1e4, 3e4))["id"])
+
+
+def test_an_unidentified_exponent_shows_no_value(folder, page):
+    law = json.loads((folder / "fit.json").read_text())["models"]["geat-l2"]["laws"]["n+d+nd"]
+    assert not law["identified"]["nd"]
+    assert "not identified" in page
+    assert f">{law['params']['gamma']:.2f} [" not in page
+
+
+def test_hostile_names_and_failures_are_escaped(tmp_path):
+    attack = "<script>alert(1)</script>"
+    runs = runs_table(models=("geat-l2", "transformer"), n_params=(3e3, 1e4), n_frames=(50, 100), failed=(FAILED,))
+    runs.loc[runs["id"] == FAILED, "failure"] = attack
+    runs["model"] = runs["model"].replace("transformer", f"x{attack}")
+    runs["device"] = attack
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump({"name": attack, "question": attack}))
+    (tmp_path / "provenance.json").write_text(json.dumps({attack: [attack]}))
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / "x.png").write_bytes(b"")
+    (tmp_path / "figures" / "x.txt").write_text(f'"{attack}')
+    page = report_without_figures(runs, tmp_path)
+    assert attack not in page
+    assert page.count("<script>") == 1
+
+
+@pytest.mark.parametrize("keep", [0, 1, 3])
+def test_a_report_is_written_for_a_study_that_has_hardly_begun(tmp_path, keep):
+    page = report_without_figures(runs_table(models=("geat-l2",)).iloc[:keep], tmp_path)
+    assert tmp_path.name in page
+    assert "No provenance was recorded" in page
+
+
+def test_a_report_is_written_when_every_point_failed(tmp_path):
+    every = tuple(runs_table(models=("geat-l2",))["id"])
+    assert "nothing to conclude" in report_without_figures(runs_table(models=("geat-l2",), failed=every), tmp_path)
+
+
+def test_the_report_can_be_rewritten_from_its_files_alone(folder, page):
+    write_report(folder)
+    assert (folder / "report.html").read_text() == page
+
+
+def test_missing_inputs_name_the_command_that_makes_them(tmp_path):
+    with pytest.raises(ValueError, match="runs.parquet: no such file"):
+        analyse_folder(tmp_path)
+    runs_table(models=("geat-l2",)).to_parquet(tmp_path / "runs.parquet")
+    with pytest.raises(ValueError, match="fit.json: no such file; run `sapis fit"):
+        write_report(tmp_path)
+
+
+def test_options_override_the_study_and_unknown_ones_are_refused(folder):
+    assert analyse_options(folder).bootstrap == 100
+    assert analyse_options(folder, quantity="test_force_mae").quantity == "test_force_mae"
+    with pytest.raises(ConfigError, match="did you mean 'quantity'"):
+        analyse_options(folder, quantty="test_force_mae")
+
+
+def test_the_budget_rule_follows_the_training_settings():
+    runs = runs_table(models=("geat-l2",))
+    assert budget_rule({"steps": 2000, "epochs": None}, runs).endswith("depends on N alone.")
+    assert "below D = 8 also on D" in budget_rule({"steps": 2000}, runs.assign(batch_size=[4] + [8] * (len(runs) - 1)))
+    assert "N·D" in budget_rule({"epochs": 10}, runs)
+    assert budget_rule({}, runs) == ""
+
+
+def test_the_planned_lattice_is_counted_from_the_study():
+    lattice = {"n_params": [1e3, 1e4], "n_frames": [50, 100, 200], "seeds": [0, 1]}
+    assert n_planned({"models": [{}, {}], "lattice": lattice}) == 24
+    assert n_planned({}) is None
+
+
+def test_numbers_read_well():
+    assert [number(v) for v in (0.0123456, 1234, 12345.6, 1.42e14, 0, None, float("nan"), "done")] == [
+        "0.0123", "1234", "12346", "1.42×10¹⁴", "0", "–", "–", "done",
+    ]  # fmt: skip
+    assert [duration(v) for v in (30, 600, 36000)] == ["30 s", "10 min", "10 h"]
+
+
+def test_nested_provenance_becomes_dotted_lines():
+    assert flat({"a": {"b": 1, "c": [1, 2]}}) == [("a.b", "1"), ("a.c", "1, 2")]
