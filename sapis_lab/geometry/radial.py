@@ -21,7 +21,8 @@ def envelope(x: Tensor) -> Tensor:
 
 
 def log_envelope(x: Tensor) -> tuple[Tensor, Tensor]:
-    """log f and d(log f)/dx for 0 <= x <= 1; near x = 1 the logarithm is cut at 3 log 1e-9."""
+    """log f and d(log f)/dx; from x = 1 on the logarithm stays at its value there, 3 log 1e-9 (f = 1e-27)."""
+    x = x.clamp_max(1.0)
     inside, factor = (1 - x).clamp_min(1e-9), _factor(x)
     slope = 3 + x * (12 + x * (30 + x * (60 + 105 * x)))
     return 3 * inside.log() + factor.log(), slope / factor - 3 / inside

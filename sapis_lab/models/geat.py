@@ -114,7 +114,18 @@ class GeatConfig(ModelConfig):
         """Hidden width of the node networks."""
         return max(1, int(self.node_hidden * self.channels))
 
+    def n_params(self, *, n_species: int) -> int:
+        """Exact number of trainable parameters, in closed form."""
+        l, c, q, b, h = self.lmax + 1, self.channels, self.invariants, self.n_radial, self.heads
+        keys, hid, w, node = 2 * q * self.key_width + c, self.edge_hidden, self.coupling_channels, self.node_width
+        attention = (l * c + 1) * keys + c * c + hid * (b + q + 1) + h * (l + 2) * (hid + 1) + l * c * c
+        update = 2 * l * c * w + (c + l * w + 1) * node + (node + 1) * c
+        product = l * w * c + (node + 1) * l * w
+        ends = l * b * n_species * c + n_species * c + c * c + 3 * c + 1
+        return ends + self.layers * (attention + update) + (self.layers - 1) * product
+
     def flops(self, *, n_atoms: int, n_pairs: int, n_species: int) -> Flops:
+        """Operations of one forward pass."""
         m, l, c, q, d = n_components(self.lmax), self.lmax + 1, self.channels, self.invariants, self.key_width
         b, h, hid, w, node = self.n_radial, self.heads, self.edge_hidden, self.coupling_channels, self.node_width
         grid = quadrature(self.lmax)[0].shape[0]
@@ -344,7 +355,7 @@ class Geat(Model):
         else:
             y = spherical_harmonics(unit, self.config.lmax)
         y = torch.cat([torch.maximum(near, own.to(near)).unsqueeze(0), y[1:] * near])
-        log_f, slope = log_envelope((r / rc).clamp(max=1.0))
+        log_f, slope = log_envelope(r / rc)
         f = (log_f.exp() * near).reshape(1, -1)
         decay = torch.exp((-5.0 / rc) * r.reshape(1, -1))
         offset = decay - self._k.centers

@@ -1,0 +1,115 @@
+"""Both graph layouts hold the same pairs and turn dE/dv into the same forces and strain derivatives."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from sapis_lab.atoms import AtomsBatch, make_graph
+from sapis_lab.graphs import EdgeGraph, PairGraph
+from sapis_lab.selftest import Frame, batch_of, random_crystal, random_molecule
+
+CUTOFF = 3.0
+MOLECULES = [random_molecule(n, np.random.default_rng(n)) for n in (4, 9)]
+CRYSTALS = [random_crystal(np.random.default_rng(n)) for n in (0, 1)]
+LINE = Frame(np.array([[1.2 * i, 0.1 * (i % 2), 0.0] for i in range(12)]), np.full(12, 6))
+CASES = {
+    "edges": (MOLECULES, {"layout": "edges"}),
+    "block": ([MOLECULES[1]], {"layout": "pairs", "block": True}),
+    "padded block": (MOLECULES, {"layout": "pairs", "block": True}),
+    "table": ([MOLECULES[0], LINE], {"layout": "pairs"}),
+    "periodic edges": (CRYSTALS, {"layout": "edges"}),
+    "periodic table": (CRYSTALS, {"layout": "pairs"}),
+}
+
+
+@pytest.fixture(params=CASES)
+def batch(request: pytest.FixtureRequest) -> AtomsBatch:
+    frames, options = CASES[request.param]
+    return batch_of(frames, cutoff=CUTOFF, dtype=torch.float64, **options)
+
+
+def pair_energy(v: torch.Tensor, *, axis: int) -> torch.Tensor:
+    """Some smooth function of every displacement, not symmetric under v -> -v, zero beyond the cutoff."""
+    r = v.norm(dim=axis)
+    direction = 1 + 0.3 * v.select(axis, 0) - 0.1 * v.select(axis, 2) ** 2
+    return ((1 - r / CUTOFF).clamp_min(0) ** 3 * direction).sum()
+
+
+def axis_of(batch: AtomsBatch) -> int:
+    return 1 if isinstance(batch.graph, EdgeGraph) else 0
+
+
+def test_forces_and_strain_derivatives_are_those_of_autograd(batch: AtomsBatch) -> None:
+    positions = batch.positions.clone().requires_grad_(True)
+    strain = torch.zeros(batch.n_frames, 3, 3, dtype=torch.float64, requires_grad=True)
+    symmetric = torch.eye(3, dtype=torch.float64) + 0.5 * (strain + strain.transpose(1, 2))
+    strained = torch.bmm(positions.unsqueeze(1), symmetric[batch.batch]).squeeze(1)
+    energy = pair_energy(batch.graph.vectors(strained, torch.bmm(batch.cell, symmetric)), axis=axis_of(batch))
+    by_position, by_strain = torch.autograd.grad(energy, (positions, strain))
+
+    vectors = batch.graph.vectors(batch.positions, batch.cell).detach().requires_grad_(True)
+    (gradient,) = torch.autograd.grad(pair_energy(vectors, axis=axis_of(batch)), vectors)
+    assert torch.allclose(batch.graph.forces(gradient), -by_position, atol=1e-12)
+    assert torch.allclose(batch.graph.strain_gradient(vectors.detach(), gradient), by_strain, atol=1e-11)
+
+
+def test_every_layout_holds_the_same_pairs(batch: AtomsBatch) -> None:
+    vectors = batch.graph.vectors(batch.positions, batch.cell)
+    found = vectors.norm(dim=axis_of(batch)).reshape(-1)
+    found = found[found < CUTOFF - 1e-9].sort().values
+    wanted = []
+    for frame in range(batch.n_frames):
+        p, cell = batch.positions[batch.batch == frame], batch.cell[frame]
+        reach = torch.arange(-2.0, 3.0, dtype=torch.float64) if cell.any() else torch.zeros(1, dtype=torch.float64)
+        images = torch.cartesian_prod(reach, reach, reach)
+        d = (p[None, :, None] + images @ cell - p[:, None, None]).norm(dim=-1).reshape(-1)
+        wanted.append(d[(d < CUTOFF) & (d > 1e-9)])
+    assert torch.allclose(found, torch.cat(wanted).sort().values, atol=1e-10)
+
+
+def test_slots_without_a_pair_have_the_vector_of_the_cutoff(batch: AtomsBatch) -> None:
+    if not isinstance(batch.graph, PairGraph):
+        pytest.skip("edges have no padding")
+    vectors = batch.graph.vectors(batch.positions, batch.cell)
+    empty = (~batch.graph.is_pair()).expand(batch.graph.dims)
+    assert torch.equal(vectors[:, empty], torch.tensor([[CUTOFF], [0.0], [0.0]], dtype=torch.float64).expand(3, int(empty.sum())))
+    assert empty.sum() >= batch.graph.n_nodes, "the pair (i, i) of every row"
+
+
+def test_padding_and_unpadding_are_inverse(batch: AtomsBatch) -> None:
+    if not isinstance(batch.graph, PairGraph):
+        pytest.skip("edges have no padding")
+    padded = batch.graph.pad(batch.positions, value=-7.0)
+    assert padded.shape == (batch.graph.n_nodes, 3)
+    assert torch.equal(batch.graph.unpad(padded), batch.positions)
+
+
+def test_neighbours_and_centres_are_rows_of_the_atoms_in_each_slot(batch: AtomsBatch) -> None:
+    graph = batch.graph
+    if not isinstance(graph, PairGraph) or batch.cell.any():
+        pytest.skip("needs slots and no images")
+    g, i, k = graph.dims
+    p = graph.pad(batch.positions).unsqueeze(0)
+    v = graph.neighbors_of(p).view(g, 1, k, 3) - graph.centers_of(p).view(g, i, 1, 3)
+    pair = graph.is_pair().expand(g, i, k)
+    assert torch.allclose(v[pair], graph.vectors(batch.positions, batch.cell).permute(1, 2, 3, 0)[pair])
+
+
+def test_sparse_frames_get_a_table_and_dense_ones_a_block() -> None:
+    dense, sparse = (batch_of([f], layout="pairs", cutoff=CUTOFF, dtype=torch.float64).graph for f in (MOLECULES[0], LINE))
+    assert isinstance(dense, PairGraph) and dense.block is not None
+    assert isinstance(sparse, PairGraph) and sparse.neighbor is not None
+
+
+def test_a_table_without_edges_is_refused() -> None:
+    with pytest.raises(ValueError, match="needs the edges"):
+        make_graph(layout="edges", n_atoms=np.array([3]), edges=None, periodic=False, cutoff=CUTOFF)
+
+
+def test_edge_index_is_in_the_order_of_pytorch_geometric() -> None:
+    batch = batch_of(MOLECULES, layout="edges", cutoff=CUTOFF, dtype=torch.float64)
+    assert torch.equal(batch.edge_index[1], batch.graph.center)
+    with pytest.raises(ValueError, match="layout 'edges'"):
+        _ = batch_of(MOLECULES, layout="pairs", cutoff=CUTOFF, dtype=torch.float64).edge_index
