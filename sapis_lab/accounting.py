@@ -4,9 +4,9 @@ N   the counted number of trainable parameters (`Model.count`), by group;
 D   the number of distinct labelled training frames, the length of the prefix of the stored order;
 C   training FLOPs: matrix products of one training step as torch's counter sees them (a multiply-add is two), times the steps.
 
-A training step with forces from a conservative energy costs about six forward passes: one forward, one backward to the geometry, four for the
-second backward pass. The factor is measured here rather than assumed. Elementwise and scatter work, which the counter does not see, is
-estimated and reported on a line of its own.
+A training step with forces from a conservative energy costs about six forward passes: one forward, one backward to the geometry, four
+for the second backward pass. The factor is measured here rather than assumed. Elementwise and scatter work, which the counter does not
+see, is estimated and reported on a line of its own.
 """
 
 from __future__ import annotations

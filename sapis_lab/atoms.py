@@ -109,11 +109,11 @@ def _table(center: np.ndarray, neighbor: np.ndarray, shift: np.ndarray | None, f
     table = np.repeat(np.arange(n)[:, None], width, 1)
     mask = np.zeros((n, width), dtype=bool)
     table[center, column], mask[center, column] = neighbor, True
-    images = None
+    images: Tensor | None = None
     if shift is not None:
-        images = np.zeros((n, width, 3), dtype=np.float32)
-        images[center, column] = shift
-        images = torch.from_numpy(images)
+        padded = np.zeros((n, width, 3), dtype=np.float32)
+        padded[center, column] = shift
+        images = torch.from_numpy(padded)
     return PairGraph(None, None, torch.from_numpy(table), torch.from_numpy(mask), images, frame, n_frames, cutoff)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from ase.calculators.calculator import Calculator, all_changes
@@ -15,7 +15,7 @@ from sapis_lab.potential import Potential, load_potential
 class SapisCalculator(Calculator):
     """Energy (eV), forces (eV/Å) and, with a cell, stress (eV/Å^3, Voigt, tension positive) of a trained potential."""
 
-    implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "forces", "stress"]
+    implemented_properties = ["energy", "free_energy", "forces", "stress"]
 
     def __init__(self, potential: Potential, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -23,6 +23,7 @@ class SapisCalculator(Calculator):
 
     def calculate(self, atoms: Any = None, properties: Any = ("energy",), system_changes: Any = all_changes) -> None:
         super().calculate(atoms, properties, system_changes)
+        assert self.atoms is not None
         periodic = bool(np.any(self.atoms.pbc)) and self.atoms.cell.rank == 3
         energy, forces, stress = self.potential.evaluate(
             species=self.atoms.numbers,

@@ -14,11 +14,12 @@ import importlib
 import json
 import os
 import pkgutil
+import re
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, SerializeAsAny, ValidationError, ValidationInfo, model_validator
@@ -33,7 +34,9 @@ class ConfigError(ValueError):
 class Config(BaseModel):
     """Base of all settings: immutable, and unknown keys are refused with the nearest known one."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=(), ser_json_inf_nan="constants")
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=(), ser_json_inf_nan="constants"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -119,9 +122,7 @@ def composed(folder: str, *, kind: bool = False) -> Any:
 
 def composed_kind(folder: str, base: type[KindConfig]) -> Any:
     """The annotation of a field that holds one kind of `folder`, written in full when dumped."""
-    from typing import Annotated
-
-    return Annotated[SerializeAsAny[base], composed(folder, kind=True)]  # type: ignore[valid-type]
+    return Annotated[SerializeAsAny[base], composed(folder, kind=True)]  # type: ignore[valid-type, misc]
 
 
 def expand_use(value: Any, folder: str) -> Any:
@@ -197,7 +198,7 @@ class _Loader(yaml.SafeLoader):
 
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
-    __import__("re").compile(r"^[-+]?(?:[0-9][0-9_]*\.?[0-9_]*(?:[eE][-+]?[0-9]+)|[0-9][0-9_]*\.[0-9_]*|\.[0-9]+(?:[eE][-+]?[0-9]+)?|\.inf|\.nan)$"),
+    re.compile(r"^[-+]?(?:[0-9][0-9_]*\.?[0-9_]*[eE][-+]?[0-9]+|[0-9][0-9_]*\.[0-9_]*|\.[0-9]+(?:[eE][-+]?[0-9]+)?|\.inf|\.nan)$"),
     list("-+0123456789."),
 )
 
@@ -271,4 +272,4 @@ def write_text(path: Path, text: str) -> None:
         f.write(text)
         f.flush()
         os.fsync(f.fileno())
-    os.replace(temporary, path)
+    temporary.replace(path)

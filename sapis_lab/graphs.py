@@ -50,6 +50,11 @@ class EdgeGraph(NamedTuple):
         return _symmetrised(outer.new_zeros(self.n_frames, 3, 3).index_add(0, self.frame[self.center], outer))
 
     @property
+    def n_nodes(self) -> int:
+        """Rows of node arrays: the atoms."""
+        return len(self.frame)
+
+    @property
     def n_pairs(self) -> int:
         """Number of directed pairs that the model computes with."""
         return len(self.center)

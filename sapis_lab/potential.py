@@ -43,7 +43,13 @@ class Potential:
         return self.model.energy_scale.dtype
 
     def evaluate(
-        self, *, species: np.ndarray, positions: np.ndarray, cell: np.ndarray | None = None, pbc: np.ndarray | None = None, stress: bool = False
+        self,
+        *,
+        species: np.ndarray,
+        positions: np.ndarray,
+        cell: np.ndarray | None = None,
+        pbc: np.ndarray | None = None,
+        stress: bool = False,
     ) -> tuple[float, np.ndarray, np.ndarray | None]:
         """Total energy (eV), forces (n_atoms, 3) eV/Å and, on request, stress (3, 3) eV/Å^3 of one structure.
 

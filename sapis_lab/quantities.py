@@ -35,13 +35,15 @@ class Quantity:
 
 
 def _errors(prefix: str, name: str) -> list[Quantity]:
-    milli = {"better": "lower", "display_factor": 1e3}
+    def error(key: str, label: str, unit: str) -> Quantity:
+        return Quantity(f"{prefix}_{key}", f"{name} {label}", unit, better="lower", display_unit=f"m{unit}", display_factor=1e3)
+
     return [
-        Quantity(f"{prefix}_force_rmse", f"{name} force RMSE", "eV/Å", display_unit="meV/Å", **milli),
-        Quantity(f"{prefix}_force_mae", f"{name} force MAE", "eV/Å", display_unit="meV/Å", **milli),
-        Quantity(f"{prefix}_energy_rmse", f"{name} energy RMSE", "eV", display_unit="meV", **milli),
-        Quantity(f"{prefix}_energy_mae", f"{name} energy MAE", "eV", display_unit="meV", **milli),
-        Quantity(f"{prefix}_energy_mae_per_atom", f"{name} energy MAE per atom", "eV", display_unit="meV", **milli),
+        error("force_rmse", "force RMSE", "eV/Å"),
+        error("force_mae", "force MAE", "eV/Å"),
+        error("energy_rmse", "energy RMSE", "eV"),
+        error("energy_mae", "energy MAE", "eV"),
+        error("energy_mae_per_atom", "energy MAE per atom", "eV"),
     ]
 
 

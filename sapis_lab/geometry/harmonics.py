@@ -30,7 +30,7 @@ def _coefficients(l: int, m: int) -> list[float]:
     polynomial = np.polynomial.Legendre.basis(l).convert(kind=np.polynomial.Polynomial)
     for _ in range(m):
         polynomial = polynomial.deriv()
-    return [float(c * k) for c in polynomial.coef]
+    return [float(c) * k for c in np.asarray(polynomial.coef, dtype=float)]
 
 
 def _evaluate(coefficients: list[float], powers: list[Tensor]) -> Tensor:

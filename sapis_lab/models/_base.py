@@ -57,6 +57,7 @@ class Model(nn.Module, ABC):
     """The layout of the neighbour graph that the model computes with."""
 
     energy_scale: Tensor
+    species_row: Tensor
 
     def __init__(self, *, species: tuple[int, ...], cutoff: float) -> None:
         super().__init__()

@@ -14,8 +14,8 @@ map per degree is one batched matrix product.  The energy is a sum over atoms, E
     product a (x) b (all couplings with l1 + l2 + l3 even, on a Lebedev grid).  The last layer writes scalars only.
 
 Before (ii) and (iii) features pass a soft norm x / sqrt(1 + mean x^2 / tau) per atom and degree: the identity for small features, a
-bound for large ones.  An RMS norm cost more accuracy than any other choice (force error 55 against 36 meV/Å at equal CPU time): it removes the
-size of the features, which carries density and distortion, and amplifies degrees that vanish by symmetry.
+bound for large ones.  An RMS norm cost more accuracy than any other choice (force error 55 against 36 meV/Å at equal CPU time): it
+removes the size of the features, which carries density and distortion, and amplifies degrees that vanish by symmetry.
 
 Weights are W = m p with Adam acting on p: a learning-rate multiplier m of 1 for equivariant maps, 0.5 for edge and node networks, 0.3
 for the readout, whose rows act on every atom of every frame at once; with 1 there, half of the runs at twice the default rate diverge.

@@ -103,7 +103,16 @@ class TrainingStream(IterableDataset):
     """The batches of the steps from `first_step()` on, on one rank; endless, since the trainer counts steps."""
 
     def __init__(
-        self, make: BatchMaker, ids: np.ndarray, *, batch_size: int, seed: int, augment: bool, first_step: Callable[[], int], rank: int, world: int
+        self,
+        make: BatchMaker,
+        ids: np.ndarray,
+        *,
+        batch_size: int,
+        seed: int,
+        augment: bool,
+        first_step: Callable[[], int],
+        rank: int,
+        world: int,
     ) -> None:
         if batch_size % world:
             raise ValueError(f"batch_size={batch_size} does not divide over {world} ranks; choose a multiple")
@@ -135,3 +144,6 @@ class FixedBatches(torch.utils.data.Dataset):
 
     def __getitem__(self, k: int) -> AtomsBatch:
         return self.make(self.parts[k])
+
+    def __iter__(self) -> Iterator[AtomsBatch]:
+        return (self[k] for k in range(len(self)))

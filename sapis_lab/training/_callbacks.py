@@ -61,7 +61,14 @@ class Curve(L.Callback):
     """Follows a point: curve rows, progress for people, checkpoints for resuming, and the end of a run that diverges."""
 
     def __init__(
-        self, folder: Path, *, steps: int, validate: Callable[[], dict[str, float]], validations: int, clock: Clock, checkpoint_seconds: float = 20.0
+        self,
+        folder: Path,
+        *,
+        steps: int,
+        validate: Callable[[], dict[str, float]],
+        validations: int,
+        clock: Clock,
+        checkpoint_seconds: float,
     ) -> None:
         self.folder, self.steps, self.validate, self.clock, self.checkpoint_seconds = folder, steps, validate, clock, checkpoint_seconds
         self.validation_steps = {round(steps * (k + 1) / validations) for k in range(validations)}
@@ -111,7 +118,7 @@ class Curve(L.Callback):
         if trainer.is_global_zero:
             with temporary.open("rb") as f:
                 os.fsync(f.fileno())
-            os.replace(temporary, target)
+            temporary.replace(target)
 
     def _show(self, module: TrainingModule, done: int) -> None:
         assert module.last_loss is not None
@@ -136,7 +143,8 @@ def show(folder: Path, *, step: int, steps: int, loss: float | None, val: dict[s
     write_text(folder / PROGRESS, json.dumps({"step": step, "steps": steps, "loss": finite, "val": val or None, "seconds": seconds}))
 
 
-COLUMNS = ["step", "loss", "learning_rate", *(f"val_{k}" for k in ("force_rmse", "force_mae", "energy_rmse", "energy_mae", "energy_mae_per_atom"))]
+_ERRORS = ("force_rmse", "force_mae", "energy_rmse", "energy_mae", "energy_mae_per_atom")
+COLUMNS = ["step", "loss", "learning_rate", *(f"val_{key}" for key in _ERRORS)]
 
 
 def append_row(path: Path, row: dict[str, float]) -> None:

@@ -98,7 +98,9 @@ def _prepare(point: PointConfig, cache: Path) -> _Setup:
     store = prepare(point.data, cache=cache)
     pool = store.splits["train"]
     if point.n_frames > len(pool):
-        raise ValueError(f"n_frames={point.n_frames} exceeds the {len(pool)} labelled training frames of {store.folder}; lower lattice.n_frames")
+        raise ValueError(
+            f"n_frames={point.n_frames} exceeds the {len(pool)} labelled training frames of {store.folder}; lower lattice.n_frames"
+        )
     ids = np.asarray(pool[: point.n_frames])
     frames = store.frames(ids)
     references = _references(point, store, ids)
@@ -191,7 +193,7 @@ def _train(
 
 def _scores(module: TrainingModule, setup: _Setup, *, device: str) -> dict[str, float]:
     """Errors on the validation and every test split, with the averaged weights: `val_force_rmse`, `test_force_rmse`, ..."""
-    metrics = {}
+    metrics: dict[str, float] = {}
     module.to(device)
     with module.averaged() as model:
         for split, ids in setup.store.splits.items():
@@ -209,7 +211,8 @@ def _refuse_divergence(metrics: dict[str, float], force_rms: float) -> None:
         raise PointFailed(f"diverged: {bad[0]} is {metrics[bad[0]]} at the end of the training")
     error = metrics["val_force_rmse"]
     if error > HOPELESS * force_rms:
-        raise PointFailed(f"diverged: validation force RMSE {error:.3g} eV/Å at the end, {error / force_rms:.0f} times the force RMS of the data")
+        times = error / force_rms
+        raise PointFailed(f"diverged: validation force RMSE {error:.3g} eV/Å at the end, {times:.0f} times the force RMS of the data")
 
 
 def _potential(setup: _Setup, point: PointConfig) -> Potential:
@@ -236,8 +239,7 @@ def _flops(module: TrainingModule, setup: _Setup, point: PointConfig) -> dict[st
 
     train, inference = counted_flops(step), counted_flops(lambda: predict(model, batch))
     model.zero_grad(set_to_none=True)
-    n_rows = batch.graph.n_nodes if hasattr(batch.graph, "n_nodes") else batch.num_nodes
-    forward = point.model.flops(n_atoms=n_rows, n_pairs=batch.graph.n_pairs, n_species=model.n_species)
+    forward = point.model.flops(n_atoms=batch.graph.n_nodes, n_pairs=batch.graph.n_pairs, n_species=model.n_species)
     return {
         "flops_per_step": train,
         "flops_elementwise_per_step": STEP_FACTOR * forward.elementwise,

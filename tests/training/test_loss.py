@@ -6,10 +6,9 @@ import torch
 
 from sapis_lab.atoms import collate, make_graph
 from sapis_lab.derivatives import Prediction
-from sapis_lab.training import LossConfig
+from sapis_lab.training import LossConfig, TrainConfig
 from sapis_lab.training._loss import loss
 from sapis_lab.training._module import rate_factor
-from sapis_lab.training import TrainConfig
 
 
 @pytest.fixture

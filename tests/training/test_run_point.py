@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from sapis_lab.records import read_record
 from sapis_lab.training import PointConfig
 from sapis_lab.training.run import PointFailed, run_point
 
-MODEL = {"kind": "geat", "lmax": 1, "layers": 1, "channels": 4, "heads": 1, "invariants": 2, "key_width": 2, "n_radial": 8, "edge_hidden": 8}
+MODEL = {"kind": "geat", "lmax": 1, "layers": 1, "channels": 4, "heads": 1, "invariants": 2, "n_radial": 8, "edge_hidden": 8}
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +61,7 @@ def test_a_point_records_what_it_is_and_its_model_opens_as_a_calculator(tmp_path
 
     calculator = sapis_lab.load_model(tmp_path / "p")
     errors = []
-    order = np.random.default_rng(0).permutation(24)
-    for k in order[-4:] if record.metrics else ():
+    for k in np.random.default_rng(0).permutation(24)[-4:]:  # the frames held out last
         labelled = read(frames / "clusters.xyz", int(k))
         free = labelled.copy()
         free.calc = calculator
@@ -88,10 +88,11 @@ def test_a_run_killed_at_a_random_step_ends_in_the_same_numbers(tmp_path, frames
     """)
     subprocess.run([sys.executable, "-c", code, tmp_path / "whole"], check=True, capture_output=True)
     for rows in (8, 25):
-        with subprocess.Popen([sys.executable, "-c", code, tmp_path / "killed"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as child:
+        command = [sys.executable, "-c", code, tmp_path / "killed"]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as child:
             curve = tmp_path / "killed" / "metrics.csv"
             while child.poll() is None and (not curve.exists() or curve.read_text().count("\n") < rows):
-                pass
+                time.sleep(0.005)
             os.kill(child.pid, signal.SIGKILL)
     assert not (tmp_path / "killed" / "record.json").exists()
     subprocess.run([sys.executable, "-c", code, tmp_path / "killed"], check=True, capture_output=True)
