@@ -1,0 +1,348 @@
+"""The `sapis` command: studies, data, answers, and what can be put into a config. Every subcommand has --help with an example."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from sapis_lab.config import ConfigError, home
+
+if TYPE_CHECKING:
+    from sapis_lab.sweep.folder import Manifest
+
+_HELP: dict[str, Any] = {
+    "no_args_is_help": True,
+    "rich_markup_mode": "markdown",
+    "context_settings": {"help_option_names": ["-h", "--help"]},
+}
+
+app = typer.Typer(
+    help="How machine-learned interatomic potentials scale, and whether symmetry pays.\n\nExample: `sapis study run quickstart`",
+    add_completion=False, pretty_exceptions_enable=False, **_HELP,
+)  # fmt: skip
+study_app = typer.Typer(help="Run and inspect studies, the files in studies/.\n\nExample: `sapis study plan quickstart`", **_HELP)
+data_app = typer.Typer(help="Prepare and list data sets, the files in configs/data/.\n\nExample: `sapis data prepare ethanol-xtb`", **_HELP)
+selftest_app = typer.Typer(help="Check the models on this machine.\n\nExample: `sapis selftest contracts`", **_HELP)
+app.add_typer(study_app, name="study")
+app.add_typer(data_app, name="data")
+app.add_typer(selftest_app, name="selftest")
+
+Name = Annotated[str, typer.Argument(help="Name of a file in studies/, without `.yaml`.", show_default=False)]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", help="Override a setting: `key=value` with a dotted key; may be repeated.", metavar="KEY=VALUE")
+]
+As = Annotated[str | None, typer.Option("--as", help="Keep the results under another name.", metavar="NAME")]
+Only = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--only", help="Points to take: an id, a glob (`'geat-*'`) or values (`n_frames=50,seed=0`); may be repeated.", metavar="POINTS"
+    ),
+]
+Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Points at a time; one per core, or per GPU, by default.")]
+
+
+def main() -> None:
+    """Entry point: bad settings end with one clear message and exit status 2, never with a traceback."""
+    try:
+        app(prog_name="sapis")
+    except ConfigError as error:
+        _stderr(f"error: {error}")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        _stderr("stopped")
+        sys.exit(75)
+    except BrokenPipeError:  # the reader of our output has closed it, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(1)
+
+
+def _stderr(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _console() -> Console:
+    # A file or a pipe has no width, and a cut number is worse than a long line.
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+
+
+# ---------------------------------------------------------------------------------------------------------------- study
+
+
+@study_app.command("run")
+def study_run(
+    name: Name,
+    settings: Set = None,
+    called: As = None,
+    only: Only = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run points again that failed in an earlier run.")] = False,
+    workers: Workers = None,
+) -> None:
+    """Run a study to its report, or continue it where it was interrupted.
+
+    Ctrl-C stops it; running it again continues. Exit status: 0 all points done, 1 some failed, 2 bad settings, 75 stopped.
+
+    Example: `sapis study run quickstart --set train.steps=200 --as quick200`
+    """
+    from sapis_lab.sweep.road import Request, run_study
+
+    request = Request(name, tuple(settings or ()), called, tuple(only or ()), retry_failed, workers)
+    raise typer.Exit(run_study(request, _console()))
+
+
+@study_app.command("plan")
+def study_plan(name: Name, settings: Set = None, called: As = None, only: Only = None, workers: Workers = None) -> None:
+    """Print every point with its exact N, D, FLOPs, time and disk; nothing is generated, trained or written.
+
+    Example: `sapis study plan quickstart --only 'geat-*'`
+    """
+    from sapis_lab.sweep.folder import point_folder, state
+    from sapis_lab.sweep.progress import print_plan
+    from sapis_lab.sweep.road import Request, prepare_job
+
+    request = Request(name, tuple(settings or ()), called, tuple(only or ()), workers=workers)
+    job = prepare_job(request)
+    states = {p.id: state(point_folder(request.folder, p.id)) for p in job.chosen} if request.folder.exists() else None
+    print_plan(job.plan.only(p.id for p in job.chosen), _console(), states=states)
+
+
+@study_app.command("status")
+def study_status(name: Name) -> None:
+    """Print the state of a study from its files alone: counts, running points, time left, failures. It may run elsewhere meanwhile.
+
+    Example: `sapis study status quickstart`
+    """
+    from sapis_lab.sweep.files import checked_name
+    from sapis_lab.sweep.folder import read_manifest, results_folder
+    from sapis_lab.sweep.progress import print_status
+
+    folder = results_folder(checked_name(name))
+    if not (folder / "points.json").exists():
+        from sapis_lab.sweep.files import raw_study
+
+        raw_study(name)  # an unknown name is told apart from a study that was not started
+        _console().print(f"{name} has not been started; start it with: sapis study run {name}", soft_wrap=True)
+        return
+    manifest: Manifest = read_manifest(folder)
+    print_status(manifest, folder, _console())
+
+
+@study_app.command("list")
+def study_list() -> None:
+    """List the studies with their questions and states.
+
+    Example: `sapis study list`
+    """
+    from sapis_lab.config import read_yaml
+    from sapis_lab.sweep.files import study_names
+    from sapis_lab.sweep.road import known_studies
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for column in ("study", "state", "question"):
+        table.add_column(column, no_wrap=column != "question")
+    for study, word in known_studies(study_names()):
+        table.add_row(study, word, str(read_yaml(home() / "studies" / f"{study}.yaml").get("question", "")))
+    _console().print(table)
+
+
+# ----------------------------------------------------------------------------------------------------------------- data
+
+
+@data_app.command("prepare")
+def data_prepare(
+    name: Annotated[str, typer.Argument(help="Name of a file in configs/data/, without `.yaml`.", show_default=False)],
+    settings: Set = None,
+    workers: Workers = None,
+    cache: Annotated[Path | None, typer.Option(help="Folder of the frame stores; `.sapis/data` of the project by default.")] = None,
+) -> None:
+    """Make the frame store of a data set (generate, read, check), or continue an interrupted making.
+
+    Example: `SAPIS_DATA=/path/to/data sapis data prepare rmd17-ethanol`
+    """
+    from sapis_lab.data import prepare
+    from sapis_lab.sweep.progress import DataBoard, shown
+    from sapis_lab.sweep.provenance import n_cores
+
+    config = _dataset(name, settings or [])
+    with DataBoard(_console()) as board:
+        store = _plainly(lambda: prepare(config, cache=cache or home() / ".sapis" / "data", n_workers=workers or n_cores(), progress=board))
+    sizes = ", ".join(f"{len(ids)} {split}" for split, ids in store.splits.items())
+    _console().print(f"{name}: {sizes} frames in {shown(store.folder)}", soft_wrap=True)
+
+
+@data_app.command("list")
+def data_list() -> None:
+    """List the data sets of configs/data/ with their kinds.
+
+    Example: `sapis data list`
+    """
+    from sapis_lab.config import read_yaml
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for column in ("data", "kind", "settings"):
+        table.add_column(column, no_wrap=column != "settings")
+    for path in sorted((home() / "configs" / "data").glob("*.yaml")):
+        raw = read_yaml(path)
+        table.add_row(path.stem, str(raw.pop("kind", "?")), ", ".join(f"{k}={v}" for k, v in raw.items()))
+    _console().print(table)
+
+
+def _dataset(name: str, settings: list[str]) -> Any:
+    from pydantic import create_model
+
+    from sapis_lab.config import composed_kind, load, override
+    from sapis_lab.data import DatasetConfig
+
+    holder = create_model("Data", data=(composed_kind("data", DatasetConfig), ...))
+    raw = override({"data": name}, [f"data.{s}" for s in settings])
+    return load(holder, raw, source=f"configs/data/{name}.yaml").data
+
+
+def _plainly(function: Any) -> Any:
+    """What bad input does, as a message without a traceback."""
+    try:
+        return function()
+    except (ValueError, FileNotFoundError) as error:
+        raise ConfigError(str(error)) from error
+
+
+# -------------------------------------------------------------------------------------------------------------- answers
+
+
+def _answered(name: str) -> Path:
+    """The results folder of `name`, its table up to date with the records."""
+    from sapis_lab.sweep.files import checked_name
+    from sapis_lab.sweep.folder import results_folder
+    from sapis_lab.sweep.road import rebuild_table
+
+    folder = results_folder(checked_name(name))
+    if not folder.is_dir():
+        known = sorted(p.name for p in (home() / "results").glob("*") if p.is_dir())
+        raise ConfigError(f"no results of {name!r}; there are {', '.join(known) or 'none'}")
+    rebuild_table(folder)
+    return folder
+
+
+@app.command("fit")
+def fit(
+    name: Annotated[str, typer.Argument(help="Name of a folder in results/.", show_default=False)],
+    quantity: Annotated[str | None, typer.Option(help="The loss, a measured quantity; the study's by default.")] = None,
+) -> None:
+    """Fit the laws again from a study's results, and redraw figures and report. Trains nothing, needs no torch.
+
+    Example: `sapis fit rmd17-ethanol --quantity test_force_rmse`
+    """
+    from sapis_lab.report import analyse_folder
+    from sapis_lab.sweep.road import print_answers
+
+    folder = _answered(name)
+    _plainly(lambda: analyse_folder(folder, **({"quantity": quantity} if quantity else {})))
+    print_answers(folder, _console())
+
+
+@app.command("figures")
+def figures(name: Annotated[str, typer.Argument(help="Name of a folder in results/.", show_default=False)]) -> None:
+    """Draw a study's figures again from its results. Trains nothing, needs no torch.
+
+    Example: `sapis figures rmd17-ethanol`
+    """
+    from sapis_lab.report import analyse_folder
+    from sapis_lab.sweep.progress import shown
+
+    folder = _answered(name)
+    _plainly(lambda: analyse_folder(folder))
+    for path in sorted((folder / "figures").glob("*.pdf")):
+        _console().print(shown(path), soft_wrap=True)
+
+
+@app.command("report")
+def report(name: Annotated[str, typer.Argument(help="Name of a folder in results/.", show_default=False)]) -> None:
+    """Write a study's report again from its results. Trains nothing, needs no torch.
+
+    Example: `sapis report rmd17-ethanol`
+    """
+    from sapis_lab.report import analyse_folder
+    from sapis_lab.sweep.progress import shown
+
+    folder = _answered(name)
+    _plainly(lambda: analyse_folder(folder))
+    _console().print(shown(folder / "report.html"), soft_wrap=True)
+
+
+# -------------------------------------------------------------------------------------------------------------- looking
+
+
+@app.command("models")
+def models(kind: Annotated[str | None, typer.Argument(help="Show the settings of one kind.", show_default=False)] = None) -> None:
+    """List the model kinds, or the settings of one with their meaning and defaults.
+
+    Example: `sapis models geat`
+    """
+    _show_kinds("models", kind)
+
+
+@app.command("kinds")
+def kinds_of(
+    folder: Annotated[str, typer.Argument(help="models or data.", show_default=False)],
+    kind: Annotated[str | None, typer.Argument(help="Show the settings of one kind.", show_default=False)] = None,
+) -> None:
+    """List what a `kind:` can be, or the settings of one kind with their meaning and defaults.
+
+    Example: `sapis kinds data xtb`
+    """
+    if folder not in ("models", "data"):
+        raise ConfigError(f"{folder!r} has no kinds; known: models, data")
+    _show_kinds(folder, kind)
+
+
+def _show_kinds(folder: str, kind: str | None) -> None:
+    from sapis_lab.config import kind_class, kinds
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    if kind is None:
+        for column in ("kind", "settings"):
+            table.add_column(column)
+        for known in kinds(folder):
+            table.add_row(known, ", ".join(f for f in kind_class(folder, known).model_fields if f != "kind"))
+        _console().print(table)
+        return
+    config = _plainly(lambda: kind_class(folder, kind))
+    for column in ("setting", "default", "meaning"):
+        table.add_column(column, no_wrap=column == "setting")
+    for field, info in config.model_fields.items():
+        default = "required" if info.is_required() else repr(info.get_default(call_default_factory=True))
+        table.add_row(field, default, (info.description or "").replace("\n", " "))
+    _console().print(table)
+
+
+@app.command("schema")
+def schema() -> None:
+    """Print the JSON schema of a study file, for editors that check and complete YAML.
+
+    Example: `sapis schema > study.schema.json`
+    """
+    import json
+
+    from sapis_lab.sweep.schema import study_schema
+
+    print(json.dumps(study_schema(), indent=1))
+
+
+@selftest_app.command("contracts")
+def contracts() -> None:
+    """Measure every model's equivariance, smoothness, derivatives and counts, in float32 and float64.
+
+    Example: `sapis selftest contracts`
+    """
+    from sapis_lab import selftest
+
+    selftest.main()
+
+
+if __name__ == "__main__":
+    main()

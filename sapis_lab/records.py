@@ -1,0 +1,214 @@
+"""What one finished point reports, and the runs table: the file that joins training and analysis. No torch here.
+
+A point's process writes `record.json` as its last act and in one step, so a record that exists is complete. The table has one row per
+point that ended, in the order of the lattice; two identical studies give tables equal in every column but times, host and device.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from sapis_lab.config import Config, ConfigError, dump, load, write_text
+from sapis_lab.quantities import QUANTITIES
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+SCHEMA_VERSION = 1
+RECORD, FAILURE = "record.json", "failure.txt"
+
+
+class Planned(Config):
+    """What is known of a point before it runs."""
+
+    id: str
+    """Readable identity, the name of its folder."""
+    fingerprint: str
+    """sha256 of everything its numbers depend on."""
+    model: str
+    """Label of the model, one per curve in a figure."""
+    family: str
+    """Kind of the model."""
+    symmetry: str
+    """Group under which its energies are invariant by construction: 'O(3)' or 'none'."""
+    lmax: int | None = None
+    """Largest degree of its equivariant features; none for models without."""
+    seed: int
+    """Seed of parameters, batches and augmentation."""
+    n_params_target: float
+    """The number of parameters that was asked for."""
+    n_params: int = Field(gt=0)
+    """N, counted."""
+    n_frames: int = Field(gt=0)
+    """D, the number of distinct labelled training frames."""
+    steps: int = Field(gt=0)
+    """Optimiser steps."""
+    batch_size: int = Field(gt=0)
+    """Frames per step."""
+    learning_rate: float = Field(gt=0)
+    """Peak learning rate."""
+
+
+class Record(Planned):
+    """One finished point."""
+
+    schema_version: int = SCHEMA_VERSION
+    """Version of this list of fields."""
+    science: dict[str, Any]
+    """The settings behind `fingerprint`, which name what differs when it does."""
+    n_params_equivariant: int = Field(ge=0)
+    """Parameters that act on features of degree above zero."""
+    n_params_scalar: int = Field(ge=0)
+    """All other parameters."""
+    epochs: float = Field(gt=0)
+    """Passes over the D frames."""
+    samples: int = Field(gt=0)
+    """Frames seen, with repetition."""
+    flops_per_step: float = Field(ge=0)
+    """Matrix-product FLOPs of one training step."""
+    flops_elementwise_per_step: float = Field(ge=0)
+    """Estimate of all other operations of one training step."""
+    flops_train: float = Field(ge=0)
+    """C, the matrix-product FLOPs of the whole training."""
+    flops_inference_per_frame: float = Field(ge=0)
+    """Matrix-product FLOPs of energy and forces of one frame."""
+    seconds_train: float = Field(ge=0)
+    """Wall time of the optimiser steps over all sessions, s."""
+    cpu_seconds_train: float = Field(ge=0)
+    """CPU time of the same, s."""
+    seconds_total: float = Field(ge=0)
+    """Wall time of the point, evaluation included, s."""
+    device: str
+    """Where it ran."""
+    host: str | None = None
+    """Which machine it ran on."""
+    metrics: dict[str, float]
+    """Measured quantities by key, in the package's units."""
+    versions: dict[str, str] = {}
+    """Versions of the packages that made the numbers."""
+
+    @model_validator(mode="after")
+    def _groups_add_up(self) -> Self:
+        equivariant, scalar = self.n_params_equivariant, self.n_params_scalar
+        if equivariant + scalar != self.n_params:
+            raise ValueError(f"n_params_equivariant {equivariant} + n_params_scalar {scalar} must be n_params {self.n_params}")
+        return self
+
+    @field_validator("metrics")
+    @classmethod
+    def _finite(cls, metrics: dict[str, float]) -> dict[str, float]:
+        bad = {k: v for k, v in metrics.items() if not math.isfinite(v)}
+        if bad:
+            raise ValueError(f"metrics must be finite, got {bad}; a run without finite numbers is a failed point")
+        return metrics
+
+
+# Nullable integers where a failed row has no value; FLOPs are floats, since C may exceed 2^63.
+_DTYPES = {
+    "id": "str", "status": "str", "failure": "str", "model": "str", "family": "str", "symmetry": "str", "lmax": "Int64",
+    "seed": "int64", "n_params_target": "float64", "n_params": "int64", "n_params_equivariant": "Int64", "n_params_scalar": "Int64",
+    "n_frames": "int64", "steps": "int64", "epochs": "float64", "samples": "Int64", "batch_size": "int64", "learning_rate": "float64",
+    "flops_per_step": "float64", "flops_elementwise_per_step": "float64", "flops_train": "float64",
+    "flops_inference_per_frame": "float64", "seconds_train": "float64", "cpu_seconds_train": "float64", "seconds_total": "float64",
+    "device": "str", "host": "str", "fingerprint": "str",
+}  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------------------------- records
+
+
+def write_record(folder: Path, record: Record) -> Path:
+    """Write `record.json` in one step, the last act of a point; returns its path."""
+    path = Path(folder) / RECORD
+    write_text(path, json.dumps(dump(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    return path
+
+
+def read_record(folder: Path) -> Record:
+    """The record in a point's folder. ConfigError when there is none, it is damaged, or a newer program wrote it."""
+    path = Path(folder) / RECORD
+    return load(Record, read_raw(path), source=str(path))
+
+
+def read_raw(path: Path) -> dict[str, Any]:
+    """A record as plain data, its schema version checked: much faster than `read_record` when two keys are wanted."""
+    try:
+        raw = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; the point has not finished") from None
+    except ValueError as error:
+        raise ConfigError(f"{path}: not valid JSON ({error}); remove its folder and run the point again") from None
+    version = raw.get("schema_version", 0) if isinstance(raw, dict) else 0
+    if version > SCHEMA_VERSION:
+        raise ConfigError(f"{path} has schema version {version}, this program reads up to {SCHEMA_VERSION}; update sapis_lab to read it")
+    return raw
+
+
+# --------------------------------------------------------------------------------------------------------------- table
+
+
+def runs_table(points_folder: Path, expected: Sequence[Planned]) -> DataFrame:
+    """The runs table: one row per expected point that is done or failed, in the order given; points still open have no row."""
+    import pandas as pd
+
+    rows = [row for point in expected if (row := _row(Path(points_folder) / point.id, point)) is not None]
+    metrics = {key for row in rows for key in row["metrics"]}
+    metric_columns = [k for k in QUANTITIES if k in metrics] + sorted(metrics - set(QUANTITIES))
+    flat = [{**row, **row["metrics"]} for row in rows]
+    dtypes = _DTYPES | dict.fromkeys(metric_columns, "float64")
+    text = "str" if int(pd.__version__.split(".")[0]) >= 3 else "object"  # before 3, "str" would turn None into 'None'
+    return pd.DataFrame({c: pd.Series([row.get(c) for row in flat], dtype=text if t == "str" else t) for c, t in dtypes.items()})
+
+
+def _row(folder: Path, point: Planned) -> dict[str, Any] | None:
+    if (folder / RECORD).exists():
+        record = read_record(folder)
+        if record.fingerprint != point.fingerprint:
+            raise ConfigError(f"{folder / RECORD} was made from other settings than the study has now; run the study to see which")
+        return {**dump(record), "status": "done"}
+    if (folder / FAILURE).exists():
+        reason = (folder / FAILURE).read_text().partition("\n")[0] or "no reason recorded"
+        return {**dump(point), "status": "failed", "failure": reason, "metrics": {}}
+    return None
+
+
+def write_table(table: DataFrame, folder: Path) -> None:
+    """Write runs.parquet and runs.csv, each in one step; the CSV holds every float with all its digits."""
+    folder = Path(folder)
+    _replace(folder / "runs.parquet", lambda path: table.to_parquet(path, index=False))
+    _replace(folder / "runs.csv", lambda path: table.to_csv(path, index=False))
+
+
+def read_table(folder: Path) -> DataFrame:
+    """The runs table of a results folder. ConfigError when there is none yet."""
+    import pandas as pd
+
+    path = Path(folder) / "runs.parquet"
+    if not path.exists():
+        raise ConfigError(f"{path}: no such file; no point of this study has finished yet")
+    return pd.read_parquet(path)
+
+
+def _replace(path: Path, write: Callable[[Path], object]) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    write(temporary)
+    temporary.replace(path)
+
+
+def same_numbers(a: DataFrame, b: DataFrame) -> bool:
+    """Two tables are equal, bit for bit, in every column but times, host and device."""
+    return not differing_columns(a, b)
+
+
+def differing_columns(a: DataFrame, b: DataFrame) -> list[str]:
+    """The columns in which two tables differ (or that one lacks), times, host and device aside."""
+    ignored = {"host", "device"} | {key for key, q in QUANTITIES.items() if q.is_time}
+    columns = [c for c in dict.fromkeys([*a, *b]) if c not in ignored]
+    return [c for c in columns if c not in a or c not in b or not a[c].reset_index(drop=True).equals(b[c].reset_index(drop=True))]

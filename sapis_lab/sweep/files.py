@@ -1,0 +1,41 @@
+"""Study files as plain data, before anything heavy is imported to understand them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import Any
+
+from sapis_lab.config import ConfigError, home, override, read_yaml
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+def checked_name(name: str) -> str:
+    """`name`, if it can name a study; ConfigError otherwise (it must not lead out of studies/ or results/)."""
+    if not NAME.fullmatch(name) or ".." in name:
+        raise ConfigError(f"{name!r} cannot name a study: wanted letters, digits, '_', '-' and '.', without a path or suffix")
+    return name
+
+
+def study_names() -> list[str]:
+    """The studies of this project."""
+    return sorted(p.stem for p in (home() / "studies").glob("*.yaml"))
+
+
+def raw_study(name: str, settings: Sequence[str] = (), *, called: str | None = None) -> dict[str, Any]:
+    """The study file as plain data with `settings` (`key=value`) laid on it, under the name `called` if given.
+
+    ConfigError names the nearest study when there is none.
+    """
+    checked_name(name)
+    known = study_names()
+    if name not in known:
+        near = get_close_matches(name.removesuffix(".yaml"), known, n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ConfigError(f"no study {name!r} in studies/; {hint}known: {', '.join(known) or 'none'}")
+    raw = override(read_yaml(home() / "studies" / f"{name}.yaml"), settings)
+    if raw.setdefault("name", name) != name:
+        raise ConfigError(f"studies/{name}.yaml: name is {raw['name']!r}; leave it out, the file name is the name")
+    return {**raw, "name": checked_name(called or name)}

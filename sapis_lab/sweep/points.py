@@ -1,0 +1,141 @@
+"""The points of a study: every combination of model, N, D, learning rate and seed, in that order, each with its final settings."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+from sapis_lab.config import ConfigError
+from sapis_lab.data import DatasetInfo
+from sapis_lab.models import ModelConfig
+from sapis_lab.records import Planned
+from sapis_lab.sweep.study import Study
+from sapis_lab.training import PointConfig, TrainConfig
+
+
+class Point(NamedTuple):
+    """A point: what it will be trained from, and what is known of it beforehand."""
+
+    config: PointConfig
+    planned: Planned
+
+
+def points(study: Study, info: DatasetInfo) -> list[Point]:
+    """All points of `study`, in the order of the lattice.
+
+    Raises:
+        ConfigError: one line for every problem: more frames than there are, a size that a model cannot have.
+    """
+    problems = _too_many_frames(study, info)
+    sized: dict[tuple[str, float], tuple[ModelConfig, int]] = {}
+    for model in study.models:
+        for target in study.lattice.n_params:
+            try:
+                sized[model.label, target] = _at_size(model, target, len(info.species))
+            except ValueError as error:
+                problems.append(str(error))
+    if problems:
+        raise ConfigError("\n".join(f"studies/{study.name}.yaml: {p}" for p in problems))
+    lattice = study.lattice
+    return [
+        _point(study, model, *sized[model.label, n], target=n, n_frames=d, factor=factor, seed=seed)
+        for model in study.models
+        for n in lattice.n_params
+        for d in lattice.n_frames
+        for factor in lattice.rate_factors
+        for seed in lattice.seeds
+    ]
+
+
+def _too_many_frames(study: Study, info: DatasetInfo) -> list[str]:
+    data = study.data.name if getattr(study.data, "name", None) else study.data.kind
+    return [
+        f"lattice.n_frames: n_frames={d} exceeds the {info.n_train} labelled training frames of {data!r}; "
+        "lower lattice.n_frames or label more"
+        for d in study.lattice.n_frames
+        if d > info.n_train
+    ]
+
+
+@cache
+def _at_size(model: ModelConfig, n_params: float, n_species: int) -> tuple[ModelConfig, int]:
+    sized = model.at_size(n_params, n_species=n_species)
+    return sized, sized.n_params(n_species=n_species)
+
+
+def _point(
+    study: Study, family: ModelConfig, model: ModelConfig, n_params: int, *, target: float, n_frames: int, factor: float, seed: int
+) -> Point:
+    rate = study.train.rate_of(family) * factor
+    train = TrainConfig.model_validate({**study.train.model_dump(), "learning_rate": rate})
+    config = PointConfig(
+        id=point_id(family.label, target, n_frames, seed, factor),
+        data=study.data, model=model, n_params_target=target, n_frames=n_frames, seed=seed, train=train,
+    )  # fmt: skip
+    planned = Planned(
+        id=config.id, fingerprint=config.fingerprint, model=family.label, family=model.kind, symmetry=type(model).symmetry,
+        lmax=getattr(model, "lmax", None), seed=seed, n_params_target=target, n_params=n_params, n_frames=n_frames,
+        steps=train.steps_for(n_frames), batch_size=min(train.batch_size, n_frames), learning_rate=rate,
+    )  # fmt: skip
+    return Point(config, planned)
+
+
+def point_id(label: str, n_params: float, n_frames: int, seed: int, factor: float = 1.0) -> str:
+    """`geat-l2-n1.0e5-d512-s0`, with `-r0.5` where the learning rate is multiplied."""
+    rate = "" if factor == 1.0 else f"-r{factor:g}"
+    return f"{label}-n{_scientific(n_params)}-d{n_frames}-s{seed}{rate}"
+
+
+def _scientific(value: float) -> str:
+    """1e5 -> '1.0e5', 12345 -> '1.2345e4': one digit after the point, or as many as the value needs."""
+    text = next((t for d in range(1, 8) if float(t := f"{value:.{d}e}") == value), f"{value:.8e}")
+    mantissa, exponent = text.split("e")
+    return f"{mantissa}e{int(exponent)}"
+
+
+# ------------------------------------------------------------------------------------------------------------ selection
+
+
+def select(planned: Sequence[Planned], only: Sequence[str]) -> list[Planned]:
+    """The points named by `only`: ids, globs (`geat-*`), or values (`n_frames=50,seed=0`); all of them when `only` is empty.
+
+    Several entries add up. ConfigError when an entry names no point.
+    """
+    chosen: set[str] = set()
+    for entry in only:
+        found = {p.id for p in planned if _matches(p, entry)}
+        if not found:
+            raise ConfigError(f"--only {entry!r} names no point; {_known(planned, entry)}")
+        chosen |= found
+    return [p for p in planned if not only or p.id in chosen]
+
+
+_KEYS = ("model", "family", "n_params_target", "n_frames", "seed", "learning_rate", "lmax", "n_params")
+
+
+def _matches(point: Planned, entry: str) -> bool:
+    if "=" not in entry:
+        return fnmatch.fnmatchcase(point.id, entry)
+    return all(_equal(point, condition) for condition in entry.split(","))
+
+
+def _equal(point: Planned, condition: str) -> bool:
+    key, sep, text = condition.strip().partition("=")
+    if key not in _KEYS or not sep:
+        raise ConfigError(f"--only {condition!r}: wanted an id, a glob such as 'geat-*', or key=value with a key of {', '.join(_KEYS)}")
+    value: Any = getattr(point, key)
+    if isinstance(value, str) or value is None:
+        return fnmatch.fnmatchcase(str(value).lower(), text.lower())
+    try:
+        return float(text) in (float(value), point.n_params_target if key == "n_params" else float(value))
+    except ValueError:
+        raise ConfigError(f"--only {condition!r}: wanted a number for {key}") from None
+
+
+def _known(planned: Sequence[Planned], entry: str) -> str:
+    from difflib import get_close_matches
+
+    near = get_close_matches(entry, [p.id for p in planned], n=1, cutoff=0.3)
+    return f"the nearest is {near[0]!r}" if near else f"the first is {planned[0].id!r}"

@@ -1,0 +1,95 @@
+"""Where results come from: `provenance.json` with commit, versions, host, device, command and times."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from sapis_lab.config import home, write_text
+
+FILE = "provenance.json"
+PACKAGES = (
+    "sapis-lab", "torch", "lightning", "torch-geometric", "e3nn", "numpy", "scipy", "pandas", "pydantic", "ase", "vesin", "tblite",
+    "matplotlib",
+)  # fmt: skip
+
+
+def write_provenance(folder: Path, *, command: Sequence[str], device: str, workers: int, data: dict[str, Any]) -> None:
+    """Write where the coming numbers come from. Earlier sessions in the same folder stay, one line each, by their time."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    old = _read(folder)
+    commit, dirty = _commit()
+    earlier = dict(old.get("earlier", {}))
+    if old:
+        changes = " (with uncommitted changes)" if old.get("dirty") else ""
+        earlier[old["started"]] = f"commit {old.get('commit')}{changes}, {old.get('command')}"
+    value = {
+        "command": " ".join(command), "started": now, "finished": None,
+        "commit": commit, "dirty": dirty,
+        "host": platform.node(), "system": platform.platform(), "processor": _processor(), "n_cores": n_cores(),
+        "device": device, "workers": workers,
+        "python": sys.version.split()[0], "versions": {p: v for p in PACKAGES if (v := _version(p))},
+        "data": data, "earlier": earlier,
+    }  # fmt: skip
+    write_text(folder / FILE, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def note_finished(folder: Path) -> None:
+    """Add the time at which the last point ended."""
+    value = _read(folder)
+    value["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
+    write_text(folder / FILE, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    path = folder / FILE
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def _commit() -> tuple[str | None, bool | None]:
+    """The commit of the project folder and whether files differ from it; None outside of git."""
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(["git", *arguments], cwd=home(), capture_output=True, text=True, timeout=20, check=True)
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return done.stdout.strip()
+
+    commit = git("rev-parse", "HEAD")
+    # Results are being written while this is asked: they are no change of the program.
+    changes = git("status", "--porcelain", "--", ".", ":(exclude)results") if commit else None
+    return commit, None if changes is None else bool(changes)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def n_cores() -> int:
+    """Processor cores that this process may use: its affinity, and the quota of its container."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return max(1, min(allowed, round(int(quota) / int(period))))
+    except (OSError, ValueError):  # no container, or "max": no quota
+        return allowed

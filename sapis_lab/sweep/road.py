@@ -1,0 +1,349 @@
+"""The whole road of one study: data, points, table, laws, figures, report. What `sapis study run NAME` does."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.text import Text
+
+from sapis_lab.config import ConfigError, dump_yaml, fingerprint, write_text
+from sapis_lab.records import Planned, runs_table, write_table
+from sapis_lab.sweep.files import checked_name, raw_study
+from sapis_lab.sweep.folder import (
+    Manifest,
+    failure_reason,
+    inputs_hash,
+    is_finished,
+    locked,
+    point_folder,
+    read_manifest,
+    refuse_if_running,
+    results_folder,
+    state,
+    write_manifest,
+)
+from sapis_lab.sweep.launcher import LOG
+from sapis_lab.sweep.progress import Board, DataBoard, duration, shown
+from sapis_lab.sweep.provenance import n_cores, note_finished, write_provenance
+
+if TYPE_CHECKING:
+    from sapis_lab.sweep.plan import Plan
+    from sapis_lab.sweep.points import Point
+    from sapis_lab.sweep.study import Study
+
+COMPLETE, SOME_FAILED, BAD_SETTINGS, STOPPED = 0, 1, 2, 75
+"""Exit statuses."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for."""
+
+    name: str
+    settings: tuple[str, ...] = ()
+    """Overrides, `key=value`."""
+    called: str | None = None
+    """Another name for the results."""
+    only: tuple[str, ...] = ()
+    """Selection of points; all when empty."""
+    retry_failed: bool = False
+    workers: int | None = None
+
+    @property
+    def folder(self) -> Path:
+        return results_folder(checked_name(self.called or self.name))
+
+    @property
+    def inputs(self) -> str:
+        return inputs_hash(self.name, [*self.settings, self.called or self.name])
+
+    @property
+    def command(self) -> list[str]:
+        """The command that repeats it."""
+        words = ["sapis", "study", "run", self.name]
+        for flag, values in (("--set", self.settings), ("--as", [self.called] if self.called else []), ("--only", self.only)):
+            words += [w for value in values for w in (flag, shlex.quote(value))]
+        return words + ["--retry-failed"] * self.retry_failed
+
+    @property
+    def again(self) -> str:
+        """The command that continues it, in the words the user started it with."""
+        extra = self.command[4:]
+        if "MAKELEVEL" not in os.environ:
+            return " ".join(self.command)
+        return f"make study NAME={self.name}" + (f' ARGS="{" ".join(extra)}"' if extra else "")
+
+
+def run_study(request: Request, console: Console | None = None) -> int:
+    """Run, or continue, a study to its report; the exit status: 0 complete, 1 some points failed, 75 stopped and resumable.
+
+    Raises:
+        ConfigError: the study cannot be run as it is (exit status 2).
+    """
+    console = console or Console()
+    raw_study(request.name, request.settings, called=request.called)
+    if not request.only and (manifest := is_finished(request.folder, request.inputs)):
+        console.print(Text(f"{request.folder.name} is finished: all {len(manifest.points)} points are done, nothing to do"), soft_wrap=True)
+        console.print(Text(f"report {shown(request.folder / 'report.html')}"), soft_wrap=True)
+        return COMPLETE
+    refuse_if_running(request.folder)
+    with _sigterm_interrupts():
+        try:
+            job = prepare_job(request)
+            with locked(request.folder):
+                return _run(job, request, console)
+        except KeyboardInterrupt:
+            return _say_stopped(request, console)
+
+
+def _run(job: Job, request: Request, console: Console) -> int:
+    from sapis_lab.sweep import engine
+
+    begin = time.monotonic()
+    folder, study = request.folder, job.study
+    engine.refuse_other_settings([p.config for p in job.points], folder)
+    states = {p.id: state(point_folder(folder, p.id)) for p in job.chosen}
+    to_run = [p for p in _longest_first(job) if states[p.id] != "done" and (states[p.id] != "failed" or request.retry_failed)]
+    _announce(job, states, [p.id for p in to_run], console)
+    _write_settings(job, request)
+    if to_run:
+        # Only a session that trains is part of where the numbers come from.
+        write_provenance(folder, command=request.command, device=job.device, workers=job.workers, data=_data_identity(study))
+        _prepare_data(study, job.cores, console)
+        try:
+            _train(job, request, console)
+        except engine.Stopped:
+            return _say_stopped(request, console)
+        except engine.LauncherDied as error:
+            console.print(Text(f"error: {error}", style="red"), soft_wrap=True)
+            return _say_stopped(request, console)
+        note_finished(folder)
+    return _conclude(request, console, seconds=time.monotonic() - begin)
+
+
+def _train(job: Job, request: Request, console: Console) -> None:
+    from sapis_lab.sweep import engine
+
+    configs, run = _longest_first(job), job.study.run
+    expected, key = job.plan.expected_seconds, job.study.law.quantity
+    ids = [p.id for p in configs]
+    with Board(ids, folder=request.folder, expected=expected, workers=job.workers, loss_key=key, console=console) as board:
+        engine.run(
+            configs, folder=request.folder, cache=run.cache_folder, workers=job.workers, device=job.device,
+            on_event=board, retry_failed=request.retry_failed,
+        )  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------------------------------- before
+
+
+@dataclass(frozen=True)
+class Job:
+    """A study with its lattice and its costs."""
+
+    study: Study
+    points: list[Point]
+    """The whole lattice."""
+    chosen: list[Planned]
+    """The points asked for."""
+    plan: Plan
+    """Costs of the whole lattice."""
+    workers: int
+    device: str
+    cores: int
+
+
+def prepare_job(request: Request) -> Job:
+    """Everything that is known before anything is spent. ConfigError when the study cannot be run."""
+    from sapis_lab.sweep.plan import infos, plan
+    from sapis_lab.sweep.points import points, select
+    from sapis_lab.sweep.study import load_study
+
+    study = load_study(request.name, request.settings, called=request.called)
+    known = _data_errors(lambda: infos(study), study)
+    lattice = points(study, next(iter(known.values())))
+    chosen = select([p.planned for p in lattice], request.only)
+    device, n_devices = _device(study.run.device)
+    cores = n_cores()
+    wanted = request.workers or study.run.workers
+    workers = wanted if isinstance(wanted, int) else cores if device == "cpu" else n_devices
+    workers = max(1, min(workers, len(chosen)))
+    costs = plan(study, lattice, known, workers=workers, device=device)
+    return Job(study, lattice, chosen, costs, workers, device, cores)
+
+
+def _data_errors(function: Any, study: Study) -> Any:
+    """What the data cannot do is a fault of the settings, reported without a traceback."""
+    try:
+        return function()
+    except ConfigError:
+        raise
+    except (ValueError, FileNotFoundError) as error:
+        raise ConfigError(f"data {study.data.kind!r}: {error}") from error
+
+
+def _device(wanted: str) -> tuple[str, int]:
+    """'cpu' or 'cuda', and how many GPUs there are."""
+    if wanted == "cpu":
+        return "cpu", 0
+    import torch
+
+    n = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if wanted == "cuda" and n == 0:
+        raise ConfigError("run.device: 'cuda' is wanted, but torch finds no GPU; use run.device=auto or cpu")
+    return ("cuda", n) if n else ("cpu", 0)
+
+
+def _announce(job: Job, states: Mapping[str, str], to_run: Sequence[str], console: Console) -> None:
+    from sapis_lab.sweep.plan import makespan
+
+    console.print(Text(f"{job.study.name}: {job.study.question}", style="bold"), soft_wrap=True)
+    n_done = list(states.values()).count("done")
+    text = f"{len(job.chosen)} points on {job.device}, {job.workers} at a time"
+    text += f"; {n_done} of them are done" if n_done else ""
+    if to_run:
+        left = makespan((c.seconds for c in job.plan.costs if c.planned.id in set(to_run)), job.workers)
+        guessed = "" if {p.family for p in job.chosen} <= job.plan.measured else " (a rough estimate)"
+        text += f"; about {duration(left)} of training to go{guessed}"
+    console.print(Text(text), soft_wrap=True)
+
+
+def _write_settings(job: Job, request: Request) -> None:
+    """study.yaml and points.json of the results folder."""
+    write_text(request.folder / "study.yaml", dump_yaml(job.study))
+    manifest = Manifest(inputs=request.inputs, points=tuple(p.planned for p in job.points), expected_seconds=job.plan.expected_seconds)
+    write_manifest(request.folder, manifest)
+
+
+def _data_identity(study: Study) -> dict[str, Any]:
+    identity = study.data.identity()
+    return {"kind": study.data.kind, "fingerprint": fingerprint(identity)}
+
+
+def _prepare_data(study: Study, cores: int, console: Console) -> None:
+    """The frame store and the neighbour tables of all cutoffs, made once and before any point needs them."""
+    from sapis_lab.data import prepare
+
+    with DataBoard(console) as board:
+        store = _data_errors(lambda: prepare(study.data, cache=study.run.cache_folder, n_workers=cores, progress=board), study)
+        cutoffs = sorted({m.cutoff for m in study.models})
+        for cutoff in cutoffs:
+            store.neighbors(cutoff)
+    sizes = {name: len(ids) for name, ids in store.splits.items()}
+    console.print(
+        Text(f"data ready: {', '.join(f'{n} {name}' for name, n in sizes.items())} frames in {shown(store.folder)}"), soft_wrap=True
+    )
+
+
+def _longest_first(job: Job) -> list[Any]:
+    """The chosen points, the longest first, so that the last one to end is a short one."""
+    chosen = {p.id for p in job.chosen}
+    cost = job.plan.expected_seconds
+    return sorted((p.config for p in job.points if p.planned.id in chosen), key=lambda c: -cost[c.id])
+
+
+@contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """SIGTERM does what Ctrl-C does, also while data are made."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    old = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, old)
+
+
+# ----------------------------------------------------------------------------------------------------------- after
+
+
+def _say_stopped(request: Request, console: Console) -> int:
+    console.print(Text(f"\nstopped; nothing is lost. Continue with: {request.again}", style="yellow"), soft_wrap=True)
+    return STOPPED
+
+
+def _conclude(request: Request, console: Console, *, seconds: float) -> int:
+    """Table, laws, figures, report, and the last words."""
+    folder = request.folder
+    manifest = read_manifest(folder)
+    states = {p.id: state(point_folder(folder, p.id)) for p in manifest.points}
+    failed = [id for id, s in states.items() if s == "failed"]
+    n_done = list(states.values()).count("done")
+    rebuild_table(folder)
+    if n_done:
+        console.print(Text("laws, figures and report ..."))
+        analyse(folder)
+    n_open = len(states) - n_done - len(failed)
+    left = f", {n_open} not run yet" if n_open else ""
+    console.print(
+        Text(f"\n{n_done} of {len(states)} points done, {len(failed)} failed{left}; this session took {duration(seconds)}", style="bold")
+    )
+    for id in failed:
+        place = point_folder(folder, id)
+        console.print(Text(f"  failed  {id}: {failure_reason(place)}   log {shown(place / LOG)}", style="red"), soft_wrap=True)
+    if failed:
+        console.print(Text(f"  run them again: {replace(request, retry_failed=True).again}"), soft_wrap=True)
+    if n_done:
+        print_answers(folder, console)
+    return SOME_FAILED if failed else COMPLETE
+
+
+def rebuild_table(folder: Path) -> None:
+    """runs.parquet and runs.csv from the records, where the points are still there; published results come without them."""
+    if (folder / "points").is_dir():
+        write_table(runs_table(folder / "points", read_manifest(folder).points), folder)
+
+
+def analyse(folder: Path) -> Any:
+    """fit.json, figures/ and report.html from the table."""
+    from sapis_lab.report import analyse_folder
+
+    return analyse_folder(folder)
+
+
+def print_answers(folder: Path, console: Console) -> None:
+    """What the study found, and where it is written."""
+    for sentence in verdict_sentences(folder):
+        console.print(Text(sentence), soft_wrap=True)
+    n_figures = len(list((folder / "figures").glob("*.pdf")))
+    console.print(Text(f"report  {shown(folder / 'report.html')}"), soft_wrap=True)
+    console.print(Text(f"figures {shown(folder / 'figures')}/ ({n_figures})"), soft_wrap=True)
+    console.print(Text(f"table   {shown(folder / 'runs.csv')}"), soft_wrap=True)
+
+
+def verdict_sentences(folder: Path) -> list[str]:
+    """The report's verdict on the study."""
+    from sapis_lab.quantities import quantity
+    from sapis_lab.records import read_table
+    from sapis_lab.report.verdict import verdict
+
+    fits = json.loads((folder / "fit.json").read_text())
+    return verdict(fits, read_table(folder), quantity(fits["quantity"]))
+
+
+def known_studies(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Every study with a word about its state."""
+    return [(name, _word(results_folder(name))) for name in names]
+
+
+def _word(folder: Path) -> str:
+    try:
+        manifest = read_manifest(folder)
+    except ConfigError:
+        return "results without points" if (folder / "runs.parquet").exists() else "not started"
+    n_done = sum(state(point_folder(folder, p.id)) == "done" for p in manifest.points)
+    if n_done == 0 and (folder / "runs.parquet").exists():
+        return "results without points"
+    return f"{n_done} of {len(manifest.points)} points done"

@@ -1,0 +1,107 @@
+"""A study: one question, the lattice of points that answers it, and how its law is fitted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from sapis_lab.analysis.options import LawOptions
+from sapis_lab.config import Config, composed, composed_kind, home, kinds, load
+from sapis_lab.data import DatasetConfig
+from sapis_lab.models import ModelConfig
+from sapis_lab.sweep.files import checked_name, raw_study
+from sapis_lab.training import TrainConfig
+
+
+class Lattice(Config):
+    """All combinations of these are trained, for every model."""
+
+    n_params: tuple[Annotated[float, Field(gt=0)], ...] = Field(min_length=1)
+    """Target numbers of parameters N, ascending. Each model meets them as nearly as its widths allow; records hold the exact count."""
+    n_frames: tuple[Annotated[int, Field(gt=0)], ...] = Field(min_length=1)
+    """Numbers of training frames D, ascending. Each smaller set is contained in every larger one."""
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0,), min_length=1)
+    """Seeds of parameters and batches, ascending."""
+    rate_factors: tuple[Annotated[float, Field(gt=0)], ...] = Field(default=(1.0,), min_length=1)
+    """Factors on the learning rate, ascending: a grid over rates."""
+
+    @field_validator("n_params", "n_frames", "seeds", "rate_factors")
+    @classmethod
+    def _ascending(cls, values: tuple[float, ...]) -> tuple[float, ...]:
+        if list(values) != sorted(set(values)):
+            raise ValueError(f"wanted distinct values in ascending order, got {list(values)}")
+        return values
+
+
+class RunOptions(Config):
+    """Where and how the study runs; no part of a result's identity."""
+
+    workers: Annotated[int, Field(gt=0)] | Literal["auto"] = "auto"
+    """Points at a time; auto: one per processor core, or one per GPU."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where points are trained; auto: on GPUs if there are any."""
+    cache: Path | None = None
+    """Folder of the frame stores; `.sapis/data` of the project when not given."""
+
+    @property
+    def cache_folder(self) -> Path:
+        return self.cache if self.cache is not None else home() / ".sapis" / "data"
+
+
+class Study(Config):
+    """`studies/NAME.yaml`, resolved."""
+
+    name: str
+    """The name of its file, and of its folder in results/."""
+    question: str
+    """What it wants to know, in a sentence; the report opens with it."""
+    data: composed_kind("data", DatasetConfig)  # type: ignore[valid-type]
+    """The data set: a name from configs/data/, or its settings."""
+    models: tuple[composed_kind("models", ModelConfig), ...] = Field(min_length=1)  # type: ignore[valid-type]
+    """The models to compare: names from configs/models/, or settings."""
+    lattice: Lattice
+    """Sizes, data amounts and seeds."""
+    train: Annotated[TrainConfig, composed("train")]
+    """How every point is trained: a name from configs/train/, or settings."""
+    law: LawOptions = LawOptions()  # type: ignore[call-arg]
+    """How the law is fitted."""
+    run: RunOptions = RunOptions()
+    """Where and how it runs."""
+
+    @field_validator("name")
+    @classmethod
+    def _stays_in_its_folder(cls, name: str) -> str:
+        return checked_name(name)
+
+    @model_validator(mode="after")
+    def _labels_differ(self) -> Self:
+        twice = [label for label, n in Counter(m.label for m in self.models).items() if n > 1]
+        if twice:
+            raise ValueError(f"models: {twice[0]!r} appears more than once; set a different `name:` for each of them")
+        return self
+
+    @model_validator(mode="after")
+    def _rates_name_models(self) -> Self:
+        if isinstance(self.train.learning_rate, dict):
+            # Rates of kinds that this study leaves out may come with configs/train/; a name that is nothing at all is a slip.
+            known = {m.label for m in self.models} | set(kinds("models"))
+            unknown = sorted(set(self.train.learning_rate) - known)
+            if unknown:
+                raise ValueError(f"train.learning_rate: {unknown[0]!r} is no model; known: {', '.join(sorted(known))}")
+            for model in self.models:
+                self.train.rate_of(model)
+        return self
+
+
+def load_study(name: str, settings: Sequence[str] = (), *, called: str | None = None) -> Study:
+    """The study `studies/NAME.yaml`, resolved, with overrides such as `train.steps=100`; `called` gives it another name.
+
+    Raises:
+        ConfigError: no such study, an unknown key, a value that cannot be used; the message names file and field.
+    """
+    study: Study = load(Study, raw_study(name, settings, called=called), source=f"studies/{name}.yaml")
+    return study

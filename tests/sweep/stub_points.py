@@ -1,0 +1,83 @@
+"""Points that only pretend to train, for the tests of the engine; and, as a script, an engine that runs some of them.
+
+python stub_points.py FOLDER WORKERS WORK...      # exit status 0, or 75 when stopped
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from sapis_lab.config import Config, dump, fingerprint, load, read_yaml
+from sapis_lab.records import Record, write_record
+
+STEPS = 40
+
+
+class StubPoint(Config):
+    """A point whose `work` says how it ends: ok, slow, raise, kill, exit, nothing."""
+
+    id: str
+    work: str = "ok"
+    value: float = 1.0
+
+    def science(self) -> dict:
+        return {k: v for k, v in dump(self).items() if k != "id"}
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint(self.science())
+
+
+def run_point(folder: Path, *, cache: str, device: str) -> None:
+    """Count to STEPS with a checkpoint at every step; the sum of what was done exactly once is the result."""
+    point = load(StubPoint, read_yaml(folder / "config.yaml"), source=str(folder))
+    (folder / "pid").write_text(str(os.getpid()))
+    with (folder / "sessions").open("a") as f:
+        f.write("session\n")
+    print(f"{point.id} works on {device}", flush=True)
+    if point.work == "raise":
+        raise ValueError("the loss became NaN at step 3")
+    if point.work == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if point.work == "exit":
+        sys.exit(3)
+    if point.work == "nothing":
+        return
+    done = int((folder / "last.ckpt").read_text()) if (folder / "last.ckpt").exists() else 0
+    for step in range(done, STEPS):
+        time.sleep(0.1 if point.work == "slow" else 0.0)
+        with (folder / "trace").open("a") as f:
+            f.write(f"{step}\n")
+        (folder / "last.ckpt").write_text(str(step + 1))
+    write_record(folder, record(point))
+
+
+def record(point: StubPoint) -> Record:
+    """A record with made-up numbers that follow from the settings."""
+    return Record(
+        id=point.id, fingerprint=point.fingerprint, science=point.science(), model="stub", family="stub", symmetry="none", lmax=None,
+        seed=0, n_params_target=100, n_params=101, n_params_equivariant=1, n_params_scalar=100, n_frames=10, steps=STEPS, epochs=4.0,
+        samples=40,
+        batch_size=1, learning_rate=0.1, flops_per_step=1e3, flops_elementwise_per_step=1e2, flops_train=1e3 * STEPS,
+        flops_inference_per_frame=300.0, seconds_train=time.time(), cpu_seconds_train=0.1, seconds_total=0.2, device="cpu", host="h",
+        metrics={"val_force_rmse": 0.1 * point.value}, versions={},
+    )  # fmt: skip
+
+
+def main(folder: Path, workers: int, works: list[str]) -> int:
+    from sapis_lab.sweep.engine import Stopped, run
+
+    points = [StubPoint(id=f"p{k}-{work}", work=work) for k, work in enumerate(works)]
+    try:
+        run(points, folder=folder, cache=folder, workers=workers, target="stub_points:run_point", preload=["stub_points"])
+    except Stopped:
+        return 75
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]))

@@ -1,0 +1,237 @@
+"""The engine with real processes and real signals, on points that only pretend to train."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from stub_points import STEPS, StubPoint
+
+from sapis_lab.records import read_record
+from sapis_lab.sweep import engine
+from sapis_lab.sweep.engine import Event, Refused, Stopped
+from sapis_lab.sweep.folder import Locked, holder, state
+
+SCRIPT = Path(__file__).with_name("stub_points.py")
+
+
+def run(points: list[StubPoint], folder: Path, **options: object) -> list:
+    options = {"target": "stub_points:run_point", "preload": ["stub_points"], "workers": 2, **options}
+    return engine.run(points, folder=folder, cache=folder, **options)
+
+
+@pytest.fixture
+def engine_process(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen]]:
+    """Starts an engine in a process of its own, on the given works, in tmp_path/r."""
+    started: list[subprocess.Popen] = []
+
+    def start(*works: str, workers: int = 2) -> subprocess.Popen:
+        started.append(subprocess.Popen([sys.executable, str(SCRIPT), str(tmp_path / "r"), str(workers), *works]))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def wait_for(condition: Callable[[], object], *, seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.02)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
+
+
+def trace(folder: Path) -> list[int]:
+    return [int(line) for line in (folder / "trace").read_text().split()]
+
+
+def children(pid: int) -> list[int]:
+    """All descendants of a process."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(fields[1]) == pid:
+            child = int(path.parent.name)
+            found += [child, *children(child)]
+    return found
+
+
+def test_records_come_back_in_the_order_of_the_points(tmp_path):
+    points = [StubPoint(id=f"p{k}", value=k + 1) for k in range(5)]
+    records = run(points, tmp_path)
+    assert [r.id for r in records] == [p.id for p in points]
+    assert [r.metrics["val_force_rmse"] for r in records] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5])
+    assert "p0 works on cpu" in (tmp_path / "points/p0/log.txt").read_text()
+
+
+def test_a_finished_point_is_not_run_again(tmp_path):
+    points = [StubPoint(id="p0")]
+    run(points, tmp_path)
+    events: list[Event] = []
+    run(points, tmp_path, on_event=events.append)
+    assert [e.kind for e in events] == ["kept"]
+    assert (tmp_path / "points/p0/sessions").read_text() == "session\n"
+
+
+def test_a_failure_stays_with_its_point(tmp_path):
+    points = [StubPoint(id=f"p-{work}", work=work) for work in ("raise", "kill", "exit", "nothing", "ok")]
+    events: list[Event] = []
+    records = run(points, tmp_path, on_event=events.append)
+    assert [r.id for r in records] == ["p-ok"]
+    reasons = {e.id: e.text for e in events if e.kind == "failed"}
+    assert reasons["p-raise"] == "ValueError: the loss became NaN at step 3"
+    assert reasons["p-kill"] == "killed by SIGKILL; the system may have run out of memory"
+    assert reasons["p-exit"] == "ended with exit status 3 and without a record"
+    assert reasons["p-nothing"] == "ended with exit status 0 and without a record"
+    text = (tmp_path / "points/p-raise/failure.txt").read_text()
+    assert text.startswith("ValueError: the loss became NaN at step 3\n") and "Traceback" in text
+
+
+def test_a_failed_point_is_left_until_asked_for(tmp_path):
+    points = [StubPoint(id="p", work="exit")]
+    run(points, tmp_path)
+    events: list[Event] = []
+    run(points, tmp_path, on_event=events.append)
+    assert [(e.kind, e.text) for e in events] == [("failed_before", "ended with exit status 3 and without a record")]
+    run(points, tmp_path, retry_failed=True)
+    assert (tmp_path / "points/p/sessions").read_text().count("session") == 2
+
+
+def test_other_settings_are_refused_before_anything_starts(tmp_path):
+    run([StubPoint(id="a"), StubPoint(id="b")], tmp_path)
+    with pytest.raises(Refused, match=r"b: value 1.0 -> 2.0"):
+        run([StubPoint(id="new"), StubPoint(id="a"), StubPoint(id="b", value=2.0)], tmp_path)
+    assert not (tmp_path / "points/new").exists()
+
+
+def test_unfinished_work_of_other_settings_is_refused(tmp_path):
+    run([StubPoint(id="a", work="exit")], tmp_path)
+    with pytest.raises(Refused, match="a: work 'exit' -> 'ok'"):
+        run([StubPoint(id="a")], tmp_path, retry_failed=True)
+
+
+def test_killing_only_the_engine_leaves_no_process_and_a_restart_continues(tmp_path, engine_process):
+    first = engine_process("slow", "slow")
+    folders = [tmp_path / "r/points/p0-slow", tmp_path / "r/points/p1-slow"]
+    wait_for(lambda: all((f / "trace").exists() and len(trace(f)) > 3 for f in folders))
+    everyone = children(first.pid)
+    assert len(everyone) == 3  # the launcher and two points
+    assert [state(f) for f in folders] == ["running", "running"]
+    first.kill()
+    first.wait()
+    wait_for(lambda: not any(alive(pid) for pid in everyone), seconds=2)
+    done = [len(trace(f)) for f in folders]
+    assert engine_process("slow", "slow").wait(timeout=60) == 0
+    for folder, n in zip(folders, done, strict=True):
+        assert (folder / "sessions").read_text().count("session") == 2
+        # The step under way when it was killed may be there twice, as after any crash between work and checkpoint.
+        assert trace(folder)[n:] in (list(range(n, STEPS)), list(range(n - 1, STEPS)))
+        assert read_record(folder).metrics == {"val_force_rmse": 0.1}
+
+
+def test_killing_the_launcher_is_no_failure_of_the_points(tmp_path, engine_process):
+    process = engine_process("slow")
+    folder = tmp_path / "r/points/p0-slow"
+    wait_for(lambda: (folder / "trace").exists())
+    launcher, point = children(process.pid)
+    os.kill(launcher, signal.SIGKILL)
+    wait_for(lambda: not alive(point), seconds=2)
+    assert process.wait(timeout=20) not in (0, 75)
+    assert not (folder / "failure.txt").exists()
+    assert engine_process("slow").wait(timeout=60) == 0
+
+
+def test_a_tree_killed_from_its_leaves_is_no_failure_of_the_points(tmp_path, engine_process):
+    process = engine_process("slow")
+    folder = tmp_path / "r/points/p0-slow"
+    wait_for(lambda: (folder / "trace").exists())
+    for pid in [*reversed(children(process.pid)), process.pid]:
+        os.kill(pid, signal.SIGKILL)
+        time.sleep(0.05)
+    process.wait()
+    assert not (folder / "failure.txt").exists()
+
+
+def test_a_second_engine_is_refused_and_told_who_runs(tmp_path, engine_process):
+    process = engine_process("slow")
+    wait_for(lambda: (tmp_path / "r/points/p0-slow/pid").exists())
+    with pytest.raises(Locked, match=f"is being run already, by host .*, process {process.pid}"):
+        run([StubPoint(id="other")], tmp_path / "r")
+    process.kill()
+    process.wait()
+    wait_for(lambda: holder(tmp_path / "r") is None, seconds=2)
+    assert len(run([StubPoint(id="other")], tmp_path / "r")) == 1
+
+
+def test_an_interrupt_stops_the_points_and_the_rest_can_go_on(tmp_path, engine_process):
+    process = engine_process("slow", "slow", "slow")
+    folder = tmp_path / "r/points/p0-slow"
+    wait_for(lambda: (folder / "trace").exists())
+    pids = children(process.pid)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=15) == 75
+    assert not any(alive(pid) for pid in pids)
+    assert not list((tmp_path / "r").glob("points/*/failure.txt"))
+    assert state(tmp_path / "r/points/p2-slow") == "waiting"
+
+
+def test_the_engine_runs_outside_the_main_thread(tmp_path):
+    found: list = []
+    thread = threading.Thread(target=lambda: found.extend(run([StubPoint(id="p")], tmp_path)))
+    thread.start()
+    thread.join()
+    assert [r.id for r in found] == ["p"]
+
+
+def test_a_survivor_and_a_new_worker_never_write_together(tmp_path):
+    import fcntl
+
+    folder = tmp_path / "points/p"
+    folder.mkdir(parents=True)
+    with (folder / ".lock").open("w") as survivor:
+        fcntl.flock(survivor, fcntl.LOCK_EX)
+        threading.Timer(1.5, lambda: fcntl.flock(survivor, fcntl.LOCK_UN)).start()
+        began = time.monotonic()
+        run([StubPoint(id="p")], tmp_path)
+    assert time.monotonic() - began > 1.4
+
+
+def test_workers_get_their_environment_and_the_caller_keeps_its_own(tmp_path, monkeypatch):
+    monkeypatch.delenv("MALLOC_TOP_PAD_", raising=False)
+    seen: list[int] = []
+
+    def look(event: Event) -> None:
+        if event.kind == "started":
+            seen.extend(children(os.getpid()))
+            environment = Path(f"/proc/{seen[0]}/environ").read_text().split("\0")
+            assert "MALLOC_TOP_PAD_=100000000" in environment and "OMP_NUM_THREADS=1" in environment
+
+    run([StubPoint(id="p", work="slow")], tmp_path, on_event=look)
+    assert seen and "MALLOC_TOP_PAD_" not in os.environ
+
+
+def test_a_module_that_cannot_be_imported_is_told(tmp_path):
+    with pytest.raises(engine.LauncherDied, match="No module named 'no_such_module'"):
+        run([StubPoint(id="p")], tmp_path, preload=["no_such_module"])
+
+
+def test_stopped_is_not_caught_by_accident():
+    assert not issubclass(Stopped, ValueError)

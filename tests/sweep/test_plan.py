@@ -1,0 +1,82 @@
+"""Plans: exact counts, costs that add up, times from records where there are any."""
+
+from __future__ import annotations
+
+import io
+import platform
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from sapis_lab.accounting import INFERENCE_FACTOR, STEP_FACTOR
+from sapis_lab.sweep.plan import makespan
+from sapis_lab.sweep.progress import duration, print_plan, size
+from sapis_lab.sweep.road import Request, prepare_job
+
+REQUEST = Request(
+    "quickstart", settings=("models=[transformer]", "lattice.n_params=[3e3,1e4]", "lattice.n_frames=[50,400]", "run.device=cpu"), workers=2
+)
+
+
+def test_nothing_is_written(project):
+    prepare_job(REQUEST)
+    assert not (project / "results").exists() and not (project / ".sapis").exists()
+
+
+def test_flops_follow_the_definition(project):
+    job = prepare_job(REQUEST)
+    cost, model = job.plan.costs[0], job.points[0].config.model
+    forward = model.flops(n_atoms=8 * 9, n_pairs=8 * 72, n_species=3).matmul
+    assert cost.flops_step == STEP_FACTOR * forward
+    assert cost.flops_train == cost.flops_step * 500
+    assert cost.flops_inference == pytest.approx(INFERENCE_FACTOR * forward / 8)
+    assert cost.planned.n_params == model.n_params(n_species=3)
+
+
+def test_times_come_from_records_of_the_same_family_on_this_host(project):
+    before = prepare_job(REQUEST).plan
+    assert before.measured == set()
+    folder = project / "results/earlier"
+    folder.mkdir(parents=True)
+    rows = [
+        {"flops_per_step": f, "seconds_train": 500 * (0.5 + 1e-7 * f), "seconds_total": 500 * (0.5 + 1e-7 * f) + 7} for f in (1e6, 1e7, 3e7)
+    ]
+    runs = pd.DataFrame(rows).assign(family="transformer", status="done", host=platform.node(), device="cpu", steps=500)
+    runs.to_parquet(folder / "runs.parquet")
+    plan = prepare_job(REQUEST).plan
+    assert plan.measured == {"transformer"}
+    for cost in plan.costs:
+        assert cost.seconds == pytest.approx(7 + 500 * (0.5 + 1e-7 * cost.flops_step))
+    runs.assign(host="elsewhere").to_parquet(folder / "runs.parquet")
+    assert prepare_job(REQUEST).plan.measured == set()
+
+
+def test_the_screen_names_every_point_in_full(project):
+    job = prepare_job(REQUEST)
+    console = Console(width=160, record=True, file=io.StringIO())
+    print_plan(job.plan, console)
+    text = console.export_text()
+    for cost in job.plan.costs:
+        assert cost.planned.id in text and f"{cost.planned.n_params:,}" in text
+    assert "total  4 points" in text and "a rough estimate" in text and "…" not in text
+
+
+def test_the_longest_job_goes_first():
+    assert makespan([1, 1, 1, 3], 2) == 3
+    assert makespan([2.0, 2.0, 2.0], 1) == 6
+    assert makespan([], 2) == 0
+
+
+def test_numbers_are_written_as_people_read_them():
+    assert [duration(s) for s in (8.2, 200, 7500)] == ["8 s", "3 min 20 s", "2 h 05 min"]
+    assert [size(b) for b in (512, 61e6)] == ["512 B", "61 MB"]
+
+
+def test_a_command_can_be_typed_again(monkeypatch):
+    request = Request("quickstart", settings=("lattice.n_frames=[50, 140]",), called="quick2", only=("geat-*",))
+    monkeypatch.delenv("MAKELEVEL", raising=False)
+    assert request.again == "sapis study run quickstart --set 'lattice.n_frames=[50, 140]' --as quick2 --only 'geat-*'"
+    monkeypatch.setenv("MAKELEVEL", "1")
+    assert Request("quickstart").again == "make study NAME=quickstart"
+    assert Request("quickstart", retry_failed=True).again == 'make study NAME=quickstart ARGS="--retry-failed"'
