@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from sapis_lab.atoms import AtomsBatch, collate, make_graph
 from sapis_lab.config import dump, kind_class, load, read_yaml, write_text
@@ -78,8 +78,9 @@ class Potential:
 def save_potential(folder: Path, potential: Potential) -> None:
     """Write the potential into `folder`; the description last, so that a folder with one is whole."""
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{WEIGHTS}.tmp"
-    save_file({k: v.detach().cpu().contiguous() for k, v in potential.model.state_dict().items()}, temporary)
+    weights = save({k: v.detach().cpu().contiguous() for k, v in potential.model.state_dict().items()})
+    temporary = folder / f".{WEIGHTS}.tmp"  # written here rather than by safetensors, whose files nobody else may read
+    temporary.write_bytes(weights)
     temporary.replace(folder / WEIGHTS)
     description = {
         "format": FORMAT,

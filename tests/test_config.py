@@ -179,3 +179,10 @@ def test_an_unknown_kind_is_told_with_the_nearest():
 
 def test_a_dump_is_plain(configs):
     assert dump(Outer(train=Inner(size=2))) == {"train": {"size": 2, "rates": {}}, "names": []}
+
+
+def test_a_key_given_twice_is_refused(tmp_path):
+    path = tmp_path / "twice.yaml"
+    path.write_text("train:\n  steps: 5\n  steps: 6\n")
+    with pytest.raises(ConfigError, match=r"twice.yaml: not valid YAML: the key 'steps' is given twice(.|\n)*line 3"):
+        read_yaml(path)

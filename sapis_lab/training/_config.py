@@ -109,9 +109,11 @@ class PointConfig(Config):
     """Training; `learning_rate` is the one number in force."""
 
     def science(self) -> dict[str, Any]:
-        """What the numbers depend on, as plain data: the settings and the version of every kind, without the name of the point."""
+        """What the numbers depend on, as plain data: the settings and the version of every kind, without the name of the point and
+        the place where its data lie."""
         plain = dump(self)
         del plain["id"]
+        plain["data"] |= dict.fromkeys(type(self.data).location_fields & plain["data"].keys())
         plain["versions"] = {"data": type(self.data).version, "model": type(self.model).version, "train": type(self.train).version}
         return plain
 

@@ -116,6 +116,13 @@ def test_more_frames_than_there_are_is_refused(tmp_path, frames):
         run_point(tmp_path / "p", cache=tmp_path / "cache")
 
 
+def test_where_the_data_lie_is_no_part_of_a_result(tmp_path, frames):
+    here = point(tmp_path / "p", frames)
+    there = here.model_copy(update={"data": here.data.model_copy(update={"root": tmp_path})})
+    assert here.fingerprint == there.fingerprint
+    assert here.fingerprint != here.model_copy(update={"seed": 1}).fingerprint
+
+
 def test_settings_of_a_point_load_back_to_the_same_value(tmp_path, frames):
     config = point(tmp_path / "p", frames)
     assert load(PointConfig, read_yaml(tmp_path / "p" / "config.yaml"), source="test") == config
