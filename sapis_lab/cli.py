@@ -49,6 +49,8 @@ Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Points at
 
 def main() -> None:
     """Entry point: bad settings end with one clear message and exit status 2, never with a traceback."""
+    # Workers use one thread each; what this process computes itself (fits, a timing of the machine) gains nothing from more.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     try:
         app(prog_name="sapis")
     except ConfigError as error:

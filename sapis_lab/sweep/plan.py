@@ -20,6 +20,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sapis_lab.accounting import INFERENCE_FACTOR, STEP_FACTOR
+from sapis_lab.atoms import block_is_cheaper
 from sapis_lab.config import home
 from sapis_lab.data import DatasetInfo, dataset_info
 from sapis_lab.models import ModelConfig
@@ -31,6 +32,8 @@ _BYTES_PER_PARAMETER = 20
 """float32 weights, their average and two moments in the checkpoint (16), and the final weights (4)."""
 _BYTES_PER_POINT = 60_000
 """Logs, curves, settings and record."""
+_TABLE_PADDING = 1.25
+"""Columns of a neighbour table over the mean number of neighbours: it is as wide as its fullest row."""
 _GEMM_EFFICIENCY = 0.35
 """Share of the speed of a large product that products of this size reach."""
 _SECONDS_PER_STEP = 0.02
@@ -117,8 +120,19 @@ def plan(study: Study, points: Sequence[Point], known: Mapping[float, DatasetInf
 
 def _step(model: ModelConfig, info: DatasetInfo, batch: int) -> tuple[float, float]:
     """Matrix-product FLOPs and elementwise operations of one training step."""
-    forward = model.flops(n_atoms=round(batch * info.mean_atoms), n_pairs=round(batch * info.mean_pairs), n_species=len(info.species))
+    n_pairs = _pairs_computed(model, info)
+    forward = model.flops(n_atoms=round(batch * info.mean_atoms), n_pairs=round(batch * n_pairs), n_species=len(info.species))
     return STEP_FACTOR * float(forward.matmul), STEP_FACTOR * float(forward.elementwise)
+
+
+def _pairs_computed(model: ModelConfig, info: DatasetInfo) -> float:
+    """Pairs of a frame as the layout of `model` computes them: neighbours, or slots with their padding and the atoms themselves."""
+    if model.layout == "edges":
+        return info.mean_pairs
+    slots = info.mean_atoms**2
+    if not info.periodic and block_is_cheaper(n_slots=slots, n_edges=info.mean_pairs, n_atoms=info.mean_atoms):
+        return slots
+    return _TABLE_PADDING * info.mean_pairs + info.mean_atoms
 
 
 # --------------------------------------------------------------------------------------------------------------- speed
@@ -153,11 +167,11 @@ def _measure_machine() -> _Machine:
 
     def rate(work: float, function: object) -> float:
         function()  # type: ignore[operator]
-        n, begin = 0, time.perf_counter()
-        while time.perf_counter() - begin < 0.15:
+        n, begin = 0, time.process_time()  # CPU time: what else runs at the moment is no property of the machine
+        while time.process_time() - begin < 0.15:
             function()  # type: ignore[operator]
             n += 1
-        return n * work / (time.perf_counter() - begin)
+        return n * work / (time.process_time() - begin)
 
     return _Machine(rate(2 * 256**3, lambda: a @ a), rate(len(x), lambda: np.add(x, x, out=y)))
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.utils.data import IterableDataset
 
-from sapis_lab.atoms import AtomsBatch, Layout, collate, make_graph
+from sapis_lab.atoms import AtomsBatch, Layout, block_is_cheaper, collate, make_graph
 from sapis_lab.data import Frames, FrameStore
 from sapis_lab.graphs import Graph
 
@@ -62,9 +62,9 @@ class BatchMaker:
         self._table = self.store.neighbors(self.cutoff)
         self._periodic = bool(self.store.pbc.any())
         sizes = np.diff(self.store.offsets)
-        pairs = self._table.offsets[-1] + sizes.sum()
-        # one layout for the whole store: blocks where all pairs cost less than 2.5 slots a neighbour (self pairs included)
-        self._all_pairs = self.layout == "pairs" and not self._periodic and float((sizes.astype(float) ** 2).sum()) < 2.5 * pairs
+        squares = float((sizes.astype(float) ** 2).sum())
+        cheaper = block_is_cheaper(n_slots=squares, n_edges=float(self._table.offsets[-1]), n_atoms=float(sizes.sum()))
+        self._all_pairs = self.layout == "pairs" and not self._periodic and cheaper  # one layout for the whole store
 
     def __call__(self, ids: np.ndarray, rotations: np.ndarray | None = None) -> AtomsBatch:
         """The batch of the frames `ids` (b,), rotated frame by frame by `rotations` (b, 3, 3) if given."""

@@ -27,7 +27,7 @@ def test_nothing_is_written(project):
 def test_flops_follow_the_definition(project):
     job = prepare_job(REQUEST)
     cost, model = job.plan.costs[0], job.points[0].config.model
-    forward = model.flops(n_atoms=8 * 9, n_pairs=8 * 72, n_species=3).matmul
+    forward = model.flops(n_atoms=8 * 9, n_pairs=8 * 81, n_species=3).matmul  # a block has slots for all 9 x 9 pairs
     assert cost.flops_step == STEP_FACTOR * forward
     assert cost.flops_train == cost.flops_step * 500
     assert cost.flops_inference == pytest.approx(INFERENCE_FACTOR * forward / 8)
