@@ -45,7 +45,7 @@ def run_point(folder: Path, *, cache: Path, device: str = "cpu", threads: int = 
     """Train, score and record the point whose settings are in `folder/config.yaml`; continues from `last.ckpt` where there is one.
 
     Args:
-        cache: folder of frame stores.   device: 'cpu' or 'cuda'.   threads: of the CPU; small models run best with one.
+        cache: folder of frame stores.   device: 'cpu', 'cuda' or 'cuda:K'.   threads: of the CPU; small models run best with one.
         checkpoint_seconds: wall time between checkpoints, s.
 
     Raises:
@@ -160,8 +160,8 @@ def _train(
     )
     trainer = L.Trainer(
         max_steps=module.steps,
-        accelerator="gpu" if device.startswith("cuda") else "cpu",
-        devices=1,
+        accelerator="gpu" if where.type == "cuda" else "cpu",
+        devices=[where.index or 0] if where.type == "cuda" else 1,
         gradient_clip_val=point.train.clip,
         logger=TensorBoardLogger(folder, name="", version="tensorboard", purge_step=None if start is None else start + 1),
         callbacks=[clock, follow],
