@@ -12,7 +12,13 @@ from sapis_lab.sweep.study import Study, load_study
 INFO = DatasetInfo(
     species=(1, 6, 8), n_train=400, n_validation=100, n_test={"test": 100}, mean_atoms=9, mean_pairs=72, periodic=False, bytes_estimate=0
 )
-SMALL = ("models=[transformer]", "lattice.n_params=[3e3,1e4]", "lattice.n_frames=[50,400]", "lattice.seeds=[0,1]")
+SMALL = (
+    "models=[transformer]",
+    "lattice.n_params=[3e3,1e4]",
+    "lattice.n_frames=[50,400]",
+    "lattice.seeds=[0,1]",
+    "train.learning_rate.transformer=0.005",
+)
 
 
 def lattice(*settings: str) -> list:
