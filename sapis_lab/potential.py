@@ -57,12 +57,16 @@ class Potential:
             species: (n_atoms,) atomic numbers.   positions: (n_atoms, 3) Å.   cell: (3, 3) Å, rows are lattice vectors.   pbc: (3,) bool.
         """
         species = np.asarray(species)
+        if not len(species):
+            raise ValueError("a structure needs at least one atom, got none")
         unknown = sorted({int(z) for z in species} - set(self.model.species))
         if unknown:
             raise ValueError(f"the potential knows the elements {list(self.model.species)}, got atomic numbers {unknown} as well")
         batch = self._batch(species, np.asarray(positions, dtype=float), cell, pbc)
         result = predict(self.model, batch.to(self.model.energy_scale.device), stress=stress)
         total = float(result.energy.double()) + sum(self.references[int(z)] for z in species)
+        if not (np.isfinite(total) and bool(torch.isfinite(result.forces).all())):
+            raise ValueError(f"energy or forces are not finite; {_closest(np.asarray(positions, dtype=float))}")
         tension = None if result.stress is None else result.stress[0].double().cpu().numpy()
         return total, result.forces.double().cpu().numpy(), tension
 
@@ -73,6 +77,15 @@ class Potential:
         edges = neighbor_list(positions, cell, pbc, self.model.cutoff)
         graph = make_graph(layout=self.model.layout, n_atoms=n_atoms, edges=[edges], periodic=bool(pbc.any()), cutoff=self.model.cutoff)
         return collate(n_atoms=n_atoms, species=species, positions=positions, cell=cell[None], graph=graph, dtype=self.dtype)
+
+
+def _closest(positions: np.ndarray) -> str:
+    """The closest pair of atoms, in words."""
+    if len(positions) < 2 or not np.isfinite(positions).all():
+        return "positions must be finite numbers"
+    distance = np.linalg.norm(positions[:, None] - positions[None], axis=-1) + np.diag(np.full(len(positions), np.inf))
+    i, j = np.unravel_index(np.argmin(distance), distance.shape)
+    return f"atoms {i} and {j} are {distance[i, j]:.3g} Å apart"
 
 
 def save_potential(folder: Path, potential: Potential) -> None:

@@ -11,30 +11,43 @@ contradiction is refused; see `check_energies_match_forces` for what was measure
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 
+from sapis_lab import units
+from sapis_lab.data._elements import COVALENT_RADII, NOBLE_RADII
 from sapis_lab.data._neighbor_table import edge_chunks
 from sapis_lab.data._store import FrameStore
+from sapis_lab.neighbors import ALL_PAIRS_ATOMS, neighbor_list
+
+_RADII = np.array([*COVALENT_RADII, *[1.6] * 200])[:256]
+_RADII[list(NOBLE_RADII)] = list(NOBLE_RADII.values())
 
 Where = Callable[[int], str]
 """From the number of a frame in the store to the place it came from, such as 'train.xyz, frame 17'."""
 
 MIN_DISTANCE = 0.3
 """Å. No two nuclei come closer in any data we know (H2 compressed in extreme sampling reaches 0.5)."""
+SAME_POSITION = 1e-4
+"""Å. Frames that agree to this in every coordinate are the same configuration; steps of molecular dynamics differ by 10⁻² and more."""
 N_ELEMENTS = 118
+CONTACT = (0.6, 1.6)
+"""Nearest distances over the sum of covalent radii, median of a file. Measured 0.87 (carbon) to 1.02 (ethanol) in rMD17, AcAc, 3BPA,
+BOTNet's ethanol, Cu, C and LiPS. Å declared as Bohr is a factor 0.53, the reverse 1.9, nm 10: all of these sets then fall outside."""
+_CONTACT_FRAMES = 100
+"""Frames of each file in which nearest distances are measured."""
 
 
-def check_store(store: FrameStore, splits: Mapping[str, np.ndarray], where: Where) -> None:
-    """ValueError at the first thing that cannot be trusted in an unsealed store with these `splits`."""
+def check_store(store: FrameStore, splits: Mapping[str, np.ndarray], where: Where, *, length_unit: str = "Angstrom") -> None:
+    """ValueError at the first thing that cannot be trusted in an unsealed store with these `splits`, read as being in `length_unit`."""
     for name, ids in splits.items():
         if not len(ids):
             raise ValueError(f"split {name!r} is empty; give it frames, or lower the other splits")
     check_numbers(store, where)
     check_elements(store, splits, where)
+    check_lengths(store, where, length_unit=length_unit)
     check_overlaps(store, where)
     check_forces_present(store, splits, where)
     check_energies_vary(store, splits, where)
@@ -78,6 +91,49 @@ def check_elements(store: FrameStore, splits: Mapping[str, np.ndarray], where: W
                                  f"Z={known.tolist()}); a model cannot know it, drop the frame or add training data")  # fmt: skip
 
 
+def check_lengths(store: FrameStore, where: Where, *, length_unit: str) -> None:
+    """Atoms of every file are about as far apart as atoms are. Energies and forces cannot tell: both sides of E = F x scale alike."""
+    files: dict[str, list[int]] = {}
+    for frame in np.nonzero(np.diff(store.offsets) > 1)[0].tolist():
+        files.setdefault(where(frame).rpartition(", frame ")[0], []).append(frame)
+    for frames in files.values():
+        some = np.unique(np.linspace(0, len(frames) - 1, _CONTACT_FRAMES).astype(int))
+        got = float(np.median([_contact(store, frames[k], where) for k in some]))
+        if CONTACT[0] <= got <= CONTACT[1]:
+            continue
+        ratios = {unit: got * factor / units.LENGTH[length_unit] for unit, factor in units.LENGTH.items()}
+        fit = min(ratios, key=lambda unit: abs(np.log(ratios[unit])) if ratios[unit] > 0 else np.inf)
+        if CONTACT[0] <= ratios[fit] <= CONTACT[1]:
+            hint = f"in {fit} it would be {ratios[fit]:.3g}: the length unit would have to be {fit}, not {length_unit}"
+        else:
+            hint = f"none of {', '.join(units.LENGTH)} gives that: check positions, cell and elements (or drop frames of free atoms)"
+        raise ValueError(f"{where(frames[0])} and the others: the distance to the nearest atom is {got:.3g} times the sum of the covalent "
+                         f"radii (median of {len(some)} frames), wanted {CONTACT[0]} to {CONTACT[1]}; {hint}")  # fmt: skip
+
+
+def _contact(store: FrameStore, frame: int, where: Where) -> float:
+    """Median over atoms of the distance to the nearest other atom (or image) over the sum of both radii."""
+    atoms = slice(store.offsets[frame], store.offsets[frame + 1])
+    x, radius, pbc = store.positions[atoms], _RADII[store.species[atoms]], store.pbc[frame]
+    if not pbc.any() and len(x) <= ALL_PAIRS_ATOMS:
+        r = np.sqrt(sum((x[:, None, k] - x[None, :, k]) ** 2 for k in range(3)))
+        np.fill_diagonal(r, np.inf)
+        return float(np.median((r / (radius[:, None] + radius)).min(1)))
+    cell = store.cell[frame]
+    # Widened until most atoms see one: any unit may be wrong, so no fixed cutoff is both enough and not too much.
+    cutoff = 0.7 * (abs(np.linalg.det(cell)) / len(x)) ** (1 / 3) if pbc.all() else 0.5
+    while True:
+        try:
+            i, j, shift = neighbor_list(x, cell, pbc, max(cutoff, 1e-3))
+        except ValueError as error:
+            raise ValueError(f"{where(frame)}: {error}") from None
+        nearest = np.full(len(x), np.inf)
+        np.minimum.at(nearest, i, np.linalg.norm(x[j] + shift @ cell - x[i], axis=1) / (radius[i] + radius[j]))
+        if np.isfinite(nearest).mean() > 0.5 or cutoff > 200:
+            return float(np.median(nearest))
+        cutoff = max(cutoff, 1e-3) * 1.4
+
+
 def check_overlaps(store: FrameStore, where: Where) -> None:
     """No two atoms are closer than MIN_DISTANCE, periodic images included."""
     for first, _, rows in edge_chunks(store, MIN_DISTANCE):
@@ -111,24 +167,73 @@ def check_energies_vary(store: FrameStore, splits: Mapping[str, np.ndarray], whe
 
 
 def check_duplicates(store: FrameStore, splits: Mapping[str, np.ndarray], where: Where) -> None:
-    """No configuration of one split occurs in another (elements, positions to 1e-4 Å and cell are the same)."""
-    seen: dict[bytes, tuple[str, int]] = {}
-    for name, ids in splits.items():
-        for frame in ids.tolist():
-            key = _key(store, frame)
-            other = seen.setdefault(key, (name, frame))
-            if other[0] != name:
-                raise ValueError(f"{where(other[1])} ({other[0]}) and {where(frame)} ({name}) are the same configuration; "
-                                 "a test frame seen in training makes the error look smaller: remove one")  # fmt: skip
+    """No configuration occurs in two splits, nor twice in training: elements, positions to SAME_POSITION and cell are the same.
+
+    Open frames are compared after centring, so a translated copy counts as the same.
+    """
+    ids = np.concatenate(list(splits.values()))
+    split = np.repeat(np.arange(len(splits)), [len(part) for part in splits.values()])
+    names = list(splits)
+    train = names.index("train")
+    for group in _comparable(store, ids):
+        a, b = _same_positions(store, ids[group], split[group], once=train)
+        if len(a):
+            first = int(np.argmin(group[b]))
+            i, j = int(group[a[first]]), int(group[b[first]])
+            one, other = where(int(ids[i])), where(int(ids[j]))
+            if split[i] == split[j]:
+                one, other = (where(k) for k in sorted((int(ids[i]), int(ids[j]))))
+                raise ValueError(f"{one} and {other} (both train) are the same configuration, but D counts distinct frames; "
+                                 "write a copy of the file without one, or leave it out with a slice such as [:100]")  # fmt: skip
+            raise ValueError(f"{one} ({names[split[i]]}) and {other} ({names[split[j]]}) are the same configuration; "
+                             "a test frame seen in training makes the error look smaller: remove one")  # fmt: skip
 
 
-def _key(store: FrameStore, frame: int) -> bytes:
-    atoms = slice(store.offsets[frame], store.offsets[frame + 1])
-    digest = hashlib.blake2b(digest_size=16)
-    digest.update(store.species[atoms].tobytes())
-    digest.update(np.round(store.positions[atoms] * 1e4).astype(np.int64).tobytes())
-    digest.update(np.round(store.cell[frame] * 1e4).astype(np.int64).tobytes())
-    return digest.digest()
+def _comparable(store: FrameStore, ids: np.ndarray) -> list[np.ndarray]:
+    """Places in `ids` of the frames that share order of elements, periodicity and (if periodic) cell; groups of at least two."""
+    groups: dict[bytes, list[int]] = {}
+    for place, k in enumerate(ids.tolist()):
+        key = store.pbc[k].tobytes() + store.species[store.offsets[k] : store.offsets[k + 1]].tobytes()
+        if store.pbc[k].any():
+            key += np.round(store.cell[k] * 1e4).astype(np.int64).tobytes()
+        groups.setdefault(key, []).append(place)
+    return [np.array(group) for group in groups.values() if len(group) > 1]
+
+
+def _same_positions(store: FrameStore, ids: np.ndarray, split: np.ndarray, *, once: int) -> tuple[np.ndarray, np.ndarray]:
+    """Places a < b in `ids` (frames of equal size) of some pairs with the same positions, in two splits or both in split `once`.
+
+    Rounding positions to a grid and hashing them would miss copies whose last digits fall on two sides of a grid line. Instead frames
+    are sorted by a random projection: same positions have projections within SAME_POSITION sqrt(3 n_atoms).
+    """
+    n = int(store.offsets[ids[0] + 1] - store.offsets[ids[0]])
+    directions = np.random.default_rng(0).normal(size=(3 * n, 4))
+    directions /= np.linalg.norm(directions, axis=0)
+    chunks = np.array_split(ids, -(-len(ids) * n // 1_000_000))
+    p = np.concatenate([_centred(store, chunk, n) @ directions for chunk in chunks])
+    order = np.argsort(p[:, 0], kind="stable")
+    within = 1.001 * SAME_POSITION * np.sqrt(3 * n)
+    for step in range(1, len(ids)):
+        one, other = order[:-step], order[step:]
+        near = p[other, 0] - p[one, 0] < within
+        if not near.any():
+            break
+        a, b = np.minimum(one, other)[near], np.maximum(one, other)[near]
+        keep = (np.abs(p[a] - p[b]) < within).all(1) & ((split[a] != split[b]) | (split[a] == once))
+        a, b = a[keep], b[keep]
+        pairs = [_centred(store, ids[[i, j]], n) for i, j in zip(a, b, strict=True)]
+        same = np.array([np.abs(x[0] - x[1]).max() < SAME_POSITION for x in pairs], dtype=bool)
+        if same.any():
+            return a[same], b[same]
+    return np.zeros(0, np.int64), np.zeros(0, np.int64)
+
+
+def _centred(store: FrameStore, ids: np.ndarray, n: int) -> np.ndarray:
+    """Positions of frames of `n` atoms, (n_frames, 3n), Å; without their mean where the frames are open."""
+    x = store.positions[store.offsets[ids][:, None] + np.arange(n)]
+    if not store.pbc[ids[0]].any():
+        x = x - x.mean(1, keepdims=True)
+    return x.reshape(len(ids), 3 * n)
 
 
 def _frame_of(store: FrameStore, row: int) -> int:

@@ -18,6 +18,8 @@ from sapis_lab.data._elements import ATOMIC_NUMBER
 
 _PAIR = re.compile(r"""([^\s=]+)=("(?:[^"\\]|\\.)*"|'[^']*'|\{[^}]*\}|\[[^\]]*\]|\S+)""")
 _TYPES = {"R": np.float64, "I": np.int64, "S": np.str_, "L": np.str_}
+_SPECIES_NAMES = {"species", "Z", "numbers"}
+_TRUTH = {"T": True, "True": True, "true": True, "1": True, "F": False, "False": False, "false": False, "0": False}
 
 
 class XyzFrame(NamedTuple):
@@ -41,22 +43,33 @@ class XyzFrame(NamedTuple):
 
 def read_extxyz(path: Path, *, wanted: slice = slice(None)) -> Iterator[XyzFrame]:
     """The frames `wanted` of the file, one by one. ValueError names file and frame of the first line that makes no sense."""
+    for number, lines in _frames(path, wanted):
+        yield _parse(lines, number, path)
+
+
+def read_species(path: Path, *, wanted: slice = slice(None)) -> list[np.ndarray]:
+    """The atomic numbers, (n_atoms,) each, of the frames `wanted`; positions and labels are not parsed."""
+    return [_species_of(lines, f"{path}, frame {number}") for number, lines in _frames(path, wanted)]
+
+
+def _frames(path: Path, wanted: slice) -> Iterator[tuple[int, list[str]]]:
+    """(number, comment line and atom lines) of the frames `wanted`."""
     numbers = range(count_frames(path))[wanted] if wanted != slice(None) else None
     chosen = None if numbers is None else set(numbers)
     if numbers is not None and numbers.step < 0:
         raise ValueError(f"{path}: a slice that runs backwards, [{wanted.start}:{wanted.stop}:{wanted.step}]; frames are read forwards")
-    with path.open() as f:
+    with _open(path) as f:
         for number, n_atoms in enumerate(_frame_starts(f, path)):
             lines = list(islice(f, n_atoms + 1))
             if len(lines) < n_atoms + 1:
                 raise ValueError(f"{path}, frame {number}: the file ends after {max(len(lines) - 1, 0)} of {n_atoms} atoms")
             if chosen is None or number in chosen:
-                yield _parse(lines, number, path)
+                yield number, _text(lines, number, path)
 
 
 def count_frames(path: Path) -> int:
     """Frames in the file, by hopping from header to header."""
-    with path.open() as f:
+    with _open(path) as f:
         n = 0
         for n_atoms in _frame_starts(f, path):
             if sum(1 for _ in islice(f, n_atoms + 1)) == n_atoms + 1:
@@ -73,39 +86,104 @@ def _frame_starts(f: IO[str], path: Path) -> Iterator[int]:
                 n_atoms = int(line)
             except ValueError:
                 raise ValueError(f"{path}, frame {number}: wanted a line with the number of atoms, got {line.strip()[:60]!r}") from None
+            if n_atoms < 1:
+                raise ValueError(f"{path}, frame {number}: got {n_atoms} atoms, wanted at least 1; remove the frame")
             yield n_atoms
             number += 1
 
 
-def _parse(lines: list[str], number: int, path: Path) -> XyzFrame:
-    place = f"{path}, frame {number}"
-    info = {key: value.strip("\"'{}") for key, value in _PAIR.findall(lines[0])}
-    rows = [line.split() for line in lines[1:]]
-    columns = {}
-    start = 0
-    properties = info.pop("Properties", "species:S:1:pos:R:3").split(":")
-    width = sum(int(k) for k in properties[2::3])
+def _open(path: Path) -> IO[str]:
+    # Bytes that are not UTF-8 become surrogates instead of an error, which would come from a read-ahead of unknown frame.
+    return path.open(encoding="utf-8", errors="surrogateescape")
+
+
+def _text(lines: list[str], number: int, path: Path) -> list[str]:
+    """`lines`; ValueError when they hold bytes that are not UTF-8."""
+    for k, line in enumerate(lines):
+        try:
+            line.encode()
+        except UnicodeEncodeError as error:
+            what = "the comment line" if k == 0 else f"atom {k - 1}"
+            got = line.encode(errors="surrogateescape")[:40]
+            raise ValueError(f"{path}, frame {number}: {what} is not UTF-8 text (character {error.start} of {got!r}), wanted extended XYZ; "
+                             "convert the file with iconv, or name its format") from None  # fmt: skip
+    return lines
+
+
+class _Property(NamedTuple):
+    name: str
+    kind: str
+    columns: slice
+
+
+def _properties(info: dict[str, str], place: str) -> list[_Property]:
+    """The columns that `Properties` (removed from `info`) describes."""
+    text = info.pop("Properties", "species:S:1:pos:R:3")
+    parts = text.split(":")
+    triples = list(zip(parts[::3], parts[1::3], parts[2::3], strict=False))
+    if len(parts) % 3 or not all(kind in _TYPES and count.isdecimal() and int(count) > 0 for _, kind, count in triples):
+        raise ValueError(f"{place}: got Properties={text}, wanted triples name:type:columns with type R, I, S or L, "
+                         "as in species:S:1:pos:R:3:forces:R:3")  # fmt: skip
+    found, start = [], 0
+    for name, kind, count in triples:
+        found.append(_Property(name, kind, slice(start, start + int(count))))
+        start += int(count)
+    return found
+
+
+def _rows(lines: list[str], properties: list[_Property], place: str) -> list[list[str]]:
+    rows = [line.split() for line in lines]
+    width = properties[-1].columns.stop
     for k, row in enumerate(rows):
         if len(row) != width:
-            raise ValueError(f"{place}: atom {k} has {len(row)} columns, wanted the {width} of Properties={':'.join(properties)}")
-    for name, kind, count in zip(properties[::3], properties[1::3], properties[2::3], strict=True):
-        cells = [row[start : start + int(count)] for row in rows]
-        try:
-            value: np.ndarray = np.array(cells, dtype=_TYPES[kind])
-        except (ValueError, KeyError) as error:
-            raise ValueError(f"{place}: column {name}:{kind}:{count} cannot be read as numbers ({error})") from None
-        columns[name] = value.reshape(len(rows)) if int(count) == 1 else value.reshape(len(rows), int(count))
-        start += int(count)
-    if "pos" not in columns or not {"species", "Z", "numbers"} & set(columns):
+            text = ":".join(f"{p.name}:{p.kind}:{p.columns.stop - p.columns.start}" for p in properties)
+            raise ValueError(f"{place}: atom {k} has {len(row)} columns, wanted the {width} of Properties={text}")
+    return rows
+
+
+def _column(rows: list[list[str]], column: _Property, place: str) -> np.ndarray:
+    n = column.columns.stop - column.columns.start
+    try:
+        value: np.ndarray = np.array([row[column.columns] for row in rows], dtype=_TYPES[column.kind])
+    except ValueError as error:
+        raise ValueError(f"{place}: column {column.name}:{column.kind}:{n} cannot be read as numbers ({error})") from None
+    return value.reshape(len(rows)) if n == 1 else value.reshape(len(rows), n)
+
+
+def _species_of(lines: list[str], place: str) -> np.ndarray:
+    properties = _properties(_info(lines[0]), place)
+    rows = _rows(lines[1:], properties, place)
+    named = {p.name: _column(rows, p, place) for p in properties if p.name in _SPECIES_NAMES}
+    if not named:
+        raise ValueError(f"{place}: Properties has {', '.join(p.name for p in properties)}; wanted pos and species (or Z)")
+    return _atomic_numbers(named, place)
+
+
+def _info(line: str) -> dict[str, str]:
+    return {key: value.strip("\"'{}") for key, value in _PAIR.findall(line)}
+
+
+def _parse(lines: list[str], number: int, path: Path) -> XyzFrame:
+    place = f"{path}, frame {number}"
+    info = _info(lines[0])
+    properties = _properties(info, place)
+    rows = _rows(lines[1:], properties, place)
+    columns = {p.name: _column(rows, p, place) for p in properties}
+    if "pos" not in columns or not _SPECIES_NAMES & set(columns):
         raise ValueError(f"{place}: Properties has {', '.join(columns)}; wanted pos and species (or Z)")
     cell = numbers_of(info.pop("Lattice"), (3, 3), f"{place}: Lattice") if "Lattice" in info else np.zeros((3, 3))
-    pbc = info.pop("pbc", "T T T" if cell.any() else "F F F").replace(",", " ").strip("[]").split()
+    periodic = info.pop("pbc", "T T T" if cell.any() else "F F F")
+    pbc = periodic.replace(",", " ").strip("[] ").split()
+    if len(pbc) != 3 or not set(pbc) <= set(_TRUTH):
+        raise ValueError(f'{place}: pbc is {periodic!r}, wanted three of T and F, as in "T T F"')
+    if columns["pos"].shape != (len(rows), 3) or columns["pos"].dtype.kind not in "if":
+        raise ValueError(f"{place}: pos has shape {columns['pos'].shape} and type {columns['pos'].dtype}, wanted pos:R:3")
     return XyzFrame(
         number=number,
         species=_atomic_numbers(columns, place),
         positions=columns.pop("pos"),
         cell=cell,
-        pbc=np.array([p in ("T", "True", "true", "1") for p in pbc]),
+        pbc=np.array([_TRUTH[p] for p in pbc]),
         info=info,
         columns=columns,
     )
@@ -123,8 +201,13 @@ def _atomic_numbers(columns: dict[str, np.ndarray], place: str) -> np.ndarray:
     for key in ("Z", "numbers"):
         if key in columns:
             columns.pop("species", None)
-            return columns.pop(key).astype(np.int64)
+            numbers = columns.pop(key)
+            if numbers.ndim != 1 or numbers.dtype.kind not in "if":
+                raise ValueError(f"{place}: {key} has shape {numbers.shape} and type {numbers.dtype}, wanted {key}:I:1, atomic numbers")
+            return numbers.astype(np.int64)
     symbols = columns.pop("species")
+    if symbols.ndim != 1 or symbols.dtype.kind != "U":
+        raise ValueError(f"{place}: species has shape {symbols.shape} and type {symbols.dtype}, wanted species:S:1, chemical symbols")
     unknown = [(k, str(s)) for k, s in enumerate(symbols) if s not in ATOMIC_NUMBER]
     if unknown:
         raise ValueError(f"{place}: atom {unknown[0][0]} has species {unknown[0][1]!r}, wanted a chemical symbol such as H or Cl")

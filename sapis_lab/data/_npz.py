@@ -20,6 +20,15 @@ def open_npz(path: Path) -> np.lib.npyio.NpzFile:
     return archive
 
 
+def read_numbers(archive: np.lib.npyio.NpzFile, key: str, path: Path, *, wanted: str = "numbers") -> np.ndarray:
+    """The array `key`, of integers or floats; ValueError if it holds anything else, such as text."""
+    array = read_member(archive, key, path)
+    if array.dtype.kind not in "iuf":
+        example = repr(array.reshape(-1)[0].item()) if array.size else "none"
+        raise ValueError(f"{path}: array {key!r} is of type {array.dtype} (the first is {example}), wanted {wanted}")
+    return array
+
+
 def read_member(archive: np.lib.npyio.NpzFile, key: str, path: Path) -> np.ndarray:
     """The array `key`; ValueError if it is absent or pickled (an object array)."""
     if key not in archive.files:

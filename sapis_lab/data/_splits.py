@@ -7,7 +7,16 @@ Ann. Math. Stat. 20, 333, 1949, applied to every prefix at once).
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
+
+_TEST_SPLIT = re.compile(r"test(_[A-Za-z0-9]+)?")
+
+
+def is_test_split(name: str) -> bool:
+    """Whether `name` is 'test' or 'test_' with letters and digits, the names from which `quantities` makes test_600K_force_mae."""
+    return _TEST_SPLIT.fullmatch(name) is not None
 
 
 def nested_order(n: int, *, seed: int, strata: np.ndarray | None = None) -> np.ndarray:

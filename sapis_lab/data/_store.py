@@ -6,7 +6,7 @@ appending survives a crash. A store is *sealed* when its splits are written; the
 
 - `train` in its stored order: the training set of size D is `splits["train"][:D]`, so the sets of all sizes nest;
 - `validation`;
-- one or more that begin with `test`.
+- one or more named `test` or `test_<letters and digits>`.
 
 Sealing again after appending may only lengthen a split: earlier subsets stay what they were.
 """
@@ -25,6 +25,7 @@ import numpy as np
 
 from sapis_lab.data._arrays import MANIFEST, Column, GrowingArrays, segments
 from sapis_lab.data._neighbor_table import NeighborTable, neighbor_table
+from sapis_lab.data._splits import is_test_split
 
 FORMAT = 1
 
@@ -132,7 +133,8 @@ class FrameStore:
         for name, ids in splits.items():
             # A new file for every sealing: the manifest goes on naming the old ones until it is replaced.
             np.save(self.folder / "splits" / f"{name}-{generation}.npy", ids, allow_pickle=False)
-        elements = [int(z) for z in np.unique(self.species)]
+        named = np.concatenate(list(splits.values()))
+        elements = [int(z) for z in np.unique(self.species[segments(self.offsets, named)[0]])]
         self._arrays.manifest.update(
             sealed=True, generation=generation, elements=elements, metadata=json.loads(json.dumps(dict(metadata))),
             splits={name: f"{name}-{generation}.npy" for name in splits},
@@ -146,6 +148,9 @@ class FrameStore:
                 raise ValueError(f"a store needs the split {name!r}, got {sorted(splits)}")
         if not any(name.startswith("test") for name in splits):
             raise ValueError(f"a store needs a split whose name begins with 'test', got {sorted(splits)}")
+        for name in splits:
+            if name not in ("train", "validation") and not is_test_split(name):
+                raise ValueError(f"a split is named {name!r}, wanted train, validation, test, or test_ and letters and digits (test_600K)")
         for name, ids in splits.items():
             if len(ids) and (ids.min() < 0 or ids.max() >= self.n_frames):
                 raise ValueError(f"split {name!r} names frame {ids.max()}, the store has {self.n_frames}")
@@ -166,7 +171,7 @@ class FrameStore:
 
     @property
     def elements(self) -> tuple[int, ...]:
-        """Atomic numbers that occur, sorted (known once sealed)."""
+        """Atomic numbers that occur in the frames named by a split, sorted (known once sealed)."""
         return tuple(self._arrays.manifest["elements"])
 
     @property
@@ -244,6 +249,10 @@ class FrameStore:
         """Atoms of each element of `elements` in the frames `ids` (all by default), (n, n_elements) int64."""
         ids = np.arange(self.n_frames) if ids is None else np.asarray(ids)
         rows, n_atoms = segments(self.offsets, ids)
+        unknown = np.setdiff1d(self.species[rows], self.elements)
+        if len(unknown):
+            raise ValueError(f"{self.folder}: Z={unknown.tolist()} occurs in the frames asked for but in no split, whose elements are "
+                             f"{list(self.elements)}; ask for frames of a split")  # fmt: skip
         column = np.searchsorted(self.elements, self.species[rows])
         frame = np.repeat(np.arange(len(ids)), n_atoms)
         n = len(self.elements)

@@ -21,10 +21,10 @@ from sapis_lab import units
 from sapis_lab.data._base import DatasetConfig, DatasetInfo, Progress, bytes_estimate, mean_pairs
 from sapis_lab.data._checks import check_store
 from sapis_lab.data._elements import ATOMIC_NUMBER, SYMBOLS
-from sapis_lab.data._extxyz import XyzFrame, count_frames, numbers_of, read_extxyz
-from sapis_lab.data._npz import open_npz, read_member
-from sapis_lab.data._sources import data_root, known_root, need_file, source_record
-from sapis_lab.data._splits import nested_order
+from sapis_lab.data._extxyz import XyzFrame, numbers_of, read_extxyz, read_species
+from sapis_lab.data._npz import open_npz, read_numbers
+from sapis_lab.data._sources import DATA_VARIABLE, data_root, known_root, need_file, source_record
+from sapis_lab.data._splits import is_test_split, nested_order
 from sapis_lab.data._store import Frames, FrameStore
 
 Files = tuple[str, ...]
@@ -52,7 +52,7 @@ class ExtxyzConfig(DatasetConfig):
     validation: Files = ()
     """Validation files, unless `n_validation` frames are held out of the training files."""
     tests: dict[str, Files] = {}
-    """Test files by split name, each beginning with 'test', unless `n_test` frames are held out."""
+    """Test files by split name, `test` or `test_<letters and digits>` such as test_600K, unless `n_test` frames are held out."""
     n_train: int | None = Field(default=None, ge=1)
     """Frames of the training pool, the first of the permuted order; by default all that are not held out."""
     n_validation: int = Field(default=0, ge=0)
@@ -115,8 +115,9 @@ class ExtxyzConfig(DatasetConfig):
         if bool(self.tests) == bool(self.n_test):
             raise ValueError("give either tests (files by split name) or n_test (frames held out of train), exactly one of them")
         for name in self.tests:
-            if not re.fullmatch(r"test\w*", name):
-                raise ValueError(f"tests has a split named {name!r}; wanted a name beginning with 'test', of letters, digits and _")
+            if not is_test_split(name):
+                raise ValueError(f"tests has a split named {name!r}; wanted 'test', or 'test_' with letters and digits only (test_600K), "
+                                 "because the quantities of a split are named after it")  # fmt: skip
         if self.stress_key and self.virial_key:
             raise ValueError("give stress_key or virial_key, not both")
         if self.force_unit is not None:
@@ -125,37 +126,49 @@ class ExtxyzConfig(DatasetConfig):
             if symbol not in ATOMIC_NUMBER:
                 raise ValueError(f"isolated_atoms names {symbol!r}, wanted chemical symbols such as H or Cl")
         for name in (*self.train, *self.validation, *(n for names in self.tests.values() for n in names)):
-            _split_slice(name)
+            _refuse_absolute(_split_slice(name)[0])
+        if isinstance(self.isolated_atoms, str):
+            _refuse_absolute(self.isolated_atoms)
         return self
+
+    def _groups(self) -> dict[str, Files]:
+        """The files in the order in which their frames are stored."""
+        return {"train": self.train, "validation": self.validation, **self.tests}
 
     def source_root(self) -> Path | None:
         return known_root(self.root)
 
     def info(self, *, cutoff: float) -> DatasetInfo:
         root = data_root(self.root)
-        n_files = sum(_count(self, root, name) for name in self.train)
         first = _read_file(self, root, self.train[0], at_most=_INFO_FRAMES).frames
         some = slice(None, None, max(1, len(first) // 20))
         x = np.concatenate(np.split(first.positions, np.cumsum(first.n_atoms)[:-1])[some])
-        n_test = {name: sum(_count(self, root, f) for f in files) for name, files in self.tests.items()} or {"test": self.n_test}
-        n_validation = self.n_validation or sum(_count(self, root, f) for f in self.validation)
-        pool = n_files - self.n_validation - self.n_test
-        n_train = pool if self.n_train is None else self.n_train
-        mean_atoms = float(first.n_atoms.mean())
+        # Every file is read for its species: elements that only a late frame shows decide how many parameters a model has.
+        scanned: list[np.ndarray] = []
+        ranges = {}
+        for group, names in self._groups().items():
+            start = len(scanned)
+            for name in names:
+                scanned += _scan(self, root, name)
+            ranges[group] = np.arange(start, len(scanned))
+        n_atoms = np.array([len(z) for z in scanned])
+        atoms = _Species(np.concatenate(scanned), np.concatenate([[0], np.cumsum(n_atoms)]))
+        splits = _splits(self, atoms, ranges)
+        species = np.unique(np.concatenate([atoms.of(k) for ids in splits.values() for k in ids]))
         return DatasetInfo(
-            species=tuple(int(z) for z in np.unique(first.species)),
-            n_train=n_train,
-            n_validation=n_validation,
-            n_test=n_test,
-            mean_atoms=mean_atoms,
+            species=tuple(int(z) for z in species),
+            n_train=len(splits["train"]),
+            n_validation=len(splits["validation"]),
+            n_test={name: len(ids) for name, ids in splits.items() if is_test_split(name)},
+            mean_atoms=float(n_atoms.mean()),
             mean_pairs=mean_pairs(x, first.n_atoms[some], first.cell[some], first.pbc[some], cutoff),
             periodic=bool(first.pbc.any()),
-            bytes_estimate=bytes_estimate(n_files + sum(n_test.values()), mean_atoms),
+            bytes_estimate=bytes_estimate(len(scanned), float(n_atoms.mean())),
         )
 
     def build_store(self, folder: Path, *, n_workers: int, progress: Progress) -> None:
         root = data_root(self.root)
-        groups = {"train": self.train, "validation": self.validation, **self.tests}
+        groups = self._groups()
         store = FrameStore.create(folder, columns=("stress",) if self.stress_key or self.virial_key else ())
         places: list[str] = []
         ranges = {}
@@ -170,8 +183,8 @@ class ExtxyzConfig(DatasetConfig):
                 n_done += 1
                 progress("reading files", n_done, n_files)
             ranges[group] = np.arange(first, store.n_frames)
-        splits = _splits(self, store, ranges)
-        check_store(store, splits, lambda frame: places[frame])
+        splits = _splits(self, _Species(store.species, store.offsets), ranges)
+        check_store(store, splits, lambda frame: places[frame], length_unit=self.length_unit)
         isolated = _isolated_atoms(self, root)
         _check_isolated_atoms(self, store, splits, isolated, places)
         files = [need_file(root, _split_slice(name)[0]) for names in groups.values() for name in names]
@@ -191,15 +204,38 @@ class ExtxyzConfig(DatasetConfig):
         store.seal(splits=splits, metadata=metadata)
 
 
+class _Species(NamedTuple):
+    """What the splits depend on besides the numbers of frames."""
+
+    species: np.ndarray
+    """(n_atoms_total,)"""
+    offsets: np.ndarray
+    """(n_frames + 1,)"""
+
+    def of(self, frame: int) -> np.ndarray:
+        return self.species[self.offsets[frame] : self.offsets[frame + 1]]
+
+
+def _scan(config: ExtxyzConfig, root: Path, name: str) -> list[np.ndarray]:
+    """The species of every frame of one file (with its slice), without the labels."""
+    relative, wanted = _split_slice(name)
+    path = need_file(root, relative)
+    if _format(config, path) == "npz":
+        arrays = _npz_arrays(config, path)
+        z, n_frames = arrays["species"], len(arrays["energy"])
+        return list(np.broadcast_to(z, (n_frames, z.shape[-1]))[wanted])
+    return read_species(path, wanted=wanted)
+
+
 class _Part(NamedTuple):
     frames: Frames
     places: list[str]
 
 
-def _splits(config: ExtxyzConfig, store: FrameStore, ranges: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _splits(config: ExtxyzConfig, atoms: _Species, ranges: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     pool = ranges["train"]
     n = len(pool)
-    order = np.arange(n) if config.seed is None else nested_order(n, seed=config.seed, strata=_strata(config, store, pool))
+    order = np.arange(n) if config.seed is None else nested_order(n, seed=config.seed, strata=_strata(config, atoms, pool))
     n_left = n - config.n_validation - config.n_test
     n_train = n_left if config.n_train is None else config.n_train
     if n_left < 1 or n_train > n_left:
@@ -213,10 +249,10 @@ def _splits(config: ExtxyzConfig, store: FrameStore, ranges: dict[str, np.ndarra
     return splits
 
 
-def _strata(config: ExtxyzConfig, store: FrameStore, ids: np.ndarray) -> np.ndarray | None:
+def _strata(config: ExtxyzConfig, atoms: _Species, ids: np.ndarray) -> np.ndarray | None:
     if config.strata == "none":
         return None
-    keys = ["-".join(map(str, np.sort(store.species[store.offsets[k] : store.offsets[k + 1]]))) for k in ids]
+    keys = ["-".join(map(str, np.sort(atoms.of(k)))) for k in ids]
     return np.unique(keys, return_inverse=True)[1]
 
 
@@ -230,7 +266,15 @@ def _split_slice(name: str) -> tuple[str, slice]:
         raise ValueError(f"{name!r}: wanted a file name with an optional slice such as [::2] or [:100]")
     if match[3] is None:
         return match[1], slice(None)
+    if match[5] and int(match[5]) == 0:
+        raise ValueError(f"{name!r}: a slice with step 0, wanted a step of at least 1 such as [::2]")
     return match[1], slice(*(int(part) if part else None for part in (match[2], match[4], match[5])))
+
+
+def _refuse_absolute(name: str) -> None:
+    if Path(name).is_absolute():
+        raise ValueError(f"{name!r} is an absolute path, wanted one relative to `root` (by default the variable {DATA_VARIABLE}), "
+                         "because file names are part of a dataset's identity and folders of one machine are not")  # fmt: skip
 
 
 def _format(config: ExtxyzConfig, path: Path) -> str:
@@ -239,13 +283,6 @@ def _format(config: ExtxyzConfig, path: Path) -> str:
     if path.suffix in (".pkl", ".pickle", ".pt", ".lmdb"):
         raise ValueError(f"{path}: pickled formats are refused because reading them runs code; convert it to extended XYZ or .npz")
     return "npz" if path.suffix == ".npz" else "extxyz"
-
-
-def _count(config: ExtxyzConfig, root: Path, name: str) -> int:
-    relative, wanted = _split_slice(name)
-    path = need_file(root, relative)
-    n = len(_npz_arrays(config, path)["energy"]) if _format(config, path) == "npz" else count_frames(path)
-    return len(range(n)[wanted])
 
 
 def _read_file(config: ExtxyzConfig, root: Path, name: str, *, at_most: int | None = None) -> _Part:
@@ -338,8 +375,13 @@ def _npz_arrays(config: ExtxyzConfig, path: Path) -> dict[str, np.ndarray]:
         if key is None:
             raise ValueError(f"{path}: none of the arrays {', '.join(archive.files)} is known to hold the {what} "
                              f"(tried {', '.join(names)}); set npz_keys")  # fmt: skip
-        arrays[what] = read_member(archive, key, path)
+        arrays[what] = read_numbers(archive, key, path, wanted="atomic numbers" if what == "species" else "numbers")
     arrays["energy"] = arrays["energy"].reshape(-1)
+    n_frames, z = len(arrays["energy"]), arrays["species"]
+    if z.ndim not in (1, 2) or 0 in z.shape or (z.ndim == 2 and len(z) not in (1, n_frames)):
+        raise ValueError(f"{path}: species have shape {z.shape}, wanted (n_atoms,) or (n_frames, n_atoms), with {n_frames} energies")
+    if "cell" in arrays and arrays["cell"].shape not in ((3, 3), (9,), (1, 3, 3), (n_frames, 3, 3), (n_frames, 9)):
+        raise ValueError(f"{path}: the cell has shape {arrays['cell'].shape}, wanted (3, 3) or {(n_frames, 3, 3)}: three lattice vectors")
     return arrays
 
 
@@ -425,21 +467,23 @@ def _check_isolated_atoms(
     """Every element has its isolated atom, and binding energies are of the size of chemistry."""
     if isolated is None:
         return
-    species, which = np.unique(store.species, return_inverse=True)
+    ids = np.sort(np.concatenate(list(splits.values())))
+    frames = store.frames(ids)
+    species, which = np.unique(frames.species, return_inverse=True)
     missing = [int(z) for z in species if int(z) not in isolated]
     if missing:
         has = ", ".join(SYMBOLS[z] for z in isolated)
         raise ValueError(f"isolated_atoms lacks {SYMBOLS[missing[0]]}, which occurs in the frames; it has {has}")
-    atoms = np.add.reduceat(np.array([isolated[int(z)] for z in species])[which], store.offsets[:-1])
-    n = np.diff(store.offsets)
-    binding = (store.energy - atoms) / n
+    atoms = np.add.reduceat(np.array([isolated[int(z)] for z in species])[which], np.cumsum(frames.n_atoms) - frames.n_atoms)
+    n = frames.n_atoms
+    binding = (frames.energy - atoms) / n
     bad = np.abs(binding) > MAX_BINDING
     if bad.any():
         k = int(np.argmax(bad))
-        per_atom = abs(store.energy[k] - atoms[k] / n[k]) < MAX_BINDING
+        per_atom = abs(frames.energy[k] - atoms[k] / n[k]) < MAX_BINDING
         if per_atom and config.energy_is == "total":
             hint = "the energy looks like one per atom: set energy_is: per_atom"
         else:
             hint = "are the isolated atoms of the same level of theory and unit, and is energy_is right?"
-        raise ValueError(f"{places[k]}: energy minus isolated atoms is {binding[k]:.4g} eV per atom, "
+        raise ValueError(f"{places[ids[k]]}: energy minus isolated atoms is {binding[k]:.4g} eV per atom, "
                          f"wanted at most {MAX_BINDING:g} in size; {hint}")  # fmt: skip

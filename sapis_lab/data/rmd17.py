@@ -19,7 +19,7 @@ from pydantic import Field
 from sapis_lab import units
 from sapis_lab.data._base import DatasetConfig, DatasetInfo, Progress, bytes_estimate, mean_pairs
 from sapis_lab.data._checks import check_store
-from sapis_lab.data._npz import open_npz, read_member
+from sapis_lab.data._npz import open_npz, read_numbers
 from sapis_lab.data._sources import data_root, known_root, need_file, source_record
 from sapis_lab.data._splits import nested_order
 from sapis_lab.data._store import Frames, FrameStore
@@ -53,9 +53,9 @@ class Rmd17Config(DatasetConfig):
     def info(self, *, cutoff: float) -> DatasetInfo:
         found = _find(self, data_root(self.root))
         archive = open_npz(found.train_file)
-        species = read_member(archive, "nuclear_charges", found.train_file)
-        sample = read_member(archive, "coords", found.train_file)[:: _N_OFFICIAL // 20][:20]
-        n = len(species)
+        species = read_numbers(archive, "nuclear_charges", found.train_file)
+        sample = read_numbers(archive, "coords", found.train_file)[:: _N_OFFICIAL // 20][:20]
+        n = species.size
         pairs = mean_pairs(
             sample.reshape(-1, 3), np.full(len(sample), n), np.zeros((len(sample), 3, 3)), np.zeros((len(sample), 3), bool), cutoff
         )  # fmt: skip
@@ -132,9 +132,11 @@ def _find(config: Rmd17Config, root: Path) -> _Found:
 def _read(found: _Found, part: Literal["train", "test"]) -> _Part:
     file, index_file = (found.train_file, found.train_index) if part == "train" else (found.test_file, found.test_index)
     archive = open_npz(file)
-    z = read_member(archive, "nuclear_charges", file)
-    x, e, f = (read_member(archive, key, file) for key in ("coords", "energies", "forces"))
+    z = read_numbers(archive, "nuclear_charges", file)
+    x, e, f = (read_numbers(archive, key, file) for key in ("coords", "energies", "forces"))
     e = e.reshape(-1)
+    if z.ndim != 1:
+        raise ValueError(f"{file}: nuclear_charges has shape {z.shape}, wanted (n_atoms,)")
     n = len(z)
     for key, value, wanted in (("coords", x, (len(e), n, 3)), ("forces", f, (len(e), n, 3))):
         if value.shape != wanted:

@@ -143,7 +143,7 @@ class ModelConfig(KindConfig):
         """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return self._build(tuple(species), mean_neighbors)
+            return self._build(tuple(species), max(mean_neighbors, 1.0))  # isolated atoms have none, and sums are divided by it
 
     @abstractmethod
     def _build(self, species: tuple[int, ...], mean_neighbors: float) -> Model:

@@ -3,7 +3,7 @@
 Atom features Psi_i^l, l = 0..L, of natural parity (-1)^l, are laid out components first, x (M, N, C) with M = (L+1)^2, so that a
 map per degree is one batched matrix product.  The energy is a sum over atoms, E = sum_i MLP(Psi_i^0) + linear.
 
-(i) Representation (SCIENCE 1):  Psi_i^l = W^l [ sum_j R_k(r_ij) delta(s, Z_j) Y^l(r_ij) ]_(k,s), scalars += Emb[Z_i], with R_k 32
+(i) Representation:  Psi_i^l = W^l [ sum_j R_k(r_ij) delta(s, Z_j) Y^l(r_ij) ]_(k,s), scalars += Emb[Z_i], with R_k 32
     exponential-normal functions times the envelope f.  The species one-hot multiplies Y (few rows), not R (many).
 (ii) Attention:  12 invariants <q_i, k_j>, summed over degrees, and R(r_ij) feed one edge network; it gives per head a logit e_ij, a
     filter g_l for Y^l (x) Psi_j^0 and one filter h for Psi_j^l:
@@ -297,7 +297,7 @@ class Geat(Model):
         super().__init__(species=species, cutoff=config.cutoff)
         l, c, rows = config.lmax + 1, config.channels, config.n_radial * len(species)
         self.config = config
-        self.sum_scale = 2.0 / math.sqrt(max(mean_neighbors, 1.0))
+        self.sum_scale = 2.0 / math.sqrt(mean_neighbors)
         self.represent = _random(l, rows, c, fan=rows)
         self.embedding = nn.Parameter(torch.randn(len(species), c))
         self.layers = nn.ModuleList(_Layer(config, last=i == config.layers - 1) for i in range(config.layers))

@@ -62,9 +62,10 @@ class BatchMaker:
         self._table = self.store.neighbors(self.cutoff)
         self._periodic = bool(self.store.pbc.any())
         sizes = np.diff(self.store.offsets)
-        squares = float((sizes.astype(float) ** 2).sum())
-        cheaper = block_is_cheaper(n_slots=squares, n_edges=float(self._table.offsets[-1]), n_atoms=float(sizes.sum()))
-        self._all_pairs = self.layout == "pairs" and not self._periodic and cheaper  # one layout for the whole store
+        slots = len(sizes) * float(sizes.max()) ** 2
+        cheaper = block_is_cheaper(n_slots=slots, n_edges=float(self._table.offsets[-1]), n_atoms=float(sizes.sum()))
+        # blocks for every batch, whose graphs need no edges; otherwise each batch takes what is cheaper for it
+        self._all_pairs = self.layout == "pairs" and not self._periodic and cheaper
 
     def __call__(self, ids: np.ndarray, rotations: np.ndarray | None = None) -> AtomsBatch:
         """The batch of the frames `ids` (b,), rotated frame by frame by `rotations` (b, 3, 3) if given."""

@@ -16,7 +16,7 @@ Rate = Annotated[float, Field(gt=0)]
 class LossConfig(Config):
     """energy_weight * MSE(E) + force_weight * (1/n_atoms) sum_i |F_i - F_i_true|^2, energies and forces over the training force RMS.
 
-    (SCIENCE: lambda_E, lambda_F.) The force term is three times the squared force RMSE per component.
+    The force term is three times the squared force RMSE per component.
     """
 
     energy_weight: float = Field(default=30.0, ge=0)
@@ -39,7 +39,7 @@ class TrainConfig(Config):
     batch_size: int = Field(default=16, gt=0)
     """Frames per step over all devices; never more than D are used."""
     learning_rate: Rate | dict[str, Rate] = 0.01
-    """Peak rate, one for all or one per model kind (or label)."""
+    """Peak rate: one for all, or one per model kind or label, with `default` for kinds that are not named."""
     schedule: Literal["cosine", "wsd"] = "cosine"
     """After the warm-up: cosine to zero, or constant with a linear decay to zero over the last `decay`."""
     warmup: float = Field(default=0.05, ge=0, lt=1)
@@ -68,16 +68,18 @@ class TrainConfig(Config):
     @model_validator(mode="after")
     def _one_budget(self) -> TrainConfig:
         if (self.steps is None) == (self.epochs is None):
-            raise ValueError(f"wanted exactly one of steps and epochs, got steps={self.steps} and epochs={self.epochs}")
+            raise ValueError(
+                f"wanted exactly one of steps and epochs, got steps={self.steps} and epochs={self.epochs}; set the other to null"
+            )
         if self.schedule == "wsd" and self.warmup + self.decay > 1:
             raise ValueError(f"warmup {self.warmup} and decay {self.decay} exceed the whole schedule")
         return self
 
     def rate_of(self, model: ModelConfig) -> float:
-        """Peak learning rate of a model: by label, by kind, or the one rate for all."""
+        """Peak learning rate of a model: by label, by kind, by `default`, or the one rate for all."""
         if isinstance(self.learning_rate, float):
             return self.learning_rate
-        for key in (model.label, model.kind):
+        for key in (model.label, model.kind, "default"):
             if key in self.learning_rate:
                 return self.learning_rate[key]
         raise ValueError(f"train.learning_rate names {', '.join(self.learning_rate)}, but not {model.label!r} or its kind {model.kind!r}")
@@ -107,12 +109,14 @@ class PointConfig(Config):
     """Seeds the parameters, the order of the batches and the augmentation."""
     train: TrainConfig
     """Training; `learning_rate` is the one number in force."""
+    n_params: int | None = None
+    """The exact N that was planned, which the model built must have; no part of what the numbers depend on, since `model` says it."""
 
     def science(self) -> dict[str, Any]:
         """What the numbers depend on, as plain data: the settings and the version of every kind, without the name of the point and
         the place where its data lie."""
         plain = dump(self)
-        del plain["id"]
+        del plain["id"], plain["n_params"]
         plain["data"] |= dict.fromkeys(type(self.data).location_fields & plain["data"].keys())
         plain["versions"] = {"data": type(self.data).version, "model": type(self.model).version, "train": type(self.train).version}
         return plain

@@ -1,4 +1,4 @@
-"""The loss of energies and forces (SCIENCE 1), as sums and counts, so that any number of ranks gives the same mean.
+"""The loss of energies and forces, as sums and counts, so that any number of ranks gives the same mean.
 
     L = lambda_E MSE(dE) + lambda_F (1/n_atoms) sum_i |dF_i|^2,      dE, dF over the training force RMS (dE in units of RMS times 1 Å).
 """

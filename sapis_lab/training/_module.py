@@ -38,8 +38,11 @@ class TrainingModule(L.LightningModule):
         self.last_loss: Tensor | None = None
 
     def on_fit_start(self) -> None:
-        if self.config.ema is not None and not self.average:
-            self.average = [p.detach().clone() for p in self._parameters_in_order()]
+        if self.config.ema is None:
+            return
+        # a checkpoint is loaded before the module has moved to its device
+        parameters = self._parameters_in_order()
+        self.average = [a.to(p.device) for a, p in zip(self.average or (q.detach().clone() for q in parameters), parameters, strict=True)]
 
     def training_step(self, batch: AtomsBatch, step: int) -> Tensor:
         prediction = predict(self.model, batch, differentiable=True)
@@ -92,4 +95,4 @@ class TrainingModule(L.LightningModule):
         checkpoint["average"] = self.average
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.average = [t.to(self.device) for t in checkpoint["average"]]
+        self.average = list(checkpoint["average"])

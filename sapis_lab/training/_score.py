@@ -1,6 +1,6 @@
 """Errors of energies and forces over a split, accumulated in float64.
 
-energy MAE and RMSE per frame (eV) and MAE per atom (eV); force MAE and RMSE per component (eV/Å; SCIENCE 4: sqrt of the mean over 3N).
+energy MAE and RMSE per frame (eV) and MAE per atom (eV); force MAE and RMSE per component (eV/Å; the mean is over 3N).
 """
 
 from __future__ import annotations

@@ -107,6 +107,12 @@ def _prepare(point: PointConfig, cache: Path) -> _Setup:
     table = store.neighbors(point.model.cutoff)
     mean_neighbors = float(table.edges(ids).n_edges.sum() / frames.n_atoms.sum())
     model = point.model.build(species=store.elements, mean_neighbors=mean_neighbors, seed=point.seed)
+    counted = sum(model.count().values())
+    if point.n_params not in (None, counted):
+        raise ValueError(
+            f"{point.id} was planned with n_params={point.n_params}, but its model for the elements {list(store.elements)} has {counted}; "
+            "plan again now that the data are there: run the study again"
+        )
     dtype = getattr(torch, point.train.precision)
     model = model.to(dtype)
     force_rms = float(np.sqrt(np.mean(frames.forces.astype(np.float64) ** 2)))
@@ -163,7 +169,7 @@ def _train(
         accelerator="gpu" if where.type == "cuda" else "cpu",
         devices=[where.index or 0] if where.type == "cuda" else 1,
         gradient_clip_val=point.train.clip,
-        logger=TensorBoardLogger(folder, name="", version="tensorboard", purge_step=None if start is None else start + 1),
+        logger=TensorBoardLogger(folder, name="", version="tensorboard", purge_step=(start or 0) + 1),
         callbacks=[clock, follow],
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -277,7 +283,7 @@ def _record(
         seconds_train=clock.wall,
         cpu_seconds_train=clock.cpu,
         seconds_total=seconds_total,
-        device=torch.cuda.get_device_name() if device.startswith("cuda") else platform.processor() or platform.machine(),
+        device=torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.processor() or platform.machine(),
         host=platform.node(),
         metrics=metrics,
         versions={"python": sys.version.split()[0], **{p: version(p) for p in PACKAGES}},

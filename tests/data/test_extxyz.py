@@ -77,11 +77,15 @@ def test_frames_slices_and_splits(files):
 
 def test_units_and_signs_are_those_of_the_config(files):
     plain = make(files)
-    other = make(files, energy_unit="kcal/mol", length_unit="Bohr", force_unit="kcal/mol/Bohr")
+    for name, seed in (("c.xyz", 0), ("d.xyz", 1)):
+        write(files / name, seed, 40 - 20 * seed, change=lambda k, v: {**v, "x": v["x"] / units.BOHR_TO_ANGSTROM})
+    other = make(files, train="c.xyz", tests={"test": "d.xyz"}, energy_unit="kcal/mol", length_unit="Bohr", force_unit="kcal/mol/Angstrom")
     factor = units.KCAL_PER_MOL_TO_EV
     assert np.allclose(other.energy, plain.energy * factor)
-    assert np.allclose(other.positions, plain.positions * units.BOHR_TO_ANGSTROM)
-    assert np.allclose(other.forces, plain.forces * factor / units.BOHR_TO_ANGSTROM)
+    assert np.allclose(other.positions, plain.positions)
+    assert np.allclose(other.forces, plain.forces * factor)
+    bohr = make(files, train="c.xyz", tests={"test": "d.xyz"}, length_unit="Bohr", force_unit="eV/Bohr")
+    assert np.allclose(bohr.forces, plain.forces / units.BOHR_TO_ANGSTROM)
 
 
 def test_gradients_and_energies_per_atom_are_turned_when_the_config_says_so(tmp_path):
@@ -163,6 +167,95 @@ def test_a_frame_in_two_splits_is_refused_naming_both(tmp_path):
         make(tmp_path)
 
 
+def test_a_frame_that_training_repeats_is_refused_naming_both(tmp_path):
+    x, shift = harmonic(0, 40)[0][11], np.array([0.3, -7.0, 1e-9])
+    write(tmp_path / "b.xyz", 1)
+    for moved in (x, x + shift):
+        write(tmp_path / "a.xyz", 0, change=at(23, x=lambda v, moved=moved: moved))
+        write(tmp_path / "c.xyz", 2, change=at(5, x=lambda v, moved=moved: moved))
+        with pytest.raises(
+            ValueError, match=r"a\.xyz, frame 11 and .*a\.xyz, frame 23 \(both train\) are the same.*a copy of the file without one"
+        ):
+            make(tmp_path, seed=None)
+        write(tmp_path / "a.xyz", 0)
+        with pytest.raises(ValueError, match=r"a\.xyz, frame 11 and .*c\.xyz, frame 5 \(both train\) are the same"):
+            make(tmp_path, train=["a.xyz", "c.xyz"], seed=None)
+
+
+def test_a_translated_copy_of_an_open_frame_is_found_in_another_split(tmp_path):
+    x = harmonic(0, 40)[0][11] + [0.1234567, 5.0, -3.0]
+    write(tmp_path / "a.xyz", 0)
+    write(tmp_path / "b.xyz", 1, change=at(4, x=lambda v: x))
+    with pytest.raises(ValueError, match=r"a\.xyz, frame 11 \(.*b\.xyz, frame 4 \(test\) are the same"):
+        make(tmp_path)
+
+
+def test_a_translated_periodic_frame_is_another_frame(tmp_path):
+    x = harmonic(0, 40)[0][11] + [0.5, 0.5, 0.5]
+    for name, seed in (("a.xyz", 0), ("b.xyz", 1)):
+        write(tmp_path / name, seed, change=at(4, x=lambda v: x) if seed else at(-1), extra='Lattice="9 0 0 0 9 0 0 0 9"')
+    make(tmp_path)
+
+
+@pytest.mark.parametrize("periodic", [False, True])
+@pytest.mark.parametrize(("true", "declared"), [("Angstrom", "Bohr"), ("Angstrom", "nm"), ("Bohr", "Angstrom"), ("nm", "Angstrom")])
+def test_a_wrong_length_unit_is_refused_naming_the_right_one(tmp_path, true, declared, periodic):
+    side = 9 / units.LENGTH[true]
+    for name, seed in (("a.xyz", 0), ("b.xyz", 1)):
+        extra = f'Lattice="{side} 0 0 0 {side} 0 0 0 {side}"' if periodic else ""
+        # 0.97 Å, the distance of O and H in water.
+        write(tmp_path / name, seed, change=lambda k, v: {**v, "x": v["x"] * 0.9 / units.LENGTH[true]}, extra=extra)
+    make(tmp_path, length_unit=true, force_unit="eV/Angstrom")
+    with pytest.raises(ValueError, match=rf"a\.xyz, frame 0 .* is [\d.]+ times the sum .* would have to be {true}, not {declared}"):
+        make(tmp_path, length_unit=declared)
+
+
+def test_atoms_of_noble_gases_may_be_as_far_apart_as_they_are(tmp_path):
+    def argon(k, v):
+        return {**v, "species": ["Ar"] * 3, "x": v["x"] * 3.5, "f": v["f"] / 3.5}
+
+    for name, seed in (("a.xyz", 0), ("b.xyz", 1)):
+        write(tmp_path / name, seed, change=argon)
+    make(tmp_path)
+
+
+def test_info_names_the_elements_of_every_file_and_frame_that_a_split_holds(tmp_path):
+    write(tmp_path / "a.xyz", 0, 600, change=at(550, species=lambda v: ["O", "F", "H"]))
+    write(tmp_path / "c.xyz", 2, 20, change=at(19, species=lambda v: ["S", "H", "H"]))
+    write(tmp_path / "b.xyz", 1, 20, change=at(7, species=lambda v: ["O", "H", "F"]))
+    for changes in (
+        {"train": ["a.xyz", "c.xyz"], "seed": None, "validation": "b.xyz", "n_validation": 0, "tests": {}, "n_test": 5, "n_train": 560},
+        {"train": ["c.xyz", "a.xyz"], "seed": None, "n_validation": 5},
+        {
+            "train": ["c.xyz", "a.xyz"],
+            "seed": None,
+            "n_validation": 5,
+            "n_train": 615,
+            "strata": "composition",
+            "tests": {"test": "a2.xyz"},
+        },
+    ):
+        write(tmp_path / "a2.xyz", 3, 10)
+        wanted = config(tmp_path, **changes)
+        if changes.get("n_train") == 560:
+            with pytest.raises(ValueError, match="element Z=16 occurs in split 'test'"):
+                make(tmp_path, **changes)
+            assert wanted.info(cutoff=5.0).species == (1, 8, 9, 16)
+            continue
+        store = make(tmp_path, **changes)
+        info = wanted.info(cutoff=5.0)
+        assert info.species == store.elements == (1, 8, 9, 16)
+        assert (info.n_train, info.n_validation) == (len(store.splits["train"]), len(store.splits["validation"]))
+
+
+def test_elements_of_frames_that_no_split_names_do_not_count(tmp_path):
+    write(tmp_path / "a.xyz", 0, 40, change=at(30, species=lambda v: ["Au", "H", "H"]))
+    write(tmp_path / "b.xyz", 1, 20)
+    for n_train, wanted in ((30, (1, 8)), (35, (1, 8, 79))):
+        changes = {"n_train": n_train, "seed": None}
+        assert make(tmp_path, **changes).elements == config(tmp_path, **changes).info(cutoff=5.0).species == wanted
+
+
 def test_an_element_that_training_never_shows_is_refused(tmp_path):
     write(tmp_path / "a.xyz", 0)
     write(tmp_path / "b.xyz", 1, change=at(4, species=lambda v: ["O", "H", "F"]))
@@ -185,6 +278,64 @@ def test_torn_and_foreign_files_are_refused(files):
         make(files, train="none.xyz")
 
 
+@pytest.mark.parametrize("count", [0, -3])
+def test_a_frame_without_atoms_is_refused(files, count):
+    text = (files / "a.xyz").read_text().splitlines()
+    (files / "a.xyz").write_text("\n".join([*text[:10], str(count), "energy=0", *text[10:]]) + "\n")
+    for act in (make, lambda root: config(root).info(cutoff=5.0)):
+        with pytest.raises(ValueError, match=rf"a\.xyz, frame 2: got {count} atoms, wanted at least 1"):
+            act(files)
+
+
+def test_bytes_that_are_not_text_are_refused_by_file_and_frame(files):
+    text = (files / "a.xyz").read_text().splitlines()
+    text[5 * 3 + 1] += " author=Ångström"
+    (files / "a.xyz").write_text("\n".join(text) + "\n", encoding="utf-8")
+    make(files)
+    (files / "a.xyz").write_text("\n".join(text) + "\n", encoding="latin-1")
+    for act in (lambda root: prepare(config(root), cache=root / "other"), lambda root: config(root).info(cutoff=5.0)):
+        with pytest.raises(ValueError, match=r"a\.xyz, frame 3: the comment line is not UTF-8 text.*wanted extended XYZ"):
+            act(files)
+    (files / "a.xyz").write_bytes(bytes(range(128, 256)) * 100)
+    with pytest.raises(ValueError, match=r"a\.xyz, frame 0: wanted a line with the number of atoms, got"):
+        prepare(config(files), cache=files / "other")
+
+
+@pytest.mark.parametrize("properties", ["species:S:x", "species:S:1:pos:R:0", "species:S:1:pos:Q:3:forces:R:3", "species:S:1:pos:R"])
+def test_properties_that_make_no_sense_are_refused(tmp_path, properties):
+    write(tmp_path / "a.xyz", 0, change=at(7, properties=lambda v: properties))
+    write(tmp_path / "b.xyz", 1)
+    with pytest.raises(ValueError, match=rf"a\.xyz, frame 7: got Properties={properties}, wanted triples name:type:columns"):
+        make(tmp_path)
+
+
+@pytest.mark.parametrize("pbc", ["T", "T T X", ""])
+def test_pbc_that_is_not_three_truths_is_refused(tmp_path, pbc):
+    write(tmp_path / "a.xyz", 0, extra=f'pbc="{pbc}"')
+    write(tmp_path / "b.xyz", 1)
+    with pytest.raises(ValueError, match=rf"a\.xyz, frame 0: pbc is '{pbc}', wanted three of T and F"):
+        make(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"z": np.array(["O", "H", "H"])}, r"a\.npz: array 'z' is of type <U1 \(the first is 'O'\), wanted atomic numbers"),
+        ({"z": np.array(8)}, r"a\.npz: species have shape \(\), wanted \(n_atoms,\)"),
+        ({"cell": np.eye(3)[:2]}, r"a\.npz: the cell has shape \(2, 3\), wanted \(3, 3\) or \(30, 3, 3\)"),
+        ({"cell": np.zeros((29, 3, 3))}, r"a\.npz: the cell has shape \(29, 3, 3\), wanted"),
+        ({"E": np.array(["x"] * 30)}, r"a\.npz: array 'E' is of type <U1"),
+    ],
+)
+def test_npz_arrays_of_the_wrong_kind_are_refused_by_name(tmp_path, change, message):
+    for name, seed in (("a", 0), ("b", 1)):
+        x, e, f = harmonic(seed, 30)
+        np.savez(tmp_path / f"{name}.npz", **({"R": x, "z": np.array([8, 1, 1]), "E": e, "F": f} | (change if name == "a" else {})))
+    for act in (make, lambda root, **changes: config(root, **changes).info(cutoff=5.0)):
+        with pytest.raises(ValueError, match=message):
+            act(tmp_path, train="a.npz", tests={"test": "b.npz"})
+
+
 def test_a_missing_energy_key_names_the_ones_there(files):
     with pytest.raises(ValueError, match=r"a\.xyz, frame 0: no key 'REF_energy'.*it has energy; set energy_key"):
         make(files, energy_key="REF_energy")
@@ -201,7 +352,12 @@ def test_too_many_frames_wanted_is_refused(files):
         ({"validation": "c.xyz"}, "exactly one"),
         ({"n_validation": 0}, "exactly one"),
         ({"tests": {}}, "exactly one"),
-        ({"tests": {"held_out": "b.xyz"}}, "beginning with 'test'"),
+        ({"tests": {"held_out": "b.xyz"}}, "split named 'held_out'; wanted 'test', or 'test_'"),
+        ({"tests": {"test600": "b.xyz"}}, "split named 'test600'; wanted 'test', or 'test_'"),
+        ({"tests": {"test_600_K": "b.xyz"}}, r"split named 'test_600_K'.*\(test_600K\)"),
+        ({"train": "a.xyz[::0]"}, r"'a\.xyz\[::0\]': a slice with step 0, wanted a step of at least 1"),
+        ({"train": "/data/a.xyz[:10]"}, "'/data/a.xyz' is an absolute path, wanted one relative to `root`"),
+        ({"isolated_atoms": "/data/atoms.xyz"}, "'/data/atoms.xyz' is an absolute path"),
         ({"force_unit": "eV/Ang"}, "wanted an energy"),
         ({"train": "a.xyz[::-1]"}, "optional slice"),
         ({"isolated_atoms": {"Hx": 1.0}}, "chemical symbols"),

@@ -24,7 +24,7 @@ def small_dataset(root, *, n=1000, seed=0):
     generator = np.random.default_rng(seed)
     folder = root / "rmd17"
     folder.mkdir(parents=True)
-    rest = generator.normal(0, 1, (3, 3)) * 3
+    rest = np.array([[0.0, 0, 0], [1.4, 0, 0], [-0.5, 1.0, 0]])
     for part in ("train", "test"):
         d = 0.1 * generator.normal(size=(n, 3, 3))
         arrays = {"nuclear_charges": np.array([6, 8, 1]), "coords": rest + d, "energies": 50 * (d**2).sum((1, 2)), "forces": -100 * d}
@@ -181,3 +181,19 @@ def test_two_at_once_make_it_only_once(tmp_path):
         stores = list(pool.map(lambda _: prepare(config, cache=tmp_path / "cache", progress=lambda *call: made.append(call)), range(2)))
     assert len(made) == 2, "two files were read, once each"
     assert stores[0].n_frames == stores[1].n_frames == 2000
+
+
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [
+        (np.array(["C", "O", "H"]), r"train_01\.npz: array 'nuclear_charges' is of type <U1"),
+        (np.array(6), r"train_01\.npz: nuclear_charges has shape \(\), wanted \(n_atoms,\)"),
+    ],
+)
+def test_species_that_are_not_atomic_numbers_are_refused(tmp_path, numbers, message):
+    path = small_dataset(tmp_path) / "rmd17_ethanol_train_01.npz"
+    with np.load(path) as archive:
+        arrays = dict(archive)
+    np.savez(path, **{**arrays, "nuclear_charges": numbers})
+    with pytest.raises(ValueError, match=message):
+        prepare(Rmd17Config(root=tmp_path), cache=tmp_path / "cache")

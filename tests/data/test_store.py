@@ -139,6 +139,26 @@ def test_splits_are_checked(tmp_path):
     assert store.isolated_atoms == {1: -13.6}
 
 
+def test_elements_are_those_of_the_frames_that_a_split_names(tmp_path):
+    store = FrameStore.create(tmp_path)
+    frames = random_frames(0, [9] * 5)
+    frames.species[:9] = 79
+    store.append(frames)
+    store.seal(splits={"train": np.array([1, 2]), "validation": np.array([3]), "test": np.array([4])}, metadata={})
+    assert store.elements == (1, 6, 8)
+    assert store.composition(np.arange(1, 5)).sum() == 36
+    with pytest.raises(ValueError, match=r"Z=\[79\] occurs in the frames asked for but in no split"):
+        store.composition()
+
+
+@pytest.mark.parametrize("name", ["test600", "test_600_K", "test_", "held_out"])
+def test_splits_have_names_that_quantities_can_carry(tmp_path, name):
+    store = FrameStore.create(tmp_path)
+    store.append(random_frames(0, [3] * 4))
+    with pytest.raises(ValueError, match=rf"a split is named '{name}', wanted train, validation, test"):
+        store.seal(splits={**three_splits(3), name: np.array([3])}, metadata={})
+
+
 def test_added_labels_leave_earlier_subsets_alone(tmp_path):
     store = FrameStore.create(tmp_path)
     store.append(random_frames(0, [3] * 6))

@@ -88,6 +88,21 @@ def test_dynamics_conserve_energy(tmp_path, ethanol):
     assert coarse < 0.05
 
 
+def test_where_a_molecule_lies_changes_nothing_even_in_single_precision(ethanol):
+    p = potential(dtype=torch.float32)
+    here = p.evaluate(species=ethanol.numbers, positions=ethanol.positions)
+    there = p.evaluate(species=ethanol.numbers, positions=ethanol.positions + [0.0, 3000.0, -1000.0])
+    assert there[0] == pytest.approx(here[0], abs=1e-5)
+    np.testing.assert_allclose(there[1], here[1], atol=2e-5)
+
+
+def test_atoms_on_top_of_each_other_and_empty_structures_are_refused():
+    with pytest.raises(ValueError, match="not finite; atoms 0 and 1 are 0 Å apart"):
+        potential().evaluate(species=np.array([6, 8]), positions=np.zeros((2, 3)))
+    with pytest.raises(ValueError, match="at least one atom"):
+        potential().evaluate(species=np.array([], dtype=int), positions=np.zeros((0, 3)))
+
+
 def test_unknown_elements_are_refused_by_name(ethanol):
     with pytest.raises(ValueError, match=r"knows the elements \[1, 6, 8\], got atomic numbers \[7\]"):
         potential().evaluate(species=np.array([7, 1]), positions=np.eye(3)[:2])

@@ -46,6 +46,17 @@ def test_exactly_one_budget_is_wanted():
             TrainConfig(**budget)
 
 
+def test_a_rate_is_found_by_label_then_kind_then_default():
+    from sapis_lab.models.geat import GeatConfig
+
+    train = TrainConfig(steps=5, learning_rate={"default": 0.1, "geat": 0.2, "geat-l1": 0.3})
+    assert train.rate_of(GeatConfig(lmax=1)) == 0.3
+    assert train.rate_of(GeatConfig()) == 0.2
+    assert TrainConfig(steps=5, learning_rate={"default": 0.1}).rate_of(GeatConfig()) == 0.1
+    with pytest.raises(ValueError, match="names nequip, but not 'geat-l2' or its kind 'geat'"):
+        TrainConfig(steps=5, learning_rate={"nequip": 0.1}).rate_of(GeatConfig())
+
+
 def test_epochs_become_steps_of_the_batch_in_force():
     train = TrainConfig(epochs=10, batch_size=16)
     assert train.steps_for(160) == 100

@@ -116,6 +116,23 @@ def test_more_frames_than_there_are_is_refused(tmp_path, frames):
         run_point(tmp_path / "p", cache=tmp_path / "cache")
 
 
+def test_a_model_of_another_size_than_planned_is_refused(tmp_path, frames):
+    config = point(tmp_path / "p", frames).model_copy(update={"n_params": 123})
+    write_text(tmp_path / "p" / "config.yaml", dump_yaml(config))
+    with pytest.raises(ValueError, match=r"planned with n_params=123, but its model for the elements \[29, 79\] has"):
+        run_point(tmp_path / "p", cache=tmp_path / "cache")
+
+
+@pytest.mark.gpu
+def test_a_point_on_a_gpu_resumes_from_its_checkpoint(tmp_path, frames):
+    point(tmp_path / "p", frames, steps=40)
+    run_point(tmp_path / "p", cache=tmp_path / "cache", device="cuda", checkpoint_seconds=0)
+    whole = read_record(tmp_path / "p")
+    (tmp_path / "p" / "record.json").unlink()
+    run_point(tmp_path / "p", cache=tmp_path / "cache", device="cuda", checkpoint_seconds=0)  # its last step again
+    assert read_record(tmp_path / "p").metrics["val_force_rmse"] == pytest.approx(whole.metrics["val_force_rmse"], rel=1e-3)
+
+
 def test_where_the_data_lie_is_no_part_of_a_result(tmp_path, frames):
     here = point(tmp_path / "p", frames)
     there = here.model_copy(update={"data": here.data.model_copy(update={"root": tmp_path})})
