@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from sapis_lab.config import ConfigError, home
+from sapis_lab.config import ConfigError, home, plainly
 
 if TYPE_CHECKING:
     from sapis_lab.sweep.folder import Manifest
@@ -41,7 +42,9 @@ As = Annotated[str | None, typer.Option("--as", help="Keep the results under ano
 Only = Annotated[
     list[str] | None,
     typer.Option(
-        "--only", help="Points to take: an id, a glob (`'geat-*'`) or values (`n_frames=50,seed=0`); may be repeated.", metavar="POINTS"
+        "--only",
+        help="Points to take: an id, a glob (`'geat-*'`) or values (`n_frames=50,seed=0`); may be repeated.",
+        metavar="POINTS",
     ),
 ]
 Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Points at a time; one per core, or per GPU, by default.")]
@@ -87,7 +90,8 @@ def study_run(
 ) -> None:
     """Run a study to its report, or continue it where it was interrupted.
 
-    Ctrl-C stops it; running it again continues. Exit status: 0 all points done, 1 some failed, 2 bad settings, 75 stopped.
+    Ctrl-C stops it; running it again continues. Exit status: 0 all points done, 1 some failed, 2 bad settings, 75 stopped; with --only
+    the selected points decide, whatever became of the others.
 
     Example: `sapis study run quickstart --set train.steps=200 --as quick200`
     """
@@ -148,8 +152,18 @@ def study_list() -> None:
     for column in ("study", "state", "question"):
         table.add_column(column, no_wrap=column != "question")
     for study, word in known_studies(study_names()):
-        table.add_row(study, word, str(read_yaml(home() / "studies" / f"{study}.yaml").get("question", "")))
+        question: str | Text
+        try:
+            question = str(read_yaml(home() / "studies" / f"{study}.yaml").get("question", ""))
+        except ConfigError as error:
+            question = _broken(error)
+        table.add_row(study, word, question)
     _console().print(table)
+
+
+def _broken(error: ConfigError) -> Text:
+    """A file that cannot be read, as a cell of the list it stands in: the others are shown all the same."""
+    return Text(" ".join(str(error).split()), style="red")
 
 
 # ----------------------------------------------------------------------------------------------------------------- data
@@ -172,7 +186,7 @@ def data_prepare(
 
     config = _dataset(name, settings or [])
     with DataBoard(_console()) as board:
-        store = _plainly(lambda: prepare(config, cache=cache or home() / ".sapis" / "data", n_workers=workers or n_cores(), progress=board))
+        store = plainly(lambda: prepare(config, cache=cache or home() / ".sapis" / "data", n_workers=workers or n_cores(), progress=board))
     sizes = ", ".join(f"{len(ids)} {split}" for split, ids in store.splits.items())
     _console().print(f"{name}: {sizes} frames in {shown(store.folder)}", soft_wrap=True)
 
@@ -189,7 +203,11 @@ def data_list() -> None:
     for column in ("data", "kind", "settings"):
         table.add_column(column, no_wrap=column != "settings")
     for path in sorted((home() / "configs" / "data").glob("*.yaml")):
-        raw = read_yaml(path)
+        try:
+            raw = read_yaml(path)
+        except ConfigError as error:
+            table.add_row(path.stem, "?", _broken(error))
+            continue
         table.add_row(path.stem, str(raw.pop("kind", "?")), ", ".join(f"{k}={v}" for k, v in raw.items()))
     _console().print(table)
 
@@ -203,14 +221,6 @@ def _dataset(name: str, settings: list[str]) -> Any:
     holder = create_model("Data", data=(composed_kind("data", DatasetConfig), ...))
     raw = override({"data": name}, [f"data.{s}" for s in settings])
     return load(holder, raw, source=f"configs/data/{name}.yaml").data
-
-
-def _plainly(function: Any) -> Any:
-    """What bad input does, as a message without a traceback."""
-    try:
-        return function()
-    except (ValueError, FileNotFoundError) as error:
-        raise ConfigError(str(error)) from error
 
 
 # -------------------------------------------------------------------------------------------------------------- answers
@@ -243,7 +253,7 @@ def fit(
     from sapis_lab.sweep.road import print_answers
 
     folder = _answered(name)
-    _plainly(lambda: analyse_folder(folder, **({"quantity": quantity} if quantity else {})))
+    plainly(lambda: analyse_folder(folder, **({"quantity": quantity} if quantity else {})))
     print_answers(folder, _console())
 
 
@@ -257,7 +267,7 @@ def figures(name: Annotated[str, typer.Argument(help="Name of a folder in result
     from sapis_lab.sweep.progress import shown
 
     folder = _answered(name)
-    _plainly(lambda: analyse_folder(folder))
+    plainly(lambda: analyse_folder(folder))
     for path in sorted((folder / "figures").glob("*.pdf")):
         _console().print(shown(path), soft_wrap=True)
 
@@ -272,48 +282,40 @@ def report(name: Annotated[str, typer.Argument(help="Name of a folder in results
     from sapis_lab.sweep.progress import shown
 
     folder = _answered(name)
-    _plainly(lambda: analyse_folder(folder))
+    plainly(lambda: analyse_folder(folder))
     _console().print(shown(folder / "report.html"), soft_wrap=True)
 
 
 # -------------------------------------------------------------------------------------------------------------- looking
 
 
-@app.command("models")
-def models(kind: Annotated[str | None, typer.Argument(help="Show the settings of one kind.", show_default=False)] = None) -> None:
-    """List the model kinds, or the settings of one with their meaning and defaults.
-
-    Example: `sapis models geat`
-    """
-    _show_kinds("models", kind)
+KIND_FOLDERS = ("models", "data")
+"""Folders whose kinds can stand in a study."""
 
 
 @app.command("kinds")
 def kinds_of(
-    folder: Annotated[str, typer.Argument(help="models or data.", show_default=False)],
+    folder: Annotated[str | None, typer.Argument(help="models or data; both when not given.", show_default=False)] = None,
     kind: Annotated[str | None, typer.Argument(help="Show the settings of one kind.", show_default=False)] = None,
 ) -> None:
     """List what a `kind:` can be, or the settings of one kind with their meaning and defaults.
 
     Example: `sapis kinds data xtb`
     """
-    if folder not in ("models", "data"):
-        raise ConfigError(f"{folder!r} has no kinds; known: models, data")
-    _show_kinds(folder, kind)
-
-
-def _show_kinds(folder: str, kind: str | None) -> None:
     from sapis_lab.config import kind_class, kinds
 
+    if folder not in (None, *KIND_FOLDERS):
+        raise ConfigError(f"{folder!r} has no kinds; known: {', '.join(KIND_FOLDERS)}")
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    if kind is None:
-        for column in ("kind", "settings"):
+    if folder is None or kind is None:
+        for column in ("folder", "kind", "settings"):
             table.add_column(column)
-        for known in kinds(folder):
-            table.add_row(known, ", ".join(f for f in kind_class(folder, known).model_fields if f != "kind"))
+        for place in KIND_FOLDERS if folder is None else (folder,):
+            for known in kinds(place):
+                table.add_row(place, known, ", ".join(f for f in kind_class(place, known).model_fields if f != "kind"))
         _console().print(table)
         return
-    config = _plainly(lambda: kind_class(folder, kind))
+    config = plainly(lambda: kind_class(folder, kind))
     for column in ("setting", "default", "meaning"):
         table.add_column(column, no_wrap=column == "setting")
     for field, info in config.model_fields.items():

@@ -9,26 +9,44 @@ A *kind folder* (models, data, oracles, ...) holds one public module per kind, w
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import importlib
 import json
 import os
 import pkgutil
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, SerializeAsAny, ValidationError, ValidationInfo, model_validator
 
 HOME_VARIABLE = "SAPIS_HOME"
 
+T = TypeVar("T")
+
 
 class ConfigError(ValueError):
     """A setting that cannot be used; the message names file, field, what it got and what it wanted."""
+
+
+def plainly(function: Callable[[], T], *, about: str = "") -> T:
+    """`function()`, its failures told as a ConfigError: for calls that fail when files, packages or settings are not as they should be.
+
+    `about` opens the message.
+    """
+    try:
+        return function()
+    except (ConfigError, BrokenPipeError):  # the latter is the end of our own reader, not a fault of the settings
+        raise
+    except (ValueError, OSError, ImportError, RuntimeError) as error:
+        text = str(error).strip() or type(error).__name__
+        told = f"{type(error).__name__}: {text}" if isinstance(error, RuntimeError) else text
+        raise ConfigError(f"{about}: {told}" if about else told) from error
 
 
 class Config(BaseModel):
@@ -115,6 +133,8 @@ def composed(folder: str, *, kind: bool = False) -> Any:
             return value
         if not isinstance(value, Mapping) or "kind" not in value:
             raise ValueError(f"wanted a name from configs/{folder}/ or a mapping with the key 'kind', got {value!r}")
+        if not isinstance(value["kind"], str):
+            raise ValueError(f"wanted the name of a kind, one of {', '.join(kinds(folder))}, got kind={_short(value['kind'])}")
         return kind_class(folder, value["kind"]).model_validate(value, context=info.context)
 
     return BeforeValidator(expand)
@@ -156,14 +176,14 @@ def override(raw: dict[str, Any], settings: Iterable[str]) -> dict[str, Any]:
     A setting may reach into a composed field that is only named: `data=ethanol-xtb` and `data.n_train=100` give
     `{use: ethanol-xtb, n_train: 100}`. List items are reached by number.
     """
-    result = json.loads(json.dumps(raw))
+    result = copy.deepcopy(raw)
     for setting in settings:
         dotted, sep, text = setting.partition("=")
         if not sep or not dotted:
             raise ConfigError(f"--set {setting!r}: wanted key=value, as in --set train.steps=100")
         try:
             value = yaml.load(text, Loader=_Loader)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError) as error:  # a ValueError: what looks like a date and is none
             raise ConfigError(f"--set {setting!r}: the value is not YAML: {error}") from None
         _set(result, dotted.split("."), value, setting)
     return result
@@ -193,12 +213,15 @@ def _set(node: Any, keys: list[str], value: Any, setting: str) -> None:
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML that reads 3e3 and 1.0e5 as numbers, as YAML 1.2 does (1.1 wants a dot and a sign), and refuses a key given twice."""
+    """Safe YAML that reads 3e3 and 1.0e5 as numbers, as YAML 1.2 does (1.1 wants a dot and a sign); a key is text, and given once."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str):
+                message = f"wanted text as a key, got {_short(key)}; put it in quotes if it is meant as text"
+                raise yaml.constructor.ConstructorError(None, None, message, key_node.start_mark)
             if key in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is given twice", key_node.start_mark)
             seen.add(key)
@@ -213,12 +236,16 @@ _Loader.add_implicit_resolver(
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file. ConfigError names the file when it is missing, is not YAML, or repeats a key."""
+    """The mapping in a YAML file. ConfigError names the file when it is missing, cannot be read, is not YAML, or repeats a key."""
     try:
-        value = yaml.load(path.read_text(), Loader=_Loader)
+        value = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
-    except yaml.YAMLError as error:
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}") from None
+    except (yaml.YAMLError, ValueError) as error:  # a ValueError: what looks like a date and is none
         raise ConfigError(f"{path}: not valid YAML: {error}") from None
     if not isinstance(value, dict):
         raise ConfigError(f"{path}: wanted a mapping of keys to values, got {type(value).__name__}")
@@ -277,7 +304,7 @@ def write_text(path: Path, text: str) -> None:
     """Write a file in one step: a reader sees the old content or the new, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w") as f:
+    with temporary.open("w", encoding="utf-8") as f:
         f.write(text)
         f.flush()
         os.fsync(f.fileno())

@@ -1,7 +1,7 @@
 """What one finished point reports, and the runs table: the file that joins training and analysis. No torch here.
 
 A point's process writes `record.json` as its last act and in one step, so a record that exists is complete. The table has one row per
-point that ended, in the order of the lattice; two identical studies give tables equal in every column but times, host and device.
+point that ended, in the order of the lattice; two identical studies give tables equal in every column but times, host, device and commit.
 """
 
 from __future__ import annotations
@@ -93,6 +93,10 @@ class Record(Planned):
     """Measured quantities by key, in the package's units."""
     versions: dict[str, str] = {}
     """Versions of the packages that made the numbers."""
+    commit: str | None = None
+    """Commit of the program that made the numbers; none outside of git, and in records from before it was noted."""
+    dirty: bool | None = None
+    """Whether the program had changes that were not committed."""
 
     @model_validator(mode="after")
     def _groups_add_up(self) -> Self:
@@ -117,7 +121,8 @@ _DTYPES = {
     "n_frames": "int64", "steps": "int64", "epochs": "float64", "samples": "Int64", "batch_size": "int64", "learning_rate": "float64",
     "flops_per_step": "float64", "flops_elementwise_per_step": "float64", "flops_train": "float64",
     "flops_inference_per_frame": "float64", "seconds_train": "float64", "cpu_seconds_train": "float64", "seconds_total": "float64",
-    "device": "str", "host": "str", "fingerprint": "str",
+    "device": "str", "host": "str", "commit": "str", "dirty": "boolean",
+    "fingerprint": "str",
 }  # fmt: skip
 
 
@@ -140,7 +145,7 @@ def read_record(folder: Path) -> Record:
 def read_raw(path: Path) -> dict[str, Any]:
     """A record as plain data, its schema version checked: much faster than `read_record` when two keys are wanted."""
     try:
-        raw = json.loads(path.read_text())
+        raw = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file; the point has not finished") from None
     except ValueError as error:
@@ -174,7 +179,7 @@ def _row(folder: Path, point: Planned) -> dict[str, Any] | None:
             raise ConfigError(f"{folder / RECORD} was made from other settings than the study has now; run the study to see which")
         return {**dump(record), "status": "done"}
     if (folder / FAILURE).exists():
-        reason = (folder / FAILURE).read_text().partition("\n")[0] or "no reason recorded"
+        reason = (folder / FAILURE).read_text(encoding="utf-8").partition("\n")[0] or "no reason recorded"
         return {**dump(point), "status": "failed", "failure": reason, "metrics": {}}
     return None
 
@@ -203,12 +208,12 @@ def _replace(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def same_numbers(a: DataFrame, b: DataFrame) -> bool:
-    """Two tables are equal, bit for bit, in every column but times, host and device."""
+    """Two tables are equal, bit for bit, in every column but times, host, device and commit."""
     return not differing_columns(a, b)
 
 
 def differing_columns(a: DataFrame, b: DataFrame) -> list[str]:
-    """The columns in which two tables differ (or that one lacks), times, host and device aside."""
-    ignored = {"host", "device"} | {key for key, q in QUANTITIES.items() if q.is_time}
+    """The columns in which two tables differ (or that one lacks), times, host, device and commit aside."""
+    ignored = {"host", "device", "commit", "dirty"} | {key for key, q in QUANTITIES.items() if q.is_time}
     columns = [c for c in dict.fromkeys([*a, *b]) if c not in ignored]
     return [c for c in columns if c not in a or c not in b or not a[c].reset_index(drop=True).equals(b[c].reset_index(drop=True))]

@@ -111,7 +111,7 @@ def test_results_that_are_not_there(inside):
 
 
 def test_an_unknown_kind_or_data_set(inside):
-    refused(inside("models", "gaet"), "did you mean 'geat'?")
+    refused(inside("kinds", "models", "gaet"), "did you mean 'geat'?")
     refused(inside("data", "prepare", "ethanol"), "configs/data/ has no 'ethanol'")
 
 
@@ -135,8 +135,19 @@ def test_the_plan_shows_every_point(inside):
 def test_what_there_is_can_be_listed(inside):
     assert "quickstart" in inside("study", "list").stdout
     assert "rmd17-ethanol" in inside("data", "list").stdout
-    assert "transformer" in inside("models").stdout
+    everything = inside("kinds").stdout
+    assert all(kind in everything for kind in ("geat", "transformer", "extxyz", "xtb"))
+    assert "transformer" in inside("kinds", "models").stdout and "extxyz" not in inside("kinds", "models").stdout
     assert "cutoff" in inside("kinds", "models", "geat").stdout
+
+
+def test_a_broken_file_hides_no_other(project, inside):
+    (project / "studies/broken.yaml").write_bytes(b"question: \xff\n")
+    (project / "configs/data/broken.yaml").write_text("a: [\n")
+    studies, data = inside("study", "list"), inside("data", "list")
+    assert studies.returncode == data.returncode == 0
+    assert "quickstart" in studies.stdout and "not UTF-8" in studies.stdout
+    assert "rmd17-ethanol" in data.stdout and "not valid YAML" in data.stdout
 
 
 def test_the_schema_is_json(inside):

@@ -23,6 +23,7 @@ from sapis_lab.config import (
     load,
     merge,
     override,
+    plainly,
     read_yaml,
     write_text,
 )
@@ -130,6 +131,42 @@ def test_a_file_that_is_no_mapping_is_told(tmp_path, text):
     (tmp_path / "n.yaml").write_text(text)
     with pytest.raises(ConfigError, match=r"n\.yaml"):
         read_yaml(tmp_path / "n.yaml")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a: \xff\n", "not UTF-8 text"),
+        (b"? [1, 2]\n: 3\n", "wanted text as a key"),
+        (b"a: {3: x}\n", "wanted text as a key, got 3"),
+        (b"on: 3\n", "wanted text as a key, got True"),
+        (b"a: 2026-13-45\n", "not valid YAML"),
+    ],
+)
+def test_a_file_that_cannot_be_settings_is_told(tmp_path, content, message):
+    (tmp_path / "n.yaml").write_bytes(content)
+    with pytest.raises(ConfigError, match=rf"n\.yaml: (.|\n)*{message}"):
+        read_yaml(tmp_path / "n.yaml")
+
+
+def test_a_folder_in_the_place_of_a_file_is_told(tmp_path):
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_yaml(tmp_path)
+
+
+def test_a_date_in_a_file_survives_overrides(tmp_path):
+    (tmp_path / "n.yaml").write_text("a: 2026-01-02\nb: 1\n")
+    raw = read_yaml(tmp_path / "n.yaml")
+    assert override(raw, ["b=2"]) == {**raw, "b": 2}
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), FileNotFoundError("x"), PermissionError("x"), ImportError("x"), RuntimeError("x")])
+def test_failures_of_the_surroundings_are_told_plainly(error):
+    def fail():
+        raise error
+
+    with pytest.raises(ConfigError, match=r"^data: (RuntimeError: )?x$"):
+        plainly(fail, about="data")
 
 
 def test_code_in_yaml_is_refused(tmp_path):

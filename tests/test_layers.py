@@ -1,4 +1,4 @@
-"""Imports point one way, and each outside package has one home (DESIGN, "The house")."""
+"""Imports point one way, and each outside package has one home ."""
 
 from __future__ import annotations
 

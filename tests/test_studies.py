@@ -20,6 +20,8 @@ NAMES = [p.stem for p in STUDIES]
 
 def loaded(path: Path):
     raw = read_yaml(path)
+    if path.parent.name == "train" and not {"steps", "epochs"} & raw.keys():
+        raw["steps"] = 100  # the budget is the study's to set
     cls = TrainConfig if path.parent.name == "train" else kind_class(path.parent.name, raw["kind"])
     return cls, load(cls, raw, source=str(path.name))
 

@@ -2,7 +2,7 @@
 
 A fit always returns numbers. A term's numbers may be printed as a result only if
 
-- the law has at least `MIN_DEGREES_OF_FREEDOM` points more than parameters,
+- the lattice has at least `MIN_DEGREES_OF_FREEDOM` distinct (N, D) more than the law has parameters (seeds repeat a cell),
 - the term carries a visible share of the loss somewhere on the lattice,
 - the 95 % interval of its exponent stays clear of 0 (an exponent of 0 is a floor, not a power) and is no wider than 0.5,
 - the scaled Fisher information is not singular: its condition number is below 1e5, or the term has no part in its weakest direction.
@@ -52,8 +52,8 @@ def identify(fit: LawFit, intervals: Intervals | None) -> tuple[TermVerdict, ...
     verdicts = []
     for k, term in enumerate(fit.law.terms):
         reasons = []
-        if fit.degrees_of_freedom < MIN_DEGREES_OF_FREEDOM:
-            reasons.append(f"{len(fit.points)} points for {fit.law.n_parameters} parameters")
+        if fit.points.n_cells - fit.law.n_parameters < MIN_DEGREES_OF_FREEDOM:
+            reasons.append(f"{fit.points.n_cells} distinct (N, D) for {fit.law.n_parameters} parameters")
         if share[k] < MIN_SHARE:
             reasons.append(f"its amplitude {term.amplitude} vanishes")
         elif condition > MAX_CONDITION and weakest[k] > WEAK_COMPONENT:

@@ -30,7 +30,9 @@ class LawOptions(Config):
     @field_validator("quantity")
     @classmethod
     def _known_quantity(cls, key: str) -> str:
-        return quantity(key).key
+        if quantity(key).better != "lower":
+            raise ValueError(f"{key!r} is no error that a law could describe; wanted one such as val_force_rmse or test_energy_mae")
+        return key
 
     @field_validator("laws")
     @classmethod

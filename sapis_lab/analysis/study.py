@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,7 +30,8 @@ from sapis_lab.quantities import quantity as quantity_named
 
 SCHEMA = 1
 FLOOR_LAW = "n+d+e"
-REQUIRED = ["id", "status", "failure", "model", "family", "lmax", "n_params", *CELL]
+RATE_CELL = ["n_params_target", "n_frames"]
+REQUIRED = ["id", "status", "failure", "model", "family", "lmax", "n_params", "learning_rate", *CELL]
 COSTS = ["flops_train", "flops_inference_per_frame", "cpu_seconds_train", "seconds_train"]
 
 
@@ -98,7 +100,7 @@ class StudyAnalysis:
     failed: pd.DataFrame
     """Rows left out; `failure` always holds the reason."""
     n_other_rates: int
-    """Finished rows set aside because another learning rate did better in their cell."""
+    """Finished rows set aside because another learning rate was chosen for their (model, N, D)."""
     models: dict[str, ModelAnalysis]
     reference: str | None
     comparisons: tuple[Comparison, ...]
@@ -127,18 +129,19 @@ def analyse(
 
     Args:
         runs: one row a point, the columns of `records`.   quantity: the loss, a key of `quantities`.
-        reference: the model others are divided by; the largest-l_max geat when not given.
+        reference: the model others are divided by; the largest-l_max geat when not given. While it has no finished point, nothing
+            is compared.
 
     Raises:
-        ValueError: columns are missing, ids repeat, or `reference` is no model of the table.
+        ValueError: columns are missing, or ids repeat.
     """
     measured = quantity_named(quantity)
     runs = _checked(runs, quantity)
     finished, failed = split_failed(runs, quantity)
     done = best_rates(finished, quantity)
     reference = reference or default_reference(done)
-    if reference is not None and reference not in set(runs["model"]):
-        raise ValueError(f"reference={reference!r} is no model of this study; models are {', '.join(dict.fromkeys(runs['model']))}")
+    if reference not in set(done["model"]):
+        reference = None
     models = {
         name: _analyse_model(name, rows, done[done["model"] == name], measured, laws, n_bootstrap, robust, seed)
         for name, rows in runs.groupby("model", sort=False)
@@ -170,15 +173,26 @@ def split_failed(runs: pd.DataFrame, quantity: str) -> tuple[pd.DataFrame, pd.Da
 
 
 def best_rates(done: pd.DataFrame, quantity: str) -> pd.DataFrame:
-    """The best learning rate of every (model, N target, D, seed), where a lattice holds several.
+    """The rows of one learning rate for every (model, N target, D), where a lattice holds several.
 
-    Rates are no repeats of a point: averaging over them would fit how badly the worst rate does. The choice is made on validation
-    frames even when the law is fitted to a test error.
+    Rates are no repeats of a point: averaging over them would fit how badly the worst rate does. The rate is chosen once for all seeds
+    (the best of each seed would be a minimum over noise), by its mean error over them on validation frames, also when the law is
+    fitted to a test error. A rate at which fewer seeds finished than at another is not chosen: it would be judged by its lucky ones.
+
+    Raises:
+        ValueError: there are several rates, and the column of the validation error is missing.
     """
-    judge = quantity.replace("test_", "val_", 1)
-    judge = judge if judge in done else quantity
-    first = done.sort_values(judge, kind="stable").drop_duplicates(["model", *CELL])
-    return done.loc[first.index.sort_values()]
+    cell = ["model", *RATE_CELL]
+    if (done.groupby(cell)["learning_rate"].nunique() <= 1).all():
+        return done
+    test = re.fullmatch(r"test(?:_[A-Za-z0-9]+?)?_((?:force|energy)_\w+)", quantity)
+    judge = f"val_{test[1]}" if test else quantity
+    if judge not in done:
+        raise ValueError(f"the runs table holds several learning rates but no {judge}, by which one of them is chosen; rebuild the table")
+    rates = done.groupby([*cell, "learning_rate"], sort=False, as_index=False).agg(n=(judge, "count"), error=(judge, "mean"))
+    best = rates.sort_values(["n", "error"], ascending=[False, True], kind="stable").drop_duplicates(cell)
+    chosen = pd.MultiIndex.from_frame(best[[*cell, "learning_rate"]])
+    return done[pd.MultiIndex.from_frame(done[[*cell, "learning_rate"]]).isin(chosen)]
 
 
 def _checked(runs: pd.DataFrame, quantity: str) -> pd.DataFrame:
@@ -214,9 +228,7 @@ def _analyse_model(
     )
 
 
-def fit_law(
-    law: str, done: pd.DataFrame, *, quantity: str, n_bootstrap: int, robust: Robust, generator: np.random.Generator
-) -> LawResult:
+def fit_law(law: str, done: pd.DataFrame, *, quantity: str, n_bootstrap: int, robust: Robust, generator: np.random.Generator) -> LawResult:
     """One law on one model's usable rows, with intervals and verdicts where the points allow them."""
     try:
         fitted = fit(law, done["n_params"], done["n_frames"], done[quantity], robust=robust)

@@ -35,9 +35,10 @@ def write_report(folder: Path) -> Path:
     runs = read_table(folder)
     if not (folder / "fit.json").exists():
         raise ValueError(f"{folder / 'fit.json'}: no such file; run `sapis fit {folder.resolve().name}` first")
-    fits = json.loads((folder / "fit.json").read_text())
+    fits = json.loads((folder / "fit.json").read_text(encoding="utf-8"))
     study = read_yaml(folder / "study.yaml") if (folder / "study.yaml").exists() else {}
-    provenance = json.loads((folder / "provenance.json").read_text()) if (folder / "provenance.json").exists() else {}
+    source = folder / "provenance.json"
+    provenance = json.loads(source.read_text(encoding="utf-8")) if source.exists() else {}
     measured = quantity(fits["quantity"])
     page = _environment().get_template("template.html.j2").render(
         name=study.get("name", folder.resolve().name),
@@ -51,7 +52,7 @@ def write_report(folder: Path) -> Path:
         laws=law_rows(fits, measured),
         figures=figures(folder / "figures"),
         runs=run_rows(runs, measured),
-        provenance=flat(provenance),
+        provenance=flat(provenance) + commits(runs),
     )
     path = folder / "report.html"
     write_text(path, page)
@@ -118,7 +119,7 @@ def figures(folder: Path) -> list[dict[str, str]]:
     for name in names:
         caption = found[name].with_suffix(".txt")
         image = base64.b64encode(found[name].read_bytes()).decode()
-        text = " ".join(caption.read_text().split()) if caption.exists() else name
+        text = " ".join(caption.read_text(encoding="utf-8").split()) if caption.exists() else name
         result.append({"name": name, "uri": f"data:image/png;base64,{image}", "caption": text})
     return result
 
@@ -136,6 +137,18 @@ def run_rows(runs: pd.DataFrame, measured: Quantity) -> dict[str, Any]:
         cells += [(number(_scaled(run[k], q.display_factor)), _sort_key(run[k])) for k, q in shown.items()]
         rows.append({"status": run["status"], "cells": cells})
     return {"heads": heads, "rows": rows}
+
+
+def commits(runs: pd.DataFrame) -> list[tuple[str, str]]:
+    """The commits that made the points, as a line of the provenance, where they are not all of one."""
+    if "commit" not in runs:
+        return []
+    done = runs[(runs["status"] == "done") & runs["commit"].notna()]
+    changed = done["dirty"].fillna(False).astype(bool) if "dirty" in done else pd.Series(False, index=done.index)
+    names = done["commit"].astype(str) + changed.map({True: " with uncommitted changes", False: ""})
+    if names.nunique() < 2:
+        return []
+    return [("commits of the points", ", ".join(f"{name} ({n})" for name, n in names.value_counts(sort=False).items()))]
 
 
 def flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:

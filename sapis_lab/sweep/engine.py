@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,8 +25,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from sapis_lab.config import ConfigError, differing_keys, dump_yaml, write_text
 from sapis_lab.records import FAILURE, RECORD, Record, read_raw, read_record
-from sapis_lab.sweep.folder import locked, point_folder
+from sapis_lab.sweep.folder import failure_reason, locked, point_folder
 from sapis_lab.sweep.launcher import LOG, write_failure
+from sapis_lab.sweep.provenance import current_commit
 
 if TYPE_CHECKING:
     from sapis_lab.training import PointConfig
@@ -88,7 +89,8 @@ def run(
         workers: points at a time.   device: 'cpu', 'cuda' or 'cuda:K'; with 'cuda' the workers take the GPUs in turn.
         retry_failed: run points again that failed in an earlier run; otherwise they are reported and left.
         target: the function that trains a point, `module:function`, called as `function(folder, cache=..., device=...)`.
-        preload: modules that the launcher imports before the first point.
+        preload: modules that the launcher imports before the first point, with those of the points' kinds: a file that is edited while
+            a study runs must not reach the points that start later.
 
     Raises:
         Refused: a record or an unfinished point in `folder` was made from other settings.
@@ -100,9 +102,15 @@ def run(
         refuse_other_settings(points, folder)
         waiting = deque(_to_run(points, folder, retry_failed, on_event))
         if waiting:
-            with _stop_signals() as stop, _Launcher(folder, preload, stop, on_event) as launcher:
+            with _stop_signals() as stop, _Launcher(folder, [*preload, *_kind_modules(waiting)], stop, on_event) as launcher:
                 _Run(waiting, launcher, stop, folder, {"cache": str(cache)}, workers, device, target, on_event).to_the_end()
         return [read_record(point_folder(folder, p.id)) for p in points if (point_folder(folder, p.id) / RECORD).exists()]
+
+
+def _kind_modules(points: Iterable[PointConfig]) -> list[str]:
+    """The modules of the kinds of data and models that `points` need."""
+    kinds = (getattr(p, field, None) for p in points for field in ("data", "model"))
+    return sorted({type(kind).__module__ for kind in kinds if kind is not None})
 
 
 # ------------------------------------------------------------------------------------------------------ before the start
@@ -134,7 +142,7 @@ def _recorded_science(folder: Path, point: PointConfig) -> dict[str, Any] | None
             return None
         return dict(raw.get("science") or {})
     if (folder / SCIENCE).exists():
-        return dict(json.loads((folder / SCIENCE).read_text()))
+        return dict(json.loads((folder / SCIENCE).read_text(encoding="utf-8")))
     return None
 
 
@@ -151,7 +159,7 @@ def _to_run(points: Sequence[PointConfig], folder: Path, retry_failed: bool, on_
         if (place / RECORD).exists():
             on_event(Event("kept", point.id))
         elif (place / FAILURE).exists() and not retry_failed:
-            on_event(Event("failed_before", point.id, (place / FAILURE).read_text().partition("\n")[0]))
+            on_event(Event("failed_before", point.id, failure_reason(place)))
         else:
             (place / FAILURE).unlink(missing_ok=True)
             write_text(place / "config.yaml", dump_yaml(point))
@@ -195,6 +203,12 @@ class LauncherDied(RuntimeError):
     """The launcher ended by itself."""
 
 
+def _commit_variables() -> dict[str, str]:
+    """The commit of the program, for points to note in their records: SAPIS_COMMIT and SAPIS_DIRTY (0 or 1), empty outside of git."""
+    commit, dirty = current_commit()
+    return {"SAPIS_COMMIT": commit or "", "SAPIS_DIRTY": "" if dirty is None else str(int(dirty))}
+
+
 class _Launcher:
     """The process that forks the points (`sapis_lab.sweep.launcher`), seen from the engine."""
 
@@ -206,7 +220,7 @@ class _Launcher:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "sapis_lab.sweep.launcher", *preload],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True, bufsize=0,
-                env={**os.environ, **WORKER_ENVIRONMENT},
+                env={**os.environ, **WORKER_ENVIRONMENT, **_commit_variables()},
             )  # fmt: skip
         self.pending = b""
         self.selector = selectors.DefaultSelector()
@@ -231,7 +245,7 @@ class _Launcher:
         data = os.read(self.process.stdout.fileno(), 65536)
         if not data:
             code = self.process.wait()
-            tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-5:])
+            tail = "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-5:])
             raise LauncherDied(f"the launcher of the points ended with status {code}, see {self.log}; start again to continue\n{tail}")
         *lines, self.pending = (self.pending + data).split(b"\n")
         return [json.loads(line) for line in lines]
@@ -346,8 +360,7 @@ class _Run:
                 self._failed(id, seconds)
 
     def _failed(self, id: str, seconds: float) -> None:
-        reason = (point_folder(self.folder, id) / FAILURE).read_text().partition("\n")[0]
-        self.on_event(Event("failed", id, reason, seconds))
+        self.on_event(Event("failed", id, failure_reason(point_folder(self.folder, id)), seconds))
 
     def _stop_children(self) -> None:
         self.on_event(Event("stopping", text=f"{len(self.running)}"))

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from sapis_lab.config import Config, ConfigError, home, load, write_text
+from sapis_lab.config import Config, ConfigError, home, load, read_yaml, write_text
 from sapis_lab.records import FAILURE, RECORD, Planned, read_raw
 
 MANIFEST, LOCK, PROGRESS = "points.json", ".lock", "progress.json"
@@ -130,7 +130,11 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     if not path.exists():
         raise ConfigError(f"{path}: no such file; the study {folder.name!r} has not been started")
-    return load(Manifest, json.loads(path.read_text()), source=str(path))
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error}); run the study again to write it anew") from None
+    return load(Manifest, raw, source=str(path))
 
 
 def inputs_hash(name: str, settings: Sequence[str]) -> str:
@@ -145,10 +149,16 @@ def inputs_hash(name: str, settings: Sequence[str]) -> str:
 
 
 def is_finished(folder: Path, inputs: str) -> Manifest | None:
-    """The manifest, if every point has its record, every answer is there and nothing they were made from has changed."""
+    """The manifest, if every point has its record, every answer is there and nothing they were made from has changed.
+
+    Answers about another quantity than the study's (`sapis fit NAME --quantity ...`) are not its answers.
+    """
     try:
         manifest = read_manifest(folder)
         if manifest.inputs != inputs or not all((folder / a).exists() for a in ANSWERS):
+            return None
+        quantity = (read_yaml(folder / "study.yaml").get("law") or {}).get("quantity")
+        if json.loads((folder / "fit.json").read_text(encoding="utf-8")).get("quantity") != quantity:
             return None
         records = (read_raw(point_folder(folder, p.id) / RECORD) for p in manifest.points)
         same = all(r.get("fingerprint") == p.fingerprint for r, p in zip(records, manifest.points, strict=True))
@@ -178,7 +188,7 @@ class Progress(NamedTuple):
 def read_progress(folder: Path) -> Progress | None:
     """The latest `progress.json` of a point, if there is one."""
     try:
-        raw: dict[str, Any] = json.loads((folder / PROGRESS).read_text())
+        raw: dict[str, Any] = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return None
     val = {k if k.startswith("val_") else f"val_{k}": v for k, v in (raw.get("val") or {}).items()}
@@ -213,4 +223,4 @@ def _is_locked(path: Path) -> bool:
 def failure_reason(folder: Path) -> str:
     """Why a point failed, one line."""
     path = folder / FAILURE
-    return (path.read_text().partition("\n")[0] if path.exists() else "") or "no reason recorded"
+    return (path.read_text(encoding="utf-8").partition("\n")[0] if path.exists() else "") or "no reason recorded"

@@ -162,7 +162,7 @@ def _reason(error: BaseException) -> str:
 def write_failure(folder: Path, reason: str, detail: str) -> None:
     """`failure.txt`: the reason on the first line, then what is known about it."""
     temporary = folder / f".{FAILURE}.{os.getpid()}.tmp"
-    temporary.write_text(f"{reason}\n\n{detail.rstrip()}\n")
+    temporary.write_text(f"{reason}\n\n{detail.rstrip()}\n", encoding="utf-8")
     temporary.replace(folder / FAILURE)
 
 

@@ -26,9 +26,10 @@ def points(study: Study, info: DatasetInfo) -> list[Point]:
     """All points of `study`, in the order of the lattice.
 
     Raises:
-        ConfigError: one line for every problem: more frames than there are, a size that a model cannot have.
+        ConfigError: one line for every problem: more frames than there are, a size that a model cannot have, an error on frames that
+            the data lack.
     """
-    problems = _too_many_frames(study, info)
+    problems = _too_many_frames(study, info) + _unmeasured(study, info)
     sized: dict[tuple[str, float], tuple[ModelConfig, int]] = {}
     for model in study.models:
         for target in study.lattice.n_params:
@@ -50,13 +51,23 @@ def points(study: Study, info: DatasetInfo) -> list[Point]:
 
 
 def _too_many_frames(study: Study, info: DatasetInfo) -> list[str]:
-    data = study.data.name if getattr(study.data, "name", None) else study.data.kind
     return [
-        f"lattice.n_frames: n_frames={d} exceeds the {info.n_train} labelled training frames of {data!r}; "
+        f"lattice.n_frames: n_frames={d} exceeds the {info.n_train} labelled training frames of {study.data.kind!r}; "
         "lower lattice.n_frames or label more"
         for d in study.lattice.n_frames
         if d > info.n_train
     ]
+
+
+def _unmeasured(study: Study, info: DatasetInfo) -> list[str]:
+    """The law's error must be measured on a split that the data have."""
+    sizes = {"val": info.n_validation, **info.n_test}
+    key = study.law.quantity
+    split = key.partition("_force_" if "_force_" in key else "_energy_")[0]
+    if sizes.get(split):
+        return []
+    there = ", ".join(name for name, n in sizes.items() if n)
+    return [f"law.quantity: {key!r} needs the frames of {split!r}, which these data do not have; they have {there}"]
 
 
 @cache
@@ -72,7 +83,7 @@ def _point(
     train = TrainConfig.model_validate({**study.train.model_dump(), "learning_rate": rate})
     config = PointConfig(
         id=point_id(family.label, target, n_frames, seed, factor),
-        data=study.data, model=model, n_params_target=target, n_frames=n_frames, seed=seed, train=train,
+        data=study.data, model=model, n_params_target=target, n_params=n_params, n_frames=n_frames, seed=seed, train=train,
     )  # fmt: skip
     planned = Planned(
         id=config.id, fingerprint=config.fingerprint, model=family.label, family=model.kind, symmetry=type(model).symmetry,

@@ -26,7 +26,7 @@ def write_provenance(folder: Path, *, command: Sequence[str], device: str, worke
     """Write where the coming numbers come from. Earlier sessions in the same folder stay, one line each, by their time."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
     old = _read(folder)
-    commit, dirty = _commit()
+    commit, dirty = current_commit()
     earlier = dict(old.get("earlier", {}))
     if old:
         changes = " (with uncommitted changes)" if old.get("dirty") else ""
@@ -51,10 +51,10 @@ def note_finished(folder: Path) -> None:
 
 def _read(folder: Path) -> dict[str, Any]:
     path = folder / FILE
-    return json.loads(path.read_text()) if path.exists() else {}
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
-def _commit() -> tuple[str | None, bool | None]:
+def current_commit() -> tuple[str | None, bool | None]:
     """The commit of the project folder and whether files differ from it; None outside of git."""
 
     def git(*arguments: str) -> str | None:
@@ -79,7 +79,7 @@ def _version(package: str) -> str | None:
 
 def _processor() -> str:
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
@@ -89,7 +89,7 @@ def n_cores() -> int:
     """Processor cores that this process may use: its affinity, and the quota of its container."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="utf-8").split()
         return max(1, min(allowed, round(int(quota) / int(period))))
     except (OSError, ValueError):  # no container, or "max": no quota
         return allowed

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
-from sapis_lab.config import ConfigError, dump_yaml, fingerprint, write_text
+from sapis_lab.config import ConfigError, dump_yaml, fingerprint, plainly, write_text
 from sapis_lab.records import Planned, runs_table, write_table
 from sapis_lab.sweep.files import checked_name, raw_study
 from sapis_lab.sweep.folder import (
@@ -38,6 +38,7 @@ from sapis_lab.sweep.progress import Board, DataBoard, duration, shown
 from sapis_lab.sweep.provenance import n_cores, note_finished, write_provenance
 
 if TYPE_CHECKING:
+    from sapis_lab.data import FrameStore
     from sapis_lab.sweep.plan import Plan
     from sapis_lab.sweep.points import Point
     from sapis_lab.sweep.study import Study
@@ -88,6 +89,8 @@ class Request:
 def run_study(request: Request, console: Console | None = None) -> int:
     """Run, or continue, a study to its report; the exit status: 0 complete, 1 some points failed, 75 stopped and resumable.
 
+    With a selection (`only`) the exit status is about the selected points alone.
+
     Raises:
         ConfigError: the study cannot be run as it is (exit status 2).
     """
@@ -120,7 +123,11 @@ def _run(job: Job, request: Request, console: Console) -> int:
     if to_run:
         # Only a session that trains is part of where the numbers come from.
         write_provenance(folder, command=request.command, device=job.device, workers=job.workers, data=_data_identity(study))
-        _prepare_data(study, job.cores, console)
+        store = _prepare_data(study, job.cores, console)
+        if _planned_for_others(job, store):
+            job = prepare_job(request)
+            engine.refuse_other_settings([p.config for p in job.points], folder)
+            _write_settings(job, request)
         try:
             _train(job, request, console)
         except engine.Stopped:
@@ -129,7 +136,7 @@ def _run(job: Job, request: Request, console: Console) -> int:
             console.print(Text(f"error: {error}", style="red"), soft_wrap=True)
             return _say_stopped(request, console)
         note_finished(folder)
-    return _conclude(request, console, seconds=time.monotonic() - begin)
+    return _conclude(request, console, chosen=[p.id for p in job.chosen], seconds=time.monotonic() - begin)
 
 
 def _train(job: Job, request: Request, console: Console) -> None:
@@ -171,7 +178,7 @@ def prepare_job(request: Request) -> Job:
     from sapis_lab.sweep.study import load_study
 
     study = load_study(request.name, request.settings, called=request.called)
-    known = _data_errors(lambda: infos(study), study)
+    known = plainly(lambda: infos(study), about=f"data {study.data.kind!r}")
     lattice = points(study, next(iter(known.values())))
     chosen = select([p.planned for p in lattice], request.only)
     device, n_devices = _device(study.run.device)
@@ -181,16 +188,6 @@ def prepare_job(request: Request) -> Job:
     workers = max(1, min(workers, len(chosen)))
     costs = plan(study, lattice, known, workers=workers, device=device)
     return Job(study, lattice, chosen, costs, workers, device, cores)
-
-
-def _data_errors(function: Any, study: Study) -> Any:
-    """What the data cannot do is a fault of the settings, reported without a traceback."""
-    try:
-        return function()
-    except ConfigError:
-        raise
-    except (ValueError, FileNotFoundError) as error:
-        raise ConfigError(f"data {study.data.kind!r}: {error}") from error
 
 
 def _device(wanted: str) -> tuple[str, int]:
@@ -231,19 +228,29 @@ def _data_identity(study: Study) -> dict[str, Any]:
     return {"kind": study.data.kind, "fingerprint": fingerprint(identity)}
 
 
-def _prepare_data(study: Study, cores: int, console: Console) -> None:
+def _prepare_data(study: Study, cores: int, console: Console) -> FrameStore:
     """The frame store and the neighbour tables of all cutoffs, made once and before any point needs them."""
     from sapis_lab.data import prepare
 
     with DataBoard(console) as board:
-        store = _data_errors(lambda: prepare(study.data, cache=study.run.cache_folder, n_workers=cores, progress=board), study)
-        cutoffs = sorted({m.cutoff for m in study.models})
-        for cutoff in cutoffs:
-            store.neighbors(cutoff)
+        about = f"data {study.data.kind!r}"
+        store = plainly(lambda: prepare(study.data, cache=study.run.cache_folder, n_workers=cores, progress=board), about=about)
+        if study.train.references == "isolated" and store.isolated_atoms is None:
+            raise ConfigError(f"train.references: 'isolated' is wanted, but {about} have no energies of isolated atoms; use ridge")
+        for cutoff in sorted({m.cutoff for m in study.models}):
+            plainly(lambda cutoff=cutoff: store.neighbors(cutoff), about=about)  # type: ignore[misc]
     sizes = {name: len(ids) for name, ids in store.splits.items()}
     console.print(
         Text(f"data ready: {', '.join(f'{n} {name}' for name, n in sizes.items())} frames in {shown(store.folder)}"), soft_wrap=True
     )
+    return store
+
+
+def _planned_for_others(job: Job, store: FrameStore) -> bool:
+    """The finished store differs from what was known before it was made in what the lattice depends on."""
+    info = job.plan.info
+    sizes = {"train": info.n_train, "validation": info.n_validation, **info.n_test}
+    return store.elements != tuple(info.species) or {name: len(ids) for name, ids in store.splits.items()} != sizes
 
 
 def _longest_first(job: Job) -> list[Any]:
@@ -274,8 +281,8 @@ def _say_stopped(request: Request, console: Console) -> int:
     return STOPPED
 
 
-def _conclude(request: Request, console: Console, *, seconds: float) -> int:
-    """Table, laws, figures, report, and the last words."""
+def _conclude(request: Request, console: Console, *, chosen: Sequence[str], seconds: float) -> int:
+    """Table, laws, figures, report, and the last words; the exit status says whether one of the chosen points failed."""
     folder = request.folder
     manifest = read_manifest(folder)
     states = {p.id: state(point_folder(folder, p.id)) for p in manifest.points}
@@ -284,7 +291,7 @@ def _conclude(request: Request, console: Console, *, seconds: float) -> int:
     rebuild_table(folder)
     if n_done:
         console.print(Text("laws, figures and report ..."))
-        analyse(folder)
+        plainly(lambda: analyse(folder), about="the points are kept, but their analysis failed")
     n_open = len(states) - n_done - len(failed)
     left = f", {n_open} not run yet" if n_open else ""
     console.print(
@@ -297,7 +304,7 @@ def _conclude(request: Request, console: Console, *, seconds: float) -> int:
         console.print(Text(f"  run them again: {replace(request, retry_failed=True).again}"), soft_wrap=True)
     if n_done:
         print_answers(folder, console)
-    return SOME_FAILED if failed else COMPLETE
+    return SOME_FAILED if set(failed) & set(chosen) else COMPLETE
 
 
 def rebuild_table(folder: Path) -> None:
@@ -329,7 +336,7 @@ def verdict_sentences(folder: Path) -> list[str]:
     from sapis_lab.records import read_table
     from sapis_lab.report.verdict import verdict
 
-    fits = json.loads((folder / "fit.json").read_text())
+    fits = json.loads((folder / "fit.json").read_text(encoding="utf-8"))
     return verdict(fits, read_table(folder), quantity(fits["quantity"]))
 
 

@@ -27,7 +27,8 @@ class Lattice(Config):
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0,), min_length=1)
     """Seeds of parameters and batches, ascending."""
     rate_factors: tuple[Annotated[float, Field(gt=0)], ...] = Field(default=(1.0,), min_length=1)
-    """Factors on the learning rate, ascending: a grid over rates."""
+    """Factors on the learning rate, ascending: a grid over rates. The analysis takes one rate for each model, N and D: the one with the
+    lowest validation error averaged over the seeds, among those at which the most seeds finished."""
 
     @field_validator("n_params", "n_frames", "seeds", "rate_factors")
     @classmethod
@@ -85,10 +86,17 @@ class Study(Config):
         return self
 
     @model_validator(mode="after")
+    def _reference_is_a_model(self) -> Self:
+        labels = [m.label for m in self.models]
+        if self.law.reference not in (None, *labels):
+            raise ValueError(f"law.reference: {self.law.reference!r} is no model of this study; its models are {', '.join(labels)}")
+        return self
+
+    @model_validator(mode="after")
     def _rates_name_models(self) -> Self:
         if isinstance(self.train.learning_rate, dict):
             # Rates of kinds that this study leaves out may come with configs/train/; a name that is nothing at all is a slip.
-            known = {m.label for m in self.models} | set(kinds("models"))
+            known = {m.label for m in self.models} | set(kinds("models")) | {"default"}
             unknown = sorted(set(self.train.learning_rate) - known)
             if unknown:
                 raise ValueError(f"train.learning_rate: {unknown[0]!r} is no model; known: {', '.join(sorted(known))}")

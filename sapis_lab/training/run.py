@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import platform
 import sys
 import time
@@ -286,5 +287,7 @@ def _record(
         device=torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.processor() or platform.machine(),
         host=platform.node(),
         metrics=metrics,
+        commit=os.environ.get("SAPIS_COMMIT") or None,
+        dirty={"0": False, "1": True}.get(os.environ.get("SAPIS_DIRTY", "")),
         versions={"python": sys.version.split()[0], **{p: version(p) for p in PACKAGES}},
     )

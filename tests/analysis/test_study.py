@@ -10,6 +10,7 @@ import pytest
 from synthetic_runs import MODELS, runs_table
 
 from sapis_lab.analysis import LawOptions, analyse, write_fit_json
+from sapis_lab.analysis.study import best_rates
 from sapis_lab.config import ConfigError, load
 
 FAILED = "transformer-n1.0e5-d50-s0"
@@ -179,20 +180,55 @@ def test_of_several_learning_rates_the_best_on_validation_frames_is_used(runs, s
         assert found.n_other_rates == len(ids)
 
 
-def test_missing_columns_repeated_ids_and_unknown_references_are_refused(runs):
+@pytest.fixture
+def rates():
+    """Two learning rates with three seeds each on one (N, D): each is the best of one seed at least."""
+    one = runs_table(models=("transformer",), n_params=(1e4,), n_frames=(100,), seeds=(0, 1, 2))
+    other = one.assign(id=one["id"] + "-r2", learning_rate=2 * one["learning_rate"])
+    one["val_force_mae"], other["val_force_mae"] = [1.0, 1.0, 1.0], [0.5, 0.9, 2.0]
+    one["test_force_mae"], other["test_force_mae"] = 2.0, 1.0
+    table = pd.concat([one, other], ignore_index=True)
+    return table.assign(test_600K_force_mae=table["test_force_mae"])
+
+
+def test_one_learning_rate_is_chosen_for_all_seeds(rates):
+    for quantity in ("val_force_mae", "test_force_mae", "test_600K_force_mae"):
+        assert best_rates(rates, quantity)["learning_rate"].tolist() == [5e-3] * 3
+    rates.loc[5, "val_force_mae"] = 1.2
+    assert best_rates(rates, "test_600K_force_mae")["learning_rate"].tolist() == [1e-2] * 3
+
+
+def test_a_learning_rate_with_a_failed_seed_gives_way_to_one_without(rates):
+    assert best_rates(rates.drop(index=5), "test_force_mae")["learning_rate"].tolist() == [5e-3] * 3
+    both = best_rates(rates.drop(index=[1, 5]), "test_force_mae")
+    assert both["learning_rate"].tolist() == [1e-2] * 2
+
+
+def test_a_learning_rate_is_not_chosen_by_test_frames(rates):
+    with pytest.raises(ValueError, match="several learning rates but no val_force_mae"):
+        best_rates(rates.drop(columns="val_force_mae"), "test_600K_force_mae")
+    alone = rates[rates["learning_rate"] == 5e-3].drop(columns="val_force_mae")
+    assert len(best_rates(alone, "test_600K_force_mae")) == 3
+
+
+def test_without_points_of_the_reference_nothing_is_compared_yet(runs, tmp_path):
+    study = analyse(runs[runs["model"] != "geat-l2"], reference="geat-l2", n_bootstrap=FEW, laws=("n+d",))
+    assert study.reference is None and study.comparisons == ()
+    write_fit_json(study, tmp_path / "fit.json")
+
+
+def test_missing_columns_and_repeated_ids_are_refused(runs):
     with pytest.raises(ValueError, match="lacks the columns n_frames"):
         analyse(runs.drop(columns="n_frames"))
     with pytest.raises(ValueError, match="repeats the ids"):
         analyse(pd.concat([runs, runs.iloc[:1]]))
-    with pytest.raises(ValueError, match="reference='mace' is no model"):
-        analyse(runs, reference="mace")
     with pytest.raises(ValueError, match="did you mean 'val_force_rmse'"):
         analyse(runs, quantity="val_force_rms")
 
 
 def test_options_are_checked_before_anything_runs():
     assert LawOptions(robust=0.01).robust == 0.01
-    for wrong in ({"laws": ["n+e+d"]}, {"quantity": "loss"}, {"bootstrap": 3}, {"robust": -1.0}, {"boot": 100}):
+    for wrong in ({"laws": ["n+e+d"]}, {"quantity": "loss"}, {"quantity": "n_params"}, {"bootstrap": 3}, {"robust": -1.0}, {"boot": 100}):
         with pytest.raises(ConfigError):
             load(LawOptions, wrong, source="study.yaml, law")
 

@@ -115,7 +115,14 @@ def test_too_few_degrees_of_freedom_identify_nothing():
     found, boot = bootstrapped("n+d+nd+e", N, D, noisy("n+d", N, D, noise=0.02, seed=0), n_resamples=100)
     verdicts = identify(found, intervals(boot, found.law.param_names))
     assert not any(v.identified for v in verdicts)
-    assert "9 points for 7 parameters" in verdicts[0].text
+    assert "9 distinct (N, D) for 7 parameters" in verdicts[0].text
+
+
+def test_seeds_do_not_count_as_further_cells():
+    N, D = (np.repeat(a, 3) for a in lattice(3))
+    found, boot = bootstrapped("n+d+nd+e", N, D, noisy("n+d", N, D, noise=0.02, seed=0), n_resamples=100)
+    assert found.degrees_of_freedom == 20
+    assert "9 distinct (N, D) for 7 parameters" in identify(found, intervals(boot, found.law.param_names))[0].text
 
 
 def test_a_diagonal_design_is_ill_conditioned():

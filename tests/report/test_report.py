@@ -4,6 +4,7 @@ import json
 import re
 from html.parser import HTMLParser
 
+import pandas as pd
 import pytest
 import yaml
 from synthetic_runs import runs_table
@@ -11,7 +12,7 @@ from synthetic_runs import runs_table
 from sapis_lab.analysis import analyse, write_fit_json
 from sapis_lab.config import ConfigError
 from sapis_lab.report import analyse_folder, analyse_options, write_report
-from sapis_lab.report.page import budget_rule, duration, flat, n_planned, number
+from sapis_lab.report.page import budget_rule, commits, duration, flat, n_planned, number
 
 FAILED = "transformer-n1.0e4-d50-s0"
 STUDY = {
@@ -180,3 +181,11 @@ def test_numbers_read_well():
 
 def test_nested_provenance_becomes_dotted_lines():
     assert flat({"a": {"b": 1, "c": [1, 2]}}) == [("a.b", "1"), ("a.c", "1, 2")]
+
+
+def test_the_commits_of_the_points_are_listed_where_there_are_several(tmp_path):
+    runs = runs_table(models=("geat-l2",))
+    assert commits(runs) == commits(runs.assign(commit="0123abc", dirty=False)) == []
+    mixed = runs.assign(commit=["0123abc"] * 10 + ["4567def"] * 5 + [None], dirty=pd.array([False] * 10 + [True] * 5 + [None], "boolean"))
+    assert commits(mixed) == [("commits of the points", "0123abc (10), 4567def with uncommitted changes (5)")]
+    assert "4567def with uncommitted changes (5)" in report_without_figures(mixed, tmp_path)

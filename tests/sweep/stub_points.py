@@ -65,6 +65,7 @@ def record(point: StubPoint) -> Record:
         batch_size=1, learning_rate=0.1, flops_per_step=1e3, flops_elementwise_per_step=1e2, flops_train=1e3 * STEPS,
         flops_inference_per_frame=300.0, seconds_train=time.time(), cpu_seconds_train=0.1, seconds_total=0.2, device="cpu", host="h",
         metrics={"val_force_rmse": 0.1 * point.value}, versions={},
+        commit=os.environ.get("SAPIS_COMMIT"), dirty={"0": False, "1": True}.get(os.environ.get("SAPIS_DIRTY", "")),
     )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from sapis_lab.records import read_record
 from sapis_lab.sweep import engine
 from sapis_lab.sweep.engine import Event, Refused, Stopped
 from sapis_lab.sweep.folder import Locked, holder, state
+from sapis_lab.sweep.provenance import current_commit
 
 SCRIPT = Path(__file__).with_name("stub_points.py")
 
@@ -235,3 +236,9 @@ def test_a_module_that_cannot_be_imported_is_told(tmp_path):
 
 def test_stopped_is_not_caught_by_accident():
     assert not issubclass(Stopped, ValueError)
+
+
+def test_points_learn_the_commit_of_the_program(tmp_path, monkeypatch):
+    monkeypatch.setenv("SAPIS_COMMIT", "of another program")
+    (record,) = run([StubPoint(id="p")], tmp_path)
+    assert (record.commit or None, record.dirty) == current_commit()

@@ -6,6 +6,7 @@ import pytest
 
 from sapis_lab.config import ConfigError, dump, load
 from sapis_lab.data import DatasetInfo
+from sapis_lab.sweep.engine import _kind_modules
 from sapis_lab.sweep.points import point_id, points, select
 from sapis_lab.sweep.study import Study, load_study
 
@@ -41,6 +42,11 @@ def test_a_point_holds_its_own_numbers_and_loads_back():
     assert abs(point.planned.n_params / 1e4 - 1) < 0.1
     assert load(type(point.config), dump(point.config), source="x") == point.config
     assert point.planned.fingerprint == point.config.fingerprint
+    assert point.planned.n_params == point.config.n_params and "n_params" not in point.config.science()
+
+
+def test_the_kinds_of_the_points_are_imported_before_the_first_one_starts():
+    assert _kind_modules([p.config for p in lattice()]) == ["sapis_lab.data.xtb", "sapis_lab.models.transformer"]
 
 
 def test_rate_factors_multiply_the_rate():
@@ -64,6 +70,12 @@ def test_all_problems_are_told_at_once():
         lattice("lattice.n_frames=[50,5000]", "lattice.n_params=[10,1e4]")
     assert "n_frames=5000 exceeds the 400 labelled training frames" in str(error.value)
     assert "n_params=10 cannot be met within 25% by transformer" in str(error.value)
+
+
+def test_an_error_on_frames_that_the_data_lack_is_refused():
+    with pytest.raises(ConfigError, match=r"law\.quantity: 'test_600K_force_mae' needs the frames of 'test_600K'.*they have val, test"):
+        lattice("law.quantity=test_600K_force_mae")
+    assert lattice("law.quantity=test_energy_mae_per_atom")
 
 
 def test_points_are_selected_by_id_glob_and_value():
@@ -93,6 +105,10 @@ def test_points_are_selected_by_id_glob_and_value():
         ("train.learning_rate={gaet: 0.1, geat: 0.1, transformer: 0.1}", "train.learning_rate: 'gaet' is no model"),
         ("train.epochs=3", "exactly one of steps and epochs"),
         ("run.device=gpu", "'auto', 'cpu' or 'cuda'"),
+        ("law.reference=geta", "law.reference: 'geta' is no model of this study; its models are geat-l2, transformer"),
+        ("law.quantity=n_params", "law.quantity: 'n_params' is no error that a law could describe"),
+        ("data={kind: 3}", "data: wanted the name of a kind, one of"),
+        ("data={kind: [xtb]}", "got kind=['xtb']"),
         ("latice.seeds=[1]", "unknown key 'latice'; did you mean 'lattice'"),
     ],
 )

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from stub_points import StubPoint, record
 
-from sapis_lab.config import ConfigError, dump, load
+from sapis_lab.config import ConfigError, dump, load, write_text
 from sapis_lab.records import (
     Planned,
     Record,
@@ -61,6 +61,13 @@ def test_parameter_groups_add_up():
         load(Record, raw, source="x")
 
 
+def test_a_record_from_before_commits_were_noted_reads(tmp_path):
+    raw = dump(record(StubPoint(id="p")))
+    del raw["commit"], raw["dirty"]
+    write_text(tmp_path / "record.json", json.dumps(raw))
+    assert read_record(tmp_path).commit is None and read_record(tmp_path).dirty is None
+
+
 def test_a_newer_record_is_refused_by_name(tmp_path):
     path = write_record(tmp_path, record(StubPoint(id="p")))
     path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": 99}))
@@ -97,7 +104,8 @@ def test_files_hold_the_table_with_all_digits(tmp_path, points):
 
 def test_tables_differ_in_numbers_but_not_in_times_or_hosts(tmp_path, points):
     runs = table(tmp_path, points)
-    other = runs.assign(seconds_train=1.0, cpu_seconds_train=2.0, seconds_total=3.0, host="elsewhere", device="cuda")
+    times = {"seconds_train": 1.0, "cpu_seconds_train": 2.0, "seconds_total": 3.0}
+    other = runs.assign(**times, host="elsewhere", device="cuda", commit="0123abc", dirty=True)
     assert same_numbers(runs, other)
     other["val_force_rmse"] = other["val_force_rmse"] * (1 + 2e-16)
     assert differing_columns(runs, other) == ["val_force_rmse"] and not same_numbers(runs, other)

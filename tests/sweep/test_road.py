@@ -1,0 +1,107 @@
+"""The road before and after training: what is told before anything is spent, and what the files and the exit status say at the end."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+from rich.console import Console
+from stub_points import StubPoint, record
+
+from sapis_lab.config import ConfigError, write_text
+from sapis_lab.data import DatasetInfo
+from sapis_lab.records import Planned, write_record
+from sapis_lab.sweep import road
+from sapis_lab.sweep.folder import Manifest, is_finished, read_manifest, write_manifest
+from sapis_lab.sweep.study import load_study
+
+INFO = DatasetInfo(
+    species=(1, 6, 8), n_train=400, n_validation=100, n_test={"test": 100}, mean_atoms=9, mean_pairs=72, periodic=False, bytes_estimate=0
+)
+SPLITS = {"train": range(400), "validation": range(100), "test": range(100)}
+
+
+def test_isolated_atoms_that_the_data_lack_are_missed_before_any_point_starts(project, monkeypatch):
+    study = load_study("quickstart", ["train.references=isolated"])
+    monkeypatch.setattr("sapis_lab.data.prepare", lambda *_, **__: SimpleNamespace(isolated_atoms=None))
+    with pytest.raises(ConfigError, match=r"train\.references: 'isolated' is wanted, but data 'xtb' have no energies of isolated atoms"):
+        road._prepare_data(study, 1, Console(quiet=True))
+
+
+@pytest.mark.parametrize("error", [OSError("disk full"), ImportError("No module named 'tblite'"), RuntimeError("SCF failed")])
+def test_what_goes_wrong_with_the_data_is_one_message(project, monkeypatch, error):
+    def prepare(*_, **__):
+        raise error
+
+    monkeypatch.setattr("sapis_lab.data.prepare", prepare)
+    with pytest.raises(ConfigError, match=f"data 'xtb': .*{error}"):
+        road._prepare_data(load_study("quickstart"), 1, Console(quiet=True))
+
+
+def test_the_lattice_is_planned_again_when_the_finished_data_hold_other_elements(project, monkeypatch):
+    known = [INFO]
+    monkeypatch.setattr("sapis_lab.sweep.plan.dataset_info", lambda *_, **__: known[-1])
+    request = road.Request("quickstart", ("lattice.n_params=[3e3]", "models=[transformer]"))
+    job = road.prepare_job(request)
+
+    def prepared(*_):
+        known.append(replace(INFO, species=(1, 6, 7, 8)))
+        return SimpleNamespace(elements=(1, 6, 7, 8), splits=SPLITS)
+
+    trained = []
+    monkeypatch.setattr(road, "_prepare_data", prepared)
+    monkeypatch.setattr(road, "_train", lambda job, *_: trained.extend(p.config for p in job.points))
+    monkeypatch.setattr(road, "_conclude", lambda *_, **__: 0)
+    assert road._run(job, request, Console(quiet=True)) == 0
+    counts = [p.n_params for p in read_manifest(request.folder).points]
+    assert counts == [p.n_params for p in trained] == [p.model.n_params(n_species=4) for p in trained]
+    assert counts != [p.planned.n_params for p in job.points]
+
+
+@pytest.fixture
+def half_failed(project, monkeypatch):
+    """The results of a study with one point done and one failed; nothing is analysed."""
+    request = road.Request("quickstart", called="half")
+    good, bad = (StubPoint(id=name) for name in ("good", "bad"))
+    planned = [Planned.model_validate({k: getattr(record(p), k) for k in Planned.model_fields}) for p in (good, bad)]
+    write_manifest(request.folder, Manifest(inputs="x", points=tuple(planned)))
+    write_record(request.folder / "points/good", record(good))
+    write_text(request.folder / "points/bad/failure.txt", "diverged\n")
+    monkeypatch.setattr(road, "analyse", lambda folder: None)
+    monkeypatch.setattr(road, "print_answers", lambda *_: None)
+    return request
+
+
+@pytest.mark.parametrize(("chosen", "status"), [(["good"], 0), (["bad"], 1), (["good", "bad"], 1)])
+def test_the_exit_status_is_about_the_chosen_points(half_failed, chosen, status):
+    assert road._conclude(half_failed, Console(quiet=True), chosen=chosen, seconds=0.0) == status
+
+
+def test_an_analysis_that_cannot_be_made_is_one_message(half_failed, monkeypatch):
+    def analyse(folder):
+        raise ValueError("the runs table lacks the columns test_600K_force_mae")
+
+    monkeypatch.setattr(road, "analyse", analyse)
+    with pytest.raises(ConfigError, match="the points are kept, but their analysis failed: the runs table lacks"):
+        road._conclude(half_failed, Console(quiet=True), chosen=["good"], seconds=0.0)
+
+
+def test_answers_about_another_quantity_do_not_finish_a_study(project):
+    folder, point = project / "results/one", StubPoint(id="p")
+    planned = Planned.model_validate({k: getattr(record(point), k) for k in Planned.model_fields})
+    write_manifest(folder, Manifest(inputs="x", points=(planned,)))
+    write_record(folder / "points/p", record(point))
+    write_text(folder / "study.yaml", "law: {quantity: val_force_rmse}\n")
+    for name in ("runs.parquet", "runs.csv", "report.html"):
+        write_text(folder / name, "")
+    for quantity, finished in (("val_force_rmse", True), ("test_force_mae", False)):
+        write_text(folder / "fit.json", json.dumps({"quantity": quantity}))
+        assert (is_finished(folder, "x") is not None) == finished
+
+
+def test_a_damaged_list_of_points_is_told(project):
+    write_text(project / "results/one/points.json", "{")
+    with pytest.raises(ConfigError, match=r"points\.json: cannot be read"):
+        read_manifest(project / "results/one")
