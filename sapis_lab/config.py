@@ -213,13 +213,14 @@ def _set(node: Any, keys: list[str], value: Any, setting: str) -> None:
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML that reads 3e3 and 1.0e5 as numbers, as YAML 1.2 does (1.1 wants a dot and a sign); a key is text, and given once."""
+    """Safe YAML that reads 3e3 and 1.0e5 as numbers, as YAML 1.2 does (1.1 wants a dot and a sign); a key is text
+    or a whole number (an element), and given once."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, str):
+            if isinstance(key, bool) or not isinstance(key, str | int):
                 message = f"wanted text as a key, got {_short(key)}; put it in quotes if it is meant as text"
                 raise yaml.constructor.ConstructorError(None, None, message, key_node.start_mark)
             if key in seen:
