@@ -44,7 +44,6 @@ def predict(model: Model, batch: AtomsBatch, *, stress: bool = False, differenti
         vectors = graph.vectors(batch.positions, batch.cell)
         features, pullback = model.features_and_pullback(vectors, batch)
     with torch.enable_grad():
-
         leaves = tuple(f.detach().requires_grad_(True) for f in features)
         output = model.evaluate(leaves, batch)
         gradients = torch.autograd.grad(output.energy.sum(), leaves, create_graph=differentiable)

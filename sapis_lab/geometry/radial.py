@@ -3,7 +3,7 @@
 Envelope: the polynomial of Gasteiger, Gross & Guennemann (arXiv:2003.03123, eq. 8) with p = 6,
     f(x) = 1 - 28 x^6 + 48 x^7 - 21 x^8 = (1-x)^3 (1 + 3x + 6x^2 + 10x^3 + 15x^4 + 21x^5),   x = r / cutoff,
 whose value and first two derivatives vanish at x = 1: energies are twice, forces once continuously differentiable there.
-Bessel basis: same paper, eq. 7.  Exponential-normal basis: Unke & Meuwly (arXiv:1902.08408, eq. 7).
+Exponential-normal basis: Unke & Meuwly (arXiv:1902.08408, eq. 7).
 """
 
 from __future__ import annotations
@@ -30,13 +30,6 @@ def log_envelope(x: Tensor) -> tuple[Tensor, Tensor]:
 
 def _factor(x: Tensor) -> Tensor:
     return 1 + x * (3 + x * (6 + x * (10 + x * (15 + 21 * x))))
-
-
-def bessel_basis(r: Tensor, *, n_radial: int, cutoff: float) -> Tensor:
-    """sqrt(2/rc) sin(k pi r/rc)/r for k = 1..n_radial: (...,) -> (..., n_radial). r must be positive."""
-    k = torch.arange(1, n_radial + 1, dtype=r.dtype, device=r.device)
-    r = r.unsqueeze(-1)
-    return math.sqrt(2 / cutoff) * torch.sin((math.pi / cutoff) * k * r) / r
 
 
 def exp_normal_centers(n_radial: int) -> tuple[Tensor, float]:

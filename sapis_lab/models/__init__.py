@@ -1,4 +1,4 @@
-"""Model families, one public module a kind; `base` names what they share.
+"""Model families, one public module a kind; what they share is re-exported here.
 
 A new model is one new file `<kind>.py` with a `ModelConfig` and the `Model` that it builds; the contract tests find and examine it.
 """

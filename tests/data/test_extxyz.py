@@ -194,7 +194,7 @@ def test_a_translated_periodic_frame_is_another_frame(tmp_path):
     x = harmonic(0, 40)[0][11] + [0.5, 0.5, 0.5]
     for name, seed in (("a.xyz", 0), ("b.xyz", 1)):
         write(tmp_path / name, seed, change=at(4, x=lambda v: x) if seed else at(-1), extra='Lattice="9 0 0 0 9 0 0 0 9"')
-    make(tmp_path)
+    assert make(tmp_path).sealed
 
 
 @pytest.mark.parametrize("periodic", [False, True])
@@ -216,7 +216,7 @@ def test_atoms_of_noble_gases_may_be_as_far_apart_as_they_are(tmp_path):
 
     for name, seed in (("a.xyz", 0), ("b.xyz", 1)):
         write(tmp_path / name, seed, change=argon)
-    make(tmp_path)
+    assert make(tmp_path).sealed
 
 
 def test_info_names_the_elements_of_every_file_and_frame_that_a_split_holds(tmp_path):

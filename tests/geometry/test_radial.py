@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from sapis_lab.geometry.radial import bessel_basis, envelope, exp_normal_centers, log_envelope
+from sapis_lab.geometry.radial import envelope, exp_normal_centers, log_envelope
 
 X = torch.linspace(1e-3, 1, 1000, dtype=torch.float64)
 
@@ -50,14 +50,6 @@ def test_the_slope_of_the_logarithm_is_its_derivative() -> None:
     value, slope = log_envelope(x)
     (wanted,) = torch.autograd.grad(value.sum(), x)
     assert torch.allclose(slope, wanted, rtol=1e-10, atol=1e-12)
-
-
-def test_bessel_functions_vanish_at_the_cutoff_and_are_orthonormal() -> None:
-    r = torch.linspace(1e-6, 5, 20001, dtype=torch.float64)
-    b = bessel_basis(r, n_radial=4, cutoff=5.0)
-    assert b[-1].abs().max() < 1e-12
-    overlap = torch.trapezoid((b[:, :, None] * b[:, None, :]) * r.square()[:, None, None], r, dim=0)
-    assert torch.allclose(overlap, torch.eye(4, dtype=torch.float64), atol=1e-6)
 
 
 def test_exponential_centres_span_the_range_of_the_exponential() -> None:
