@@ -16,6 +16,8 @@ from typing import Any
 
 from torch.utils.flop_counter import FlopCounterMode
 
+from sapis_lab.kernels import reference_forms
+
 STEP_FACTOR = 6
 """Training step over forward pass, for plans made before anything is counted and for elementwise work."""
 INFERENCE_FACTOR = 2
@@ -36,9 +38,9 @@ class _NoModules:
 
 
 def counted_flops(function: Callable[[], Any]) -> int:
-    """FLOPs of the matrix products that `function()` runs, backward passes included."""
+    """FLOPs of the matrix products that `function()` runs, backward passes included; of the PyTorch form where there is a compiled one."""
     counter = FlopCounterMode(display=False)
     counter.mod_tracker = _NoModules()  # type: ignore[assignment]
-    with counter:
+    with counter, reference_forms():
         function()
     return int(counter.get_total_flops())

@@ -16,12 +16,12 @@ PACKAGE = Path(__file__).resolve().parent.parent / "sapis_lab"
 TORCH_COLUMN = [
     {"units", "quantities", "config"},
     {"atoms", "graphs", "neighbors", "geometry"},
-    {"models", "derivatives", "potential", "calculator", "oracles", "data", "propagators"},
+    {"models", "kernels", "derivatives", "growth", "potential", "calculator", "oracles", "data", "propagators"},
     {"accounting", "training", "simulation"},
     {"evaluation"},
     {"sweep"},
     {"scaling", "active"},
-    {"selftest"},
+    {"selftest", "bench"},
     {"cli"},
 ]
 # The second column never imports torch, and may be imported by anyone.
@@ -36,7 +36,7 @@ HOMES = {
     "matplotlib": {"figures"},
     "jinja2": {"report"},
     "typer": {"cli", "sweep"},
-    "rich": {"cli", "sweep"},
+    "rich": {"cli", "sweep", "bench"},
     "tblite": {"oracles"},
 }
 

@@ -44,6 +44,28 @@ class Flops(NamedTuple):
     """estimate of everything else: elementwise work, reductions, gathers"""
 
 
+class Origin(NamedTuple):
+    """Where one parameter of a grown model comes from."""
+
+    name: str | None
+    """its name in the old model; None where there was none, in an inserted layer"""
+    axes: tuple[Tensor, ...]
+    """for every axis (n_new,) int64: the old position of each new one, -1 where there was none"""
+    zero: Tensor
+    """bool, broadcasts to the parameter: where an entry without an old value starts at zero; elsewhere it is drawn as at birth"""
+
+
+class Growth(NamedTuple):
+    """How to build a larger model that computes the same function."""
+
+    config: ModelConfig
+    """its settings, with what it must remember of its birth"""
+    mean_neighbors: float
+    """what the model was built with"""
+    origins: dict[str, Origin]
+    """of every parameter, by its name in the larger model"""
+
+
 class Model(nn.Module, ABC):
     """An interatomic potential without its derivatives.
 
@@ -96,6 +118,11 @@ class Model(nn.Module, ABC):
         energy = atomic.new_zeros(batch.n_frames).index_add(0, batch.batch, atomic)
         return Output(energy, node_features, extras)
 
+    def energy_and_gradient(self, vectors: Tensor, batch: AtomsBatch) -> tuple[Tensor, Tensor, Tensor] | None:
+        """Energies per atom (A,), dE/dvectors and node features by a compiled form, once differentiable in the parameters, where it can
+        compute this model on this device; by default there is none, and autograd differentiates `evaluate`."""
+        return None
+
     def forward(self, batch: AtomsBatch) -> Output:
         """Energies, differentiable in the positions to any order (slower than `derivatives.predict` where forces are wanted)."""
         return self.evaluate(self.features(batch.graph.vectors(batch.positions, batch.cell), batch), batch)
@@ -103,6 +130,18 @@ class Model(nn.Module, ABC):
     @abstractmethod
     def equivariant_parameters(self) -> Iterator[str]:
         """Names of the parameters that act on features of degree l > 0 (or weigh couplings of them); the rest are scalar."""
+
+    def multipliers(self) -> dict[str, float]:
+        """m by parameter name: the model computes with W = m p, so that a step of Adam on p changes W by m times the learning rate."""
+        return {name: 1.0 for name, _ in self.named_parameters()}
+
+    def growth(self, to: ModelConfig) -> Growth:
+        """How this model grows to the sizes of `to` without changing its function; see `sapis_lab.growth`.
+
+        Raises:
+            ValueError: `to` is smaller or another function; the family does not grow.
+        """
+        raise ValueError(f"{type(self).__name__} does not grow: its family has no `growth`; of the model kinds, geat has")
 
     def count(self) -> dict[str, int]:
         """N by group: 'equivariant' and 'scalar', which add up to all trainable parameters."""
@@ -153,6 +192,11 @@ class ModelConfig(KindConfig):
     def resized(self, channels: int, secondary: float) -> Self:
         """These settings with `channels` channels and the secondary widths (networks, heads, radial functions) that go with them,
         times `secondary`."""
+
+    def widened(self, equivariant: float, scalar: float) -> Self:
+        """These settings with the widths of equivariant maps times `equivariant` and those of scalar networks times `scalar`, no width
+        smaller than it was."""
+        raise ValueError(f"the settings of {self.label} do not say which widths are equivariant (`widened`); of the model kinds, geat's do")
 
     def _without_storage(self, n_species: int) -> Model:
         with torch.device("meta"):

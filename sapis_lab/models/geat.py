@@ -20,6 +20,9 @@ removes the size of the features, which carries density and distortion, and ampl
 Weights are W = m p with Adam acting on p: a learning-rate multiplier m of 1 for equivariant maps, 0.5 for edge and node networks, 0.3
 for the readout, whose rows act on every atom of every frame at once; with 1 there, half of the runs at twice the default rate diverge.
 
+A model can grow without changing its function (`_geat_growth`, `sapis_lab.growth`): the soft norms then keep the channels of their birth
+in the mean, and the radial functions their centres and widths, which `born` records.
+
 The geometry features (Y, R, log f) do not depend on parameters, so forces use their analytic Jacobian (`features_and_pullback`).
 """
 
@@ -27,19 +30,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import ClassVar, Literal, NamedTuple, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 from torch import Tensor, nn
 
 from sapis_lab.atoms import AtomsBatch, Layout
+from sapis_lab.config import Config
 from sapis_lab.geometry.couplings import quadrature, spread
 from sapis_lab.geometry.harmonics import n_components, spherical_harmonics, spherical_harmonics_jacobian
 from sapis_lab.geometry.radial import exp_normal_centers, log_envelope
 from sapis_lab.graphs import PairGraph
-from sapis_lab.models._base import Flops, Model, ModelConfig
+from sapis_lab.kernels.geat import kernel_of
+from sapis_lab.models import _geat_growth
+from sapis_lab.models._base import Flops, Growth, Model, ModelConfig
 
 # Shape legend: M components, L degrees (lmax + 1), N nodes, C channels, H heads, c channels of a head, G groups, I centres and
 # K slots of a group (see PairGraph), P pairs (G I K), Q invariants, d key width, B radial functions, S species, W coupling channels.
@@ -49,6 +55,15 @@ EDGE, NODE, READOUT = 0.5, 0.5, 0.3
 
 CLOSED = -1e4
 """log f of slots without a pair: exp underflows to an exact zero."""
+
+
+class Born(Config):
+    """What a grown model keeps of the sizes it had."""
+
+    channels: int = Field(ge=1)
+    """Channels at birth, over which the soft norms average."""
+    n_radial: tuple[int, ...] = Field(min_length=1)
+    """Radial functions at birth and after every earlier growth of them, ascending: each growth appended functions of their own width."""
 
 
 class GeatConfig(ModelConfig):
@@ -80,12 +95,33 @@ class GeatConfig(ModelConfig):
     """Hidden width of the node networks over `channels`."""
     soft_norm: float = Field(default=4.0, gt=0)
     """tau of the soft norm before the update."""
+    attention: Literal["softmax", "uniform"] = "softmax"
+    """Weights of the neighbours: softmax_j(e_ij + log f), or f / mean_neighbors, without logits."""
+    product: Literal["gaunt", "none"] = "gaunt"
+    """What the gates of the update act on: the Gaunt product a (x) b, or a alone."""
+    born: Born | None = None
+    """What a grown model keeps of its birth, written by `sapis_lab.growth`; null: born at its present size."""
 
     @model_validator(mode="after")
     def _heads_divide(self) -> GeatConfig:
         if self.channels % self.heads:
             raise ValueError(f"heads={self.heads} does not divide channels={self.channels}")
         return self
+
+    @model_validator(mode="after")
+    def _born_smaller(self) -> GeatConfig:
+        if self.born is None:
+            return self
+        sizes = (*self.born.n_radial, self.n_radial)
+        if self.born.channels > self.channels or list(sizes) != sorted(sizes):
+            raise ValueError(f"{self.born!r} exceeds channels={self.channels} or n_radial={self.n_radial}, or is not ascending")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _later_fields_if_set(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # settings that came after the first published points are written only where they are not the default, so that fingerprints hold
+        later = ("attention", "product", "born")
+        return {k: v for k, v in handler(self).items() if k not in later or v != type(self).model_fields[k].default}
 
     def _build(self, species: tuple[int, ...], mean_neighbors: float) -> Geat:
         return Geat(self, species=species, mean_neighbors=mean_neighbors)
@@ -101,8 +137,30 @@ class GeatConfig(ModelConfig):
                 "key_width": 4 if channels >= 24 else 2,
                 "n_radial": max(8, round(32 * shrink)),
                 "edge_hidden": max(8, round(48 * grow)),
+                "born": None,
             }
         )
+
+    def widened(self, equivariant: float, scalar: float) -> Self:
+        """Equivariant: `channels` (to the nearest multiple of `heads`), the coupling channels, which follow by their ratio, and
+        `key_width`. Scalar: `edge_hidden`, `invariants` (the inputs of the edge network) and the node width, for which `node_hidden` is
+        set. The hidden width of the readout is `channels` and grows with them; heads, degrees, layers and radial functions stay."""
+        channels = max(self.channels, self.heads * round(self.channels * equivariant / self.heads))
+        node = max(self.node_width, round(self.node_width * scalar))
+        ratio = node / channels
+        changes = {
+            "channels": channels,
+            "key_width": max(self.key_width, round(self.key_width * equivariant)),
+            "invariants": max(self.invariants, round(self.invariants * scalar)),
+            "edge_hidden": max(self.edge_hidden, round(self.edge_hidden * scalar)),
+            "node_hidden": ratio if int(ratio * channels) == node else math.nextafter(ratio, math.inf),
+        }
+        return self.model_copy(update=changes)
+
+    @property
+    def head_rows(self) -> int:
+        """Outputs of the edge network: per head a logit, lmax + 1 filters of Y and one of Psi_j."""
+        return self.heads * (self.lmax + (3 if self.attention == "softmax" else 2))
 
     @property
     def coupling_channels(self) -> int:
@@ -116,9 +174,9 @@ class GeatConfig(ModelConfig):
 
     def n_params(self, *, n_species: int) -> int:
         """Exact number of trainable parameters, in closed form."""
-        l, c, q, b, h = self.lmax + 1, self.channels, self.invariants, self.n_radial, self.heads
+        l, c, q, b = self.lmax + 1, self.channels, self.invariants, self.n_radial
         keys, hid, w, node = 2 * q * self.key_width + c, self.edge_hidden, self.coupling_channels, self.node_width
-        attention = (l * c + 1) * keys + c * c + hid * (b + q + 1) + h * (l + 2) * (hid + 1) + l * c * c
+        attention = (l * c + 1) * keys + c * c + hid * (b + q + 1) + self.head_rows * (hid + 1) + l * c * c
         update = 2 * l * c * w + (c + l * w + 1) * node + (node + 1) * c
         product = l * w * c + (node + 1) * l * w
         ends = l * b * n_species * c + n_species * c + c * c + 3 * c + 1
@@ -135,7 +193,7 @@ class GeatConfig(ModelConfig):
 
         matmul = n_pairs * m * n_species * b + per_degree(b * n_species, c) + n_atoms * c * (n_species + m)
         keys = 2 * q * d + c
-        attention = n_pairs * (q * m * d + hid * (b + q + h * (l + 2)) + h * m * l + 2 * m * c)
+        attention = n_pairs * (q * m * d + hid * (b + q + self.head_rows) + h * m * l + 2 * m * c)
         attention += per_degree(c, keys) + m * keys + per_degree(c, c) + n_atoms * c * c + n_atoms * m * m
         update = n_atoms * (m * m + m * l * w + (c + l * w) * node + node * c) + per_degree(c, 2 * w)
         product = n_atoms * (3 * grid * m * w + m * l * w + node * l * w + m * c) + per_degree(w, c)
@@ -182,6 +240,10 @@ class _Constants(NamedTuple):
     from_grid: Tensor
     centers: Tensor
     """(B, 1) centres of the radial functions"""
+    widths: Tensor
+    """(B, 1) beta of the radial functions"""
+    slopes: Tensor
+    """(B, 1) 10 beta / rc, of their derivative"""
 
 
 class _Edges(NamedTuple):
@@ -209,12 +271,13 @@ def _soft_norm(x: Tensor, k: _Constants, strength: float) -> Tensor:
 class _Layer(nn.Module):
     """Attention (ii) and update (iii)."""
 
-    def __init__(self, config: GeatConfig, *, last: bool) -> None:
+    def __init__(self, config: GeatConfig, *, last: bool, mean_neighbors: float) -> None:
         super().__init__()
-        l, c, q, d, h = config.lmax + 1, config.channels, config.invariants, config.key_width, config.heads
+        self.uniform = 1.0 / mean_neighbors
+        l, c, q, d = config.lmax + 1, config.channels, config.invariants, config.key_width
         w, hid, node = config.coupling_channels, config.edge_hidden, config.node_width
         self.config, self.last = config, last
-        self.born_channels = c  # norms keep the width of their birth when the model grows
+        self.born_channels = c if config.born is None else config.born.channels  # norms keep the width of their birth
         keys = 2 * q * d
         self.project = _random(l, c, keys + c, fan=c)  # queries, keys, values
         self.project_bias = _zeros(1, keys + c)  # of l = 0: lets <q, k> hold terms linear in the scalars of i and of j
@@ -224,8 +287,8 @@ class _Layer(nn.Module):
         self.edge_radial = _random(hid, config.n_radial, fan=config.n_radial, multiplier=EDGE)
         self.edge_invariant = _random(hid, q, fan=q, gain=0.5, multiplier=EDGE)
         self.edge_bias = _zeros(hid, 1)
-        self.edge_out = _random(h * (l + 2), hid, fan=hid, multiplier=EDGE)  # per head: logit, L filters of Y, one of Psi_j
-        self.edge_out_bias = _zeros(h * (l + 2), 1)
+        self.edge_out = _random(config.head_rows, hid, fan=hid, multiplier=EDGE)  # per head: logit, L filters of Y, one of Psi_j
+        self.edge_out_bias = _zeros(config.head_rows, 1)
         self.merge = _random(l, c, c, fan=c, gain=0.5)
         self.factors = _random(l, c, 2 * w, fan=c)  # a and b
         self.node_in = _Dense(c + l * w, node, multiplier=NODE)
@@ -252,8 +315,11 @@ class _Layer(nn.Module):
         hidden = torch.addmm(self.edge_bias, self.edge_radial, edges.radial, alpha=EDGE, beta=EDGE)
         hidden = F.silu(torch.addmm(hidden, self.edge_invariant, invariants, alpha=EDGE))
         out = torch.addmm(self.edge_out_bias, self.edge_out, hidden, alpha=EDGE, beta=EDGE)
-        logits, filters = out.split([h, h * (l + 1)], 0)
-        attention = torch.softmax(logits.view(h, g, i, slots) + edges.log_f, -1)
+        if config.attention == "softmax":
+            logits, filters = out.split([h, h * (l + 1)], 0)
+            attention = torch.softmax(logits.view(h, g, i, slots) + edges.log_f, -1)
+        else:
+            filters, attention = out, edges.log_f.exp() * self.uniform
         on_y, on_x = (filters.view(l + 1, h, g, i, slots) * attention).split([l, 1], 0)
 
         def heads(t: Tensor) -> Tensor:  # (F, N, C) -> (H, N, F c)
@@ -278,7 +344,9 @@ class _Layer(nn.Module):
         if self.last:
             return x[0] + out
         scalars, gates = out.split([c, l * w], -1)
-        product = (k.from_grid @ ((k.to_grid @ a.reshape(m, -1)) * (k.to_grid @ b.reshape(m, -1)))).view(m, n, w)
+        product = a
+        if self.config.product == "gaunt":
+            product = (k.from_grid @ ((k.to_grid @ a.reshape(m, -1)) * (k.to_grid @ b.reshape(m, -1)))).view(m, n, w)
         gates = (k.spread @ gates.reshape(n, l, w).transpose(0, 1).reshape(l, -1)).view(m, n, w)
         x = x + _per_degree(product * gates, self.couple, k.spread)
         return x + (k.spread[:, :1] @ scalars.reshape(1, -1)).view(m, n, c)
@@ -296,11 +364,13 @@ class Geat(Model):
     def __init__(self, config: GeatConfig, *, species: tuple[int, ...], mean_neighbors: float) -> None:
         super().__init__(species=species, cutoff=config.cutoff)
         l, c, rows = config.lmax + 1, config.channels, config.n_radial * len(species)
-        self.config = config
+        self.config, self.mean_neighbors = config, mean_neighbors
         self.sum_scale = 2.0 / math.sqrt(mean_neighbors)
         self.represent = _random(l, rows, c, fan=rows)
         self.embedding = nn.Parameter(torch.randn(len(species), c))
-        self.layers = nn.ModuleList(_Layer(config, last=i == config.layers - 1) for i in range(config.layers))
+        self.layers = nn.ModuleList(
+            _Layer(config, last=i == config.layers - 1, mean_neighbors=mean_neighbors) for i in range(config.layers)
+        )
         self.readout_in = _Dense(c, c, multiplier=READOUT)
         self.readout_out = _Dense(c, 1, multiplier=READOUT)
         self.readout_skip = _zeros(c, 1)  # linear skip of the readout: no dead start
@@ -310,12 +380,41 @@ class Geat(Model):
         maps = ("project", "scalar_value", "merge", "factors", "couple", "represent")
         return (name for name, _ in self.named_parameters() if name.split(".")[-1] in maps)
 
+    def multipliers(self) -> dict[str, float]:
+        table = {"edge": EDGE, "node": NODE, "readout": READOUT}
+
+        def of(name: str) -> float:
+            return next((table[first] for part in name.split(".") if (first := part.split("_")[0]) in table), 1.0)
+
+        return {name: of(name) for name, _ in self.named_parameters()}
+
+    def growth(self, to: ModelConfig) -> Growth:
+        settled = _geat_growth.settled(self.config, to)
+        return Growth(settled, self.mean_neighbors, _geat_growth.origins(self.config, settled, n_species=self.n_species))
+
+    def radial_functions(self) -> tuple[Tensor, Tensor]:
+        """Centres and widths of the radial functions, (B, 1) float64; those that a growth appends lie evenly between the ends and are as
+        narrow as in a model born with as many."""
+        config = self.config
+        sizes = (config.n_radial,) if config.born is None else (*config.born.n_radial, config.n_radial)
+        centers, width = exp_normal_centers(sizes[0])
+        parts, widths = [centers], [torch.full_like(centers, width)]
+        for before, after in zip(sizes[:-1], sizes[1:], strict=True):
+            low, high = centers[0], centers[-1]
+            # midpoints of the old centres where their number nearly doubles
+            between = (torch.arange(after - before, dtype=torch.float64) + 0.5) / max(after - before, 1)
+            parts.append(low + (high - low) * between)
+            widths.append(torch.full_like(between, exp_normal_centers(after)[1]))
+        return torch.cat(parts).view(-1, 1), torch.cat(widths).view(-1, 1)
+
     def _make_constants(self) -> None:
         """Cast from float64 whenever the model changes type or device, so that float64 is exact."""
         s = spread(self.config.lmax)
         counts = s.sum(0)
-        centers, self._width = exp_normal_centers(self.config.n_radial)
-        matrices = (s, (s / counts) @ s.T, (s / counts.sqrt()).T, *quadrature(self.config.lmax), centers.view(-1, 1))
+        centers, widths = self.radial_functions()
+        matrices = (
+            s, (s / counts) @ s.T, (s / counts.sqrt()).T, *quadrature(self.config.lmax), centers, widths, 10.0 / self.cutoff * widths
+        )  # fmt: skip
         self._k = _Constants(*(t.to(self.energy_scale).contiguous() for t in matrices))
 
     def _apply(self, fn: Callable, recurse: bool = True) -> Self:  # type: ignore[override]
@@ -359,12 +458,12 @@ class Geat(Model):
         f = (log_f.exp() * near).reshape(1, -1)
         decay = torch.exp((-5.0 / rc) * r.reshape(1, -1))
         offset = decay - self._k.centers
-        radial = torch.exp(-self._width * offset * offset) * f
+        radial = torch.exp(-self._k.widths * offset * offset) * f
         log_f = torch.where(near > 0, log_f, torch.where(own, 0.0, CLOSED).to(r.dtype))
         if not jacobian:
             return y, radial, log_f, ()
         slope = slope * near / rc
-        d_radial = radial * ((10.0 / rc * self._width) * offset * decay + slope.reshape(1, -1))
+        d_radial = radial * (self._k.slopes * offset * decay + slope.reshape(1, -1))
         tangential = (dy - unit.unsqueeze(1) * (unit.unsqueeze(1) * dy).sum(0)) * (near / r)
         return y, radial, log_f, (unit, tangential, d_radial, slope)
 
@@ -379,6 +478,14 @@ class Geat(Model):
             radial.view(-1, g * i, slots).permute(1, 2, 0).contiguous(),
             log_f,
         )
+
+    def energy_and_gradient(self, vectors: Tensor, batch: AtomsBatch) -> tuple[Tensor, Tensor, Tensor] | None:
+        """By the C++ kernel (`sapis_lab.kernels.geat`) on CPU tensors."""
+        assert isinstance(batch.graph, PairGraph)
+        compiled = kernel_of(self) if vectors.device.type == "cpu" else None
+        if compiled is None:
+            return None
+        return compiled(self, vectors, batch.graph, batch.n_atoms, self.species_row.index_select(0, batch.species))
 
     # ---- energies
 
