@@ -30,8 +30,12 @@ app = typer.Typer(
 study_app = typer.Typer(help="Run and inspect studies, the files in studies/.\n\nExample: `sapis study plan quickstart`", **_HELP)
 data_app = typer.Typer(help="Prepare and list data sets, the files in configs/data/.\n\nExample: `sapis data prepare ethanol-xtb`", **_HELP)
 selftest_app = typer.Typer(help="Check the models on this machine.\n\nExample: `sapis selftest contracts`", **_HELP)
+bench_app = typer.Typer(
+    help="Measure speed and accuracy, of our models and of peer codes.\n\nExample: `sapis bench step --models geat,nequip`", **_HELP
+)
 app.add_typer(study_app, name="study")
 app.add_typer(data_app, name="data")
+app.add_typer(bench_app, name="bench")
 app.add_typer(selftest_app, name="selftest")
 
 Name = Annotated[str, typer.Argument(help="Name of a file in studies/, without `.yaml`.", show_default=False)]
@@ -346,6 +350,148 @@ def contracts() -> None:
     from sapis_lab import selftest
 
     selftest.main()
+
+
+# ---------------------------------------------------------------------------------------------------------------- bench
+
+Sizes = Annotated[str, typer.Option("--sizes", help="Numbers of parameters, as in `6e4,3e5,1e6`.")]
+Inputs = Annotated[str, typer.Option("--inputs", help="Of `eth16`, `mol27x8`, `mol27x16`, `water192`.")]
+Rounds = Annotated[int, typer.Option("--rounds", min=1, help="Visits to every model; each lasts about --visit.")]
+Visit = Annotated[float, typer.Option("--visit", min=0, help="Length of a visit, s; at least one step.")]
+Json = Annotated[Path | None, typer.Option("--json", help="Write all numbers to this file.", show_default=False)]
+Reference = Annotated[str, typer.Option("--reference", help="Model whose time is 1 in the ratios.", show_default=False)]
+Root = Annotated[Path | None, typer.Option("--root", help="Folder of the peers' environments; $SAPIS_PEERS or `.sapis/peers`.")]
+
+
+@bench_app.command("step")
+def bench_step(
+    models: Annotated[str, typer.Option("--models", help="Models, with degree and options: `geat,geat-l1,geat:lmax=3:layers=1`.")] = "geat",
+    sizes: Sizes = "1e5",
+    inputs: Inputs = "eth16,mol27x16,water192",
+    reference: Reference = "",
+    rounds: Rounds = 7,
+    visit: Visit = 0.3,
+    device: Annotated[str, typer.Option("--device", help="`cpu`, `cuda` or `cuda:K`.")] = "cpu",
+    json_file: Json = None,
+) -> None:
+    """Time training steps and inference of this package's models, side by side in interleaved rounds.
+
+    Every model has a process of its own with one thread; on a CPU its CPU time is taken, on a GPU synchronised wall time. FLOPs,
+    operations, page faults, memory and the speed of matrix products in the same minutes stand beside it. Exit status: 1 if a model failed.
+
+    Example: `sapis bench step --models geat,geat-l1,nequip --sizes 6e4,3e5 --inputs mol27x16 --json step.json`
+    """
+    from sapis_lab.bench.measure import Settings
+    from sapis_lab.bench.step import run_step, sizes_of, words_of
+
+    settings = Settings(rounds=rounds, visit_seconds=visit, reference=reference, device=device)
+    status = run_step(
+        models=words_of(models, option="--models"), sizes=sizes_of(sizes), inputs=words_of(inputs, option="--inputs"), settings=settings,
+        json_file=json_file, console=_console(),
+    )  # fmt: skip
+    raise typer.Exit(status)
+
+
+@bench_app.command("peers")
+def bench_peers(
+    models: Annotated[
+        str, typer.Option("--models", help="Peers, our models, and options: `geat,nequip,mace:layers=1`.", show_default=False)
+    ] = "",
+    sizes: Sizes = "1e5",
+    inputs: Inputs = "eth16,mol27x16,water192",
+    reference: Reference = "",
+    rounds: Rounds = 7,
+    visit: Visit = 0.3,
+    installed: Annotated[bool, typer.Option("--installed", help="Leave out peers whose environment is missing, and say which.")] = False,
+    root: Root = None,
+    json_file: Json = None,
+) -> None:
+    """Time peer codes beside our models in one interleaved run, all on the same frames and edges with the same loss.
+
+    Without --models: geat, transformer and every peer. Ratios are against geat where it is measured. A model of this package that has a
+    peer's name is called `sapis-NAME`. Exit status: 1 if a model failed.
+
+    Example: `sapis bench peers --models geat,geat-l1,nequip,painn --sizes 1e5 --inputs mol27x16`
+    """
+    from sapis_lab.bench.measure import Settings
+    from sapis_lab.bench.peers import PEERS, run_peers
+    from sapis_lab.bench.step import sizes_of, words_of
+
+    status = run_peers(
+        models=words_of(models, option="--models") if models else ["geat", "transformer", *PEERS], sizes=sizes_of(sizes),
+        inputs=words_of(inputs, option="--inputs"), installed=installed, json_file=json_file, console=_console(),
+        settings=Settings(rounds=rounds, visit_seconds=visit, reference=reference, root=root),
+    )  # fmt: skip
+    raise typer.Exit(status)
+
+
+@bench_app.command("environments")
+def bench_environments(
+    names: Annotated[list[str] | None, typer.Argument(help="Environments to make; all when none is given.", show_default=False)] = None,
+    root: Root = None,
+    torch: Annotated[str | None, typer.Option("--torch", help="Requirement of torch, for another build.", show_default=False)] = None,
+) -> None:
+    """Make the virtual environments of the peer codes; complete ones are left alone.
+
+    Example: `sapis bench environments nequip mace`
+    """
+    import subprocess
+
+    from sapis_lab.bench.environments import ENVIRONMENTS, make_environments
+
+    wanted, options = names or list(ENVIRONMENTS), {"torch": torch} if torch else {}
+    try:
+        plainly(lambda: make_environments(wanted, root, **options))
+    except subprocess.CalledProcessError as error:
+        _stderr(f"error: {' '.join(map(str, error.cmd))} ended with status {error.returncode}; see install.log in the environment's folder")
+        raise typer.Exit(1) from None
+
+
+@bench_app.command("accuracy")
+def bench_accuracy(
+    codes: Annotated[
+        list[str] | None,
+        typer.Argument(help="Peers and our models, with options: `geat geat:lmax=1 painn`; none to print the tables of what is there."),
+    ] = None,
+    data: Annotated[str, typer.Option("--data", help="Of `acac`, `ethanol`, or paths of batch files.")] = "acac,ethanol",
+    seconds: Annotated[str, typer.Option("--seconds", help="Long budgets of CPU time, s; `none` to choose the rates only.")] = "300",
+    seeds: Annotated[str, typer.Option("--seeds", help="Seeds at the long budgets, as in `0,1,2`.")] = "0",
+    tune_seconds: Annotated[float, typer.Option("--tune-seconds", help="CPU time at which learning rates are compared, s.")] = 60.0,
+    rates: Annotated[str | None, typer.Option("--rates", help="First rates to try, for all codes.", show_default=False)] = None,
+    n_params: Annotated[float, typer.Option("--size", help="Number of parameters.")] = 1e5,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Runs at a time, one thread each.")] = 1,
+    folder: Annotated[Path | None, typer.Option("--folder", help="Of the results.", show_default="results/accuracy-at-equal-time")] = None,
+    root: Root = None,
+) -> None:
+    """Train peer codes and our models for the same CPU time on the same frames, and compare their force errors.
+
+    Every finished run is kept in `runs.jsonl` of the folder and not done again.
+
+    Example: `SAPIS_DATA=/path/to/data sapis bench accuracy geat painn --data acac --seconds 300 --seeds 0,1,2`
+    """
+    from sapis_lab.bench.accuracy import FOLDER, RUNS, RunLog, run_accuracy, write_tables
+    from sapis_lab.bench.step import words_of
+
+    names, place = [code.replace(":", ",") for code in codes or []], folder or home() / FOLDER
+    first = _numbers(rates, "--rates") if rates else None
+    if names:
+        plainly(
+            lambda: run_accuracy(
+                names, data=words_of(data, option="--data"), seconds=[] if seconds == "none" else _numbers(seconds, "--seconds"),
+                seeds=[int(seed) for seed in _numbers(seeds, "--seeds")], tune_seconds=tune_seconds,
+                rates=dict.fromkeys(names, first) if first else None, n_params=n_params, workers=workers, folder=place, root=root,
+            )
+        )  # fmt: skip
+    elif not (place / RUNS).is_file():
+        raise ConfigError(f"{place / RUNS} is not there: nothing has been measured; name codes, as in: sapis bench accuracy geat painn")
+    _console().print(Text(plainly(lambda: write_tables(RunLog(place / RUNS).read(), place))), soft_wrap=True)
+
+
+def _numbers(text: str, option: str) -> list[float]:
+    try:
+        return [float(word) for word in text.split(",")]
+    except ValueError:
+        raise ConfigError(f"{option} {text!r}: wanted numbers with commas between them, as in 1,2") from None
 
 
 if __name__ == "__main__":

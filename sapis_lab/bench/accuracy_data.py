@@ -1,0 +1,84 @@
+"""The frames on which force errors at equal time are compared: a batch file (see `peer`) with edges and splits, made once.
+
+    acac      configs/data/acac-300K.yaml: 450 frames at 300 K, 50 held back; tests at 300 K and, extrapolating, at 600 K
+    ethanol   configs/data/rmd17-ethanol.yaml: 950 frames at 500 K, 50 held back; every second frame of its test
+
+Energies are minus the isolated atoms, where the data has them, and minus the training frames' mean per atom. Arrays `split_<name>` hold
+the frame numbers: train, validation, and the tests.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from sapis_lab.config import expand_use, kind_class
+from sapis_lab.data import DatasetConfig, FrameStore, prepare
+
+CUTOFF = 5.0
+"""Å"""
+SOURCES = {"acac": "acac-300K", "ethanol": "rmd17-ethanol"}
+"""Name here -> name in configs/data."""
+TEST_STRIDE = {"ethanol": 2}
+
+
+def prepare_data(name: str, cache: Path) -> Path:
+    """The batch file of `acac` or `ethanol` under `cache`, made where it is not there (needs SAPIS_DATA then)."""
+    if name not in SOURCES:
+        raise ValueError(f"no accuracy data {name!r}; there are {', '.join(SOURCES)}")
+    path = Path(cache) / f"{name}.npz"
+    if not path.is_file():
+        settings = expand_use(SOURCES[name], "data")
+        config = kind_class("data", settings["kind"]).model_validate(settings)
+        assert isinstance(config, DatasetConfig)
+        arrays = batch_file(prepare(config, cache=Path(cache) / "stores"), cutoff=CUTOFF, test_stride=TEST_STRIDE.get(name, 1))
+        part = path.with_name(f".{name}.part.npz")
+        np.savez(part, **arrays)  # type: ignore[arg-type]
+        part.replace(path)
+    return path
+
+
+def batch_file(store: FrameStore, *, cutoff: float, test_stride: int = 1) -> dict[str, np.ndarray]:
+    """The arrays of a batch file from a frame store.
+
+    Args:
+        cutoff: Å.   test_stride: every how many-th frame of a test is kept.
+    """
+    fitted = ("train", "validation")
+    splits = {name: store.splits[name] for name in fitted}
+    splits |= {name: ids[::test_stride] for name, ids in store.splits.items() if name not in fitted}
+    ids = np.concatenate(list(splits.values()))
+    ends = np.cumsum([len(part) for part in splits.values()])
+    frames, edges, composition = store.frames(ids), store.neighbors(cutoff).edges(ids), store.composition(ids)
+    isolated = store.isolated_atoms or {}
+    energy = frames.energy - composition @ np.array([isolated.get(z, 0.0) for z in store.elements])
+    train = slice(0, ends[0])
+    energy = energy - (energy[train] / frames.n_atoms[train]).mean() * frames.n_atoms
+    offsets = np.concatenate([[0], np.cumsum(frames.n_atoms)])
+    first_atom = np.repeat(offsets[:-1], edges.n_edges)
+    return {
+        "z": frames.species,
+        "pos": frames.positions,
+        "F": np.asarray(frames.forces, dtype=np.float64),
+        "E": energy,
+        "cell": frames.cell,
+        "pbc": frames.pbc,
+        "ptr": offsets,
+        "i": edges.center + first_atom,
+        "j": edges.neighbor + first_atom,
+        "S": edges.shift,
+        "eptr": np.concatenate([[0], np.cumsum(edges.n_edges)]),
+        "cutoff": np.array(cutoff),
+        **{f"split_{name}": np.arange(end - len(part), end) for (name, part), end in zip(splits.items(), ends, strict=True)},
+    }
+
+
+def fingerprint(arrays: Mapping[str, np.ndarray]) -> str:
+    """12 hex digits of the contents of a batch file."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        digest.update(name.encode() + np.ascontiguousarray(arrays[name]).tobytes())
+    return digest.hexdigest()[:12]

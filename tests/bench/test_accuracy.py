@@ -1,0 +1,154 @@
+"""Force error at equal time: one loop that ends on time, runs that are done once, divergence told and never turned into a number."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from bench_frames import molecules
+
+from sapis_lab.bench import accuracy
+from sapis_lab.bench.accuracy import RUNS, RunLog, format_tables, run_accuracy, summarize, write_tables
+from sapis_lab.bench.accuracy_data import fingerprint
+from sapis_lab.bench.accuracy_run import WARM_UP, schedule
+
+
+def data_file(folder: Path) -> Path:
+    arrays = molecules(60)
+    arrays["E"] = arrays["E"] - arrays["E"][:40].mean()
+    splits = {"split_train": np.arange(40), "split_validation": np.arange(40, 50), "split_test": np.arange(50, 60)}
+    np.savez(folder / "shaken.npz", **arrays, **splits)  # type: ignore[arg-type]
+    return folder / "shaken.npz"
+
+
+def test_runs_end_on_time_are_done_once_and_divergence_is_no_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run() -> list[dict[str, Any]]:
+        return run_accuracy(
+            ["transformer"], data=[str(data_file(tmp_path))], seconds=(), tune_seconds=1.0, rates={"transformer": (0.01, 1e6)},
+            extensions=0, n_params=3e3, folder=tmp_path / "results", cache=tmp_path / "cache",
+        )  # fmt: skip
+
+    done, diverged = run()
+    assert done["status"] == "done" and done["data"] == "shaken" and done["rotate"]
+    assert 1.0 <= done["ms_per_step"] * done["steps"] / 1e3 < 1.3
+    assert done["validation"]["force_rmse"] < 0.8 * float(np.sqrt((molecules(60)["F"] ** 2).mean()))
+    assert [p["seconds"] for p in done["curve"]] == pytest.approx(np.arange(1, 10) / 10, abs=0.09)
+    assert diverged["status"] == "diverged" and diverged["rate"] == 1e6 and diverged["reason"]
+    assert "validation" not in diverged and "test" not in diverged
+
+    lines = (tmp_path / "results" / RUNS).read_text()
+    assert [json.loads(line) for line in lines.splitlines()] == [done, diverged]
+    monkeypatch.setattr(accuracy.subprocess, "run", lambda *a, **k: pytest.fail("a run that is there was started again"))
+    assert run() == [done, diverged]
+    assert (tmp_path / "results" / RUNS).read_text() == lines
+
+
+class Stub:
+    """Stands for the child processes: errors by rate, divergence above a limit that falls with the budget."""
+
+    def __init__(self, best: float, stable: dict[float, float]) -> None:
+        self.best, self.stable = best, stable
+        self.started: list[tuple[str, float, float, int]] = []
+
+    def __call__(self, bench: Any, code: Any, job: accuracy.Job, path: Path) -> dict[str, Any]:
+        self.started.append((job.code, job.rate, job.seconds, job.seed))
+        about = {"params": 3000, "version": "0", "ms_per_step": 1.0, "yardstick_ms": 1.0, "steps": 10}
+        if job.rate > self.stable[job.seconds]:
+            return {**about, "status": "diverged", "reason": "the loss is not finite"}
+        error = 0.01 * (1 + abs(np.log(job.rate / self.best))) + 1e-4 * job.seed
+        scores = {"force_mae": error, "force_rmse": error, "energy_mae": error, "energy_rmse": error}
+        return {**about, "status": "done", "validation": scores, "test": scores}
+
+
+def stubbed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stub: Stub, **settings: Any) -> list[dict[str, Any]]:
+    monkeypatch.setattr(accuracy._Bench, "_in_child", lambda *a: stub(*a))
+    return run_accuracy(["geat"], data=[str(data_file(tmp_path))], folder=tmp_path / "results", cache=tmp_path / "cache", **settings)
+
+
+def test_a_grid_of_rates_grows_until_its_best_is_inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stub = Stub(best=0.04, stable={60.0: 1.0, 300.0: 1.0})
+    stubbed(monkeypatch, tmp_path, stub, rates={"geat": (0.01, 0.02)}, seconds=(300.0,), seeds=(0, 1))
+    assert [rate for _, rate, seconds, _ in stub.started if seconds == 60] == [0.01, 0.02, 0.04, 0.08]
+    assert [(rate, seed) for _, rate, seconds, seed in stub.started if seconds == 300] == [(0.04, 0), (0.04, 1)]
+
+
+def test_a_rate_that_diverges_at_the_long_budget_gives_way_to_the_next_lower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stub = Stub(best=0.02, stable={60.0: 0.03, 300.0: 0.015})
+    records = stubbed(monkeypatch, tmp_path, stub, rates={"geat": (0.01, 0.02)}, seconds=(300.0,), seeds=(0, 1))
+    long = [(r["rate"], r["seed"], r["status"]) for r in records if r["seconds"] == 300]
+    assert long == [(0.02, 0, "diverged"), (0.01, 0, "done"), (0.01, 1, "done")]
+    row = next(r for r in summarize(records) if r["seconds"] == 300)
+    assert (row["rate"], row["rates_diverged"], row["seeds"]) == (0.01, [0.02], [0, 1])
+
+
+def test_a_failed_run_is_recorded_and_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accuracy._Bench, "_in_child", lambda *a: {"status": "failed", "reason": "no memory"})
+    data = [str(data_file(tmp_path))]
+    with pytest.raises(accuracy.NoResult, match="geat failed on shaken: no memory; transformer failed"):
+        run_accuracy(["geat", "transformer"], data=data, folder=tmp_path / "results", cache=tmp_path / "cache")
+    assert [r["status"] for r in RunLog(tmp_path / "results" / RUNS).read()] == ["failed"] * 4
+    stub = Stub(best=0.01, stable={60.0: 1.0})
+    stubbed(monkeypatch, tmp_path, stub, rates={"geat": (0.005, 0.01, 0.02)}, seconds=())
+    assert len(stub.started) == 3
+
+
+def test_a_run_is_made_again_on_request_and_its_last_line_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings: dict[str, Any] = {"rates": {"geat": (0.01, 0.02)}, "extensions": 0, "seconds": (60.0,), "seeds": (0,)}
+    stubbed(monkeypatch, tmp_path, Stub(best=0.01, stable={60.0: 1.0}), **settings)
+    newer = Stub(best=0.02, stable={60.0: 1.0})
+    records = stubbed(monkeypatch, tmp_path, newer, **settings, again=True)
+    assert len(newer.started) == 2 and len(records) == 4
+    assert [row["rate"] for row in summarize(records)] == [0.02]
+
+
+def test_a_line_that_a_kill_cut_off_is_dropped(tmp_path: Path) -> None:
+    log = RunLog(tmp_path / RUNS)
+    log.append({"a": 1})
+    with log.path.open("a") as file:
+        file.write('{"a": 2, "b')
+    assert log.read() == [{"a": 1}]
+    log.append({"a": 3})
+    assert log.read() == [{"a": 1}, {"a": 3}]
+
+
+def record(code: str, *, error: float, rate: float = 0.01, seed: int = 0, status: str = "done") -> dict[str, Any]:
+    job = accuracy.Job(code, "acac", rate, 60.0, seed, 1e5, 5, "f")
+    scores = {"force_mae": error, "energy_mae": error}
+    about = {"status": status, "params": 1, "version": "1", "ms_per_step": 1.0, "yardstick_ms": 1.0, "steps": 1}
+    return {**vars(job), **about, **({"validation": scores, "test": scores} if status == "done" else {"reason": "inf"})}
+
+
+def test_the_table_takes_the_best_rate_by_validation_and_all_its_seeds(tmp_path: Path) -> None:
+    records = [
+        record("geat", error=0.010),
+        record("geat", error=0.012, seed=1),
+        record("painn", error=0.020, rate=0.01),
+        record("painn", error=0.022, rate=0.02),
+        record("painn", error=0.001, rate=0.02, seed=1),
+        record("painn", error=0.0, rate=0.04, status="diverged"),
+    ]
+    geat, painn = summarize(records)
+    assert (painn["rate"], painn["rates_tried"], painn["rates_diverged"]) == (0.01, [0.01, 0.02, 0.04], [0.04])
+    assert geat["errors"]["test"] == {"mean": 0.011, "median": 0.011, "sd": pytest.approx(2**0.5 * 1e-3), "values": [0.010, 0.012]}
+    assert painn["ratio"] == pytest.approx(0.55) and geat["ratio"] == 1.0
+    assert "11.0 ± 1.4" in write_tables(records, tmp_path)
+    assert json.loads((tmp_path / "table.json").read_text())[1]["code"] == "painn"
+    assert "| painn |" in format_tables(summarize(records), markdown=True)
+
+
+def test_the_schedule_warms_up_and_ends_at_zero() -> None:
+    rates = np.array([schedule(f) for f in np.linspace(0, 1, 2001)])
+    assert rates[0] == pytest.approx(1e-3) and rates.max() <= 1.0 and rates[-1] == pytest.approx(0.0, abs=1e-12)
+    peak = int(np.argmax(rates))
+    assert peak / 2000 == pytest.approx(WARM_UP, abs=1e-3)
+    assert (np.diff(rates[: peak + 1]) >= 0).all() and (np.diff(rates[peak:]) <= 0).all()
+
+
+def test_a_batch_file_is_known_by_its_contents() -> None:
+    one, other = molecules(2), molecules(2)
+    assert fingerprint(one) == fingerprint(other)
+    other["F"][0, 0] += 1e-9
+    assert fingerprint(one) != fingerprint(other)
