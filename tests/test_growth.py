@@ -150,7 +150,7 @@ def test_a_model_grows_twice() -> None:
     assert isinstance(once.config, GeatConfig)
     twice = grow(once.model, to(once.config, channels=20, n_radial=17, lmax=2), seed=2)
     assert_same_function(once.model, twice.model, batch)
-    assert twice.config == to(SMALL, channels=20, n_radial=17, lmax=2, born={"channels": 8, "n_radial": (6, 9)})
+    assert twice.config == to(SMALL, channels=20, n_radial=17, lmax=2, born={"channels": 8, "edge_hidden": 7, "n_radial": (6, 9)})
     fresh = grow(once.model, to(SMALL, channels=20, n_radial=17, lmax=2), seed=2)  # settings that know nothing of the past
     assert fresh.config == twice.config
     assert grow(model, to(SMALL, lmax=2), seed=1).config.model_dump() == to(SMALL, lmax=2).model_dump()  # nothing to remember
@@ -160,7 +160,7 @@ def test_a_model_grows_twice() -> None:
 
 
 def test_appended_radial_functions_have_exact_forces_and_leave_the_old_ones() -> None:
-    config, batch = to(SMALL, n_radial=17, born={"channels": 8, "n_radial": (6, 11)}), molecules(torch.float64)
+    config, batch = to(SMALL, n_radial=17, born={"channels": 8, "edge_hidden": 7, "n_radial": (6, 11)}), molecules(torch.float64)
     model = build(config, dtype=torch.float64, seed=0)  # with random weights for all of them
     positions = batch.positions.clone().requires_grad_(True)
     vectors = batch.graph.vectors(positions, batch.cell)
@@ -255,9 +255,13 @@ def test_moments_and_average_grow_with_the_weights() -> None:
         assert entry["step"] == (0 if old is None else 3)
         if old is None:
             continue
-        for key in ("exp_avg", "exp_avg_sq"):
-            before = state["state"][index[old]][key]
-            assert torch.equal(entry[key][known[name]].sort().values.unique(), before.reshape(-1).sort().values.unique())
+        factor = grown.model.multipliers()[name] / model.multipliers()[old]
+        for key, power in (("exp_avg", 1), ("exp_avg_sq", 2)):
+            before = factor**power * state["state"][index[old]][key]
+            found, wanted = entry[key][known[name]], before.reshape(-1)
+            assert torch.allclose(found.aminmax()[0], wanted.min()) and torch.allclose(found.aminmax()[1], wanted.max())
+            if len(found) == len(wanted):
+                assert torch.allclose(found.sort().values, wanted.sort().values)
 
     after = torch.optim.AdamW(grown.model.parameters(), lr=1e-3, weight_decay=0.0)
     after.load_state_dict(grown.optimizer_state)
@@ -268,8 +272,8 @@ def test_moments_and_average_grow_with_the_weights() -> None:
 
 
 def test_the_next_step_moves_old_weights_as_before() -> None:
-    """Gradients of old entries are unchanged by growth, hence so is their step, except where a head splits."""
-    batch, config = molecules(torch.float64), to(SMALL, channels=16, edge_hidden=11, n_radial=9, layers=3, key_width=3, invariants=5)
+    """Gradients of old entries are unchanged by growth, hence so is their step, except where a head splits or a multiplier changes."""
+    batch, config = molecules(torch.float64), to(SMALL, channels=16, edge_hidden=11, n_radial=9, key_width=3, invariants=5)
     model = build(SMALL, dtype=torch.float64, seed=0)
     optimizer = trained(model, batch)
     grown = grow(model, config, seed=1, optimizer_state=optimizer.state_dict())
@@ -295,7 +299,7 @@ def test_weights_and_moments_hold_when_the_multipliers_change(monkeypatch: pytes
     state = trained(model, batch).state_dict()
     before, wanted = model.multipliers(), predict(model, batch)
     gradients = dict(zip(before, torch.autograd.grad(loss_of(model, batch), list(model.parameters())), strict=True))
-    for constant, value in (("EDGE", 0.7), ("NODE", 0.2), ("READOUT", 0.11)):
+    for constant, value in (("MAP", 0.4), ("REPRESENT", 0.3), ("EDGE", 0.7), ("NODE", 0.2), ("READOUT", 0.11)):
         monkeypatch.setattr(geat, constant, value)
     monkeypatch.setattr(model, "multipliers", lambda: before)
     grown = grow(model, config, seed=1, optimizer_state=state)
@@ -340,18 +344,20 @@ def test_a_grown_potential_is_the_same_when_loaded(tmp_path: Path) -> None:
     assert_same_function(model, again.model, batch)
 
 
-def test_settings_of_models_that_never_grew_are_written_as_ever() -> None:
-    assert "born" not in dump(GeatConfig())
-    grown = to(SMALL, channels=16, born=Born(channels=8, n_radial=(6,)))
-    assert dump(grown)["born"] == {"channels": 8, "n_radial": [6]}
+def test_settings_remember_the_birth() -> None:
+    assert dump(GeatConfig())["born"] is None
+    grown = to(SMALL, channels=16, born=Born(channels=8, edge_hidden=7, n_radial=(6,)))
+    assert dump(grown)["born"] == {"channels": 8, "edge_hidden": 7, "n_radial": [6]}
     assert load(GeatConfig, dump(grown), source="dump") == grown
     assert grown.resized(16, 1.0).born is None
 
 
-@pytest.mark.parametrize("born", [{"channels": 9, "n_radial": [6]}, {"channels": 8, "n_radial": [7]}, {"channels": 8, "n_radial": [6, 5]}])
-def test_a_birth_larger_than_the_model_is_refused(born: Mapping[str, object]) -> None:
-    with pytest.raises(ValueError, match="exceeds channels=8 or n_radial=6"):
-        to(SMALL, born=born)
+@pytest.mark.parametrize(
+    ("channels", "edge_hidden", "n_radial"), [(9, 7, [6]), (8, 8, [6]), (8, 7, [7]), (8, 7, [6, 5])]
+)
+def test_a_birth_larger_than_the_model_is_refused(channels: int, edge_hidden: int, n_radial: list[int]) -> None:
+    with pytest.raises(ValueError, match="exceeds channels=8, edge_hidden=7 or n_radial=6"):
+        to(SMALL, born={"channels": channels, "edge_hidden": edge_hidden, "n_radial": n_radial})
 
 
 # --------------------------------------------------------------------------------------------------------- refusals
@@ -369,7 +375,7 @@ def test_a_birth_larger_than_the_model_is_refused(born: Mapping[str, object]) ->
         ({"channels": 9, "heads": 3}, "heads: got 3 of 3 channels, .* wanted at least 4 channels a head, or 4 heads"),
         ({"cutoff": 5.0}, "cutoff: got 5.0, wanted 4.0"),
         ({"soft_norm": 1.0}, "soft_norm: got 1.0, wanted 4.0"),
-        ({"channels": 16, "born": {"channels": 4, "n_radial": [6]}}, "born: got .* wanted null"),
+        ({"channels": 16, "born": {"channels": 4, "edge_hidden": 7, "n_radial": [6]}}, "born: got .* wanted null"),
     ],
 )
 def test_what_is_no_growth_is_refused_by_name(changes: Mapping[str, object], message: str) -> None:
@@ -432,8 +438,8 @@ def test_selective_expansion_widens_equivariant_maps_fully_and_scalar_ones_by_et
 def test_expansion_keeps_every_width_it_does_not_widen_and_the_birth() -> None:
     for factor in (1.0, 1.05, 1.37, 3.0):
         for eta in (0.0, 0.5, 1.0):
-            wide = expanded(GeatConfig(channels=12, heads=2, born=Born(channels=8, n_radial=(32,))), factor, eta=eta)
-            assert wide.born == Born(channels=8, n_radial=(32,))
+            wide = expanded(GeatConfig(channels=12, heads=2, born=Born(channels=8, edge_hidden=48, n_radial=(32,))), factor, eta=eta)
+            assert wide.born == Born(channels=8, edge_hidden=48, n_radial=(32,))
             assert wide.channels % wide.heads == 0 and wide.node_width == max(24, round(24 * (1 + eta * (factor - 1))))
 
 

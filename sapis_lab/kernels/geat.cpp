@@ -34,7 +34,8 @@ namespace sapis {
 struct Shape {
     int64_t degrees, layers, channels, heads, invariants, key_width, radial, hidden, coupling, node, species, grid;
     int64_t softmax, gaunt;  // 1, or 0 for the cheaper forms: weights f / mean_neighbors, gated linear update
-    double cutoff, sum_scale, uniform, norm_attention, norm_update, energy_scale;
+    int64_t edge_units;      // hidden units of the edge networks whose squares their soft norm counts
+    double cutoff, sum_scale, uniform, norm_attention, norm_update, norm_edge, norm_readout, energy_scale;
 };
 
 struct Batch {
@@ -185,7 +186,7 @@ template <class T> struct Values {
     T *x, *xn, *project, *scalar, *inv, *z, *out, *message, *middle, *xm, *ab, *node_in, *zn, *node_out, *grid, *product;
 };
 template <class T> struct Extra {  // of the values: norms and sigmoids; of the adjoints: gradients in the weights of heads
-    T *rho, *sigma, *rho_middle, *sigma_node, *weights;
+    T *rho, *sigma, *rho_middle, *sigma_node, *rho_edge, *weights;
 };
 
 template <class T> struct Chunk {
@@ -193,7 +194,7 @@ template <class T> struct Chunk {
     std::vector<int64_t> first, entry;  // rows of a centre; place in `vectors`, -1 for the pair (i, i)
     std::vector<int32_t> neighbor, kind, atom;
     T *harmonics, *harmonics_dot, *radial, *radial_slope, *log_f, *slope, *unit, *jacobian, *basis;
-    T *x0, *zr, *sigma_r, *radial_adjoint, *harmonics_adjoint, *log_f_adjoint;
+    T *x0, *xr, *rho_r, *zr, *sigma_r, *xr_adjoint, *radial_adjoint, *harmonics_adjoint, *log_f_adjoint;
     std::vector<Values<T>> value, adjoint;
     std::vector<Extra<T>> extra;
 };
@@ -254,7 +255,6 @@ private:
         };
         auto invariant = [&](int64_t c) { return c < C ? c : Cp + (c - C) / W * Wp + (c - C) % W; };  // rows of node_in, columns of node_out
         auto same = [](int64_t c) { return c; };
-        UNROLL
         for (int l = 0; l < L; l++) {
             f(base + PROJECT, l * C * wide, a.project[l], C, wide, same, projected, false);
             f(base + MERGE, l * C * C, a.merge[l], C, C, [&](int64_t c) { return lane(c); }, same, false);
@@ -281,7 +281,6 @@ private:
         const int64_t base = s.layers * PER_LAYER;
         auto same = [](int64_t c) { return c; };
         auto vector = [](T* p, int64_t columns) { Map<T> v; v.w = p; v.columns = columns; return v; };
-        UNROLL
         for (int l = 0; l < L; l++)
             f(base + REPRESENT, l * S * B * C, a.represent[l], S * B, C, [&](int64_t r) { return r / B * Bp + r % B; }, same, false);
         f(base + EMBEDDING, 0, vector(a.embedding, Cp), S, C, same, same, false);
@@ -300,7 +299,6 @@ private:
         };
         for (int64_t layer = 0; layer < s.layers; layer++) {
             Weights<T>& a = all_[layer];
-            UNROLL
             for (int l = 0; l < L; l++) {
                 map(a.project[l], Cp, PR), map(a.merge[l], Cp, Cp), map(a.factors[l], Cp, 2 * Wp);
                 if (!last(layer)) map(a.couple[l], Wp, Cp);
@@ -310,7 +308,6 @@ private:
             a.project_bias = arena.template get<T>(PR), a.edge_bias = arena.template get<T>(Kp), a.edge_out_bias = arena.template get<T>(Op);
             a.node_in_bias = arena.template get<T>(Up), a.node_out_bias = arena.template get<T>(J);
         }
-        UNROLL
         for (int l = 0; l < L; l++) map(e.represent[l], SB, Cp);
         map(e.readout_in, Cp, Cp);
         e.embedding = arena.template get<T>(S * Cp), e.readout_in_bias = arena.template get<T>(Cp);
@@ -400,7 +397,8 @@ private:
         c.harmonics = arena.template get<T>(P * MP), c.radial = arena.template get<T>(P * Bp);
         c.radial_slope = arena.template get<T>(P * Bp), c.log_f = arena.template get<T>(P), c.slope = arena.template get<T>(P);
         c.unit = arena.template get<T>(P * 3), c.jacobian = arena.template get<T>(P * 3 * MP), c.basis = arena.template get<T>(N * M * SB);
-        c.x0 = arena.template get<T>(N * Cp), c.zr = arena.template get<T>(N * Cp), c.sigma_r = arena.template get<T>(N * Cp);
+        c.x0 = arena.template get<T>(N * Cp), c.xr = arena.template get<T>(N * Cp), c.rho_r = arena.template get<T>(N);
+        c.xr_adjoint = arena.template get<T>(N * Cp), c.zr = arena.template get<T>(N * Cp), c.sigma_r = arena.template get<T>(N * Cp);
         c.radial_adjoint = arena.template get<T>(P * Bp), c.harmonics_adjoint = arena.template get<T>(P * MP);
         c.log_f_adjoint = arena.template get<T>(P);
         c.value.resize(s.layers), c.adjoint.resize(s.layers), c.extra.resize(s.layers);
@@ -409,7 +407,7 @@ private:
             shape_values(arena, c, c.adjoint[layer], last(layer));
             Extra<T>& e = c.extra[layer];
             e.rho = arena.template get<T>(L * N), e.rho_middle = arena.template get<T>(L * N), e.sigma = arena.template get<T>(P * Kp);
-            e.sigma_node = arena.template get<T>(N * Up), e.weights = arena.template get<T>(P * Op);
+            e.sigma_node = arena.template get<T>(N * Up), e.rho_edge = arena.template get<T>(P), e.weights = arena.template get<T>(P * Op);
         }
     }
 
@@ -465,7 +463,6 @@ private:
         power[0] = re[0] = 1, im[0] = 0;
         for (int k = 1; k <= L; k++)
             power[k] = power[k - 1] * Z, re[k] = X * re[k - 1] - Y * im[k - 1], im[k] = X * im[k - 1] + Y * re[k - 1];
-        UNROLL
         for (int l = 0; l < L; l++)
             for (int m = -l; m <= l; m++) {
                 const int a = std::abs(m), at = l * l + l + m;
@@ -490,25 +487,21 @@ private:
 
     // y[m] (+)= x[m] W_l, rows of all atoms.  `x` (M, N, ldx), `y` row n of component m at y + m * ym + n * yn.
     void maps(const Map<T>* map, int64_t N, const T* x, int64_t xm, int64_t xn, int64_t k, T* y, int64_t ym, int64_t yn, bool add, bool turned) const {
-        UNROLL
         for (int l = 0; l < L; l++) {
             const T* weight = turned ? map[l].transposed : map[l].w;
             const int64_t columns = turned ? map[l].rows : map[l].columns;
             if (xm == N * xn && ym == N * yn)
                 gemm<T>((2 * l + 1) * N, columns, k, x + l * l * xm, xn, 1, weight, columns, y + l * l * ym, yn, add);
             else
-                UNROLL
                 for (int m = l * l; m < (l + 1) * (l + 1); m++) gemm<T>(N, columns, k, x + m * xm, xn, 1, weight, columns, y + m * ym, yn, add);
         }
     }
     // dL/dW_l += sum over rows of x^T y.
     void outer(const Map<T>* grad, int64_t N, const T* x, int64_t xm, int64_t xn, int64_t k, const T* y, int64_t ym, int64_t yn) const {
-        UNROLL
         for (int l = 0; l < L; l++) {
             if (xm == N * xn && ym == N * yn)
                 gemm<T>(k, grad[l].columns, (2 * l + 1) * N, x + l * l * xm, 1, xn, y + l * l * ym, yn, grad[l].w, grad[l].columns, true);
             else
-                UNROLL
                 for (int m = l * l; m < (l + 1) * (l + 1); m++)
                     gemm<T>(k, grad[l].columns, N, x + m * xm, 1, xn, y + m * ym, yn, grad[l].w, grad[l].columns, true);
         }
@@ -532,34 +525,31 @@ private:
     }
 
     // Soft norm y = x rho, rho = (1 + strength mean_m sum_c x^2)^(-1/2) per atom and degree.
-    void norm(int64_t N, const T* x, T* rho, T* y, double strength) const {
-        UNROLL
-        for (int l = 0; l < L; l++)
+    void norm(int64_t N, const T* x, T* rho, T* y, double strength, int degrees = L) const {
+        for (int l = 0; l < degrees; l++)
             for (int64_t n = 0; n < N; n++) {
                 const T root = 1 / std::sqrt(1 + T(strength / (2 * l + 1)) * dot(N, n, l, x, x));
                 rho[l * N + n] = root;
                 each(N, n, l, [&](int64_t at) { store(y + at, load<v8>(x + at) * root); });
             }
     }
-    void norm_adjoint(int64_t N, const T* x, const T* rho, const T* yb, T* xb, double strength) const {  // adds to xb
-        UNROLL
-        for (int l = 0; l < L; l++)
+    void norm_adjoint(int64_t N, const T* x, const T* rho, const T* yb, T* xb, double strength, int degrees = L) const {  // adds to xb
+        for (int l = 0; l < degrees; l++)
             for (int64_t n = 0; n < N; n++) {
                 const T root = rho[l * N + n], k = -T(strength / (2 * l + 1)) * root * root * root * dot(N, n, l, x, yb);
                 each(N, n, l, [&](int64_t at) { store(xb + at, load<v8>(xb + at) + root * load<v8>(yb + at) + k * load<v8>(x + at)); });
             }
     }
-    void norm_tangent(int64_t N, const T* x, const T* xd, const T* rho, T* yd, double strength) const {
-        UNROLL
-        for (int l = 0; l < L; l++)
+    void norm_tangent(int64_t N, const T* x, const T* xd, const T* rho, T* yd, double strength, int degrees = L) const {
+        for (int l = 0; l < degrees; l++)
             for (int64_t n = 0; n < N; n++) {
                 const T root = rho[l * N + n], change = -T(strength / (2 * l + 1)) * root * root * root * dot(N, n, l, x, xd);
                 each(N, n, l, [&](int64_t at) { store(yd + at, load<v8>(xd + at) * root + load<v8>(x + at) * change); });
             }
     }
-    void norm_adjoint_tangent(int64_t N, const T* x, const T* xd, const T* rho, const T* yb, const T* ybd, T* xbd, double strength) const {
-        UNROLL
-        for (int l = 0; l < L; l++)
+    void norm_adjoint_tangent(int64_t N, const T* x, const T* xd, const T* rho, const T* yb, const T* ybd, T* xbd, double strength,
+                              int degrees = L) const {
+        for (int l = 0; l < degrees; l++)
             for (int64_t n = 0; n < N; n++) {
                 const T kappa = T(strength / (2 * l + 1)), root = rho[l * N + n], cube = root * root * root;
                 const T change = -kappa * cube * dot(N, n, l, x, xd);
@@ -572,7 +562,6 @@ private:
             }
     }
     template <class F> void each(int64_t N, int64_t n, int l, F&& f) const {
-        UNROLL
         for (int m = l * l; m < (l + 1) * (l + 1); m++)
             for (int64_t c = 0; c < Cp; c += 8) f((m * N + n) * Cp + c);
     }
@@ -592,6 +581,33 @@ private:
     static T second(T z, T sigma) { return sigma * (1 - sigma) * (2 + z * (1 - 2 * sigma)); }
 
     // -------------------------------------------------------------------------------------------------- edges
+
+    // The hidden layer of the edge network of one pair, h = silu(z) and its soft norm y = h rho, rho = (1 + kappa sum h^2)^(-1/2), the sum
+    // over the first `edge_units`.
+    T counted(const T* x, const T* y) const {
+        v8 sum{};
+        int64_t k = 0;
+        for (; k + 8 <= s.edge_units; k += 8) sum += load<v8>(x + k) * load<v8>(y + k);
+        T total = sum8<T>(sum);
+        for (; k < s.edge_units; k++) total += x[k] * y[k];
+        return total;
+    }
+    T inner(const T* x, const T* y) const {
+        v8 sum{};
+        for (int64_t k = 0; k < Kp; k += 8) sum += load<v8>(x + k) * load<v8>(y + k);
+        return sum8<T>(sum);
+    }
+    void hidden(const T* z, const T* sigma, T* h) const {
+        for (int64_t k = 0; k < Kp; k++) h[k] = z[k] * sigma[k];
+    }
+    void hidden_tangent(const T* z, const T* sigma, const T* zd, T* hd) const {
+        for (int64_t k = 0; k < Kp; k++) hd[k] = first(z[k], sigma[k]) * zd[k];
+    }
+    void hidden_adjoint(const T* h, T rho, const T* yb, T* hb) const {
+        const T on_h = -T(s.norm_edge) * rho * rho * rho * inner(h, yb);
+        for (int64_t k = 0; k < Kp; k++) hb[k] = rho * yb[k];
+        for (int64_t k = 0; k < s.edge_units; k++) hb[k] += on_h * h[k];
+    }
 
     // Rows of pairs in blocks of whole centres.
     template <class F> static void blocks(const Chunk<T>& c, F&& f) {
@@ -859,7 +875,12 @@ private:
             dense(a.edge_radial, P, c.radial + p0 * Bp, Bp, B, v.z + p0 * Kp, Kp, true, false);
             dense(a.edge_invariant, P, v.inv + p0 * Qp, Qp, Q, v.z + p0 * Kp, Kp, true, false);
             sigmoid(v.z + p0 * Kp, e.sigma + p0 * Kp, P * Kp);
-            for (int64_t k = 0; k < P * Kp; k++) h[k] = v.z[p0 * Kp + k] * e.sigma[p0 * Kp + k];
+            for (int64_t p = 0; p < P; p++) {
+                T* row = h.data() + p * Kp;
+                hidden(v.z + (p0 + p) * Kp, e.sigma + (p0 + p) * Kp, row);
+                const T rho = e.rho_edge[p0 + p] = 1 / std::sqrt(1 + T(s.norm_edge) * counted(row, row));
+                for (int64_t k = 0; k < Kp; k++) row[k] *= rho;
+            }
             fill_rows(v.out + p0 * Op, P, Op, a.edge_out_bias, Op);
             dense(a.edge_out, P, h.data(), Kp, K, v.out + p0 * Op, Op, true, false);
             for (int64_t i = i0; i < i1; i++) {
@@ -892,7 +913,14 @@ private:
                 }
             }
             dense(a.edge_out, P, b.out + p0 * Op, Op, O, b.z + p0 * Kp, Kp, false, true);  // b.z: adjoint of the hidden layer's output
-            for (int64_t k = 0; k < P * Kp; k++) zb[k] = first(v.z[p0 * Kp + k], e.sigma[p0 * Kp + k]) * b.z[p0 * Kp + k];
+            std::vector<T>& h = scratch(1, Kp);
+            for (int64_t p = 0; p < P; p++) {
+                const T *z = v.z + (p0 + p) * Kp, *sigma = e.sigma + (p0 + p) * Kp;
+                T* row = zb.data() + p * Kp;
+                hidden(z, sigma, h.data());
+                hidden_adjoint(h.data(), e.rho_edge[p0 + p], b.z + (p0 + p) * Kp, row);
+                for (int64_t k = 0; k < Kp; k++) row[k] *= first(z[k], sigma[k]);
+            }
             dense(a.edge_radial, P, zb.data(), Kp, K, c.radial_adjoint + p0 * Bp, Bp, true, true);
             dense(a.edge_invariant, P, zb.data(), Kp, K, b.inv + p0 * Qp, Qp, false, true);
             for (int64_t i = i0; i < i1; i++) invariants_adjoint<false>(c, i, b.inv, nullptr, v.project, nullptr, b.project);
@@ -913,7 +941,15 @@ private:
             for (int64_t i = i0; i < i1; i++) invariants<true>(c, i, v.project, t.project, t.inv);
             dense(a.edge_radial, P, radial_dot + p0 * Bp, Bp, B, t.z + p0 * Kp, Kp, false, false);
             dense(a.edge_invariant, P, t.inv + p0 * Qp, Qp, Q, t.z + p0 * Kp, Kp, true, false);
-            for (int64_t k = 0; k < P * Kp; k++) hd[k] = first(v.z[p0 * Kp + k], e.sigma[p0 * Kp + k]) * t.z[p0 * Kp + k];
+            std::vector<T>& h = scratch(1, Kp);
+            for (int64_t p = 0; p < P; p++) {
+                const T *z = v.z + (p0 + p) * Kp, *sigma = e.sigma + (p0 + p) * Kp;
+                T* row = hd.data() + p * Kp;
+                hidden(z, sigma, h.data());
+                hidden_tangent(z, sigma, t.z + (p0 + p) * Kp, row);
+                const T rho = e.rho_edge[p0 + p], change = -T(s.norm_edge) * rho * rho * rho * counted(h.data(), row);
+                for (int64_t k = 0; k < Kp; k++) row[k] = rho * row[k] + change * h[k];
+            }
             dense(a.edge_out, P, hd.data(), Kp, K, t.out + p0 * Op, Op, false, false);
             for (int64_t i = i0; i < i1; i++) {
                 T mean[8] = {};
@@ -957,18 +993,30 @@ private:
                     }
                 }
             }
-            for (int64_t k = 0; k < P * Kp; k++) {
-                const T z = v.z[p0 * Kp + k], sigma = e.sigma[p0 * Kp + k], slope = first(z, sigma);
-                h[k] = z * sigma, hd[k] = slope * t.z[p0 * Kp + k], zb[k] = slope * b.z[p0 * Kp + k];
+            dense(a.edge_out, P, bd.out + p0 * Op, Op, O, zbd.data(), Kp, false, true);
+            const T kappa = T(s.norm_edge);
+            for (int64_t p = 0; p < P; p++) {  // to the outputs y = h rho and y', and from the adjoints of y and y' to those of z and z'
+                const T *z = v.z + (p0 + p) * Kp, *sigma = e.sigma + (p0 + p) * Kp, *zd = t.z + (p0 + p) * Kp, *yb = b.z + (p0 + p) * Kp;
+                T *y = h.data() + p * Kp, *yd = hd.data() + p * Kp, *hb = zb.data() + p * Kp, *hbd = zbd.data() + p * Kp;
+                hidden(z, sigma, y);
+                hidden_tangent(z, sigma, zd, yd);
+                const T rho = e.rho_edge[p0 + p], cube = rho * rho * rho, change = -kappa * cube * counted(y, yd);
+                const T along = inner(y, yb), along_d = inner(yd, yb) + inner(y, hbd);
+                hidden_adjoint(y, rho, yb, hb);
+                for (int64_t k = 0; k < Kp; k++) hbd[k] = rho * hbd[k] + change * yb[k];
+                const T on_h = -kappa * (3 * rho * rho * change * along + cube * along_d), on_hd = -kappa * cube * along;
+                for (int64_t k = 0; k < s.edge_units; k++) hbd[k] += on_h * y[k] + on_hd * yd[k];
+                for (int64_t k = 0; k < Kp; k++) {
+                    const T slope = first(z[k], sigma[k]);
+                    hbd[k] = slope * hbd[k] + second(z[k], sigma[k]) * zd[k] * hb[k];
+                    hb[k] *= slope;
+                    yd[k] = rho * yd[k] + change * y[k];
+                    y[k] *= rho;
+                }
             }
             outer(grad.edge_out, P, h.data(), Kp, K, bd.out + p0 * Op, Op);
             outer(grad.edge_out, P, hd.data(), Kp, K, b.out + p0 * Op, Op);
             add_rows(grad.edge_out_bias, P, bd.out + p0 * Op, Op, O);
-            dense(a.edge_out, P, bd.out + p0 * Op, Op, O, zbd.data(), Kp, false, true);
-            for (int64_t k = 0; k < P * Kp; k++) {
-                const T z = v.z[p0 * Kp + k], sigma = e.sigma[p0 * Kp + k];
-                zbd[k] = first(z, sigma) * zbd[k] + second(z, sigma) * t.z[p0 * Kp + k] * b.z[p0 * Kp + k];
-            }
             outer(grad.edge_radial, P, c.radial + p0 * Bp, Bp, B, zbd.data(), Kp);
             outer(grad.edge_radial, P, radial_dot + p0 * Bp, Bp, B, zb.data(), Kp);
             outer(grad.edge_invariant, P, v.inv + p0 * Qp, Qp, Q, zbd.data(), Kp);
@@ -988,7 +1036,6 @@ private:
         const int64_t N = c.n, all_ = M * N * Cp;
         norm(N, v.x, e.rho, v.xn, s.norm_attention);
         fill_rows(v.project, N, M * PR, a.project_bias, PR);
-        UNROLL
         for (int m = 0; m < M; m++) {
             const Map<T>& map = a.project[degree(m)];
             gemm<T>(N, PR, C, v.xn + m * N * Cp, Cp, 1, map.w, PR, v.project + m * PR, M * PR, m == 0);
@@ -1026,11 +1073,9 @@ private:
 
     // sum_m a b / sqrt(2l+1) of every degree and channel; a the first, b the second half of the rows.
     void pair_products(int64_t N, int64_t n, const T* a, const T* b, T* inv, bool add) const {
-        UNROLL
         for (int l = 0; l < L; l++)
             for (int64_t k = 0; k < Wp; k += 8) {
                 v8 sum{};
-                UNROLL
                 for (int m = l * l; m < (l + 1) * (l + 1); m++) sum += load<v8>(a + (m * N + n) * 2 * Wp + k) * load<v8>(b + (m * N + n) * 2 * Wp + Wp + k);
                 sum *= T(1 / std::sqrt(2 * l + 1.0));
                 store(inv + l * Wp + k, add ? load<v8>(inv + l * Wp + k) + sum : sum);
@@ -1038,10 +1083,8 @@ private:
     }
     // adjoint: a~ += inv~ b, b~ += inv~ a.
     void pair_products_adjoint(int64_t N, int64_t n, const T* inv, const T* ab, T* adjoint) const {
-        UNROLL
         for (int l = 0; l < L; l++) {
             const T scale = T(1 / std::sqrt(2 * l + 1.0));
-            UNROLL
             for (int m = l * l; m < (l + 1) * (l + 1); m++) {
                 const T* row = ab + (m * N + n) * 2 * Wp;
                 T* out = adjoint + (m * N + n) * 2 * Wp;
@@ -1051,7 +1094,6 @@ private:
     }
     // y = product * gate_l, rows of node_out hold the gates behind the scalars.
     void gate(int64_t N, const T* x, const T* node_out, T* y, bool add) const {
-        UNROLL
         for (int m = 0; m < M; m++)
             for (int64_t n = 0; n < N; n++) {
                 const T *g = node_out + n * J + Cp + degree(m) * Wp, *row = x + (m * N + n) * Wp;
@@ -1060,7 +1102,6 @@ private:
             }
     }
     void gate_adjoint(int64_t N, const T* yb, const T* x, T* node_out_b) const {  // adds
-        UNROLL
         for (int m = 0; m < M; m++)
             for (int64_t n = 0; n < N; n++) {
                 T* g = node_out_b + n * J + Cp + degree(m) * Wp;
@@ -1167,7 +1208,6 @@ private:
         Values<T>& t = tangents[layer];
         const int64_t N = c.n, all_ = M * N * Cp, columns = a.node_out.columns;
         norm_tangent(N, v.x, t.x, e.rho, t.xn, s.norm_attention);
-        UNROLL
         for (int m = 0; m < M; m++)
             gemm<T>(N, PR, C, t.xn + m * N * Cp, Cp, 1, a.project[degree(m)].w, PR, t.project + m * PR, M * PR, false);
         dense(a.scalar_value, N, t.xn, Cp, C, t.scalar, Cp, false, false);
@@ -1320,13 +1360,14 @@ public:
             for (int64_t n = 0; n < N; n++) add_to(x + n * Cp, ends.embedding + c.kind[n] * Cp, Cp);
             for (int64_t layer = 0; layer < s.layers; layer++) layer_forward(c, layer);
             fill_rows(c.zr, N, Cp, ends.readout_in_bias, Cp);
-            dense(ends.readout_in, N, c.x0, Cp, C, c.zr, Cp, true, false);
+            norm(N, c.x0, c.rho_r, c.xr, s.norm_readout, 1);
+            dense(ends.readout_in, N, c.xr, Cp, C, c.zr, Cp, true, false);
             sigmoid(c.zr, c.sigma_r, N * Cp);
             for (int64_t n = 0; n < N; n++) {
                 T total = ends.readout_out_bias[0];
                 for (int64_t k = 0; k < C; k++) {
                     const int64_t at = n * Cp + k;
-                    total += c.zr[at] * c.sigma_r[at] * ends.readout_out[k] + c.x0[at] * ends.readout_skip[k];
+                    total += c.zr[at] * c.sigma_r[at] * ends.readout_out[k] + c.xr[at] * ends.readout_skip[k];
                 }
                 energy[c.atom[n]] = T(s.energy_scale) * total;
                 std::memcpy(features + int64_t(c.atom[n]) * C, c.x0 + n * Cp, C * sizeof(T));
@@ -1343,9 +1384,11 @@ private:
             for (int64_t k = 0; k < Cp; k++) {
                 const int64_t at = n * Cp + k;
                 zb[at] = first(c.zr[at], c.sigma_r[at]) * ends.readout_out[k];
-                x0b[at] = ends.readout_skip[k];
+                c.xr_adjoint[at] = ends.readout_skip[k];
+                x0b[at] = 0;
             }
-        dense(ends.readout_in, c.n, zb.data(), Cp, C, x0b, Cp, true, true);
+        dense(ends.readout_in, c.n, zb.data(), Cp, C, c.xr_adjoint, Cp, true, true);
+        norm_adjoint(c.n, c.x0, c.rho_r, c.xr_adjoint, x0b, s.norm_readout, 1);
     }
 
     void sweep_back(Chunk<T>& c, T* gradient) const {
@@ -1439,7 +1482,9 @@ private:
 
         readout_adjoint(c, x0b);
         std::vector<T>&zd = scratch(1, N * Cp), &zb = scratch(2, N * Cp), &zbd = scratch(3, N * Cp);
-        dense(ends.readout_in, N, x0_dot, Cp, C, zd.data(), Cp, false, false);
+        std::vector<T>&xr_dot = scratch(4, N * Cp), &xrbd = scratch(5, N * Cp);
+        norm_tangent(N, c.x0, x0_dot, c.rho_r, xr_dot.data(), s.norm_readout, 1);
+        dense(ends.readout_in, N, xr_dot.data(), Cp, C, zd.data(), Cp, false, false);
         for (int64_t n = 0; n < N; n++) {
             const T seed = scale * energy[c.atom[n]];
             grad_ends.readout_out_bias[0] += seed;
@@ -1447,16 +1492,18 @@ private:
                 const int64_t at = n * Cp + k;
                 const T z = c.zr[at], sigma = c.sigma_r[at], out = ends.readout_out[k];
                 grad_ends.readout_out[k] += seed * z * sigma + first(z, sigma) * zd[at];
-                grad_ends.readout_skip[k] += seed * c.x0[at] + x0_dot[at];
+                grad_ends.readout_skip[k] += seed * c.xr[at] + xr_dot[at];
                 zb[at] = first(z, sigma) * out;
                 zbd[at] = second(z, sigma) * zd[at] * out + first(z, sigma) * seed * out;
-                x0bd[at] = seed * ends.readout_skip[k];
+                xrbd[at] = seed * ends.readout_skip[k];
+                x0bd[at] = 0;
             }
         }
-        outer(grad_ends.readout_in, N, c.x0, Cp, C, zbd.data(), Cp);
-        outer(grad_ends.readout_in, N, x0_dot, Cp, C, zb.data(), Cp);
+        outer(grad_ends.readout_in, N, c.xr, Cp, C, zbd.data(), Cp);
+        outer(grad_ends.readout_in, N, xr_dot.data(), Cp, C, zb.data(), Cp);
         add_rows(grad_ends.readout_in_bias, N, zbd.data(), Cp, Cp);
-        dense(ends.readout_in, N, zbd.data(), Cp, C, x0bd, Cp, true, true);
+        dense(ends.readout_in, N, zbd.data(), Cp, C, xrbd.data(), Cp, true, true);
+        norm_adjoint_tangent(N, c.x0, x0_dot, c.rho_r, c.xr_adjoint, xrbd.data(), x0bd, s.norm_readout, 1);
 
         const T *xb = x0b, *seeds = x0bd;
         for (int64_t layer = s.layers - 1; layer >= 0; layer--) {

@@ -35,10 +35,10 @@ class _Shape(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_int64) for name in (
             "degrees", "layers", "channels", "heads", "invariants", "key_width", "radial", "hidden", "coupling", "node", "species", "grid",
-            "softmax", "gaunt",
+            "softmax", "gaunt", "edge_units",
         )),
         *((name, ctypes.c_double) for name in (
-            "cutoff", "sum_scale", "uniform", "norm_attention", "norm_update", "energy_scale",
+            "cutoff", "sum_scale", "uniform", "norm_attention", "norm_update", "norm_edge", "norm_readout", "energy_scale",
         )),
     ]  # fmt: skip
 
@@ -77,14 +77,15 @@ class GeatKernel:
         grid = quadrature(config.lmax)
         constants = (torch.tensor(rows, dtype=torch.float64), *model.radial_functions(), *grid)
         self.constants = [t.to(device="cpu", dtype=torch.float64).contiguous() for t in constants]
-        born: int = model.layers[0].born_channels  # type: ignore[assignment]
+        born, units = config.born_widths
         self.shape = _Shape(
             degrees=degrees, layers=config.layers, channels=config.channels, heads=config.heads, invariants=config.invariants,
             key_width=config.key_width, radial=config.n_radial, hidden=config.edge_hidden, coupling=config.coupling_channels,
             node=config.node_width, species=model.n_species, grid=grid[0].shape[0], softmax=config.attention == "softmax",
-            gaunt=config.product == "gaunt", cutoff=model.cutoff,
+            gaunt=config.product == "gaunt", edge_units=units, cutoff=model.cutoff,
             sum_scale=model.sum_scale, uniform=1.0 / model.mean_neighbors, norm_attention=1.0 / born,
-            norm_update=1.0 / (config.soft_norm * born), energy_scale=1.0,
+            norm_update=1.0 / (config.soft_norm * born), norm_edge=1.0 / (config.edge_norm * units) if config.edge_norm else 0.0,
+            norm_readout=1.0 / (config.readout_norm * born) if config.readout_norm else 0.0, energy_scale=1.0,
         )  # fmt: skip
 
     def __call__(self, model: Geat, vectors: Tensor, graph: PairGraph, n_atoms: Tensor, species: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -68,9 +68,11 @@ def settled(old: GeatConfig, to: ModelConfig) -> GeatConfig:
         if got < had:
             via = "" if size == field else f" {size}"
             raise ValueError(f"{field}: got {got}{via}, wanted at least {had}: a model does not shrink")
-    first, past = (old.channels, ()) if old.born is None else (old.born.channels, old.born.n_radial)
+    past = () if old.born is None else old.born.n_radial
+    first, hidden = old.born_widths
     sizes = past if past and to.n_radial == old.n_radial else (*past, old.n_radial)
-    born = None if first == to.channels and set(sizes) == {to.n_radial} else {"channels": first, "n_radial": sizes}
+    same = (first, hidden) == (to.channels, to.edge_hidden) and set(sizes) == {to.n_radial}
+    born = None if same else {"channels": first, "edge_hidden": hidden, "n_radial": sizes}
     if to.born is not None and to.born != old.born and to.born.model_dump() != born:
         raise ValueError(f"born: got {to.born!r}, wanted null, from which it follows as {born}")
     return type(old).model_validate({**to.model_dump(), "born": born})

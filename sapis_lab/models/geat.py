@@ -17,8 +17,15 @@ Before (ii) and (iii) features pass a soft norm x / sqrt(1 + mean x^2 / tau) per
 bound for large ones.  An RMS norm cost more accuracy than any other choice (force error 55 against 36 meV/Å at equal CPU time): it
 removes the size of the features, which carries density and distortion, and amplifies degrees that vanish by symmetry.
 
-Weights are W = m p with Adam acting on p: a learning-rate multiplier m of 1 for equivariant maps, 0.5 for edge and node networks, 0.3
-for the readout, whose rows act on every atom of every frame at once; with 1 there, half of the runs at twice the default rate diverge.
+Two more soft norms bound what can run away: of the hidden layer of the edge networks, and of the scalars before the readout. The energy is
+a polynomial of degree 7 or so in the size of a layer's features; at a rate too high, <q, k>, the filters, the gates and the product grow in
+turn and the readout passes it on. With them a rate that is four times too high trains badly but does not diverge.
+
+Weights are W = m p with Adam acting on p, which makes m a multiplier of the learning rate: 0.25 for equivariant maps and node networks, 0.5
+for the representation and the edge networks, 0.3 for the readout, times 40 / channels where the fan-in is the channels and 2 / layers
+within more than two layers, so that one rate serves all sizes (`GeatConfig.width_factor`, `depth_factor`). No single weight is to blame for
+divergence: two dozen tensors push the same output together, and halving the rate of any one group does not stop it, while halving that of
+all equivariant maps does.
 
 A model can grow without changing its function (`_geat_growth`, `sapis_lab.growth`): the soft norms then keep the channels of their birth
 in the mean, and the radial functions their centres and widths, which `born` records.
@@ -30,11 +37,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from typing import ClassVar, Literal, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from sapis_lab.atoms import AtomsBatch, Layout
@@ -50,8 +57,10 @@ from sapis_lab.models._base import Flops, Growth, Model, ModelConfig
 # Shape legend: M components, L degrees (lmax + 1), N nodes, C channels, H heads, c channels of a head, G groups, I centres and
 # K slots of a group (see PairGraph), P pairs (G I K), Q invariants, d key width, B radial functions, S species, W coupling channels.
 
-EDGE, NODE, READOUT = 0.5, 0.5, 0.3
-"""Learning-rate multipliers of the edge networks, the node networks and the readout; equivariant maps have 1."""
+MAP, REPRESENT, EDGE, NODE, READOUT = 0.25, 0.5, 0.5, 0.25, 0.3
+"""Learning-rate multipliers of the equivariant maps, the representation, the edge networks, the node networks and the readout."""
+REFERENCE_WIDTH = 40
+"""Channels at which these hold; weights whose fan-in is the channels have them times `GeatConfig.width_factor`."""
 
 CLOSED = -1e4
 """log f of slots without a pair: exp underflows to an exact zero."""
@@ -61,7 +70,9 @@ class Born(Config):
     """What a grown model keeps of the sizes it had."""
 
     channels: int = Field(ge=1)
-    """Channels at birth, over which the soft norms average."""
+    """Channels at birth, over which the soft norms of features average."""
+    edge_hidden: int = Field(ge=1)
+    """Hidden width of the edge networks at birth, over which their soft norm averages."""
     n_radial: tuple[int, ...] = Field(min_length=1)
     """Radial functions at birth and after every earlier growth of them, ascending: each growth appended functions of their own width."""
 
@@ -70,7 +81,7 @@ class GeatConfig(ModelConfig):
     """Settings of GEAT; the defaults are the measured optimum near 10^5 parameters."""
 
     kind: Literal["geat"] = "geat"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     channel_step: ClassVar[int] = 4
 
     lmax: int = Field(default=2, ge=0, le=6)
@@ -95,6 +106,10 @@ class GeatConfig(ModelConfig):
     """Hidden width of the node networks over `channels`."""
     soft_norm: float = Field(default=4.0, gt=0)
     """tau of the soft norm before the update."""
+    edge_norm: float | None = Field(default=1.0, gt=0)
+    """tau of the soft norm of the edge networks' hidden layer; null: none."""
+    readout_norm: float | None = Field(default=10.0, gt=0)
+    """tau of the soft norm of the scalars before the readout; null: none."""
     attention: Literal["softmax", "uniform"] = "softmax"
     """Weights of the neighbours: softmax_j(e_ij + log f), or f / mean_neighbors, without logits."""
     product: Literal["gaunt", "none"] = "gaunt"
@@ -113,15 +128,10 @@ class GeatConfig(ModelConfig):
         if self.born is None:
             return self
         sizes = (*self.born.n_radial, self.n_radial)
-        if self.born.channels > self.channels or list(sizes) != sorted(sizes):
-            raise ValueError(f"{self.born!r} exceeds channels={self.channels} or n_radial={self.n_radial}, or is not ascending")
+        if self.born.channels > self.channels or self.born.edge_hidden > self.edge_hidden or list(sizes) != sorted(sizes):
+            own = f"channels={self.channels}, edge_hidden={self.edge_hidden} or n_radial={self.n_radial}"
+            raise ValueError(f"{self.born!r} exceeds {own}, or is not ascending")
         return self
-
-    @model_serializer(mode="wrap")
-    def _later_fields_if_set(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # settings that came after the first published points are written only where they are not the default, so that fingerprints hold
-        later = ("attention", "product", "born")
-        return {k: v for k, v in handler(self).items() if k not in later or v != type(self).model_fields[k].default}
 
     def _build(self, species: tuple[int, ...], mean_neighbors: float) -> Geat:
         return Geat(self, species=species, mean_neighbors=mean_neighbors)
@@ -156,6 +166,22 @@ class GeatConfig(ModelConfig):
             "node_hidden": ratio if int(ratio * channels) == node else math.nextafter(ratio, math.inf),
         }
         return self.model_copy(update=changes)
+
+    @property
+    def born_widths(self) -> tuple[int, int]:
+        """Channels and hidden width of the edge networks at birth, which soft norms keep when the model grows."""
+        return (self.channels, self.edge_hidden) if self.born is None else (self.born.channels, self.born.edge_hidden)
+
+    @property
+    def width_factor(self) -> float:
+        """Of the multipliers of weights with `channels` inputs: a step of Adam then moves what they compute equally at all widths (Yang et
+        al., arXiv:2203.03466). Narrow models stop at twice the rate, where sweeps at C = 4 and 20 have their optimum."""
+        return min(2.0, REFERENCE_WIDTH / self.channels)
+
+    @property
+    def depth_factor(self) -> float:
+        """Of the multipliers within layers: more than two layers share the step of two."""
+        return min(1.0, 2.0 / self.layers)
 
     @property
     def head_rows(self) -> int:
@@ -215,16 +241,16 @@ def _zeros(*shape: int) -> nn.Parameter:
 
 
 class _Dense(nn.Module):
-    """A scalar layer m (x W + b), rows first."""
+    """A scalar layer m x W + m' b, rows first."""
 
-    def __init__(self, fan_in: int, fan_out: int, *, multiplier: float, gain: float = 0.58) -> None:
+    def __init__(self, fan_in: int, fan_out: int, *, multiplier: float, of_bias: float, gain: float = 0.58) -> None:
         super().__init__()
-        self.multiplier = multiplier
+        self.multiplier, self.of_bias = multiplier, of_bias
         self.weight = _random(fan_in, fan_out, fan=fan_in, gain=gain, multiplier=multiplier)
         self.bias = _zeros(fan_out)
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.addmm(self.bias, x, self.weight, alpha=self.multiplier, beta=self.multiplier)
+        return torch.addmm(self.bias, x, self.weight, alpha=self.multiplier, beta=self.of_bias)
 
 
 class _Constants(NamedTuple):
@@ -277,26 +303,28 @@ class _Layer(nn.Module):
         l, c, q, d = config.lmax + 1, config.channels, config.invariants, config.key_width
         w, hid, node = config.coupling_channels, config.edge_hidden, config.node_width
         self.config, self.last = config, last
-        self.born_channels = c if config.born is None else config.born.channels  # norms keep the width of their birth
+        self.born_channels, self.born_hidden = config.born_widths
+        wide, deep = config.width_factor, config.depth_factor
+        self.map, self.edge, self.node = MAP * wide * deep, EDGE * deep, NODE * wide * deep
         keys = 2 * q * d
-        self.project = _random(l, c, keys + c, fan=c)  # queries, keys, values
+        self.project = _random(l, c, keys + c, fan=c, multiplier=self.map)  # queries, keys, values
         self.project_bias = _zeros(1, keys + c)  # of l = 0: lets <q, k> hold terms linear in the scalars of i and of j
         with torch.no_grad():
             self.project_bias[0, :keys].view(2, q, d)[:, :, 0] = 0.5
-        self.scalar_value = _random(c, c, fan=c)  # V0, multiplied by Y
-        self.edge_radial = _random(hid, config.n_radial, fan=config.n_radial, multiplier=EDGE)
-        self.edge_invariant = _random(hid, q, fan=q, gain=0.5, multiplier=EDGE)
+        self.scalar_value = _random(c, c, fan=c, multiplier=self.map)  # V0, multiplied by Y
+        self.edge_radial = _random(hid, config.n_radial, fan=config.n_radial, multiplier=self.edge)
+        self.edge_invariant = _random(hid, q, fan=q, gain=0.5, multiplier=self.edge)
         self.edge_bias = _zeros(hid, 1)
-        self.edge_out = _random(config.head_rows, hid, fan=hid, multiplier=EDGE)  # per head: logit, L filters of Y, one of Psi_j
+        self.edge_out = _random(config.head_rows, hid, fan=hid, multiplier=self.edge)  # per head: logit, L filters of Y, one of Psi_j
         self.edge_out_bias = _zeros(config.head_rows, 1)
-        self.merge = _random(l, c, c, fan=c, gain=0.5)
-        self.factors = _random(l, c, 2 * w, fan=c)  # a and b
-        self.node_in = _Dense(c + l * w, node, multiplier=NODE)
-        self.node_out = _Dense(node, c if last else c + l * w, multiplier=NODE)
+        self.merge = _random(l, c, c, fan=c, gain=0.5, multiplier=self.map)
+        self.factors = _random(l, c, 2 * w, fan=c, multiplier=self.map)  # a and b
+        self.node_in = _Dense(c + l * w, node, multiplier=self.node, of_bias=NODE * deep)
+        self.node_out = _Dense(node, c if last else c + l * w, multiplier=self.node, of_bias=NODE * deep)
         if not last:
-            self.couple = _random(l, w, c, fan=w, gain=0.5)
+            self.couple = _random(l, w, c, fan=w, gain=0.5, multiplier=self.map)
             with torch.no_grad():
-                self.node_out.bias[c:] = 1.0 / NODE  # gates start open
+                self.node_out.bias[c:] = 1.0 / self.node_out.of_bias  # gates start open
 
     def forward(self, x: Tensor, edges: _Edges, k: _Constants) -> Tensor:
         return self.update(x + self.attend(x, edges, k), k)
@@ -307,14 +335,17 @@ class _Layer(nn.Module):
         (g, i, slots), (m, n, c) = graph.dims, x.shape
         q, d, h, l = config.invariants, config.key_width, config.heads, config.lmax + 1
         xn = _soft_norm(x, k, 1.0 / self.born_channels)
-        weight = (k.spread @ self.project.view(l, -1)).view(m, c, -1)
+        weight = (k.spread @ (self.map * self.project).view(l, -1)).view(m, c, -1)
         projected = torch.baddbmm((k.spread[:, :1] @ self.project_bias).unsqueeze(1), xn, weight)
         query_key, value = projected.split([2 * q * d, c], -1)
         query, key = query_key.view(m, n, 2, q, d).permute(2, 3, 1, 0, 4).reshape(2, q, n, m * d).unbind(0)
         invariants = torch.bmm(graph.centers_of(query), graph.neighbors_of(key).transpose(1, 2)).view(q, -1)
-        hidden = torch.addmm(self.edge_bias, self.edge_radial, edges.radial, alpha=EDGE, beta=EDGE)
-        hidden = F.silu(torch.addmm(hidden, self.edge_invariant, invariants, alpha=EDGE))
-        out = torch.addmm(self.edge_out_bias, self.edge_out, hidden, alpha=EDGE, beta=EDGE)
+        hidden = torch.addmm(self.edge_bias, self.edge_radial, edges.radial, alpha=self.edge, beta=self.edge)
+        hidden = F.silu(torch.addmm(hidden, self.edge_invariant, invariants, alpha=self.edge))
+        if config.edge_norm is not None:  # over the units of birth: those of growth are not zero
+            size = hidden[: self.born_hidden].square().sum(0, keepdim=True)
+            hidden = hidden * torch.rsqrt(1 + size / (config.edge_norm * self.born_hidden))
+        out = torch.addmm(self.edge_out_bias, self.edge_out, hidden, alpha=self.edge, beta=self.edge)
         if config.attention == "softmax":
             logits, filters = out.split([h, h * (l + 1)], 0)
             attention = torch.softmax(logits.view(h, g, i, slots) + edges.log_f, -1)
@@ -327,18 +358,18 @@ class _Layer(nn.Module):
 
         on_y = torch.matmul(k.spread, on_y.permute(1, 2, 0, 3, 4).reshape(h * g, l, i * slots)).view(h, g, m, i * slots)
         on_y = (on_y * edges.harmonics).view(h * g, m * i, slots)
-        from_scalars = torch.bmm(on_y, graph.neighbors_of(heads(xn[0] @ self.scalar_value)))
+        from_scalars = torch.bmm(on_y, graph.neighbors_of(heads(xn[0] @ (self.map * self.scalar_value))))
         from_values = torch.bmm(on_x.view(h * g, i, slots), graph.neighbors_of(heads(value)))
         message = from_scalars.view(h, g, m, i, c // h).permute(2, 1, 3, 0, 4).reshape(m, n, c)
         message = message + from_values.view(h, g, i, m, c // h).permute(3, 1, 2, 0, 4).reshape(m, n, c)
-        return _per_degree(message, self.merge, k.spread)
+        return _per_degree(message, self.map * self.merge, k.spread)
 
     def update(self, x: Tensor, k: _Constants) -> Tensor:
         """x + the gated product, (M, N, C); in the last layer the scalars only, (N, C)."""
         m, n, c = x.shape
         l, w = self.config.lmax + 1, self.config.coupling_channels
         xn = _soft_norm(x, k, 1.0 / (self.config.soft_norm * self.born_channels))
-        a, b = _per_degree(xn, self.factors, k.spread).split(w, -1)
+        a, b = _per_degree(xn, self.map * self.factors, k.spread).split(w, -1)
         invariants = (k.norm @ (a * b).view(m, -1)).view(l, n, w).transpose(0, 1).reshape(n, l * w)
         out = self.node_out(F.silu(self.node_in(torch.cat([xn[0], invariants], -1))))
         if self.last:
@@ -348,7 +379,7 @@ class _Layer(nn.Module):
         if self.config.product == "gaunt":
             product = (k.from_grid @ ((k.to_grid @ a.reshape(m, -1)) * (k.to_grid @ b.reshape(m, -1)))).view(m, n, w)
         gates = (k.spread @ gates.reshape(n, l, w).transpose(0, 1).reshape(l, -1)).view(m, n, w)
-        x = x + _per_degree(product * gates, self.couple, k.spread)
+        x = x + _per_degree(product * gates, self.map * self.couple, k.spread)
         return x + (k.spread[:, :1] @ scalars.reshape(1, -1)).view(m, n, c)
 
 
@@ -366,13 +397,14 @@ class Geat(Model):
         l, c, rows = config.lmax + 1, config.channels, config.n_radial * len(species)
         self.config, self.mean_neighbors = config, mean_neighbors
         self.sum_scale = 2.0 / math.sqrt(mean_neighbors)
-        self.represent = _random(l, rows, c, fan=rows)
+        self.represent = _random(l, rows, c, fan=rows, multiplier=REPRESENT)
         self.embedding = nn.Parameter(torch.randn(len(species), c))
         self.layers = nn.ModuleList(
             _Layer(config, last=i == config.layers - 1, mean_neighbors=mean_neighbors) for i in range(config.layers)
         )
-        self.readout_in = _Dense(c, c, multiplier=READOUT)
-        self.readout_out = _Dense(c, 1, multiplier=READOUT)
+        self.readout = READOUT * config.width_factor
+        self.readout_in = _Dense(c, c, multiplier=self.readout, of_bias=READOUT)
+        self.readout_out = _Dense(c, 1, multiplier=self.readout, of_bias=READOUT)
         self.readout_skip = _zeros(c, 1)  # linear skip of the readout: no dead start
         self._make_constants()
 
@@ -381,10 +413,16 @@ class Geat(Model):
         return (name for name, _ in self.named_parameters() if name.split(".")[-1] in maps)
 
     def multipliers(self) -> dict[str, float]:
-        table = {"edge": EDGE, "node": NODE, "readout": READOUT}
+        wide, deep = self.config.width_factor, self.config.depth_factor
+        plain = {"edge": EDGE * deep, "node": NODE * deep, "readout": READOUT, "represent": REPRESENT}
+        maps = {"project", "scalar_value", "merge", "factors", "couple"}
 
         def of(name: str) -> float:
-            return next((table[first] for part in name.split(".") if (first := part.split("_")[0]) in table), 1.0)
+            owner, own = name.split(".")[-2:] if name.endswith((".weight", ".bias")) else (name.split(".")[-1],) * 2
+            if own in maps:
+                return MAP * wide * deep
+            multiplier = plain.get(owner.split("_")[0], 1.0)
+            return multiplier * wide if own == "weight" or own == "readout_skip" else multiplier
 
         return {name: of(name) for name, _ in self.named_parameters()}
 
@@ -498,8 +536,11 @@ class Geat(Model):
         edges = _Edges(graph, harmonics, radial, log_f)
         for layer in self.layers:
             x = layer(x, edges, k)
-        hidden = self.readout_out(F.silu(self.readout_in(x)))
-        energy = torch.addmm(hidden, x, self.readout_skip, alpha=READOUT)
+        xn = x
+        if self.config.readout_norm is not None:
+            xn = x * torch.rsqrt(1 + x.square().sum(1, keepdim=True) / (self.config.readout_norm * self.config.born_widths[0]))
+        hidden = self.readout_out(F.silu(self.readout_in(xn)))
+        energy = torch.addmm(hidden, xn, self.readout_skip, alpha=self.readout)
         return graph.unpad(energy.squeeze(-1)), graph.unpad(x), {}
 
     def _representation(self, harmonics: Tensor, radial: Tensor, one_hot: Tensor, graph: PairGraph) -> Tensor:
@@ -512,5 +553,5 @@ class Geat(Model):
             kind = one_hot.index_select(0, graph.neighbor.reshape(-1)).view(n, 1, slots, -1)
         by_species = (harmonics.unsqueeze(2) * kind.transpose(2, 3).contiguous()).view(n, -1, slots)
         basis = torch.bmm(by_species, radial).view(n, harmonics.shape[1], -1).transpose(0, 1)
-        x = _per_degree(basis * self.sum_scale, self.represent, self._k.spread)
+        x = _per_degree(basis * (self.sum_scale * REPRESENT), self.represent, self._k.spread)
         return x + (self._k.spread[:, :1] @ (one_hot @ self.embedding).view(1, -1)).view_as(x)

@@ -102,7 +102,7 @@ def test_float32_agrees_to_its_precision(structure: str) -> None:
 @needs_compiler
 def test_a_grown_model_keeps_its_function_in_both_forms() -> None:
     model, made = built({"channels": 8, "n_radial": 8}), batch("molecules")
-    larger = grow(model, GeatConfig(cutoff=4.0, channels=16, n_radial=13), seed=5).model
+    larger = grow(model, GeatConfig(cutoff=4.0, channels=16, n_radial=13, edge_hidden=60), seed=5).model
     before, after = predict(model, made), predict(larger, made)
     with kernels.reference_forms():
         reference = predict(larger, made)
