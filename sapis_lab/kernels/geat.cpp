@@ -27,6 +27,8 @@
 
 #include "gemm.h"
 
+#define IVDEP _Pragma("GCC ivdep")  // rows of different arrays do not overlap
+
 namespace sapis {
 
 // ------------------------------------------------------------------------------------------------------ what Python hands over
@@ -135,6 +137,7 @@ inline void exponentials(float* x, int64_t n) {
     }
 }
 inline void exponentials(double* x, int64_t n) {
+    IVDEP
     for (int64_t k = 0; k < n; k++) x[k] = std::exp(x[k]);
 }
 
@@ -443,6 +446,7 @@ private:
         const T steep = T(10 / s.cutoff);
         for (int64_t p = 0; p < c.pairs; p++) {
             T *row = c.radial + p * Bp, *slope = c.radial_slope + p * Bp;
+            IVDEP
             for (int64_t k = 0; k < Bp; k++) {
                 const T offset = decay[p] - T(k < B ? centers[k] : 0), width = T(k < B ? widths[k] : 0);
                 row[k] = k < B && c.entry[p] >= 0 ? c.log_f[p] - width * offset * offset : T(-1e4);
@@ -451,6 +455,7 @@ private:
         }
         exponentials(c.radial, c.pairs * Bp);
         for (int64_t p = 0; p < c.pairs; p++)
+            IVDEP
             for (int64_t k = 0; k < Bp; k++) {
                 if (k >= B || c.entry[p] < 0) c.radial[p * Bp + k] = 0;
                 c.radial_slope[p * Bp + k] *= c.radial[p * Bp + k];
@@ -515,12 +520,14 @@ private:
     }
     static void add_rows(T* sum, int64_t rows, const T* y, int64_t yn, int64_t columns) {
         for (int64_t r = 0; r < rows; r++)
+            IVDEP
             for (int64_t k = 0; k < columns; k++) sum[k] += y[r * yn + k];
     }
     static void fill_rows(T* y, int64_t rows, int64_t yn, const T* bias, int64_t columns) {
         for (int64_t r = 0; r < rows; r++) std::memcpy(y + r * yn, bias, columns * sizeof(T));
     }
     static void add_to(T* y, const T* x, int64_t n) {
+        IVDEP
         for (int64_t k = 0; k < n; k++) y[k] += x[k];
     }
 
@@ -573,8 +580,10 @@ private:
 
     // SiLU z sigma(z) on rows: values, and its first and second derivative from z and sigma.
     static void sigmoid(const T* z, T* sigma, int64_t n) {
+        IVDEP
         for (int64_t k = 0; k < n; k++) sigma[k] = -z[k];
         exponentials(sigma, n);
+        IVDEP
         for (int64_t k = 0; k < n; k++) sigma[k] = 1 / (1 + sigma[k]);
     }
     static T first(T z, T sigma) { return sigma * (1 + z * (1 - sigma)); }
@@ -598,14 +607,18 @@ private:
         return sum8<T>(sum);
     }
     void hidden(const T* z, const T* sigma, T* h) const {
+        IVDEP
         for (int64_t k = 0; k < Kp; k++) h[k] = z[k] * sigma[k];
     }
     void hidden_tangent(const T* z, const T* sigma, const T* zd, T* hd) const {
+        IVDEP
         for (int64_t k = 0; k < Kp; k++) hd[k] = first(z[k], sigma[k]) * zd[k];
     }
     void hidden_adjoint(const T* h, T rho, const T* yb, T* hb) const {
         const T on_h = -T(s.norm_edge) * rho * rho * rho * inner(h, yb);
+        IVDEP
         for (int64_t k = 0; k < Kp; k++) hb[k] = rho * yb[k];
+        IVDEP
         for (int64_t k = 0; k < s.edge_units; k++) hb[k] += on_h * h[k];
     }
 
@@ -879,6 +892,7 @@ private:
                 T* row = h.data() + p * Kp;
                 hidden(v.z + (p0 + p) * Kp, e.sigma + (p0 + p) * Kp, row);
                 const T rho = e.rho_edge[p0 + p] = 1 / std::sqrt(1 + T(s.norm_edge) * counted(row, row));
+                IVDEP
                 for (int64_t k = 0; k < Kp; k++) row[k] *= rho;
             }
             fill_rows(v.out + p0 * Op, P, Op, a.edge_out_bias, Op);
@@ -919,6 +933,7 @@ private:
                 T* row = zb.data() + p * Kp;
                 hidden(z, sigma, h.data());
                 hidden_adjoint(h.data(), e.rho_edge[p0 + p], b.z + (p0 + p) * Kp, row);
+                IVDEP
                 for (int64_t k = 0; k < Kp; k++) row[k] *= first(z[k], sigma[k]);
             }
             dense(a.edge_radial, P, zb.data(), Kp, K, c.radial_adjoint + p0 * Bp, Bp, true, true);
@@ -948,6 +963,7 @@ private:
                 hidden(z, sigma, h.data());
                 hidden_tangent(z, sigma, t.z + (p0 + p) * Kp, row);
                 const T rho = e.rho_edge[p0 + p], change = -T(s.norm_edge) * rho * rho * rho * counted(h.data(), row);
+                IVDEP
                 for (int64_t k = 0; k < Kp; k++) row[k] = rho * row[k] + change * h[k];
             }
             dense(a.edge_out, P, hd.data(), Kp, K, t.out + p0 * Op, Op, false, false);
@@ -1003,9 +1019,12 @@ private:
                 const T rho = e.rho_edge[p0 + p], cube = rho * rho * rho, change = -kappa * cube * counted(y, yd);
                 const T along = inner(y, yb), along_d = inner(yd, yb) + inner(y, hbd);
                 hidden_adjoint(y, rho, yb, hb);
+                IVDEP
                 for (int64_t k = 0; k < Kp; k++) hbd[k] = rho * hbd[k] + change * yb[k];
                 const T on_h = -kappa * (3 * rho * rho * change * along + cube * along_d), on_hd = -kappa * cube * along;
+                IVDEP
                 for (int64_t k = 0; k < s.edge_units; k++) hbd[k] += on_h * y[k] + on_hd * yd[k];
+                IVDEP
                 for (int64_t k = 0; k < Kp; k++) {
                     const T slope = first(z[k], sigma[k]);
                     hbd[k] = slope * hbd[k] + second(z[k], sigma[k]) * zd[k] * hb[k];
@@ -1054,11 +1073,13 @@ private:
         dense(a.node_in, N, v.node_in, Ip, I, v.zn, Up, true, false);
         sigmoid(v.zn, e.sigma_node, N * Up);
         std::vector<T>& h = scratch(0, N * Up);
+        IVDEP
         for (int64_t k = 0; k < N * Up; k++) h[k] = v.zn[k] * e.sigma_node[k];
         const int64_t columns = a.node_out.columns;
         fill_rows(v.node_out, N, columns, a.node_out_bias, columns);
         dense(a.node_out, N, h.data(), Up, U, v.node_out, columns, true, false);
         if (last(layer)) {
+            IVDEP
             for (int64_t k = 0; k < N * Cp; k++) c.x0[k] = v.middle[k] + v.node_out[k];
             return;
         }
@@ -1088,6 +1109,7 @@ private:
             for (int m = l * l; m < (l + 1) * (l + 1); m++) {
                 const T* row = ab + (m * N + n) * 2 * Wp;
                 T* out = adjoint + (m * N + n) * 2 * Wp;
+                IVDEP
                 for (int64_t k = 0; k < Wp; k++) out[k] += scale * inv[l * Wp + k] * row[Wp + k], out[Wp + k] += scale * inv[l * Wp + k] * row[k];
             }
         }
@@ -1098,6 +1120,7 @@ private:
             for (int64_t n = 0; n < N; n++) {
                 const T *g = node_out + n * J + Cp + degree(m) * Wp, *row = x + (m * N + n) * Wp;
                 T* out = y + (m * N + n) * Wp;
+                IVDEP
                 for (int64_t k = 0; k < Wp; k++) out[k] = (add ? out[k] : 0) + row[k] * g[k];
             }
     }
@@ -1106,6 +1129,7 @@ private:
             for (int64_t n = 0; n < N; n++) {
                 T* g = node_out_b + n * J + Cp + degree(m) * Wp;
                 const T *row = yb + (m * N + n) * Wp, *other = x + (m * N + n) * Wp;
+                IVDEP
                 for (int64_t k = 0; k < Wp; k++) g[k] += row[k] * other[k];
             }
     }
@@ -1123,6 +1147,7 @@ private:
     }
     void multiply(int64_t rows, const T* a, const T* b, T* y, bool add) const {
         for (int64_t r = 0; r < rows; r++)
+            IVDEP
             for (int64_t k = 0; k < Wp; k++) y[r * Wp + k] = (add ? y[r * Wp + k] : 0) + a[r * 2 * Wp + k] * b[r * 2 * Wp + Wp + k];
     }
     void product_tangent(int64_t N, const Values<T>& v, Values<T>& t) const {
@@ -1157,6 +1182,7 @@ private:
     }
     void swap_multiply(int64_t rows, const T* y, const T* ab, T* out, bool add) const {
         for (int64_t r = 0; r < rows; r++)
+            IVDEP
             for (int64_t k = 0; k < Wp; k++) {
                 T *a = out + r * 2 * Wp + k, *b = a + Wp;
                 *a = (add ? *a : 0) + y[r * Wp + k] * ab[r * 2 * Wp + Wp + k];
@@ -1185,6 +1211,7 @@ private:
         }
         dense(a.node_out, N, b.node_out, columns, columns, b.zn, Up, false, true);  // b.zn: adjoint of the hidden layer's output
         std::vector<T>& zb = scratch(0, N * Up);
+        IVDEP
         for (int64_t k = 0; k < N * Up; k++) zb[k] = first(v.zn[k], e.sigma_node[k]) * b.zn[k];
         dense(a.node_in, N, zb.data(), Up, U, b.node_in, Ip, false, true);
         for (int64_t n = 0; n < N; n++) pair_products_adjoint(N, n, b.node_in + n * Ip + Cp, v.ab, b.ab);
@@ -1223,9 +1250,11 @@ private:
         }
         dense(a.node_in, N, t.node_in, Ip, I, t.zn, Up, false, false);
         std::vector<T>& hd = scratch(0, N * Up);
+        IVDEP
         for (int64_t k = 0; k < N * Up; k++) hd[k] = first(v.zn[k], e.sigma_node[k]) * t.zn[k];
         dense(a.node_out, N, hd.data(), Up, U, t.node_out, columns, false, false);
         if (last(layer)) {
+            IVDEP
             for (int64_t k = 0; k < N * Cp; k++) x0_dot[k] = t.middle[k] + t.node_out[k];
             return;
         }
@@ -1267,6 +1296,7 @@ private:
         }
         dense(a.node_out, N, d.node_out, columns, columns, d.zn, Up, false, true);
         std::vector<T>&h = scratch(0, N * Up), &hd = scratch(1, N * Up), &zb = scratch(2, N * Up), &zbd = scratch(3, N * Up);
+        IVDEP
         for (int64_t k = 0; k < N * Up; k++) {
             const T z = v.zn[k], sigma = e.sigma_node[k], slope = first(z, sigma);
             h[k] = z * sigma, hd[k] = slope * t.zn[k], zb[k] = slope * b.zn[k];
@@ -1381,6 +1411,7 @@ private:
     void readout_adjoint(const Chunk<T>& c, T* x0b) const {
         std::vector<T>& zb = scratch(0, c.n * Cp);
         for (int64_t n = 0; n < c.n; n++)
+            IVDEP
             for (int64_t k = 0; k < Cp; k++) {
                 const int64_t at = n * Cp + k;
                 zb[at] = first(c.zr[at], c.sigma_r[at]) * ends.readout_out[k];
@@ -1488,6 +1519,7 @@ private:
         for (int64_t n = 0; n < N; n++) {
             const T seed = scale * energy[c.atom[n]];
             grad_ends.readout_out_bias[0] += seed;
+            IVDEP
             for (int64_t k = 0; k < Cp; k++) {
                 const int64_t at = n * Cp + k;
                 const T z = c.zr[at], sigma = c.sigma_r[at], out = ends.readout_out[k];
