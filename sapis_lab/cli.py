@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -485,6 +486,136 @@ def bench_accuracy(
     elif not (place / RUNS).is_file():
         raise ConfigError(f"{place / RUNS} is not there: nothing has been measured; name codes, as in: sapis bench accuracy geat painn")
     _console().print(Text(plainly(lambda: write_tables(RunLog(place / RUNS).read(), place))), soft_wrap=True)
+
+
+@bench_app.command("growth")
+def bench_growth(
+    data: Annotated[str, typer.Option("--data", help="Name of a file in configs/data/, without `.yaml`.")] = "acac-300K",
+    model: Annotated[str, typer.Option("--model", help="A model that grows, with options: `geat:lmax=1`.")] = "geat",
+    small: Annotated[float, typer.Option("--small", help="Number of parameters before growth.")] = 6e4,
+    large: Annotated[float, typer.Option("--large", help="Number of parameters after growth.")] = 2.4e5,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Steps before growth.")] = 1000,
+    more: Annotated[int, typer.Option("--more", min=5, help="Steps after growth.")] = 500,
+    rewarm: Annotated[int, typer.Option("--rewarm", min=0, help="Steps of the warm-up after growth; at most a fifth of --more.")] = 100,
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Frames of a step.")] = 5,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="How many seeds, from 0 on.")] = 3,
+    json_file: Json = None,
+) -> None:
+    """Grow a trained model and go on, against the larger model trained from scratch for the same training FLOPs.
+
+    Prints what growth changes of energies and forces, and the validation errors of both. Every training has a complete schedule of its own.
+    Exit status: 1 if a training diverged or growth changed more than rounding.
+
+    Example: `SAPIS_DATA=/path/to/data sapis bench growth --steps 1000 --more 500 --seeds 3 --json growth.json`
+    """
+    save = _keeper(json_file, "growth")
+    from sapis_lab.bench.growth import Plan, run_growth
+
+    plan = Plan(
+        _dataset(data, []), model=model, small=small, large=large, steps=steps, more=more, rewarm=rewarm, batch_size=batch, n_seeds=seeds
+    )
+    raise typer.Exit(run_growth(plan, cache=None, save=save, console=_console()))
+
+
+@bench_app.command("stability")
+def bench_stability(
+    model: Annotated[str, typer.Option("--model", help="A model of this package, with options: `geat:lmax=1`.")] = "geat",
+    data: Annotated[str, typer.Option("--data", help="`acac` (configs/data/acac-300K), `ethanol`, or a batch file.")] = "acac",
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="How many seeds, from 0 on.")] = 20,
+    factors: Annotated[str, typer.Option("--factors", help="Learning rates over the model's default.")] = "0.5,1,2",
+    seconds: Annotated[float, typer.Option("--seconds", min=0, help="CPU time of every run, s.")] = 30.0,
+    n_params: Annotated[float, typer.Option("--size", help="Number of parameters.")] = 1e5,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Runs at a time, one thread each.")] = 2,
+    runs: Annotated[
+        Path | None, typer.Option("--runs", help="JSON-lines file of the finished runs.", show_default="results/stability/runs.jsonl")
+    ] = None,
+    again: Annotated[bool, typer.Option("--again", help="Make runs once more that are in the file.")] = False,
+    json_file: Json = None,
+) -> None:
+    """Count how often training diverges, at the default learning rate of a model and at multiples of it.
+
+    Every finished run is kept in --runs and not done again. Exit status: 1 if a run diverged or failed.
+
+    Example: `SAPIS_DATA=/path/to/data sapis bench stability --seeds 20 --factors 0.5,1,2 --seconds 30 --workers 2`
+    """
+    save = _keeper(json_file, "stability")
+    from sapis_lab.bench.stability import Plan, run_stability
+
+    plan = Plan(
+        model=model, data=data, n_seeds=seeds, factors=_positive(factors, "--factors"), seconds=seconds, n_params=n_params,
+        workers=workers, again=again,
+    )  # fmt: skip
+    raise typer.Exit(plainly(lambda: run_stability(plan, file=runs, cache=None, save=save, console=_console())))
+
+
+@bench_app.command("pack")
+def bench_pack(
+    model: Annotated[str, typer.Option("--model", help="A model of this package, with options: `geat:lmax=1`.")] = "geat",
+    sizes: Sizes = "3e3,1e4,1e5",
+    models_at_once: Annotated[str, typer.Option("--models-at-once", "-k", help="Numbers of models k that are trained as one.")] = "1,4,8",
+    rounds: Rounds = 5,
+    visit: Visit = 0.5,
+    device: Annotated[str, typer.Option("--device", help="`cpu`, `cuda` or `cuda:K`.")] = "cpu",
+    json_file: Json = None,
+) -> None:
+    """Time training steps of k small models packed into one batched model, against k single steps.
+
+    Single steps are taken in PyTorch alone and with the C++ kernel; on a CPU its CPU time is taken, on a GPU synchronised wall time. Exit
+    status: 1 if a measurement failed or packed gradients are not the single ones.
+
+    Example: `sapis bench pack --sizes 3e3,1e4,1e5 -k 1,4,8 --json pack.json`
+    """
+    save = _keeper(json_file, "pack")
+    from sapis_lab.bench.measure import Settings
+    from sapis_lab.bench.pack import run_pack
+    from sapis_lab.bench.step import sizes_of
+
+    settings = Settings(rounds=rounds, visit_seconds=visit, device=device)
+    status = run_pack(
+        model=model, sizes=sizes_of(sizes), n_models=_counts(models_at_once, "--models-at-once"), settings=settings, save=save,
+        console=_console(),
+    )  # fmt: skip
+    raise typer.Exit(status)
+
+
+def _keeper(json_file: Path | None, what: str) -> Callable[[dict[str, Any]], None]:
+    """Writes results, with where they come from, to the file of --json, whose folder must be there."""
+    import json
+    import platform
+    from datetime import UTC, datetime
+    from importlib.metadata import version
+
+    from sapis_lab.config import write_text
+    from sapis_lab.sweep.provenance import current_commit
+
+    if json_file is not None and not json_file.resolve().parent.is_dir():
+        raise ConfigError(f"--json {json_file}: there is no folder {json_file.parent}")
+    commit, dirty = current_commit()
+    about = {
+        "format": 1, "what": what, "started": datetime.now(UTC).isoformat(timespec="seconds"), "commit": commit, "dirty": dirty,
+        "host": platform.node(), "python": platform.python_version(), "torch": version("torch"),
+    }  # fmt: skip
+
+    def save(results: dict[str, Any]) -> None:
+        if json_file is not None:
+            write_text(json_file, json.dumps({**about, **results}, indent=1, ensure_ascii=False) + "\n")
+
+    return save
+
+
+def _positive(text: str, option: str) -> tuple[float, ...]:
+    values = tuple(dict.fromkeys(_numbers(text, option)))
+    if not all(0 < value < float("inf") for value in values):
+        raise ConfigError(f"{option} {text!r}: wanted numbers above 0")
+    return values
+
+
+def _counts(text: str, option: str) -> list[int]:
+    values = _positive(text, option)
+    if not all(value.is_integer() for value in values):
+        raise ConfigError(f"{option} {text!r}: wanted whole numbers, as in 1,4,8")
+    return [int(value) for value in values]
+
 
 
 def _numbers(text: str, option: str) -> list[float]:
