@@ -66,6 +66,7 @@ class BatchMaker:
         cheaper = block_is_cheaper(n_slots=slots, n_edges=float(self._table.offsets[-1]), n_atoms=float(sizes.sum()))
         # blocks for every batch, whose graphs need no edges; otherwise each batch takes what is cheaper for it
         self._all_pairs = self.layout == "pairs" and not self._periodic and cheaper
+        self._targets = self.store.energy - self.store.composition(np.arange(len(sizes))) @ self.references
 
     def __call__(self, ids: np.ndarray, rotations: np.ndarray | None = None) -> AtomsBatch:
         """The batch of the frames `ids` (b,), rotated frame by frame by `rotations` (b, 3, 3) if given."""
@@ -82,7 +83,7 @@ class BatchMaker:
             positions=positions,
             cell=cell,
             graph=self._graph(ids, frames),
-            energy=frames.energy - self.store.composition(ids) @ self.references,
+            energy=self._targets[ids],
             forces=forces,
             stress=stress,
             dtype=self.dtype,
