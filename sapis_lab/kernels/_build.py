@@ -8,6 +8,7 @@ them builds anew, and a folder shared between machines never serves code for ano
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import hashlib
 import os
 import platform
@@ -70,12 +71,15 @@ def build(name: str, defines: tuple[str, ...] = (), *, folder: Path | None = Non
     if target.exists():
         return target
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+    with (folder / f"{target.stem}.lock").open("w") as lock, tempfile.TemporaryDirectory(dir=folder) as scratch:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # one of the workers that start together builds, the others wait for it
+        if target.exists():
+            return target
         made = Path(scratch) / target.name
         done = subprocess.run([compiler, *flags, str(source), "-o", str(made)], capture_output=True, text=True)
         if done.returncode:
             raise BuildError(f"{compiler} could not build {source.name}: {done.stderr.strip()[-2000:]}")
-        made.replace(target)  # atomic: another process may build the same
+        made.replace(target)  # atomic: a library is there whole or not at all
     return target
 
 
