@@ -497,6 +497,7 @@ def bench_growth(
     steps: Annotated[int, typer.Option("--steps", min=1, help="Steps before growth.")] = 1000,
     more: Annotated[int, typer.Option("--more", min=5, help="Steps after growth.")] = 500,
     rewarm: Annotated[int, typer.Option("--rewarm", min=0, help="Steps of the warm-up after growth; at most a fifth of --more.")] = 100,
+    rate: Annotated[float, typer.Option("--rate", min=0, help="Peak learning rate after growth over the default.")] = 0.3,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Frames of a step.")] = 5,
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="How many seeds, from 0 on.")] = 3,
     json_file: Json = None,
@@ -512,8 +513,9 @@ def bench_growth(
     from sapis_lab.bench.growth import Plan, run_growth
 
     plan = Plan(
-        _dataset(data, []), model=model, small=small, large=large, steps=steps, more=more, rewarm=rewarm, batch_size=batch, n_seeds=seeds
-    )
+        _dataset(data, []), model=model, small=small, large=large, steps=steps, more=more, rewarm=rewarm, rate=rate, batch_size=batch,
+        n_seeds=seeds,
+    )  # fmt: skip
     raise typer.Exit(run_growth(plan, cache=None, save=save, console=_console()))
 
 

@@ -7,9 +7,9 @@ model family says in `Model.growth`; here is what all families share.
 
 Weights are W = m p with a constant m per parameter (`Model.multipliers`).  Growth keeps W where m changes with the size,
     p' = p m/m',      dE/dp' = (m'/m) dE/dp,
-so that Adam's first and second moments scale by m'/m and (m'/m)^2.  Moments of new entries are zero.  Adam counts steps per parameter, not
-per entry: the count of a parameter that grew is kept, so step t of its new entries is up to (1 - beta1^t) / sqrt(1 - beta2^t) times the
-learning rate (with 0.9 and 0.999: 3.2 at first, 6.6 after a dozen steps).  Warm up for a hundred steps or so after growth.
+so that Adam's first and second moments scale by m'/m and (m'/m)^2.  First moments of new entries are zero; their second moments are the
+mean of the old entries' of the same parameter.  Zeros would be wrong there: Adam counts steps per parameter, not per entry, so that new
+entries would take steps of up to 6.6 times the learning rate (with 0.9 and 0.999).  Warm up for a hundred steps or so after growth.
 """
 
 from __future__ import annotations
@@ -133,7 +133,10 @@ def _grown_state(
             entry[key] = torch.zeros_like(parameter, dtype=value.dtype, memory_format=torch.contiguous_format).detach()
             if origin.name is not None:
                 _same_shapes([value], {origin.name: old[origin.name]})
-                entry[key] = _laid(value * ratio[name] ** _MOMENTS[key], entry[key], origin)
+                scaled = value * ratio[name] ** _MOMENTS[key]
+                if _MOMENTS[key] == 2:
+                    entry[key] += scaled.mean().to(entry[key].device)
+                entry[key] = _laid(scaled, entry[key], origin)
         grown[i] = entry
     return {"state": grown, "param_groups": [{**groups[0], "params": list(range(len(new)))}]}
 

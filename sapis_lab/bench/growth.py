@@ -1,11 +1,11 @@
 """Whether growing a trained model pays: against the larger model trained from scratch at equal training FLOPs (`sapis bench growth`).
 
 Three trainings a seed, all with the package's own settings (configs/train/default.yaml: AdamW, loss, clipping, running average of the
-weights, which is what is scored; only the batch is smaller), on the same frames, at the same peak rate:
+weights, which is what is scored; only the batch is smaller), on the same frames; the peak rate after growth is a share of the default:
 
     small     N1 parameters, n1 steps.             rate: the default schedule over n1 steps (5 % warm-up, then cosine to zero)
     grown     `small` after `grow` to N2, with its moments and its average, n2 steps more on the frames that come next.
-                                                   rate: linear to the peak over the re-warm-up, then cosine to zero over the rest of n2
+                                                   rate: linear to its peak over the re-warm-up, then cosine to zero over the rest of n2
     scratch   N2 parameters, n3 steps.             rate: the default schedule over n3 steps
 
     n3 = round((C1 n1 + C2 n2) / C2),      C1, C2: FLOPs of one step at N1 and N2, counted on the frames of step 0 (`accounting`).
@@ -68,6 +68,8 @@ class Plan:
     """n2"""
     rewarm: int = 100
     """steps of the re-warm-up; never more than a fifth of n2"""
+    rate: float = 0.3
+    """peak rate after growth over the default: at the full rate the n2 steps first undo what `small` has learnt"""
     batch_size: int = 5
     n_seeds: int = 3
     """seeds 0 .. n_seeds - 1, of the weights, of what growth draws, and of the order of the frames"""
@@ -100,7 +102,7 @@ def run_growth(plan: Plan, *, cache: Path | None, save: Callable[[dict[str, Any]
         "batch_size": plan.batch_size, "learning_rate": train.rate_of(small), "rounding": ROUNDING,
         "schedules": {
             "small": f"{train.schedule} over {plan.steps} steps, {train.warmup:.0%} warm-up",
-            "grown": f"linear warm-up over {rewarm} steps, then cosine to zero at {plan.more} steps, after all of small's",
+            "grown": f"after all of small's: linear warm-up over {rewarm} steps to {plan.rate:g} of the rate, cosine to zero at {plan.more}",
             "scratch": f"{train.schedule} over all its steps, {train.warmup:.0%} warm-up",
         },
     }  # fmt: skip
@@ -159,7 +161,7 @@ class _Comparison:
 
         grown = grow(before.model, self.large, seed=self.seed, optimizer_state=optimizer.state_dict(), average=list(before.average))
         growth = function_change(before.model, grown.model, self.validation)
-        after = TrainingModule(grown.model, self.train, steps=plan.more, learning_rate=rate)
+        after = TrainingModule(grown.model, self.train, steps=plan.more, learning_rate=plan.rate * rate)
         after.average = list(grown.average or [])
         self._fit(after, first=plan.steps, n=plan.more, factor=self._rewarmed, state=grown.optimizer_state)
         found["grown"] = self._scored(after)

@@ -23,7 +23,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal
 
-from sapis_lab.config import ConfigError, differing_keys, dump_yaml, write_text
+from sapis_lab.config import ConfigError, differing_keys, dump_yaml, read_yaml, write_text
 from sapis_lab.records import FAILURE, RECORD, Record, read_raw, read_record
 from sapis_lab.sweep.folder import failure_reason, locked, point_folder
 from sapis_lab.sweep.launcher import LOG, write_failure
@@ -100,11 +100,25 @@ def run(
     folder, cache = Path(folder).absolute(), Path(cache).absolute()
     with locked(folder):
         refuse_other_settings(points, folder)
+        arguments = {"cache": str(cache), **_step_argument(folder, device)}
         waiting = deque(_to_run(points, folder, retry_failed, on_event))
         if waiting:
             with _stop_signals() as stop, _Launcher(folder, [*preload, *_kind_modules(waiting)], stop, on_event) as launcher:
-                _Run(waiting, launcher, stop, folder, {"cache": str(cache)}, workers, device, target, on_event).to_the_end()
+                _Run(waiting, launcher, stop, folder, arguments, workers, device, target, on_event).to_the_end()
         return [read_record(point_folder(folder, p.id)) for p in points if (point_folder(folder, p.id) / RECORD).exists()]
+
+
+def _step_argument(folder: Path, device: str) -> dict[str, str]:
+    """`run.step` as the road has written it to study.yaml; nothing where it is `auto`, the default of `run_point`.
+
+    Raises:
+        ConfigError: it wants another device.
+    """
+    path = folder / "study.yaml"
+    step = str((read_yaml(path).get("run") or {}).get("step", "auto")) if path.exists() else "auto"
+    if step == "graph" and not device.startswith("cuda"):
+        raise ConfigError(f"run.step: 'graph' replays CUDA graphs and wants CUDA, got device {device}; use auto, eager or compiled")
+    return {} if step == "auto" else {"step": step}
 
 
 def _kind_modules(points: Iterable[PointConfig]) -> list[str]:

@@ -15,6 +15,7 @@ from sapis_lab.data import DatasetConfig
 from sapis_lab.models import ModelConfig
 from sapis_lab.sweep.files import checked_name, raw_study
 from sapis_lab.training import TrainConfig
+from sapis_lab.training._compiled import StepChoice
 
 
 class Lattice(Config):
@@ -45,8 +46,18 @@ class RunOptions(Config):
     """Points at a time; auto: one per processor core, or one per GPU."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where points are trained; auto: on GPUs if there are any."""
+    step: StepChoice = "auto"
+    """The form of a training step. eager: by autograd (GEAT on a CPU: its C++ kernel); compiled: loss and gradients traced into one graph
+    and compiled once per shape of batch, for runs of hours, since compiling takes minutes; graph: captured as a CUDA graph and replayed;
+    auto: eager."""
     cache: Path | None = None
     """Folder of the frame stores; `.sapis/data` of the project when not given."""
+
+    @model_validator(mode="after")
+    def _graphs_need_cuda(self) -> Self:
+        if self.step == "graph" and self.device == "cpu":
+            raise ValueError("step: 'graph' replays CUDA graphs and wants CUDA, got device='cpu'; use auto, eager or compiled")
+        return self
 
     @property
     def cache_folder(self) -> Path:

@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 
 from sapis_lab.atoms import AtomsBatch
-from sapis_lab.derivatives import predict
 from sapis_lab.models import Model
+from sapis_lab.training._compiled import EagerStep, MeanLoss
 from sapis_lab.training._config import TrainConfig
-from sapis_lab.training._loss import loss_sums
 
 
 def rate_factor(step: int, *, steps: int, config: TrainConfig) -> float:
@@ -29,10 +28,13 @@ def rate_factor(step: int, *, steps: int, config: TrainConfig) -> float:
 
 
 class TrainingModule(L.LightningModule):
-    """Trains `model` for `steps` steps; `average` holds the weights that are scored."""
+    """Trains `model` for `steps` steps, with `mean_loss` the form of the step; `average` holds the weights that are scored."""
 
-    def __init__(self, model: Model, config: TrainConfig, *, steps: int, learning_rate: float) -> None:
+    def __init__(
+        self, model: Model, config: TrainConfig, *, steps: int, learning_rate: float, mean_loss: MeanLoss | None = None
+    ) -> None:
         super().__init__()
+        self.mean_loss = mean_loss or EagerStep(model, config.loss)
         self.model, self.config, self.steps, self.learning_rate = model, config, steps, learning_rate
         self.average: list[Tensor] = []
         self.last_loss: Tensor | None = None
@@ -45,14 +47,13 @@ class TrainingModule(L.LightningModule):
         self.average = [a.to(p.device) for a, p in zip(self.average or (q.detach().clone() for q in parameters), parameters, strict=True)]
 
     def training_step(self, batch: AtomsBatch, step: int) -> Tensor:
-        prediction = predict(self.model, batch, differentiable=True)
-        energy, force = loss_sums(prediction, batch, scale=self.model.energy_scale, config=self.config.loss)
-        counts = torch.tensor([batch.n_frames, batch.num_nodes], dtype=energy.dtype, device=energy.device)
+        positions = batch.positions
+        counts = torch.tensor([batch.n_frames, batch.num_nodes], dtype=positions.dtype, device=positions.device)
         world = self.trainer.world_size
         if world > 1:
             # DDP averages gradients over ranks: dividing by the mean count of a rank makes that the mean over the global batch
             counts = self.trainer.strategy.reduce(counts, reduce_op="mean")
-        loss = energy / counts[0] + force / counts[1]
+        loss = self.mean_loss(batch, counts)
         self.last_loss = loss.detach()
         return loss
 

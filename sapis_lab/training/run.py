@@ -29,6 +29,7 @@ from sapis_lab.potential import Potential, save_potential
 from sapis_lab.records import Record, write_record
 from sapis_lab.training._batches import BatchMaker, FixedBatches, TrainingStream
 from sapis_lab.training._callbacks import CHECKPOINT, CURVE, Clock, Curve, PointFailed, checkpoint_step, cut_rows, show
+from sapis_lab.training._compiled import StepChoice, chosen_form, make_step
 from sapis_lab.training._config import PointConfig
 from sapis_lab.training._loss import loss
 from sapis_lab.training._module import TrainingModule
@@ -42,22 +43,30 @@ SCORING_BATCH = 32
 PACKAGES = ("sapis-lab", "torch", "lightning", "torch-geometric", "e3nn", "numpy")
 
 
-def run_point(folder: Path, *, cache: Path, device: str = "cpu", threads: int = 1, checkpoint_seconds: float = 20.0) -> None:
+def run_point(
+    folder: Path, *, cache: Path, device: str = "cpu", threads: int = 1, checkpoint_seconds: float = 20.0, step: StepChoice = "auto"
+) -> None:
     """Train, score and record the point whose settings are in `folder/config.yaml`; continues from `last.ckpt` where there is one.
 
     Args:
         cache: folder of frame stores.   device: 'cpu', 'cuda' or 'cuda:K'.   threads: of the CPU; small models run best with one.
-        checkpoint_seconds: wall time between checkpoints, s.
+        checkpoint_seconds: wall time between checkpoints, s.   step: the form of the training step, see `_compiled`.
 
     Raises:
-        PointFailed: the training diverged. ValueError: the settings do not fit the data. Nothing is recorded then.
+        PointFailed: the training diverged. ValueError: the settings do not fit the data, or the form of the step not the device. Nothing
+            is recorded then.
     """
     began = time.perf_counter()
     _set_up_process(threads)
     point: PointConfig = load(PointConfig, read_yaml(folder / "config.yaml"), source=str(folder / "config.yaml"))
     setup = _prepare(point, cache)
+    form = chosen_form(step, device=torch.device(device))
     module = TrainingModule(
-        setup.model, point.train, steps=point.train.steps_for(point.n_frames), learning_rate=point.train.rate_of(point.model)
+        setup.model,
+        point.train,
+        steps=point.train.steps_for(point.n_frames),
+        learning_rate=point.train.rate_of(point.model),
+        mean_loss=make_step(setup.model, point.train.loss, form=form, required=step != "auto"),
     )
     clock, follow = _train(module, setup, point, folder=folder, device=device, checkpoint_seconds=checkpoint_seconds)
     metrics = _scores(module, setup, device=device)
@@ -70,12 +79,16 @@ def run_point(folder: Path, *, cache: Path, device: str = "cpu", threads: int = 
 
 
 def _set_up_process(threads: int) -> None:
-    """Denormals flushed (several models run 1.5 to 2.6 times slower with them on some processors), quiet libraries."""
+    """Denormals flushed (several models run 1.5 to 2.6 times slower with them on some processors), full precision, quiet libraries."""
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)
+    # No TF32: forces are small differences of large terms, of which its 10 bits leave nothing near a minimum.
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
+    warnings.filterwarnings("ignore", message="TensorFloat32 tensor cores .* available but not enabled")
 
 
 # ------------------------------------------------------------------------------------------------------------- setup
