@@ -102,7 +102,7 @@ def run_growth(plan: Plan, *, cache: Path | None, save: Callable[[dict[str, Any]
         "batch_size": plan.batch_size, "learning_rate": train.rate_of(small), "rounding": ROUNDING,
         "schedules": {
             "small": f"{train.schedule} over {plan.steps} steps, {train.warmup:.0%} warm-up",
-            "grown": f"after all of small's: linear warm-up over {rewarm} steps to {plan.rate:g} of the rate, cosine to zero at {plan.more}",
+            "grown": f"after all of small's: linear warm-up over {rewarm} steps to {plan.rate:g} times the rate, cosine to {plan.more}",
             "scratch": f"{train.schedule} over all its steps, {train.warmup:.0%} warm-up",
         },
     }  # fmt: skip
