@@ -25,8 +25,8 @@ Weights are W = m p with Adam acting on p, which makes m a multiplier of the lea
 networks, 0.3 for the readout, times 40 / channels where the fan-in is the channels and 2 / layers within more than two layers, so that one
 rate serves all sizes (`GeatConfig.width_factor`, `depth_factor`). No single weight is to blame for divergence: two dozen tensors push the
 same output together, and halving the rate of any one group does not stop it, while halving that of all equivariant maps does. Maps at 0.25
-and the rest as it is, at a higher rate, gave the same error after 60 s of CPU time. At a constant budget the rate that is safe falls with the
-number of steps: 0.02 holds for 12,000 steps, and spiked in one run of 26,000.
+and the rest as it is, at a higher rate, gave the same error after 60 s of CPU time. The rate that is safe falls with the number of steps:
+0.02 held for 12,000 steps, and spiked in a run of 26,000.
 
 A model can grow without changing its function (`_geat_growth`, `sapis_lab.growth`): the soft norms then keep the channels of their birth
 in the mean, and the radial functions their centres and widths, which `born` records.
