@@ -31,7 +31,7 @@ EXACT = {torch.float32: 2e-5, torch.float64: 1e-11}
 """Gradients by two ways, over the largest of them."""
 FORCES_SHOW = 1e-2
 """What the force term must at least change in the gradients, or a test of it would prove nothing."""
-LOSS = LossConfig(energy_weight=30.0, force_weight=1.0)
+LOSS = LossConfig(energy_weight=5.0, force_weight=1.0)
 COUNTS = torch.tensor([3.0, 17.0], dtype=torch.float64)
 STRUCTURES: dict[str, Callable[[], list[Frame]]] = {
     "equal molecules": lambda: [random_molecule(6, np.random.default_rng(k)) for k in range(3)],
