@@ -3,8 +3,9 @@
     python -m sapis_lab.bench.accuracy painn tensornet geat --data acac --seconds 300 --seeds 0 1 2
 
 Per code and data set: runs at a grid of rates at a short budget, which is doubled or halved outwards while its best is at an edge; the
-rate with the least force error on the held-back frames is the code's; then runs at the long budgets with it. Where that rate diverges at a
-longer budget, the next lower takes its place, and both are recorded.
+rate with the least force error on the held-back frames is the code's; then runs at the long budgets. The best rate falls with the number of
+steps, so at a budget longer than the short one the first seed runs the code's rate and its halves while they are better, and the others
+the best of these. Where a rate diverges, the next lower takes its place. All runs are recorded.
 
 Every finished run is one line of `results/accuracy-at-equal-time/runs.jsonl` and is not done again; a run that diverged is a line without
 errors. Tables (text, markdown, JSON) are made from that file alone. A run is known by its settings, not by the version of the code that it
@@ -124,7 +125,8 @@ def run_accuracy(
             except NoResult as fault:  # the others still have theirs
                 faults.append(str(fault))
         for budget in seconds:
-            bench.run_seeds([code for code in found if code.name in chosen], name, chosen, seconds=budget, seeds=seeds)
+            codes_left = [code for code in found if code.name in chosen]
+            bench.run_seeds(codes_left, name, chosen, seconds=budget, seeds=seeds, halvings=2 if budget > tune_seconds else 0)
         write_tables(log.read(), folder)
     if faults:
         raise NoResult("; ".join(faults))
@@ -209,18 +211,38 @@ class _Bench:
         return [grid[k] for k in order]
 
     def run_seeds(
-        self, codes: Sequence[Code], data: str, chosen: Mapping[str, Sequence[float]], *, seconds: float, seeds: Sequence[int]
+        self,
+        codes: Sequence[Code],
+        data: str,
+        chosen: Mapping[str, Sequence[float]],
+        *,
+        seconds: float,
+        seeds: Sequence[int],
+        halvings: int = 0,
     ) -> None:
-        """Runs of all codes and seeds at their best rates; lower ones where the first seed's run diverges."""
+        """Runs of all codes and seeds at their best rates; lower ones where the first seed's run diverges, and up to `halvings` times half
+        the rate while that lowers the first seed's validation error."""
         rate = {code.name: chosen[code.name][0] for code in codes}
+
+        def first(wanted: Sequence[Code], rates: Mapping[str, float]) -> list[float]:
+            return [_validation(r) for r in self.run([(code, data, rates[code.name], seconds, seeds[0]) for code in wanted])]
+
+        error: dict[str, float] = {}
         todo = list(codes)
         while todo:
-            records = self.run([(code, data, rate[code.name], seconds, seeds[0]) for code in todo])
-            todo = [code for code, record in zip(todo, records, strict=True) if record["status"] == "diverged"]
+            error |= dict(zip([code.name for code in todo], first(todo, rate), strict=True))
+            todo = [code for code in todo if math.isinf(error[code.name])]
             for code in todo:
                 lower = [r for r in chosen[code.name] if r < rate[code.name]]
                 rate[code.name] = max(lower) if lower else _rounded(rate[code.name] / 2)
             todo = [code for code in todo if rate[code.name] > min(chosen[code.name]) / 10]
+        todo = [code for code in codes if math.isfinite(error[code.name])]
+        for _ in range(halvings):
+            half = {code.name: _rounded(rate[code.name] / 2) for code in todo}
+            found = dict(zip([code.name for code in todo], first(todo, half), strict=True))
+            todo = [code for code in todo if found[code.name] < error[code.name]]
+            rate |= {code.name: half[code.name] for code in todo}
+            error |= {code.name: found[code.name] for code in todo}
         self.run([(code, data, rate[code.name], seconds, seed) for seed in seeds[1:] for code in codes])
 
     def run(self, wanted: Sequence[tuple[Code, str, float, float, int]]) -> list[Record]:

@@ -49,8 +49,8 @@ def test_runs_end_on_time_are_done_once_and_divergence_is_no_number(tmp_path: Pa
 class Stub:
     """Stands for the child processes: errors by rate, divergence above a limit that falls with the budget."""
 
-    def __init__(self, best: float, stable: dict[float, float]) -> None:
-        self.best, self.stable = best, stable
+    def __init__(self, best: float, stable: dict[float, float], best_long: float | None = None) -> None:
+        self.best, self.stable, self.best_long = best, stable, best_long or best
         self.started: list[tuple[str, float, float, int]] = []
 
     def __call__(self, bench: Any, code: Any, job: accuracy.Job, path: Path) -> dict[str, Any]:
@@ -58,7 +58,8 @@ class Stub:
         about = {"params": 3000, "version": "0", "ms_per_step": 1.0, "yardstick_ms": 1.0, "steps": 10}
         if job.rate > self.stable[job.seconds]:
             return {**about, "status": "diverged", "reason": "the loss is not finite"}
-        error = 0.01 * (1 + abs(np.log(job.rate / self.best))) + 1e-4 * job.seed
+        best = self.best_long if job.seconds > 60 else self.best
+        error = 0.01 * (1 + abs(np.log(job.rate / best))) + 1e-4 * job.seed
         scores = {"force_mae": error, "force_rmse": error, "energy_mae": error, "energy_rmse": error}
         return {**about, "status": "done", "validation": scores, "test": scores}
 
@@ -72,14 +73,26 @@ def test_a_grid_of_rates_grows_until_its_best_is_inside(tmp_path: Path, monkeypa
     stub = Stub(best=0.04, stable={60.0: 1.0, 300.0: 1.0})
     stubbed(monkeypatch, tmp_path, stub, rates={"geat": (0.01, 0.02)}, seconds=(300.0,), seeds=(0, 1))
     assert [rate for _, rate, seconds, _ in stub.started if seconds == 60] == [0.01, 0.02, 0.04, 0.08]
-    assert [(rate, seed) for _, rate, seconds, seed in stub.started if seconds == 300] == [(0.04, 0), (0.04, 1)]
+    assert [(rate, seed) for _, rate, seconds, seed in stub.started if seconds == 300] == [(0.04, 0), (0.02, 0), (0.04, 1)]
+
+
+@pytest.mark.parametrize(("best", "tried", "taken"), [(0.02, [0.04, 0.02, 0.01], 0.02), (1e-3, [0.04, 0.02, 0.01], 0.01)])
+def test_a_longer_budget_halves_the_rate_while_that_is_better(
+    best: float, tried: list[float], taken: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stub = Stub(best=0.04, stable={60.0: 1.0, 300.0: 1.0}, best_long=best)
+    records = stubbed(monkeypatch, tmp_path, stub, rates={"geat": (0.04,)}, extensions=0, seconds=(300.0,), seeds=(0, 1))
+    long = [(rate, seed) for _, rate, seconds, seed in stub.started if seconds == 300]
+    assert long == [*((rate, 0) for rate in tried), (taken, 1)]
+    (row,) = [row for row in summarize(records) if row["seconds"] == 300]
+    assert (row["rate"], row["seeds"]) == (taken, [0, 1])
 
 
 def test_a_rate_that_diverges_at_the_long_budget_gives_way_to_the_next_lower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stub = Stub(best=0.02, stable={60.0: 0.03, 300.0: 0.015})
     records = stubbed(monkeypatch, tmp_path, stub, rates={"geat": (0.01, 0.02)}, seconds=(300.0,), seeds=(0, 1))
     long = [(r["rate"], r["seed"], r["status"]) for r in records if r["seconds"] == 300]
-    assert long == [(0.02, 0, "diverged"), (0.01, 0, "done"), (0.01, 1, "done")]
+    assert long == [(0.02, 0, "diverged"), (0.01, 0, "done"), (0.005, 0, "done"), (0.01, 1, "done")]
     row = next(r for r in summarize(records) if r["seconds"] == 300)
     assert (row["rate"], row["rates_diverged"], row["seeds"]) == (0.01, [0.02], [0, 1])
 
