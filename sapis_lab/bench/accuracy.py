@@ -43,7 +43,6 @@ from sapis_lab.sweep.provenance import current_commit
 FOLDER = Path("results") / "accuracy-at-equal-time"
 RUNS = "runs.jsonl"
 RATES: dict[str, tuple[float, ...]] = {
-    "geat": (0.02, 0.03),
     "nequip": (0.03, 0.06),
     "nequip-S": (0.03, 0.06),
     "mace": (0.03, 0.06),
