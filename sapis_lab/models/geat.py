@@ -27,12 +27,12 @@ rate serves all sizes (`GeatConfig.width_factor`, `depth_factor`). No single wei
 same output together, and halving the rate of any one group does not stop it, while halving that of all equivariant maps does. Maps at 0.25
 and the rest as it is, at a higher rate, gave the same error after 60 s of CPU time.
 
-The rate that is safe falls with the number of steps: 0.02 held for 12,000 steps of five frames and spiked in a run of 26,000; 0.03 spiked at
-2,000. A spike is a burst of some thirty steps in which all weights grow fourfold; then the first layer's features are so large that the soft
-norms pass nothing of the second, which stops learning, and the run does not recover. Bounding the gradient of every tensor by its running
-RMS before it enters Adam's moments let 0.02 pass 26,000 steps, but the error was above that of 0.01 without (7.4 against 6.8 meV/Å), and 0.06
-spiked all the same; scaling the step instead of the gradient, beta2 = 0.99 or a bound on the norm of the whole gradient changed nothing. So
-0.01 is the default, half the best rate of runs of a minute.
+The rate that is safe falls with the number of steps: 0.02 held for 12,000 steps of five frames and spiked in a run of 26,000, and 0.03
+spiked earlier. A spike is a burst of some thirty steps in which all weights grow fourfold; then the first layer's features are so large
+that the second layer stops learning, and the run does not recover. Bounding the gradient of every tensor by its running RMS before it
+enters Adam's moments let 0.02 pass 26,000 steps, with a larger error than 0.01 without it, and did not save 0.06; scaling the step instead
+of the gradient, beta2 = 0.99 or a bound on the norm of the whole gradient changed nothing. So 0.01 is the default, half the best rate of
+runs of a minute.
 
 A model can grow without changing its function (`_geat_growth`, `sapis_lab.growth`): the soft norms then keep the channels of their birth
 in the mean, and the radial functions their centres and widths, which `born` records.
