@@ -51,6 +51,7 @@ RATES: dict[str, tuple[float, ...]] = {
 }
 """Where the search of a code's rate starts, by the name without options; two rates, so that either direction is open."""
 DEFAULT_RATES = (0.01, 0.02)
+DEFAULT_DATA = ("acac", "ethanol")
 ALLOCATOR = {"MALLOC_TRIM_THRESHOLD_": "1000000000", "MALLOC_MMAP_THRESHOLD_": "1000000000", "MALLOC_TOP_PAD_": "100000000"}
 """Freed memory stays with the process; some codes spend a sixth of a step on page faults otherwise. Read when a process starts."""
 REFERENCE = "geat"
@@ -79,7 +80,7 @@ class Job:
 def run_accuracy(
     codes: Sequence[str],
     *,
-    data: Sequence[str] = tuple(SOURCES),
+    data: Sequence[str] = DEFAULT_DATA,
     seconds: Sequence[float] = (300.0,),
     seeds: Sequence[int] = (0,),
     tune_seconds: float = 60.0,
@@ -455,7 +456,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command of this module; see its docstring."""
     parser = argparse.ArgumentParser(prog="python -m sapis_lab.bench.accuracy", description="Force error at equal CPU time.")
     parser.add_argument("codes", nargs="*", help="painn, tensornet, geat, geat,lmax=1 …; none to print the tables of what is there")
-    parser.add_argument("--data", nargs="+", default=list(SOURCES), help=f"of {', '.join(SOURCES)}, or batch files")
+    parser.add_argument("--data", nargs="+", default=list(DEFAULT_DATA), help=f"of {', '.join(SOURCES)}, or batch files")
     parser.add_argument("--seconds", nargs="*", type=float, default=[300.0], help="long budgets, CPU seconds; none to tune only")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--tune-seconds", type=float, default=60.0)

@@ -2,6 +2,8 @@
 
     acac      configs/data/acac-300K.yaml: 450 frames at 300 K, 50 held back; tests at 300 K and, extrapolating, at 600 K
     ethanol   configs/data/rmd17-ethanol.yaml: 950 frames at 500 K, 50 held back; every second frame of its test
+    3bpa      configs/data/3bpa-mixedT.yaml: 400 frames of 27 atoms at 300, 600 and 1200 K, 50 held back, 50 for testing
+    lips      configs/data/lips-200.yaml: 150 frames of 83 atoms in a periodic cell, 20 held back, 30 for testing
 
 Energies are minus the isolated atoms, where the data has them, and minus the training frames' mean per atom. Arrays `split_<name>` hold
 the frame numbers: train, validation, and the tests.
@@ -20,13 +22,13 @@ from sapis_lab.data import DatasetConfig, FrameStore, prepare
 
 CUTOFF = 5.0
 """Å"""
-SOURCES = {"acac": "acac-300K", "ethanol": "rmd17-ethanol"}
+SOURCES = {"acac": "acac-300K", "ethanol": "rmd17-ethanol", "3bpa": "3bpa-mixedT", "lips": "lips-200"}
 """Name here -> name in configs/data."""
 TEST_STRIDE = {"ethanol": 2}
 
 
 def prepare_data(name: str, cache: Path) -> Path:
-    """The batch file of `acac` or `ethanol` under `cache`, made where it is not there (needs SAPIS_DATA then)."""
+    """The batch file of one of `SOURCES` under `cache`, made where it is not there (needs SAPIS_DATA then)."""
     if name not in SOURCES:
         raise ValueError(f"no accuracy data {name!r}; there are {', '.join(SOURCES)}")
     path = Path(cache) / f"{name}.npz"

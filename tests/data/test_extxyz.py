@@ -456,3 +456,19 @@ def test_the_acac_config_makes_the_splits_it_describes(tmp_path):
     assert acac.info(cutoff=5.0).n_test == {"test": 325, "test_600K": 325}
     binding = store.energy[0] - store.composition(np.array([0]))[0] @ [store.isolated_atoms[z] for z in store.elements]
     assert -6 < binding / 15 < -3
+
+
+@pytest.mark.skipif("SAPIS_DATA" not in os.environ, reason="SAPIS_DATA is not set: no files of 3BPA and LiPS to read")
+@pytest.mark.parametrize(
+    ("name", "splits", "periodic", "n_elements", "force_rms"),
+    [
+        ("3bpa-mixedT", {"train": 400, "validation": 50, "test": 50}, False, 4, 1.42),
+        ("lips-200", {"train": 150, "validation": 20, "test": 30}, True, 3, 0.61),
+    ],
+)
+def test_the_configs_of_larger_structures_make_what_they_describe(tmp_path, name, splits, periodic, n_elements, force_rms):
+    raw = read_yaml(Path(__file__).resolve().parents[2] / "configs" / "data" / f"{name}.yaml")
+    store = prepare(kind_class("data", raw["kind"]).model_validate(raw), cache=tmp_path)
+    assert {k: len(v) for k, v in store.splits.items()} == splits
+    assert len(store.elements) == n_elements and bool(store.pbc.all()) == periodic
+    assert np.sqrt((store.forces.astype(float) ** 2).mean()) == pytest.approx(force_rms, abs=0.005)
