@@ -113,7 +113,7 @@ def run_accuracy(
     for code in found:
         python_of(code.environment, root)
     log = RunLog(folder / RUNS)
-    bench = _Bench(log, root, cache, n_params=n_params, batch_size=batch_size, workers=workers, again=again)
+    bench = Bench(log, root, cache, n_params=n_params, batch_size=batch_size, workers=workers, again=again)
     faults: list[str] = []
     for name in data:
         bench.add_data(name)
@@ -166,7 +166,7 @@ class RunLog:
                 file.write(json.dumps(record).encode() + b"\n")
 
 
-class _Bench:
+class Bench:
     """Runs jobs in their environments."""
 
     def __init__(
@@ -200,9 +200,9 @@ class _Bench:
             if attempt == extensions:
                 break
             if not math.isfinite(errors[best]) or best == 0:
-                grid = [_rounded(grid[0] / 2), *grid]
+                grid = [rounded_rate(grid[0] / 2), *grid]
             elif best == len(grid) - 1:
-                grid = [*grid, _rounded(grid[-1] * 2)]
+                grid = [*grid, rounded_rate(grid[-1] * 2)]
             else:
                 break
         order = [k for k in np.argsort(errors, kind="stable") if math.isfinite(errors[k])]
@@ -234,11 +234,11 @@ class _Bench:
             todo = [code for code in todo if math.isinf(error[code.name])]
             for code in todo:
                 lower = [r for r in chosen[code.name] if r < rate[code.name]]
-                rate[code.name] = max(lower) if lower else _rounded(rate[code.name] / 2)
+                rate[code.name] = max(lower) if lower else rounded_rate(rate[code.name] / 2)
             todo = [code for code in todo if rate[code.name] > min(chosen[code.name]) / 10]
         todo = [code for code in codes if math.isfinite(error[code.name])]
         for _ in range(halvings):
-            half = {code.name: _rounded(rate[code.name] / 2) for code in todo}
+            half = {code.name: rounded_rate(rate[code.name] / 2) for code in todo}
             found = dict(zip([code.name for code in todo], first(todo, half), strict=True))
             todo = [code for code in todo if found[code.name] < error[code.name]]
             rate |= {code.name: half[code.name] for code in todo}
@@ -326,7 +326,8 @@ def _validation(record: Mapping[str, Any]) -> float:
     return record["validation"]["force_mae"] if record["status"] == "done" else math.inf
 
 
-def _rounded(rate: float) -> float:
+def rounded_rate(rate: float) -> float:
+    """To six digits, so that halves and doubles compare equal in the file."""
     return float(f"{rate:.6g}")
 
 

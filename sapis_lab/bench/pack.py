@@ -37,7 +37,7 @@ from sapis_lab.atoms import AtomsBatch
 from sapis_lab.bench.environments import MAIN, command
 from sapis_lab.bench.inputs import INPUTS, THERMAL, make_input
 from sapis_lab.bench.measure import MOST_CALLS, Settings, Worker, WorkerFailed, quartiles
-from sapis_lab.bench.step import _check_device, _sized, model_config
+from sapis_lab.bench.step import check_device, model_config, sized_model
 from sapis_lab.bench.worker import LEARNING_RATE, Job
 from sapis_lab.config import kind_class, load
 from sapis_lab.derivatives import Prediction, predict
@@ -226,9 +226,9 @@ def run_pack(
     Raises:
         ConfigError: a model, size or device that is not there.
     """
-    _check_device(settings.device)
+    check_device(settings.device)
     config, elements = model_config(model), make_input(INPUT).elements
-    sized = {size: _sized(model, config, size, elements) for size in sizes}
+    sized = {size: sized_model(model, config, size, elements) for size in sizes}
     rows: list[dict[str, Any]] = []
     for size in sizes:
         for k in n_models:

@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sapis_lab.bench.accuracy import Record, RunLog, _Bench, _rounded
+from sapis_lab.bench.accuracy import Bench, Record, RunLog, rounded_rate
 from sapis_lab.bench.adapters import Code, find_code
 from sapis_lab.bench.step import model_config
 from sapis_lab.config import expand_use, home, load
@@ -80,12 +80,12 @@ def run_stability(plan: Plan, *, file: Path | None, cache: Path | None, save: Ca
         ValueError: a model or data set that is not there.
     """
     code, rate = code_of(plan.model), default_rate(plan.model)
-    bench = _Bench(
+    bench = Bench(
         RunLog(file or home() / FILE), None, cache or home() / ".sapis" / "bench", n_params=plan.n_params, batch_size=plan.batch_size,
         workers=plan.workers, again=plan.again,
     )  # fmt: skip
     bench.add_data(plan.data)
-    rates = {factor: _rounded(factor * rate) for factor in plan.factors}
+    rates = {factor: rounded_rate(factor * rate) for factor in plan.factors}
     # seed by seed, so that a run that is stopped has as many of every rate
     records = bench.run([(code, plan.data, r, plan.seconds, seed) for seed in range(plan.n_seeds) for r in rates.values()])
     rows = [summary([r for r in records if r["rate"] == value], factor=factor, rate=value) for factor, value in rates.items()]

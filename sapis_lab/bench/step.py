@@ -74,20 +74,21 @@ def run_step(
         ConfigError: a name that is not known, a size that a model cannot have, a device that is not there.
     """
     settings = checked(settings, models)
-    _check_device(settings.device)
+    check_device(settings.device)
     elements = {name: plainly(lambda name=name: make_input(name).elements, about="--inputs") for name in inputs}  # type: ignore[misc]
     configs = {name: model_config(name) for name in models}
     entries = [
         Entry(
             name, size, data, "sapis_lab.bench.step:StepJob",
-            {"model": _sized(name, configs[name], size, elements[data]), "input": data, "device": settings.device},
+            {"model": sized_model(name, configs[name], size, elements[data]), "input": data, "device": settings.device},
         )
         for data in inputs for size in sizes for name in models
     ]  # fmt: skip
     return run(entries, settings, what="step", words=INPUTS, json_file=json_file, console=console)
 
 
-def _check_device(device: str) -> None:
+def check_device(device: str) -> None:
+    """Raise ConfigError unless torch can run on `device`: cpu, cuda or cuda:K."""
     found = re.fullmatch(r"cpu|cuda(:(\d+))?", device)
     if not found:
         raise ConfigError(f"--device {device!r}: wanted cpu, cuda or cuda:K")
@@ -95,7 +96,8 @@ def _check_device(device: str) -> None:
         raise ConfigError(f"--device {device}: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices; use --device cpu")
 
 
-def _sized(name: str, config: ModelConfig, size: float, elements: tuple[int, ...]) -> dict[str, Any]:
+def sized_model(name: str, config: ModelConfig, size: float, elements: tuple[int, ...]) -> dict[str, Any]:
+    """The settings of `config` at about `size` parameters, as plain data. ConfigError names model and size where it cannot be met."""
     return dump(plainly(lambda: config.at_size(size, n_species=len(elements)), about=f"--models {name}, --sizes {size:g}"))
 
 

@@ -24,7 +24,7 @@ def n_components(lmax: int) -> int:
 
 
 @cache
-def _coefficients(l: int, m: int) -> list[float]:
+def solid_coefficients(l: int, m: int) -> list[float]:
     """K_lm times the monomial coefficients of the m-th derivative of P_l, lowest power first."""
     k = math.sqrt((2 * l + 1) * (2 if m else 1) * math.factorial(l - m) / math.factorial(l + m))
     polynomial = np.polynomial.Legendre.basis(l).convert(kind=np.polynomial.Polynomial)
@@ -68,7 +68,7 @@ def _harmonics(directions: Tensor, lmax: int, *, jacobian: bool) -> tuple[Tensor
         re, im = [*re, X * re[-1] - Y * im[-1]], [*im, X * im[-1] + Y * re[-1]]
     values, gradients = [], []
     for l in range(lmax + 1):
-        radial = [_evaluate(_coefficients(l, m), z_powers) for m in range(l + 1)]
+        radial = [_evaluate(solid_coefficients(l, m), z_powers) for m in range(l + 1)]
         for m in range(-l, l + 1):
             a = abs(m)
             azimuthal = im[a] if m < 0 else re[a]
@@ -90,5 +90,5 @@ def _harmonics(directions: Tensor, lmax: int, *, jacobian: bool) -> tuple[Tensor
 
 def _derivative(l: int, m: int, z_powers: list[Tensor]) -> Tensor:
     """d/dZ of K_lm P_l^(m)(Z)."""
-    coefficients = _coefficients(l, m)
+    coefficients = solid_coefficients(l, m)
     return _evaluate([p * c for p, c in enumerate(coefficients)][1:] or [0.0], z_powers)

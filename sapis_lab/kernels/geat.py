@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from sapis_lab.geometry.couplings import quadrature
-from sapis_lab.geometry.harmonics import _coefficients
+from sapis_lab.geometry.harmonics import solid_coefficients
 from sapis_lab.kernels._build import library
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class GeatKernel:
         self.place = [i for i, name in enumerate(places) if name in named]
         self.n_places = len(places)
         self.multipliers = (ctypes.c_double * len(places))(*(multipliers.get(name, 0.0) for name in places))
-        table = [_coefficients(l, m) if m <= l else [] for l in range(degrees) for m in range(degrees)]
+        table = [solid_coefficients(l, m) if m <= l else [] for l in range(degrees) for m in range(degrees)]
         rows = [[*row, *([0.0] * (degrees - len(row)))] for row in table]
         grid = quadrature(config.lmax)
         constants = (torch.tensor(rows, dtype=torch.float64), *model.radial_functions(), *grid)

@@ -65,7 +65,7 @@ class Stub:
 
 
 def stubbed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stub: Stub, **settings: Any) -> list[dict[str, Any]]:
-    monkeypatch.setattr(accuracy._Bench, "_in_child", lambda *a: stub(*a))
+    monkeypatch.setattr(accuracy.Bench, "_in_child", lambda *a: stub(*a))
     return run_accuracy(["geat"], data=[str(data_file(tmp_path))], folder=tmp_path / "results", cache=tmp_path / "cache", **settings)
 
 
@@ -98,7 +98,7 @@ def test_a_rate_that_diverges_at_the_long_budget_gives_way_to_the_next_lower(tmp
 
 
 def test_a_failed_run_is_recorded_and_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(accuracy._Bench, "_in_child", lambda *a: {"status": "failed", "reason": "no memory"})
+    monkeypatch.setattr(accuracy.Bench, "_in_child", lambda *a: {"status": "failed", "reason": "no memory"})
     data = [str(data_file(tmp_path))]
     with pytest.raises(accuracy.NoResult, match="geat failed on shaken: no memory; transformer failed"):
         run_accuracy(["geat", "transformer"], data=data, folder=tmp_path / "results", cache=tmp_path / "cache")

@@ -33,7 +33,7 @@ def invoke(data: Path, *arguments: str) -> Any:
     return CliRunner().invoke(cli.app, ["bench", "stability", *where, "--size", "3e3", *arguments])
 
 
-def here(bench: accuracy._Bench, code: accuracy.Code, job: accuracy.Job, path: Path) -> dict[str, Any]:
+def here(bench: accuracy.Bench, code: accuracy.Code, job: accuracy.Job, path: Path) -> dict[str, Any]:
     """A run in this process, which has imported everything already."""
     settings = accuracy_run.Settings(
         adapter=code.adapter, model=code.model, data=str(path), n_params=job.n_params, rate=job.rate, seconds=job.seconds, seed=job.seed,
@@ -53,7 +53,7 @@ def stub(status: str, seed_offset: float = 0.0) -> Any:
 
 
 def test_an_absurd_rate_is_seen_to_diverge_and_the_default_is_not(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(accuracy._Bench, "_in_child", here)
+    monkeypatch.setattr(accuracy.Bench, "_in_child", here)
     done = invoke(data, "--seeds", "1", "--factors", f"1,{ABSURD:g}", "--seconds", "1", "--workers", "1")
     assert done.exit_code == 1, done.output
     written = json.loads(data.with_name("stability.json").read_text())
@@ -64,13 +64,13 @@ def test_an_absurd_rate_is_seen_to_diverge_and_the_default_is_not(data: Path, mo
     assert absurd["rate"] == pytest.approx(ABSURD * normal["rate"])
     assert "diverged  rate" in done.output and "median" in done.output
 
-    monkeypatch.setattr(accuracy._Bench, "_in_child", lambda *a: pytest.fail("a run that is there was started again"))
+    monkeypatch.setattr(accuracy.Bench, "_in_child", lambda *a: pytest.fail("a run that is there was started again"))
     again = invoke(data, "--seeds", "1", "--factors", f"1,{ABSURD:g}", "--seconds", "1", "--workers", "1")
     assert again.exit_code == 1 and len(data.with_name("runs.jsonl").read_text().splitlines()) == 2
 
 
 def test_an_interrupted_check_makes_the_runs_that_lack(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(accuracy._Bench, "_in_child", stub("done"))
+    monkeypatch.setattr(accuracy.Bench, "_in_child", stub("done"))
     assert invoke(data, "--seeds", "2", "--factors", "1").exit_code == 0
     started: list[tuple[int, float]] = []
 
@@ -78,7 +78,7 @@ def test_an_interrupted_check_makes_the_runs_that_lack(data: Path, monkeypatch: 
         started.append((job.seed, job.rate))
         return stub("done")(bench, code, job, path)
 
-    monkeypatch.setattr(accuracy._Bench, "_in_child", counting)
+    monkeypatch.setattr(accuracy.Bench, "_in_child", counting)
     rate = default_rate("geat")
     assert invoke(data, "--seeds", "3", "--factors", "0.5,1", "--workers", "1").exit_code == 0
     assert started == [(0, 0.5 * rate), (1, 0.5 * rate), (2, 0.5 * rate), (2, rate)]
@@ -86,7 +86,7 @@ def test_an_interrupted_check_makes_the_runs_that_lack(data: Path, monkeypatch: 
 
 
 def test_a_failed_process_fails_the_command_and_is_no_divergence(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(accuracy._Bench, "_in_child", lambda *a: {"status": "failed", "reason": "no memory"})
+    monkeypatch.setattr(accuracy.Bench, "_in_child", lambda *a: {"status": "failed", "reason": "no memory"})
     done = invoke(data, "--seeds", "1", "--factors", "1")
     assert done.exit_code == 1 and "failed  rate" in done.output and "no memory" in done.output
     (row,) = json.loads(data.with_name("stability.json").read_text())["rows"]
