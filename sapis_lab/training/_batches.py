@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from sapis_lab.atoms import AtomsBatch, Layout, block_is_cheaper, collate, make_graph
@@ -61,7 +63,7 @@ class BatchMaker:
     def __post_init__(self) -> None:
         self._table = self.store.neighbors(self.cutoff)
         self._periodic = bool(self.store.pbc.any())
-        sizes = np.diff(self.store.offsets)
+        self.n_atoms = sizes = np.diff(self.store.offsets)
         slots = len(sizes) * float(sizes.max()) ** 2
         cheaper = block_is_cheaper(n_slots=slots, n_edges=float(self._table.offsets[-1]), n_atoms=float(sizes.sum()))
         # blocks for every batch, whose graphs need no edges; otherwise each batch takes what is cheaper for it
@@ -101,8 +103,20 @@ class BatchMaker:
         return make_graph(layout=self.layout, n_atoms=frames.n_atoms, edges=split, periodic=self._periodic, cutoff=self.cutoff)
 
 
+class Share(NamedTuple):
+    """What one rank has of a global batch."""
+
+    batch: AtomsBatch | None
+    """its frames; None where there are fewer frames than ranks"""
+    counts: Tensor
+    """(2,) frames and atoms of the whole global batch, by which sums over frames and over atoms are divided"""
+
+
 class TrainingStream(IterableDataset):
-    """The batches of the steps from `first_step()` on, on one rank; endless, since the trainer counts steps."""
+    """The shares of the steps from `first_step()` on, on one rank; endless, since the trainer counts steps.
+
+    The shares of the ranks differ by one frame at most and make up the global batch, which depends on neither their number nor sizes.
+    """
 
     def __init__(
         self,
@@ -116,23 +130,29 @@ class TrainingStream(IterableDataset):
         rank: int,
         world: int,
     ) -> None:
-        if batch_size % world:
-            raise ValueError(f"batch_size={batch_size} does not divide over {world} ranks; choose a multiple")
         self.make, self.ids, self.batch_size, self.seed, self.augment = make, ids, batch_size, seed, augment
         self.first_step, self.rank, self.world = first_step, rank, world
 
-    def __iter__(self) -> Iterator[AtomsBatch]:
+    def __iter__(self) -> Iterator[Share]:
         step = self.first_step()
         while True:
-            yield self.batch(step)
+            yield self.share(step)
             step += 1
 
+    def share(self, step: int) -> Share:
+        """What this rank has of the global batch of `step`."""
+        whole = self.ids[self._chosen(step)]
+        counts = torch.tensor([len(whole), int(self.make.n_atoms[whole].sum())], dtype=self.make.dtype)
+        return Share(self.batch(step) if self.rank < len(whole) else None, counts)
+
     def batch(self, step: int) -> AtomsBatch:
-        """What this rank sees at `step`: its share of the global batch, with the rotations that the global batch has."""
+        """The frames of this rank at `step`, with the rotations that they have in the global batch."""
         mine = slice(self.rank, None, self.world)
-        chosen = frames_of_step(step, n_frames=len(self.ids), batch_size=self.batch_size, seed=self.seed)[mine]
         rotations = random_rotations(self.batch_size, seed=self.seed, step=step)[mine] if self.augment else None
-        return self.make(self.ids[chosen], rotations)
+        return self.make(self.ids[self._chosen(step)[mine]], rotations)
+
+    def _chosen(self, step: int) -> np.ndarray:
+        return frames_of_step(step, n_frames=len(self.ids), batch_size=self.batch_size, seed=self.seed)
 
 
 class FixedBatches(torch.utils.data.Dataset):

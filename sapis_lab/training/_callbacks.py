@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 
 from sapis_lab.config import write_text
+from sapis_lab.training._checkpoint import CHECKPOINT
 from sapis_lab.training._module import TrainingModule
+from sapis_lab.training._signals import Stopped, StopSignals
 
 CURVE = "metrics.csv"
-CHECKPOINT = "last.ckpt"
 PROGRESS = "progress.json"
 
 
@@ -27,10 +27,14 @@ class PointFailed(RuntimeError):
 
 
 class Clock(L.Callback):
-    """Wall and CPU seconds spent in training steps, summed over interruptions; validation and checkpoints stand outside."""
+    """Wall and CPU seconds spent in training steps, summed over interruptions; validation and checkpoints stand outside.
 
-    def __init__(self) -> None:
+    The ranks of a point work in step: the CPU time is that of this process times their number.
+    """
+
+    def __init__(self, *, n_ranks: int = 1) -> None:
         self.wall = self.cpu = 0.0
+        self._n_ranks = n_ranks
         self._since: tuple[float, float] | None = None
 
     def start(self) -> None:
@@ -41,7 +45,7 @@ class Clock(L.Callback):
         """Stop the clock and keep what it measured."""
         if self._since is not None:
             self.wall += time.perf_counter() - self._since[0]
-            self.cpu += time.process_time() - self._since[1]
+            self.cpu += (time.process_time() - self._since[1]) * self._n_ranks
             self._since = None
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
@@ -58,7 +62,10 @@ class Clock(L.Callback):
 
 
 class Curve(L.Callback):
-    """Follows a point: curve rows, progress for people, checkpoints for resuming, and the end of a run that diverges."""
+    """Follows a point: curve rows, progress for people, checkpoints for resuming, and the end of a run that diverges or has to stop.
+
+    With several ranks all validate, and the first one writes.
+    """
 
     def __init__(
         self,
@@ -69,8 +76,10 @@ class Curve(L.Callback):
         validations: int,
         clock: Clock,
         checkpoint_seconds: float,
+        stop: StopSignals,
     ) -> None:
         self.folder, self.steps, self.validate, self.clock, self.checkpoint_seconds = folder, steps, validate, clock, checkpoint_seconds
+        self.stop = stop
         self.validation_steps = {round(steps * (k + 1) / validations) for k in range(validations)}
         self.log_every = max(1, steps // 100)
         self.last_validation: dict[str, float] = {}
@@ -78,51 +87,69 @@ class Curve(L.Callback):
 
     # ---- steps
 
-    def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         assert isinstance(module, TrainingModule)
+        self.stop.hold()  # Lightning has just set its own handlers, which would end the run between any two lines of Python
+        module.ranks.refuse_different([*module.model.parameters(), *module.average])
+
+    def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        assert isinstance(module, TrainingModule) and module.last_loss is not None
         done = trainer.global_step
         module.update_average(done)
         if done % self.log_every == 0 or done in self.validation_steps:
             self._follow(trainer, module, done)
+        elif module.last_loss.device.type == "cpu":
+            self._finite(module, done)
+        stopping = module.stop_agreed and done < self.steps
         now = time.monotonic()
-        if now - self._saved > self.checkpoint_seconds and done < self.steps:
+        if stopping or (now - self._saved > self.checkpoint_seconds and done < self.steps):
             self.clock.stop()
             self.save(trainer)
             self._saved = time.monotonic()
             self.clock.start()
+        if stopping:
+            module.ranks.wait()  # nobody ends, and takes the others along, before the checkpoint is there
+            raise Stopped(f"stopped at step {done} of {self.steps}, which {CHECKPOINT} holds")
         if now - self._shown > 1.0:
             self._show(module, done)
             self._shown = now
 
-    def _follow(self, trainer: L.Trainer, module: TrainingModule, done: int) -> None:
+    def _finite(self, module: TrainingModule, done: int) -> float:
+        """The loss of the step, which is asked back from a GPU only where it is needed anyway."""
         assert module.last_loss is not None
         loss = float(module.last_loss)
         if not math.isfinite(loss):
             raise PointFailed(f"diverged: the loss is {loss} at step {done} of {self.steps}")
-        row = {"loss": loss, "learning_rate": trainer.optimizers[0].param_groups[0]["lr"]}
-        if done in self.validation_steps and trainer.is_global_zero:
+        return loss
+
+    def _follow(self, trainer: L.Trainer, module: TrainingModule, done: int) -> None:
+        row = {"loss": self._finite(module, done), "learning_rate": trainer.optimizers[0].param_groups[0]["lr"]}
+        if done in self.validation_steps:
             self.clock.stop()
             self.last_validation = self.validate()
             self.clock.start()
             row |= {f"val_{k}": v for k, v in self.last_validation.items()}
-        if trainer.is_global_zero:
+        if module.ranks.is_first:
             append_row(self.folder / CURVE, {"step": done, **row})
             for logger in trainer.loggers:
                 logger.log_metrics(row, step=done)
 
     def save(self, trainer: L.Trainer) -> None:
-        """Replace last.ckpt in one step."""
-        target = self.folder / CHECKPOINT
-        temporary = target.with_name(f".{CHECKPOINT}.tmp")
-        trainer.save_checkpoint(temporary)
-        if trainer.is_global_zero:
-            with temporary.open("rb") as f:
+        """Replace last.ckpt in one step, the curve up to there being on the disk before."""
+        module = trainer.lightning_module
+        assert isinstance(module, TrainingModule)
+        if not module.ranks.is_first:
+            return
+        self._finite(module, trainer.global_step)
+        if (curve := self.folder / CURVE).exists():
+            with curve.open("ab") as f:
                 os.fsync(f.fileno())
-            temporary.replace(target)
+        trainer.save_checkpoint(self.folder / CHECKPOINT)
 
     def _show(self, module: TrainingModule, done: int) -> None:
         assert module.last_loss is not None
-        show(self.folder, step=done, steps=self.steps, loss=float(module.last_loss), val=self.last_validation, seconds=self.clock_now())
+        if module.ranks.is_first:
+            show(self.folder, step=done, steps=self.steps, loss=float(module.last_loss), val=self.last_validation, seconds=self.clock_now())
 
     def clock_now(self) -> float:
         """Seconds of training so far, the running interval included."""
@@ -165,10 +192,3 @@ def cut_rows(path: Path, *, last_step: int) -> None:
         rows = [r for r in csv.DictReader(f) if (r.get("step") or "").isdigit() and int(r["step"]) <= last_step]
     lines = [",".join(COLUMNS), *(",".join(r.get(c) or "" for c in COLUMNS) for r in rows)]
     write_text(path, "\n".join(lines) + "\n")
-
-
-def checkpoint_step(path: Path) -> int | None:
-    """The optimiser step of a checkpoint; None when there is none. Loads tensors and plain values only."""
-    if not path.exists():
-        return None
-    return int(torch.load(path, map_location="cpu", weights_only=True)["global_step"])

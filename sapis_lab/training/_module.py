@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,10 +11,11 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from sapis_lab.atoms import AtomsBatch
 from sapis_lab.models import Model
+from sapis_lab.training._batches import Share
 from sapis_lab.training._compiled import EagerStep, MeanLoss
 from sapis_lab.training._config import TrainConfig
+from sapis_lab.training._ranks import ALONE, Ranks
 
 
 def rate_factor(step: int, *, steps: int, config: TrainConfig) -> float:
@@ -28,14 +29,27 @@ def rate_factor(step: int, *, steps: int, config: TrainConfig) -> float:
 
 
 class TrainingModule(L.LightningModule):
-    """Trains `model` for `steps` steps, with `mean_loss` the form of the step; `average` holds the weights that are scored."""
+    """Trains `model` for `steps` steps, with `mean_loss` the form of the step; `average` holds the weights that are scored.
+
+    With several `ranks` each sees its share of the global batch, and all have the loss and the gradients of the whole one;
+    `stop_agreed` then says whether `wants_stop()` held on any of them.
+    """
 
     def __init__(
-        self, model: Model, config: TrainConfig, *, steps: int, learning_rate: float, mean_loss: MeanLoss | None = None
+        self,
+        model: Model,
+        config: TrainConfig,
+        *,
+        steps: int,
+        learning_rate: float,
+        mean_loss: MeanLoss | None = None,
+        ranks: Ranks = ALONE,
+        wants_stop: Callable[[], bool] = lambda: False,
     ) -> None:
         super().__init__()
         self.mean_loss = mean_loss or EagerStep(model, config.loss)
         self.model, self.config, self.steps, self.learning_rate = model, config, steps, learning_rate
+        self.ranks, self.wants_stop, self.stop_agreed = ranks, wants_stop, False
         self.average: list[Tensor] = []
         self.last_loss: Tensor | None = None
 
@@ -46,16 +60,17 @@ class TrainingModule(L.LightningModule):
         parameters = self._parameters_in_order()
         self.average = [a.to(p.device) for a, p in zip(self.average or (q.detach().clone() for q in parameters), parameters, strict=True)]
 
-    def training_step(self, batch: AtomsBatch, step: int) -> Tensor:
-        positions = batch.positions
-        counts = torch.tensor([batch.n_frames, batch.num_nodes], dtype=positions.dtype, device=positions.device)
-        world = self.trainer.world_size
-        if world > 1:
-            # DDP averages gradients over ranks: dividing by the mean count of a rank makes that the mean over the global batch
-            counts = self.trainer.strategy.reduce(counts, reduce_op="mean")
-        loss = self.mean_loss(batch, counts)
+    def training_step(self, share: Share, step: int) -> Tensor:
+        # Without a frame (fewer of them than ranks) there is no loss and no gradient, but a backward pass, and with it the sum over ranks.
+        loss = share.counts.new_zeros((), requires_grad=True) if share.batch is None else self.mean_loss(share.batch, share.counts)
         self.last_loss = loss.detach()
         return loss
+
+    def on_after_backward(self) -> None:
+        assert self.last_loss is not None
+        self.last_loss, self.stop_agreed = self.ranks.sum_gradients(
+            self._parameters_in_order(), loss=self.last_loss, stop=self.wants_stop()
+        )
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.AdamW(

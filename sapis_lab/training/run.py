@@ -1,14 +1,21 @@
-"""Run one point: data, model, training with resume, scores, and as the last act its record."""
+"""Run one point: data, model, training with resume, scores, and as the last act its record.
+
+One process, or several ranks that train the point together (`_ranks`); only the first of them writes files.
+"""
 
 from __future__ import annotations
 
+import errno
 import logging
 import math
 import os
 import platform
 import sys
 import time
+import traceback
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +23,9 @@ from pathlib import Path
 import lightning as L
 import numpy as np
 import torch
+from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.utils.data import DataLoader
 
 from sapis_lab.accounting import STEP_FACTOR, counted_flops
@@ -28,14 +37,17 @@ from sapis_lab.models import Model
 from sapis_lab.potential import Potential, save_potential
 from sapis_lab.records import Record, write_record
 from sapis_lab.training._batches import BatchMaker, FixedBatches, TrainingStream
-from sapis_lab.training._callbacks import CHECKPOINT, CURVE, Clock, Curve, PointFailed, checkpoint_step, cut_rows, show
-from sapis_lab.training._compiled import StepChoice, chosen_form, make_step
+from sapis_lab.training._callbacks import CURVE, Clock, Curve, PointFailed, cut_rows, show
+from sapis_lab.training._checkpoint import CHECKPOINT, PREVIOUS, CheckpointFiles, usable_checkpoint
+from sapis_lab.training._compiled import StepChoice, StepForm, chosen_form, make_step
 from sapis_lab.training._config import PointConfig
 from sapis_lab.training._loss import loss
 from sapis_lab.training._module import TrainingModule
+from sapis_lab.training._ranks import PeerLost, Ranks, device_of, join
 from sapis_lab.training._score import score
+from sapis_lab.training._signals import STOPPED, Stopped, StopSignals
 
-__all__ = ["PointFailed", "run_point"]
+__all__ = ["STOPPED", "PeerLost", "PointFailed", "Stopped", "run_point"]
 
 HOPELESS = 10.0
 """A validation force RMSE above this multiple of the training force RMS counts as diverged: predicting zero forces gives 1."""
@@ -44,38 +56,102 @@ PACKAGES = ("sapis-lab", "torch", "lightning", "torch-geometric", "e3nn", "numpy
 
 
 def run_point(
-    folder: Path, *, cache: Path, device: str = "cpu", threads: int = 1, checkpoint_seconds: float = 20.0, step: StepChoice = "auto"
+    folder: Path,
+    *,
+    cache: Path,
+    device: str = "cpu",
+    threads: int = 1,
+    checkpoint_seconds: float = 20.0,
+    step: StepChoice = "auto",
+    devices: int = 1,
 ) -> None:
     """Train, score and record the point whose settings are in `folder/config.yaml`; continues from `last.ckpt` where there is one.
 
     Args:
         cache: folder of frame stores.   device: 'cpu', 'cuda' or 'cuda:K'.   threads: of the CPU; small models run best with one.
         checkpoint_seconds: wall time between checkpoints, s.   step: the form of the training step, see `_compiled`.
+        devices: processes that train the point together, this one included; each calls this function, and its environment says which it
+            is (`_ranks.join`). On GPUs the ranks of a node take the GPUs from `device` on.
 
     Raises:
-        PointFailed: the training diverged. ValueError: the settings do not fit the data, or the form of the step not the device. Nothing
-            is recorded then.
+        PointFailed: the training diverged, or memory or disk did not suffice. Nothing is recorded then.
+        ValueError: the settings do not fit the data, or the form of the step not the device. Nothing is recorded then.
+        Stopped: a signal asked for it (`_signals`); the checkpoint holds what was done.
+        PeerLost: another rank is gone.
     """
     began = time.perf_counter()
     _set_up_process(threads)
+    folder, cache = Path(folder), Path(cache)
     point: PointConfig = load(PointConfig, read_yaml(folder / "config.yaml"), source=str(folder / "config.yaml"))
-    setup = _prepare(point, cache)
-    form = chosen_form(step, device=torch.device(device))
+    with StopSignals() as stop, _limits_told(point, folder, devices):
+        where = device_of(device, devices)
+        form = chosen_form(step, device=where)
+        ranks = join(devices, device=where, folder=folder)
+        try:
+            _run(point, folder, _Run(cache, where, ranks, stop, checkpoint_seconds, form, step != "auto", began))
+        except (SIGTERMException, PeerLost) as error:
+            if isinstance(error, PeerLost) and not stop.asked:
+                raise
+            raise Stopped(f"stopped; what was done since the last checkpoint is done again: {error}") from error
+        ranks.leave()
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Where and how a point is computed, none of which changes its numbers."""
+
+    cache: Path
+    device: torch.device
+    ranks: Ranks
+    stop: StopSignals
+    checkpoint_seconds: float
+    form: StepForm
+    required: bool
+    """The form of the step was asked for by name."""
+    began: float
+
+
+def _run(point: PointConfig, folder: Path, run: _Run) -> None:
+    if run.ranks.is_first:
+        _remove_temporaries(folder)
+    setup = _prepare(point, run.cache)
     module = TrainingModule(
         setup.model,
         point.train,
         steps=point.train.steps_for(point.n_frames),
         learning_rate=point.train.rate_of(point.model),
-        mean_loss=make_step(setup.model, point.train.loss, form=form, required=step != "auto"),
+        mean_loss=make_step(setup.model, point.train.loss, form=run.form, required=run.required),
+        ranks=run.ranks,
+        wants_stop=lambda: run.stop.asked > 0,
     )
-    clock, follow = _train(module, setup, point, folder=folder, device=device, checkpoint_seconds=checkpoint_seconds)
-    metrics = _scores(module, setup, device=device)
+    trainer, clock, follow = _train(module, setup, point, folder=folder, run=run)
+
+    def stop_if_asked() -> None:
+        if run.stop.asked:
+            follow.save(trainer)
+            raise Stopped(f"stopped between training and record, with step {module.steps} of {module.steps} in {CHECKPOINT}")
+
+    metrics = _scores(module, setup, run, stop_if_asked)
     _refuse_divergence(metrics, setup.force_rms)
+    if not run.ranks.is_first:
+        return
     with module.averaged():
         save_potential(folder, _potential(setup, point))
-    record = _record(point, setup, module, metrics, clock=clock, seconds_total=time.perf_counter() - began, device=device)
+    record = _record(point, setup, module, metrics, clock=clock, run=run)
+    _log_settings(trainer, record)
     show(folder, step=module.steps, steps=module.steps, loss=_last(module), val=follow.last_validation, seconds=clock.wall)
     write_record(folder, record)
+    (folder / PREVIOUS).unlink(missing_ok=True)
+
+
+def _log_settings(trainer: L.Trainer, record: Record) -> None:
+    """Settings and final errors, for TensorBoard's page of hyperparameters: `tensorboard --logdir results/NAME/points`."""
+    names = ("model", "lmax", "n_params", "n_frames", "seed", "learning_rate", "batch_size", "steps")
+    settings = {name: "none" if (value := getattr(record, name)) is None else value for name in names}
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.log_hyperparams(settings, {f"final/{key}": value for key, value in record.metrics.items()})
+            logger.finalize("success")
 
 
 def _set_up_process(threads: int) -> None:
@@ -88,7 +164,60 @@ def _set_up_process(threads: int) -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
+    warnings.filterwarnings("ignore", message="The `srun` command is available on your system but is not used")
     warnings.filterwarnings("ignore", message="TensorFloat32 tensor cores .* available but not enabled")
+
+
+def _remove_temporaries(folder: Path) -> None:
+    """What a killed process or a full disk left half written."""
+    for name in (CHECKPOINT, "model.safetensors", "model.yaml", "record.json", "progress.json", CURVE):
+        for path in folder.glob(f".{name}*.tmp"):
+            path.unlink(missing_ok=True)
+
+
+# ------------------------------------------------------------------------------------------------------------ limits
+
+_OF_THE_DISK = {
+    errno.ENOSPC: "make room on that disk",
+    errno.EDQUOT: "make room within the quota of that disk",
+    errno.EFBIG: "allow larger files there",
+    errno.EROFS: "make that folder writable",
+    errno.EACCES: "give this user the right to use it",
+    errno.EPERM: "give this user the right to use it",
+    errno.EIO: "see to that disk",
+}
+
+
+@contextmanager
+def _limits_told(point: PointConfig, folder: Path, devices: int) -> Iterator[None]:
+    """Want of memory or of disk becomes a PointFailed that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        advice = _OF_THE_DISK.get(error.errno or 0)
+        if advice is None:
+            raise
+        if not devices > 1 or os.environ.get("RANK", os.environ.get("SLURM_PROCID")) == "0":
+            _remove_temporaries(folder)
+        raise PointFailed(f"{error.filename or folder}: {error.strerror}; {advice} and run the point again to continue") from error
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        where = "GPU" if isinstance(error, torch.OutOfMemoryError) else "host"
+        n = f"{point.n_params or point.n_params_target:.3g}"
+        batch = min(point.train.batch_size, point.n_frames)
+        on = f" on {devices} devices" if devices > 1 else ""
+        text = f"out of memory ({where}) with N = {n} parameters and {batch} frames a step{on}"
+        traceback.clear_frames(error.__traceback__)  # they hold the tensors that filled it
+        raise PointFailed(
+            f"{text}; lower train.batch_size (now {point.train.batch_size}) or the model's size, or spread the batch over more devices"
+        ) from error
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Torch's CPU allocator has no exception of its own."""
+    words = ("can't allocate memory", "not enough memory", "std::bad_alloc", "Cannot allocate memory")
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(w in str(error) for w in words)
 
 
 # ------------------------------------------------------------------------------------------------------------- setup
@@ -156,34 +285,34 @@ def _references(point: PointConfig, store: FrameStore, ids: np.ndarray) -> np.nd
 # ------------------------------------------------------------------------------------------------------------- train
 
 
-def _train(
-    module: TrainingModule, setup: _Setup, point: PointConfig, *, folder: Path, device: str, checkpoint_seconds: float
-) -> tuple[Clock, Curve]:
-    resume_from = folder / CHECKPOINT
-    start = checkpoint_step(resume_from)
-    cut_rows(folder / CURVE, last_step=start or 0)
+def _train(module: TrainingModule, setup: _Setup, point: PointConfig, *, folder: Path, run: _Run) -> tuple[L.Trainer, Clock, Curve]:
+    ranks = run.ranks
+    start = ranks.from_first(_first_step(folder) if ranks.is_first else 0)
     validation = FixedBatches(setup.make, np.asarray(setup.store.splits["validation"]), batch_size=SCORING_BATCH)
-    where = torch.device(device)
 
     def validate() -> dict[str, float]:
         with module.averaged() as model:
-            return score(model, validation, device=where)
+            return score(model, validation, device=run.device, ranks=ranks)
 
-    clock = Clock()
+    clock = Clock(n_ranks=ranks.size)
     follow = Curve(
         folder,
         steps=module.steps,
         validate=validate,
         validations=point.train.validations,
         clock=clock,
-        checkpoint_seconds=checkpoint_seconds,
+        checkpoint_seconds=run.checkpoint_seconds,
+        stop=run.stop,
     )
     trainer = L.Trainer(
         max_steps=module.steps,
-        accelerator="gpu" if where.type == "cuda" else "cpu",
-        devices=[where.index or 0] if where.type == "cuda" else 1,
+        accelerator="gpu" if run.device.type == "cuda" else "cpu",
+        devices=[run.device.index or 0] if run.device.type == "cuda" else 1,
+        # every rank is a trainer of its own, whatever Slurm or torchrun has set
+        plugins=[LightningEnvironment(), CheckpointFiles()],
+        default_root_dir=folder,
         gradient_clip_val=point.train.clip,
-        logger=TensorBoardLogger(folder, name="", version="tensorboard", purge_step=(start or 0) + 1),
+        logger=TensorBoardLogger(folder, name="", version="tensorboard", purge_step=start + 1) if ranks.is_first else False,
         callbacks=[clock, follow],
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -198,28 +327,37 @@ def _train(
         seed=point.seed,
         augment=point.train.augment and setup.model.symmetry == "none",
         first_step=lambda: trainer.global_step,
-        rank=trainer.global_rank,
-        world=trainer.world_size,
+        rank=ranks.rank,
+        world=ranks.size,
     )
-    print(f"point {point.id}: step {start or 0} of {module.steps}", flush=True)
-    trainer.fit(module, DataLoader(stream, batch_size=None), ckpt_path=None if start is None else str(resume_from), weights_only=True)
+    together = f", rank {ranks.rank} of {ranks.size}" if ranks.size > 1 else ""
+    print(f"point {point.id}: step {start} of {module.steps}{together}", flush=True)
+    trainer.fit(module, DataLoader(stream, batch_size=None), ckpt_path=str(folder / CHECKPOINT) if start else None, weights_only=True)
     if trainer.global_step < module.steps:
         raise PointFailed(f"interrupted at step {trainer.global_step} of {module.steps}; run the study again to continue")
-    return clock, follow
+    return trainer, clock, follow
+
+
+def _first_step(folder: Path) -> int:
+    """The step to continue from, 0 without a checkpoint; the curve ends there."""
+    start = usable_checkpoint(folder) or 0
+    cut_rows(folder / CURVE, last_step=start)
+    return start
 
 
 # ------------------------------------------------------------------------------------------------------ score, record
 
 
-def _scores(module: TrainingModule, setup: _Setup, *, device: str) -> dict[str, float]:
+def _scores(module: TrainingModule, setup: _Setup, run: _Run, stop_if_asked: Callable[[], None]) -> dict[str, float]:
     """Errors on the validation and every test split, with the averaged weights: `val_force_rmse`, `test_force_rmse`, ..."""
     metrics: dict[str, float] = {}
-    module.to(device)
+    module.to(run.device)
     with module.averaged() as model:
         for split, ids in setup.store.splits.items():
             if split == "train" or not len(ids):
                 continue
-            errors = score(model, FixedBatches(setup.make, np.asarray(ids), batch_size=SCORING_BATCH), device=torch.device(device))
+            batches = FixedBatches(setup.make, np.asarray(ids), batch_size=SCORING_BATCH)
+            errors = score(model, batches, device=run.device, ranks=run.ranks, between=stop_if_asked)
             prefix = "val" if split == "validation" else split
             metrics |= {f"{prefix}_{key}": value for key, value in errors.items()}
     return metrics
@@ -245,13 +383,14 @@ def _last(module: TrainingModule) -> float | None:
     return None if module.last_loss is None else float(module.last_loss)
 
 
-def _flops(module: TrainingModule, setup: _Setup, point: PointConfig) -> dict[str, int]:
-    """FLOPs of one training step and of one frame's inference, counted on the frames of step 0."""
+def _flops(module: TrainingModule, setup: _Setup, point: PointConfig, ranks: Ranks) -> dict[str, int]:
+    """FLOPs of one training step and of one frame's inference, counted on the frames of step 0, whatever the number of ranks."""
     stream = TrainingStream(
         setup.make, setup.train_ids, batch_size=setup.batch_size, seed=point.seed, augment=False, first_step=lambda: 0, rank=0, world=1
     )
-    batch: AtomsBatch = stream.batch(0).to(module.device)
-    model = module.model
+    # the global batch of several ranks may be more than one device holds
+    model = module.model if ranks.size == 1 else module.model.cpu()
+    batch: AtomsBatch = stream.batch(0).to(next(model.parameters()).device)
 
     def step() -> None:
         result = predict(model, batch, differentiable=True)
@@ -267,11 +406,9 @@ def _flops(module: TrainingModule, setup: _Setup, point: PointConfig) -> dict[st
     }
 
 
-def _record(
-    point: PointConfig, setup: _Setup, module: TrainingModule, metrics: dict[str, float], *, clock: Clock, seconds_total: float, device: str
-) -> Record:
+def _record(point: PointConfig, setup: _Setup, module: TrainingModule, metrics: dict[str, float], *, clock: Clock, run: _Run) -> Record:
     counts = module.model.count()
-    flops = _flops(module, setup, point)
+    flops = _flops(module, setup, point, run.ranks)
     samples = module.steps * setup.batch_size
     return Record(
         id=point.id,
@@ -296,11 +433,17 @@ def _record(
         flops_train=flops["flops_per_step"] * module.steps,
         seconds_train=clock.wall,
         cpu_seconds_train=clock.cpu,
-        seconds_total=seconds_total,
-        device=torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.processor() or platform.machine(),
+        seconds_total=time.perf_counter() - run.began,
+        device=_device_name(run),
         host=platform.node(),
         metrics=metrics,
         commit=os.environ.get("SAPIS_COMMIT") or None,
         dirty={"0": False, "1": True}.get(os.environ.get("SAPIS_DIRTY", "")),
         versions={"python": sys.version.split()[0], **{p: version(p) for p in PACKAGES}},
     )
+
+
+def _device_name(run: _Run) -> str:
+    """`AMD EPYC`, or `4 x NVIDIA H200` where four ranks had one each."""
+    name = torch.cuda.get_device_name(run.device) if run.device.type == "cuda" else platform.processor() or platform.machine()
+    return name if run.ranks.size == 1 else f"{run.ranks.size} x {name}"

@@ -1,7 +1,7 @@
 """The order of the batches and the augmentation are pure functions of (seed, step)."""
 
 import numpy as np
-import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -54,6 +54,26 @@ def test_ranks_share_the_global_batch_without_gap_or_repetition():
         np.testing.assert_array_equal(turned, rotations[rank::3])
 
 
-def test_a_global_batch_that_does_not_divide_is_refused():
-    with pytest.raises(ValueError, match="batch_size=5 does not divide over 2 ranks"):
-        TrainingStream(None, np.arange(9), batch_size=5, seed=0, augment=False, first_step=lambda: 0, rank=0, world=2)
+@given(batch_size=st.integers(1, 9), world=st.integers(1, 5), step=st.integers(0, 3))
+@settings(max_examples=50, deadline=None)
+def test_the_shares_of_any_number_of_ranks_differ_by_one_frame_at_most_and_make_up_the_batch(batch_size, world, step):
+    ids = np.arange(100, 111)
+
+    class Make:
+        """Frame k has k atoms."""
+
+        n_atoms, dtype = np.arange(200), torch.float64
+
+        def __call__(self, chosen, rotations):
+            return chosen
+
+    shares = [
+        TrainingStream(Make(), ids, batch_size=batch_size, seed=3, augment=False, first_step=lambda: 0, rank=rank, world=world).share(step)
+        for rank in range(world)
+    ]
+    whole = ids[frames_of_step(step, n_frames=len(ids), batch_size=batch_size, seed=3)]
+    sizes = [0 if s.batch is None else len(s.batch) for s in shares]
+    assert max(sizes) - min(sizes) <= 1
+    assert sorted(np.concatenate([s.batch for s in shares if s.batch is not None])) == sorted(whole)
+    for share in shares:  # every rank divides by the same, the frames and atoms of the whole
+        assert share.counts.tolist() == [batch_size, whole.sum()]

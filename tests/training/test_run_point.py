@@ -77,6 +77,21 @@ def test_the_checkpoint_loads_without_running_code(tmp_path, frames):
     assert checkpoint["global_step"] == 11
 
 
+def test_tensorboard_shows_curves_settings_and_final_errors(tmp_path, frames):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+    point(tmp_path / "p", frames)
+    run_point(tmp_path / "p", cache=tmp_path / "cache")
+    record, events = read_record(tmp_path / "p"), EventAccumulator(str(tmp_path / "p" / "tensorboard"))
+    events.Reload()
+    assert [e.step for e in events.Scalars("val_force_rmse")] == [4, 8, 12]
+    (final,) = events.Scalars("final/test_force_mae")
+    assert final.value == pytest.approx(record.metrics["test_force_mae"])
+    told = HParamsPluginData.FromString(events.PluginTagToContent("hparams")["_hparams_/session_start_info"]).session_start_info.hparams
+    assert (told["model"].string_value, told["n_params"].number_value) == (record.model, record.n_params)
+
+
 def test_a_run_killed_at_a_random_step_ends_in_the_same_numbers(tmp_path, frames):
     for name in ("whole", "killed"):
         point(tmp_path / name, frames, steps=60)

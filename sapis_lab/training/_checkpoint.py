@@ -1,0 +1,105 @@
+"""Checkpoint files of a point: the last one and the one before, so that one damaged file costs one interval and no more.
+
+`last.ckpt` is replaced in one step and its predecessor kept as `previous.ckpt`: two files bound the disk that a point needs, three while
+one is written. Tensors and plain Python only: loading runs no code.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.plugins.io import CheckpointIO
+
+CHECKPOINT, PREVIOUS = "last.ckpt", "previous.ckpt"
+
+
+class CheckpointFiles(CheckpointIO):
+    """How Lightning writes and reads them. (Its own way writes to the system's temporary folder first.)"""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        """Make `checkpoint` the file `path` and the file that was there `previous.ckpt`.
+
+        Raises:
+            OSError: with the path in it; both files are then as they were.
+        """
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        path = Path(path)
+        temporary = path.with_name(f".{path.name}.tmp")
+        write_bytes(temporary, buffer.getbuffer(), called=path)
+        if path.exists():
+            path.replace(path.with_name(PREVIOUS))
+        temporary.replace(path)
+        flush_folder(path.parent)
+
+    def load_checkpoint(self, path: Any, map_location: Any | None = None, weights_only: bool | None = True) -> dict[str, Any]:
+        return dict(torch.load(path, map_location="cpu", weights_only=True))
+
+    def remove_checkpoint(self, path: Any) -> None:
+        Path(path).unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: bytes | memoryview, *, called: Path) -> None:
+    """Write and flush a file; an OSError names `called`, and no half of a file stays behind."""
+    try:
+        with path.open("wb") as f:
+            f.write(data)
+            f.flush()
+            os.fsync(f.fileno())
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        error.filename = str(called)
+        raise
+
+
+def flush_folder(folder: Path) -> None:
+    """Bring the names in a folder to the disk."""
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def usable_checkpoint(folder: Path) -> int | None:
+    """The step of the checkpoint to continue from, which is `last.ckpt` afterwards; None: there is none.
+
+    A file that cannot be read, or whose checksums are wrong, gives way to `previous.ckpt`, and both to a start from step 0; a line of
+    output says so. One that this user may not read is an error instead.
+    """
+    faults = {}
+    for name in (CHECKPOINT, PREVIOUS):
+        path = folder / name
+        try:
+            step = _step_of(path)
+        except FileNotFoundError:
+            faults[name] = "is missing"
+        except (OSError, MemoryError):
+            raise
+        except Exception as error:
+            first = (str(error).strip() or "no reason").splitlines()[0]
+            faults[name] = f"of {path.stat().st_size} bytes cannot be read ({type(error).__name__}: {first})"
+        else:
+            if name == PREVIOUS:
+                print(f"{CHECKPOINT} {faults[CHECKPOINT]}: continuing from {PREVIOUS}, step {step}", flush=True)
+                path.replace(folder / CHECKPOINT)
+            return step
+    if set(faults.values()) != {"is missing"}:
+        print(f"{' and '.join(f'{name} {fault}' for name, fault in faults.items())}: starting from step 0", flush=True)
+        for name in faults:  # or the next checkpoint would be followed by a damaged one
+            (folder / name).unlink(missing_ok=True)
+    return None
+
+
+def _step_of(path: Path) -> int:
+    """The step of the checkpoint `path`, all of which is read; torch.load does not look at the checksums."""
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise ValueError(f"wrong checksum of {damaged}")
+    return int(torch.load(path, map_location="cpu", weights_only=True)["global_step"])
