@@ -14,7 +14,7 @@ STAMP := .venv/.ready
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help study plan status figures report test lint setup
+.PHONY: help study plan status figures report tune dashboard test lint setup
 MAKEFLAGS += --no-print-directory
 
 help:  ## list the verbs
@@ -40,6 +40,12 @@ figures: $(STAMP)  ## draw the figures again from results/NAME; trains nothing
 
 report: $(STAMP)  ## write the report again from results/NAME; trains nothing
 	@$(BIN)/sapis report $(NAME) $(ARGS)
+
+tune: $(STAMP)  ## search for good settings of the study, as its tune: section says, or continue
+	@$(BIN)/sapis tune $(NAME) $(ARGS)
+
+dashboard: $(STAMP)  ## look at the trials of a tuning in a browser (needs the extra dash)
+	@$(BIN)/sapis dashboard $(NAME) $(ARGS)
 
 test: lint  ## check style and pass all tests
 	@$(BIN)/python -m pytest -q -n 2 $(ARGS)

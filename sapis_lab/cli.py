@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -92,18 +92,39 @@ def study_run(
     only: Only = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run points again that failed in an earlier run.")] = False,
     workers: Workers = None,
+    executor: Annotated[
+        Literal["local", "slurm"] | None, typer.Option("--executor", help="Where points run; the study's `run.executor` by default.")
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="With Slurm: follow the jobs to their end, then collect.")] = False,
 ) -> None:
     """Run a study to its report, or continue it where it was interrupted.
 
-    Ctrl-C stops it; running it again continues. Exit status: 0 all points done, 1 some failed, 2 bad settings, 75 stopped; with --only
-    the selected points decide, whatever became of the others.
+    Ctrl-C stops it after the running steps, twice at once; running it again continues. With --executor slurm the points are submitted as
+    job arrays, and the command returns. Exit status: 0 all points done (or submitted), 1 some failed, 2 bad settings, 75 stopped; with
+    --only the selected points decide, whatever became of the others.
 
     Example: `sapis study run quickstart --set train.steps=200 --as quick200`
     """
     from sapis_lab.sweep.road import Request, run_study
 
-    request = Request(name, tuple(settings or ()), called, tuple(only or ()), retry_failed, workers)
+    request = Request(name, tuple(settings or ()), called, tuple(only or ()), retry_failed, workers, executor, wait)
     raise typer.Exit(run_study(request, _console()))
+
+
+@study_app.command("collect")
+def study_collect(
+    name: Annotated[str, typer.Argument(help="Name of a folder in results/.", show_default=False)],
+    resubmit: Annotated[bool, typer.Option("--resubmit", help="Submit points again whose jobs are gone without a result.")] = False,
+) -> None:
+    """Gather what Slurm jobs have found so far: table, laws, figures, report. Jobs that still run go on.
+
+    Exit status: 0 all points done, 1 some failed, 75 some have not ended.
+
+    Example: `sapis study collect rmd17-ethanol --resubmit`
+    """
+    from sapis_lab.sweep.road import collect_study
+
+    raise typer.Exit(collect_study(name, _console(), resubmit=resubmit))
 
 
 @study_app.command("plan")
@@ -123,14 +144,18 @@ def study_plan(name: Name, settings: Set = None, called: As = None, only: Only =
 
 
 @study_app.command("status")
-def study_status(name: Name) -> None:
+def study_status(
+    name: Name,
+    watch: Annotated[bool, typer.Option("--watch", help="Print it again every few seconds until nothing runs or waits any more.")] = False,
+    every: Annotated[float, typer.Option("--every", min=0.2, help="With --watch: seconds between two looks.")] = 2.0,
+) -> None:
     """Print the state of a study from its files alone: counts, running points, time left, failures. It may run elsewhere meanwhile.
 
-    Example: `sapis study status quickstart`
+    Example: `sapis study status quickstart --watch`
     """
     from sapis_lab.sweep.files import checked_name
     from sapis_lab.sweep.folder import read_manifest, results_folder
-    from sapis_lab.sweep.progress import print_status
+    from sapis_lab.sweep.progress import print_status, watch_status
 
     folder = results_folder(checked_name(name))
     if not (folder / "points.json").exists():
@@ -139,8 +164,68 @@ def study_status(name: Name) -> None:
         raw_study(name)  # an unknown name is told apart from a study that was not started
         _console().print(f"{name} has not been started; start it with: sapis study run {name}", soft_wrap=True)
         return
-    manifest: Manifest = read_manifest(folder)
-    print_status(manifest, folder, _console())
+    from sapis_lab.sweep.slurm import queue_of
+
+    def show(console: Console) -> bool:
+        manifest: Manifest = read_manifest(folder)
+        return print_status(manifest, folder, console, queue=queue_of(folder))
+
+    if watch:
+        watch_status(show, _console(), every=every)
+    else:
+        show(_console())
+
+
+@study_app.command("clean")
+def study_clean(
+    name: Annotated[str, typer.Argument(help="Name of a folder in results/.", show_default=False)],
+    also: Annotated[
+        list[str] | None, typer.Option("--also", help="What else: orphans, failed, curves or models; may be repeated.", show_default=False)
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete; without it, only say what would go.")] = False,
+) -> None:
+    """Delete what nothing needs any more: checkpoints of points that are done, and files that a kill left half written.
+
+    With --also: points no longer in the lattice (orphans), failed points, TensorBoard events (curves), trained potentials (models).
+
+    Example: `sapis study clean quickstart --also orphans --yes`
+    """
+    from sapis_lab.sweep import clean
+    from sapis_lab.sweep.files import checked_name
+    from sapis_lab.sweep.folder import results_folder
+    from sapis_lab.sweep.progress import size
+
+    folder, known = results_folder(checked_name(name)), sorted(set(clean.MEANING) - set(clean.ALWAYS))
+    for what in also or ():
+        if what not in known:
+            raise ConfigError(f"--also {what}: wanted one of {', '.join(known)}")
+    waste = (clean.clean if yes else clean.find_waste)(folder, also or ())  # type: ignore[operator]
+    for what, meaning in clean.MEANING.items():
+        if found := [w.n_bytes for w in waste if w.what == what]:
+            _console().print(f"{size(sum(found)):>9}  {len(found):5}  {meaning}", soft_wrap=True)
+    total = size(sum(w.n_bytes for w in waste))
+    words = "nothing to delete" if not waste else f"{total} deleted" if yes else f"{total} can go; add --yes to delete them"
+    _console().print(f"{name}: {words}", soft_wrap=True)
+
+
+@study_app.command("export")
+def study_export(
+    name: Annotated[str, typer.Argument(help="Name of a folder in results/.", show_default=False)],
+    to: Annotated[Path | None, typer.Option("--to", help="The archive, a .zip.", show_default="NAME.zip")] = None,
+    models: Annotated[bool, typer.Option("--models", help="With the trained potentials.")] = False,
+) -> None:
+    """Pack what a paper needs into one archive: settings, records, table, laws, figures and report, with their checksums.
+
+    Example: `sapis study export rmd17-ethanol --to ethanol.zip`
+    """
+    from sapis_lab.sweep.export import export
+    from sapis_lab.sweep.files import checked_name
+    from sapis_lab.sweep.folder import results_folder
+    from sapis_lab.sweep.progress import size
+
+    target = to or Path(f"{name}.zip")
+    names = export(results_folder(checked_name(name)), target, models=models)
+    _console().print(f"{target}: {len(names)} files, {size(target.stat().st_size)}", soft_wrap=True)
 
 
 @study_app.command("list")
@@ -228,6 +313,50 @@ def _dataset(name: str, settings: list[str]) -> Any:
     return load(holder, raw, source=f"configs/data/{name}.yaml").data
 
 
+# ----------------------------------------------------------------------------------------------------------------- tune
+
+
+@app.command("tune")
+def tune(
+    name: Name,
+    settings: Set = None,
+    called: As = None,
+    workers: Workers = None,
+    worker: Annotated[bool, typer.Option("--worker", help="Be one worker on the database of `run.storage`, on any host.")] = False,
+    status: Annotated[bool, typer.Option("--status", help="Print the best trials so far, or the Pareto front, and run nothing.")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run trials again that failed in an earlier run.")] = False,
+) -> None:
+    """Search for good settings at every (model, N, D) of a study, as its `tune:` section says, or go on with it.
+
+    Each trial is one point, which continues from its checkpoint whatever was killed. Where the learning rate or the batch size is
+    tuned, the rule by which it moves with N and D is fitted to results/NAME/regime.json; `regime: NAME` in another study uses it. Exit
+    status: 0 all trials ended, 1 some failed, 2 bad settings, 75 stopped.
+
+    Example: `sapis tune rate-rule --workers 2`
+    """
+    from sapis_lab.sweep.tuner.road import TuneRequest, print_status, run_tune, run_worker
+
+    request = TuneRequest(name, tuple(settings or ()), called, workers, retry_failed)
+    if status:
+        print_status(request, _console())
+        return
+    raise typer.Exit((run_worker if worker else run_tune)(request, _console()))
+
+
+@app.command("dashboard")
+def dashboard(
+    name: Name, settings: Set = None, called: As = None, port: Annotated[int, typer.Option("--port", help="Port on this host.")] = 8080
+) -> None:
+    """Look at the trials of `sapis tune NAME` in a browser, with optuna-dashboard (the extra `dash`), on a copy of their file or on the
+    database.
+
+    Example: `sapis dashboard rate-rule --port 8081`
+    """
+    from sapis_lab.sweep.tuner.road import TuneRequest, run_dashboard
+
+    raise typer.Exit(run_dashboard(TuneRequest(name, tuple(settings or ()), called), port=port, console=_console()))
+
+
 # -------------------------------------------------------------------------------------------------------------- answers
 
 
@@ -247,19 +376,84 @@ def _answered(name: str) -> Path:
 
 @app.command("fit")
 def fit(
-    name: Annotated[str, typer.Argument(help="Name of a folder in results/.", show_default=False)],
-    quantity: Annotated[str | None, typer.Option(help="The loss, a measured quantity; the study's by default.")] = None,
+    name: Annotated[str, typer.Argument(help="A folder in results/, or a table: CSV, parquet, JSON lines.", show_default=False)],
+    quantity: Annotated[str | None, typer.Option(help="Of a study: the loss, a measured quantity; the study's by default.")] = None,
+    n: Annotated[str | None, typer.Option("--n", help="Of a table: the column of model sizes N.", show_default=False)] = None,
+    d: Annotated[str | None, typer.Option("--d", help="The column of data sizes D.", show_default=False)] = None,
+    compute: Annotated[str | None, typer.Option("--compute", help="The column of C for L(C), not N and D.", show_default=False)] = None,
+    loss: Annotated[str | None, typer.Option("--loss", help="The column of losses.", show_default=False)] = None,
+    weight: Annotated[str | None, typer.Option("--weight", help="The column of precisions of ln loss.", show_default=False)] = None,
+    group: Annotated[str | None, typer.Option("--group", help="The column of runs whose points err together.", show_default=False)] = None,
+    epochs: Annotated[str | None, typer.Option("--epochs", help="The column of passes over the D frames.", show_default=False)] = None,
+    law: Annotated[str, typer.Option("--law", help="`all`, `tied`, or laws as `n+d,n+d+nd+e`.")] = "all",
+    robust: Annotated[str, typer.Option("--robust", help="`auto`, `none`, or Huber's threshold on ln loss (of a sum).")] = "auto",
+    n_bootstrap: Annotated[int, typer.Option("--bootstrap", min=0, help="Resamples.")] = 4000,
+    resample: Annotated[
+        str | None, typer.Option("--resample", help="`residuals`, `rows` or `clusters` (by --group).", show_default="residuals")
+    ] = None,
+    calibrate: Annotated[int, typer.Option("--calibrate", min=0, help="Simulated data sets behind each end of an interval; 0: F.")] = 199,
+    seed: Annotated[int, typer.Option("--seed", help="Of resampling and simulation.")] = 0,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write all numbers to this file.", show_default=False)] = None,
 ) -> None:
-    """Fit the laws again from a study's results, and redraw figures and report. Trains nothing, needs no torch.
+    """Fit the laws: again from a study's results, with figures and report, or to any table of N, D and loss. Needs no torch.
 
     Example: `sapis fit rmd17-ethanol --quantity test_force_rmse`
+
+    Example: `sapis fit runs.csv --n params --d tokens --loss loss --law all --robust auto --json fit.json`
     """
+    if _is_table(name, {"--n": n, "--d": d, "--compute": compute, "--loss": loss}):
+        _fit_table(
+            Path(name), n=n, d=d, compute=compute, loss=loss, weight=weight, group=group, epochs=epochs, law=law, robust=robust,
+            n_bootstrap=n_bootstrap, resample=resample, calibrate=calibrate, seed=seed, json_file=json_file,
+        )  # fmt: skip
+        return
     from sapis_lab.report import analyse_folder
     from sapis_lab.sweep.road import print_answers
 
     folder = _answered(name)
     plainly(lambda: analyse_folder(folder, **({"quantity": quantity} if quantity else {})))
     print_answers(folder, _console())
+
+
+def _is_table(name: str, columns: dict[str, str | None]) -> bool:
+    from sapis_lab.analysis.table import READERS
+
+    return Path(name).suffix.lower() in READERS or Path(name).is_file() or any(columns.values())
+
+
+def _fit_table(
+    path: Path, *, n: str | None, d: str | None, compute: str | None, loss: str | None, weight: str | None, group: str | None,
+    epochs: str | None, law: str, robust: str, n_bootstrap: int, resample: str | None, calibrate: int, seed: int, json_file: Path | None,
+) -> None:  # fmt: skip
+    import json
+
+    from sapis_lab.analysis.result import Effort
+    from sapis_lab.analysis.table import Columns
+    from sapis_lab.analysis.table_fit import fit_table, law_names, print_table_fit, table_json
+    from sapis_lab.config import write_text
+
+    if compute is not None and (n is not None or d is not None or epochs is not None):
+        raise ConfigError("--compute stands instead of --n, --d and --epochs, got both")
+    wanted = {"--loss": loss} | ({} if compute is not None else {"--n": n, "--d": d})
+    missing = [option for option, column in wanted.items() if column is None]
+    if missing:
+        raise ConfigError(f"{path}: a table needs the names of its columns; missing {', '.join(missing)} (as in --n N --d D --loss loss)")
+    how: Any = robust if robust in ("auto", "none") else _numbers(robust, "--robust")[0]
+    resampling: Any = resample or ("clusters" if group else "residuals")
+    if resampling not in ("residuals", "rows", "clusters"):
+        raise ConfigError(f"--resample {resampling!r}: wanted residuals, rows or clusters")
+    if json_file is not None and not json_file.resolve().parent.is_dir():
+        raise ConfigError(f"--json {json_file}: there is no folder {json_file.parent}")
+    columns = Columns(compute or n or "", None if compute else d, loss or "", weight, group, epochs)
+    effort = Effort(n_bootstrap=n_bootstrap, resampling=resampling, n_simulations=calibrate, all_tests=True)
+
+    def run() -> Any:
+        return fit_table(path, columns, laws=law_names(law, compute=compute is not None), robust=how, effort=effort, seed=seed)
+
+    found = plainly(run)
+    print_table_fit(found, _console())
+    if json_file is not None:
+        write_text(json_file, json.dumps(table_json(found), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 @app.command("figures")
@@ -351,6 +545,46 @@ def contracts() -> None:
     from sapis_lab import selftest
 
     selftest.main()
+
+
+@selftest_app.command("coverage")
+def coverage(
+    quick: Annotated[bool, typer.Option("--quick", help="Two cells, few data sets: seconds.")] = False,
+    n_sets: Annotated[int, typer.Option("--data-sets", min=20, help="Data sets of each cell.")] = 1000,
+    simulations: Annotated[int, typer.Option("--simulations", min=0, help="Behind each critical value; 0: only F's.")] = 99,
+    robust: Annotated[str, typer.Option("--robust", help="Estimators: `none` (least squares), `auto` (Huber).")] = "none,auto",
+    seed: Annotated[int, typer.Option("--seed", help="Of the data sets.")] = 0,
+    json_file: Json = None,
+) -> None:
+    """Count how often 95 % intervals hold the true exponents, over laws, lattices, noises and estimators. About an hour of CPU time.
+
+    Exit status: 1 if alpha or beta of an identifiable cell is covered outside 93-97 % by more than two standard errors of the count.
+
+    Example: `sapis selftest coverage --quick`
+    """
+    from sapis_lab.analysis.coverage import cells, quick_cells, run_coverage
+
+    save = _keeper(json_file, "coverage")
+    estimators: list[Any] = robust.split(",")
+    if not set(estimators) <= {"none", "auto"}:
+        raise ConfigError(f"--robust {robust!r}: wanted none, auto or both with a comma between them")
+    designs = list(quick_cells() if quick else cells(robust=estimators))
+    n_sets, simulations = (min(n_sets, 200), min(simulations, 39)) if quick else (n_sets, simulations)
+    raise typer.Exit(run_coverage(designs, n_sets=n_sets, n_simulations=simulations, seed=seed, console=_console(), save=save))
+
+
+@selftest_app.command("ranks")
+def ranks(
+    n_ranks: Annotated[int, typer.Option("--ranks", min=2, help="Processes that train together.")] = 2,
+) -> None:
+    """Train 50 steps with one process and with several on frames of unequal size, and print how far the parameters are apart.
+
+    Example: `sapis selftest ranks`
+    """
+    import sapis_lab.training.run  # noqa: F401  once, before the ranks are forked
+    from sapis_lab import selftest
+
+    print(selftest.rank_table(n_ranks=n_ranks))
 
 
 # ---------------------------------------------------------------------------------------------------------------- bench
@@ -454,7 +688,7 @@ def bench_accuracy(
         list[str] | None,
         typer.Argument(help="Peers and our models, with options: `geat geat:lmax=1 painn`; none to print the tables of what is there."),
     ] = None,
-    data: Annotated[str, typer.Option("--data", help="Of `acac`, `ethanol`, or paths of batch files.")] = "acac,ethanol",
+    data: Annotated[str, typer.Option("--data", help="Of `acac`, `ethanol`, `3bpa`, `lips`, or paths of batch files.")] = "acac,ethanol",
     seconds: Annotated[str, typer.Option("--seconds", help="Long budgets of CPU time, s; `none` to choose the rates only.")] = "300",
     seeds: Annotated[str, typer.Option("--seeds", help="Seeds at the long budgets, as in `0,1,2`.")] = "0",
     tune_seconds: Annotated[float, typer.Option("--tune-seconds", help="CPU time at which learning rates are compared, s.")] = 60.0,
@@ -486,6 +720,27 @@ def bench_accuracy(
     elif not (place / RUNS).is_file():
         raise ConfigError(f"{place / RUNS} is not there: nothing has been measured; name codes, as in: sapis bench accuracy geat painn")
     _console().print(Text(plainly(lambda: write_tables(RunLog(place / RUNS).read(), place))), soft_wrap=True)
+
+
+@bench_app.command("engine")
+def bench_engine(
+    n_points: Annotated[int, typer.Option("--points", min=2, help="Points of the lattice.")] = 40,
+    seconds: Annotated[float, typer.Option("--seconds", min=0.1, help="Training time of a point, s.")] = 2.0,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Points at a time.")] = 2,
+    model: Annotated[str, typer.Option("--model", help="Name of a file in configs/models/, without `.yaml`.")] = "geat",
+    json_file: Json = None,
+) -> None:
+    """Time a lattice of short points against the sum of their training times, the start of the workers apart.
+
+    The data and the training are those of the study quickstart. Exit status: 1 if a point failed.
+
+    Example: `sapis bench engine --points 40 --seconds 2 --workers 2`
+    """
+    save = _keeper(json_file, "engine")
+    from sapis_lab.bench.engine import Plan, run_engine
+
+    plan = Plan(model=model, n_points=n_points, seconds=seconds, workers=workers)
+    raise typer.Exit(run_engine(plan, cache=None, save=save, console=_console()))
 
 
 @bench_app.command("growth")
@@ -577,6 +832,32 @@ def bench_pack(
         model=model, sizes=sizes_of(sizes), n_models=_counts(models_at_once, "--models-at-once"), settings=settings, save=save,
         console=_console(),
     )  # fmt: skip
+    raise typer.Exit(status)
+
+
+@bench_app.command("fits")
+def bench_fits(
+    parts: Annotated[str, typer.Option("--parts", help="Of recovery, lattices, speed, published.")] = "recovery,lattices,speed,published",
+    n_lattices: Annotated[int, typer.Option("--lattices", min=1, help="Synthetic lattices.")] = 500,
+    n_starts: Annotated[int, typer.Option("--starts", min=1, max=24, help="Starts of the loop with numerical gradients.")] = 12,
+    json_file: Json = None,
+) -> None:
+    """Examine the fits of laws: exact recovery, start-dependent misses, speed against loops of scalar fits, published tables.
+
+    Published tables are looked for in `$SAPIS_DATA/scaling`. Exit status: 1 if any optimum was missed.
+
+    Example: `SAPIS_DATA=/path/to/data sapis bench fits --json fits.json`
+    """
+    save = _keeper(json_file, "fits")
+    from sapis_lab.bench.fits import run_fits
+    from sapis_lab.bench.step import words_of
+
+    data = Path(os.environ["SAPIS_DATA"]) if "SAPIS_DATA" in os.environ else None
+    status = plainly(
+        lambda: run_fits(
+            words_of(parts, option="--parts"), n_lattices=n_lattices, n_starts=n_starts, data=data, console=_console(), save=save
+        )
+    )
     raise typer.Exit(status)
 
 

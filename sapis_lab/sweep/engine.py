@@ -8,11 +8,7 @@ from other settings stops everything before it starts.
 from __future__ import annotations
 
 import json
-import os
-import selectors
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections import deque
@@ -25,27 +21,23 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from sapis_lab.config import ConfigError, differing_keys, dump_yaml, read_yaml, write_text
 from sapis_lab.records import FAILURE, RECORD, Record, read_raw, read_record
+from sapis_lab.sweep.events import EventLog
+from sapis_lab.sweep.executor import Executor
 from sapis_lab.sweep.folder import failure_reason, locked, point_folder
-from sapis_lab.sweep.launcher import LOG, write_failure
-from sapis_lab.sweep.provenance import current_commit
+from sapis_lab.sweep.launcher import LOG, STOPPED, write_failure
+from sapis_lab.sweep.local import PRELOAD, TARGET, WORKER_ENVIRONMENT, LauncherDied, LocalPool
 
 if TYPE_CHECKING:
     from sapis_lab.training import PointConfig
 
-TARGET = "sapis_lab.training.run:run_point"
-PRELOAD = ("torch", "lightning.pytorch", "sapis_lab.training.run")
-WORKER_ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    # Memory is kept instead of being returned and faulted in again at every step: 52.9 -> 44.3 ms a step of GEAT on 16 molecules.
-    "MALLOC_TRIM_THRESHOLD_": "1000000000",
-    "MALLOC_MMAP_THRESHOLD_": "1000000000",
-    "MALLOC_TOP_PAD_": "100000000",
-    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # reproducible sums on GPUs
-}
+__all__ = [
+    "PRELOAD", "TARGET", "WORKER_ENVIRONMENT", "Event", "LauncherDied", "Refused", "Stop", "Stopped", "prepare_points",
+    "refuse_other_settings", "run", "stop_signals", "work_through",
+]  # fmt: skip
+
 SCIENCE = "science.json"
-_GRACE_STOP = 10.0
-_GRACE_KILLED = 1.0
+_GRACE_STOP = 60.0
+_GRACE_ENDED = 1.0
 
 
 class Refused(ConfigError):
@@ -60,11 +52,12 @@ class Stopped(Exception):
 class Event:
     """What `on_event` is told. `tick` comes twice a second while points run."""
 
-    kind: Literal["kept", "failed_before", "launching", "started", "done", "failed", "stopping", "tick"]
+    kind: Literal["kept", "failed_before", "launching", "launched", "started", "done", "failed", "stopped", "stopping", "tick"]
+    """`stopped`: a point ended, saved, though nobody here asked it to; it is no failure, and the next run goes on with it."""
     id: str = ""
     text: str = ""
     seconds: float = 0.0
-    """Wall time of the point in this session, s."""
+    """Wall time of the point in this session, s; of `launched`, of starting the workers."""
 
 
 OnEvent = Callable[[Event], None]
@@ -81,6 +74,8 @@ def run(
     retry_failed: bool = False,
     target: str = TARGET,
     preload: Sequence[str] = PRELOAD,
+    devices: int = 1,
+    executor: Executor | None = None,
 ) -> list[Record]:
     """Run the points that have no record yet, in the order given, and return the records of all that are done, in that order.
 
@@ -91,24 +86,49 @@ def run(
         target: the function that trains a point, `module:function`, called as `function(folder, cache=..., device=...)`.
         preload: modules that the launcher imports before the first point, with those of the points' kinds: a file that is edited while
             a study runs must not reach the points that start later.
+        devices: of every point; with more than one its ranks train together.
+        executor: where the points run; this machine by default. Then `workers` to `devices`, except `cache`, are the executor's own.
 
     Raises:
         Refused: a record or an unfinished point in `folder` was made from other settings.
         Locked: another engine works in `folder`.
-        Stopped: SIGINT or SIGTERM arrived; all children have ended.
+        Stopped: SIGINT, SIGTERM, SIGUSR1 or SIGUSR2 arrived; all children have ended. What another executor has queued stays there.
     """
     folder, cache = Path(folder).absolute(), Path(cache).absolute()
+    on_event = _both(EventLog(folder), on_event)
     with locked(folder):
         refuse_other_settings(points, folder)
-        arguments = {"cache": str(cache), **_step_argument(folder, device)}
-        waiting = deque(_to_run(points, folder, retry_failed, on_event))
+        arguments = step_argument(folder, device)
+        waiting = list(prepare_points(points, folder, retry_failed, on_event))
         if waiting:
-            with _stop_signals() as stop, _Launcher(folder, [*preload, *_kind_modules(waiting)], stop, on_event) as launcher:
-                _Run(waiting, launcher, stop, folder, arguments, workers, device, target, on_event).to_the_end()
+            with stop_signals() as stop:
+                if executor is None:
+                    on_event(Event("launching"))
+                    modules = [*preload, *kind_modules(waiting)]
+                    try:
+                        executor = pool = LocalPool(
+                            folder / LOG, cache=cache, workers=workers, device=device, devices=devices, arguments=arguments, target=target,
+                            preload=modules, give_up=lambda: stop.asked > 0,
+                        )  # fmt: skip
+                    except KeyboardInterrupt:
+                        raise Stopped("stopped before the first point started") from None
+                    on_event(Event("launched", seconds=pool.seconds_to_start))
+                try:
+                    work_through([point_folder(folder, p.id) for p in waiting], executor, stop, on_event)
+                finally:
+                    executor.close()
         return [read_record(point_folder(folder, p.id)) for p in points if (point_folder(folder, p.id) / RECORD).exists()]
 
 
-def _step_argument(folder: Path, device: str) -> dict[str, str]:
+def _both(first: OnEvent, second: OnEvent) -> OnEvent:
+    def tell(event: Event) -> None:
+        first(event)
+        second(event)
+
+    return tell
+
+
+def step_argument(folder: Path, device: str) -> dict[str, str]:
     """`run.step` as the road has written it to study.yaml; nothing where it is `auto`, the default of `run_point`.
 
     Raises:
@@ -121,7 +141,7 @@ def _step_argument(folder: Path, device: str) -> dict[str, str]:
     return {} if step == "auto" else {"step": step}
 
 
-def _kind_modules(points: Iterable[PointConfig]) -> list[str]:
+def kind_modules(points: Iterable[PointConfig]) -> list[str]:
     """The modules of the kinds of data and models that `points` need."""
     kinds = (getattr(p, field, None) for p in points for field in ("data", "model"))
     return sorted({type(kind).__module__ for kind in kinds if kind is not None})
@@ -166,8 +186,8 @@ def _value(settings: Any, dotted: str) -> str:
     return repr(settings)
 
 
-def _to_run(points: Sequence[PointConfig], folder: Path, retry_failed: bool, on_event: OnEvent) -> Iterator[PointConfig]:
-    """The points that have to run; their folders are ready."""
+def prepare_points(points: Sequence[PointConfig], folder: Path, retry_failed: bool, on_event: OnEvent) -> Iterator[PointConfig]:
+    """The points that have to run, each given out when its folder is ready."""
     for point in points:
         place = point_folder(folder, point.id)
         if (place / RECORD).exists():
@@ -183,26 +203,33 @@ def _to_run(points: Sequence[PointConfig], folder: Path, retry_failed: bool, on_
 
 # ------------------------------------------------------------------------------------------------------------- signals
 
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+
 
 @dataclass
-class _Stop:
-    """How often the user has asked to stop: once: soon, twice: now."""
+class Stop:
+    """What the user, or the system, has asked for."""
 
     asked: int = 0
+    """1: stop after the step and save; 2: stop now."""
+    numbers: list[int] = field(default_factory=list)
+    """The signals that have arrived."""
+
+    def count(self, number: int, frame: FrameType | None = None) -> None:
+        # A second Ctrl-C or SIGTERM means now. Slurm's USR2 and the SIGTERM that follows it mean the same thing once.
+        again = number in (signal.SIGINT, signal.SIGTERM) and number in self.numbers
+        self.asked = 2 if again else max(self.asked, 1)
+        self.numbers.append(number)
 
 
 @contextmanager
-def _stop_signals() -> Iterator[_Stop]:
-    """SIGINT and SIGTERM are counted instead of raised (in the main thread; elsewhere Python allows no handlers)."""
-    stop = _Stop()
+def stop_signals() -> Iterator[Stop]:
+    """SIGINT, SIGTERM, SIGUSR1 and SIGUSR2 are noted instead of raised (in the main thread; elsewhere Python allows no handlers)."""
+    stop = Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-
-    def count(number: int, frame: FrameType | None) -> None:
-        stop.asked += 1
-
-    old = {number: signal.signal(number, count) for number in (signal.SIGINT, signal.SIGTERM)}
+    old = {number: signal.signal(number, stop.count) for number in STOP_SIGNALS}
     try:
         yield stop
     finally:
@@ -210,120 +237,42 @@ def _stop_signals() -> Iterator[_Stop]:
             signal.signal(number, handler)
 
 
-# ------------------------------------------------------------------------------------------------------------ launcher
-
-
-class LauncherDied(RuntimeError):
-    """The launcher ended by itself."""
-
-
-def _commit_variables() -> dict[str, str]:
-    """The commit of the program, for points to note in their records: SAPIS_COMMIT and SAPIS_DIRTY (0 or 1), empty outside of git."""
-    commit, dirty = current_commit()
-    return {"SAPIS_COMMIT": commit or "", "SAPIS_DIRTY": "" if dirty is None else str(int(dirty))}
-
-
-class _Launcher:
-    """The process that forks the points (`sapis_lab.sweep.launcher`), seen from the engine."""
-
-    def __init__(self, folder: Path, preload: Sequence[str], stop: _Stop, on_event: OnEvent) -> None:
-        self.log = folder / "log.txt"
-        on_event(Event("launching"))
-        with self.log.open("ab") as log:
-            # A session of its own: Ctrl-C reaches the engine alone, which then stops the points in order.
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "sapis_lab.sweep.launcher", *preload],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True, bufsize=0,
-                env={**os.environ, **WORKER_ENVIRONMENT, **_commit_variables()},
-            )  # fmt: skip
-        self.pending = b""
-        self.selector = selectors.DefaultSelector()
-        assert self.process.stdout is not None
-        self.selector.register(self.process.stdout, selectors.EVENT_READ)
-        try:
-            self._wait_until_ready(stop)
-        except BaseException:
-            self.close()
-            raise
-
-    def _wait_until_ready(self, stop: _Stop) -> None:
-        while not any("ready" in answer for answer in self.answers(timeout=0.2)):
-            if stop.asked:
-                raise Stopped("stopped before the first point started")
-
-    def answers(self, timeout: float) -> list[dict[str, Any]]:
-        """What the launcher has said since, waiting at most `timeout` seconds for it."""
-        assert self.process.stdout is not None
-        if not self.selector.select(timeout):
-            return []
-        data = os.read(self.process.stdout.fileno(), 65536)
-        if not data:
-            code = self.process.wait()
-            tail = "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-5:])
-            raise LauncherDied(f"the launcher of the points ended with status {code}, see {self.log}; start again to continue\n{tail}")
-        *lines, self.pending = (self.pending + data).split(b"\n")
-        return [json.loads(line) for line in lines]
-
-    def ask(self, **request: Any) -> None:
-        assert self.process.stdin is not None
-        try:
-            self.process.stdin.write(json.dumps(request).encode() + b"\n")
-        except BrokenPipeError:
-            raise LauncherDied(f"the launcher of the points is gone, see {self.log}; start again to continue") from None
-
-    def close(self) -> None:
-        """End the launcher, and with it every child that still runs."""
-        assert self.process.stdin is not None and self.process.stdout is not None
-        self.process.stdin.close()
-        try:
-            self.process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        self.process.stdout.close()
-        self.selector.close()
-
-    def __enter__(self) -> _Launcher:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
 # ------------------------------------------------------------------------------------------------------------- the run
+
+
+def work_through(folders: Sequence[Path], executor: Executor, stop: Stop, on_event: OnEvent) -> None:
+    """Run the points in `folders`, in that order, as the executor has room for them.
+
+    Raises:
+        Stopped: `stop` was asked for; every point that this process had started has ended.
+    """
+    _Run(deque(folders), executor, stop, on_event).to_the_end()
 
 
 @dataclass
 class _Run:
-    waiting: deque[PointConfig]
-    launcher: _Launcher
-    stop: _Stop
-    folder: Path
-    arguments: dict[str, Any]
-    workers: int
-    device: str
-    target: str
+    waiting: deque[Path]
+    executor: Executor
+    stop: Stop
     on_event: OnEvent
-    running: dict[str, tuple[int, float]] = field(default_factory=dict)
-    """Slot and start of every running point."""
-    killed: dict[str, tuple[int, float, float]] = field(default_factory=dict)
-    """Exit status, time of death and running time of points that a signal ended, until that is believed."""
+    given: dict[str, Path] = field(default_factory=dict)
+    """Folders of the points that the executor has."""
+    since: dict[str, float] = field(default_factory=dict)
+    """Start of every running point."""
+    doubtful: dict[str, tuple[Path, int, str, float, float]] = field(default_factory=dict)
+    """Folder, exit status, reason, time of the end and running time of points that a signal ended, until that is believed."""
     deadline: float = 0.0
     next_tick: float = 0.0
 
     def to_the_end(self) -> None:
-        """Run everything that waits. Raises Stopped when asked to, with all children ended."""
-        slots = deque(range(self.workers))
         told = 0
-        while self.running or self.killed or (self.waiting and not self.stop.asked):
-            while self.waiting and slots and not self.stop.asked:
-                self._start(self.waiting.popleft(), slots.popleft())
-            for answer in self.launcher.answers(timeout=0.1):
-                if "ended" in answer:
-                    slots.append(self._ended(answer["ended"], answer["status"]))
-            self._believe_killed()
+        while self._busy():
+            self._start()
+            for id, status, reason in self.executor.poll(timeout=0.1):
+                self._ended(id, status, reason)
+            self._believe()
             if self.stop.asked > told:
-                self._stop_children()
+                self._stop()
                 told = self.stop.asked
             if self.stop.asked and time.monotonic() > self.deadline or self.stop.asked > 1:
                 break
@@ -333,57 +282,60 @@ class _Run:
         if self.stop.asked:
             raise Stopped("stopped")
 
-    def _start(self, point: PointConfig, slot: int) -> None:
-        place = point_folder(self.folder, point.id)
-        device = self.device if self.device != "cuda" else f"cuda:{slot % max(1, _n_gpus())}"
-        self.launcher.ask(start=point.id, folder=str(place), target=self.target, arguments={**self.arguments, "device": device})
-        self.running[point.id] = (slot, time.monotonic())
-        self.on_event(Event("started", point.id, str(place / LOG)))
+    def _busy(self) -> bool:
+        return bool(self.executor.running if self.stop.asked else self.given or self.doubtful or self.waiting)
 
-    def _ended(self, id: str, status: int) -> int:
-        """Take note of a point that ended; returns its slot."""
-        slot, since = self.running.pop(id)
-        seconds = time.monotonic() - since
-        place = point_folder(self.folder, id)
-        if (place / RECORD).exists():
+    def _start(self) -> None:
+        n = 0 if self.stop.asked else min(self.executor.n_free, len(self.waiting))
+        folders = [self.waiting.popleft() for _ in range(n)]
+        if folders:
+            self.given |= {f.name: f for f in folders}
+            self.executor.start(*folders)
+        for id in self.executor.running:
+            if id not in self.since:
+                self.since[id] = time.monotonic()
+                self.on_event(Event("started", id, str(self.given[id] / LOG)))
+
+    def _ended(self, id: str, status: int, reason: str) -> None:
+        """Take note of a point that ended."""
+        folder, since = self.given.pop(id), self.since.pop(id, None)
+        seconds = 0.0 if since is None else time.monotonic() - since
+        if (folder / RECORD).exists():
             self.on_event(Event("done", id, seconds=seconds))
         elif self.stop.asked:
-            (place / FAILURE).unlink(missing_ok=True)  # it was told to stop, and continues next time
-        elif status < 0:
-            # Whoever kills a whole tree of processes gets to this one in a moment: then it was no failure of the point.
-            self.killed[id] = (status, time.monotonic(), seconds)
+            (folder / FAILURE).unlink(missing_ok=True)  # it was told to stop, and continues next time
+        elif status < 0 or status == STOPPED:
+            # Whoever signals a whole tree of processes gets to this one in a moment: then it was no matter of the point.
+            self.doubtful[id] = (folder, status, reason, time.monotonic(), seconds)
         else:
-            if not (place / FAILURE).exists():
-                write_failure(place, f"ended with exit status {status} and without a record", f"the end of {LOG} may say why")
-            self._failed(id, seconds)
-        return slot
+            reason = f"ended with exit status {status} and without a record"
+            self._failed(folder, seconds, reason, f"the end of {LOG} may say why")
 
-    def _believe_killed(self) -> None:
-        for id, (status, when, seconds) in list(self.killed.items()):
-            if self.stop.asked or time.monotonic() - when > _GRACE_KILLED:
-                del self.killed[id]
-                if self.stop.asked:
-                    continue
-                name = signal.Signals(-status).name
-                why = "; the system may have run out of memory" if name == "SIGKILL" else ""
-                write_failure(
-                    point_folder(self.folder, id),
-                    f"killed by {name}{why}",
-                    f"signal {-status} after {seconds:.0f} s, not sent by the engine",
-                )
-                self._failed(id, seconds)
+    def _believe(self) -> None:
+        for id, (folder, status, reason, when, seconds) in list(self.doubtful.items()):
+            if not self.stop.asked and time.monotonic() - when < _GRACE_ENDED:
+                continue
+            del self.doubtful[id]
+            if self.stop.asked:
+                continue
+            if status == STOPPED:
+                self.on_event(Event("stopped", id, reason or "told to stop by another process", seconds))
+                continue
+            name = signal.Signals(-status).name
+            why = "; the system may have run out of memory" if name == "SIGKILL" else ""
+            self._failed(folder, seconds, f"killed by {name}{why}", f"signal {-status} after {seconds:.0f} s, not sent by the engine")
 
-    def _failed(self, id: str, seconds: float) -> None:
-        self.on_event(Event("failed", id, failure_reason(point_folder(self.folder, id)), seconds))
+    def _failed(self, folder: Path, seconds: float, reason: str, detail: str) -> None:
+        """Tell the reason that the point has left behind, or else leave this one."""
+        try:
+            if not (folder / FAILURE).exists():
+                write_failure(folder, reason, detail)
+            reason = failure_reason(folder)
+        except OSError as error:
+            reason += f"; {FAILURE} cannot be written: {error.strerror}"
+        self.on_event(Event("failed", folder.name, reason, seconds))
 
-    def _stop_children(self) -> None:
-        self.on_event(Event("stopping", text=f"{len(self.running)}"))
+    def _stop(self) -> None:
+        self.on_event(Event("stopping", text=f"{len(self.executor.running)}"))
         self.deadline = time.monotonic() + _GRACE_STOP
-        for id in self.running:
-            self.launcher.ask(stop=id, signal=int(signal.SIGTERM))
-
-
-def _n_gpus() -> int:
-    import torch
-
-    return torch.cuda.device_count()
+        self.executor.stop(*self.executor.running)

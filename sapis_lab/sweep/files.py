@@ -19,6 +19,24 @@ def checked_name(name: str) -> str:
     return name
 
 
+_URL = re.compile(r"(?P<driver>postgres(?:ql)?(?:\+psycopg)?)://(?P<rest>\S+/\S+|\S*\?\S+)")
+_PASSWORD = re.compile(r"(?<=://)(?P<user>[^\s:@/]*):\S*(?=@)|(?<=[?&])password=[^&\s]*", re.IGNORECASE)
+
+
+def checked_url(url: str) -> str:
+    """`url` of a PostgreSQL database, for the driver psycopg; ValueError otherwise, without its password."""
+    match = _URL.fullmatch(url)
+    if match is None:
+        wanted = "wanted the URL of a PostgreSQL database, as in postgresql+psycopg://user@host/database"
+        raise ValueError(f"{wanted}, got {without_password(url)!r}")
+    return f"postgresql+psycopg://{match['rest']}"
+
+
+def without_password(text: str) -> str:
+    """`text` with the passwords of all URLs in it replaced by ***."""
+    return _PASSWORD.sub(lambda m: "password=***" if m["user"] is None else f"{m['user']}:***", text)
+
+
 def study_names() -> list[str]:
     """The studies of this project."""
     return sorted(p.stem for p in (home() / "studies").glob("*.yaml"))

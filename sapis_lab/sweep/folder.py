@@ -9,11 +9,14 @@ results/NAME/
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import json
 import os
 import platform
+import re
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -40,6 +43,10 @@ def point_folder(folder: Path, id: str) -> Path:
 
 # ---------------------------------------------------------------------------------------------------------------- lock
 
+_BEAT, _SILENT = 10.0, 60.0
+"""Seconds between two signs of life of an engine, and after how many without one it counts as gone."""
+_LOCK_TEXT = re.compile(r"host (?P<host>.+), process (?P<pid>\d+)")
+
 
 class Locked(ConfigError):
     """Another engine works on the same study."""
@@ -49,59 +56,136 @@ _held: set[Path] = set()
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of a results folder; the system releases it when this process ends, however it ends.
+def locked(folder: Path) -> Iterator[str | None]:
+    """Hold the lock of a results folder; gives a sentence about the stale lock that was taken over, if there was one.
+
+    The system releases the lock when this process ends, however it ends. A shared file system may keep locks for each host alone: the
+    lock file therefore names its holder, who touches it every 10 s, and a holder elsewhere who was heard of within a minute is believed.
 
     Raises:
         Locked: another process holds it; the message names its host and process.
     """
     folder = folder.resolve()
     if folder in _held:  # the road holds it around the engine
-        yield
+        yield None
         return
     folder.mkdir(parents=True, exist_ok=True)
-    fd = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    path = folder / LOCK
+    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    over = threading.Event()
     try:
-        for attempt in range(10):  # a reader of the state holds it for a moment
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if attempt == 9:
-                    raise _refusal(folder, os.pread(fd, 200, 0).decode().strip()) from None
-                time.sleep(0.05)
+        reaches = _lock_now(fd, path)
+        stale = _take_over(fd, path, reaches)
         os.ftruncate(fd, 0)
         os.pwrite(fd, f"host {platform.node()}, process {os.getpid()}\n".encode(), 0)
+        threading.Thread(target=_beat, args=(path, over), daemon=True).start()
         _held.add(folder)
         try:
-            yield
+            yield stale
         finally:
             _held.discard(folder)
+            over.set()
+            os.ftruncate(fd, 0)  # an empty file: released in order
     finally:
+        over.set()
         os.close(fd)
+
+
+def _lock_now(fd: int, path: Path) -> bool:
+    """Take the lock; False where the file system has none. Raises Locked."""
+    for attempt in range(10):  # a reader of the state holds it for a moment
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if attempt == 9:
+                raise _refusal(path, _text(fd)) from None
+            time.sleep(0.05)
+        except OSError:  # no locks on this file system: the holder that the file names decides
+            break
+    return False
+
+
+def _take_over(fd: int, path: Path, reaches: bool) -> str | None:
+    """A sentence about a lock that was left behind. Raises Locked if its holder is alive after all."""
+    who = _text(fd)
+    known = _LOCK_TEXT.match(who)
+    if known is None:
+        return None
+    if known["host"] == platform.node():
+        if not reaches and int(known["pid"]) != os.getpid() and _is_alive(int(known["pid"])):
+            raise _refusal(path, who)
+        return f"{path.parent.name}: the last run, by {who}, was killed and left its lock; it is taken over"
+    silent = _silence(path)
+    if silent < _SILENT:
+        raise _refusal(path, who, f" (its last sign of life came {silent:.0f} s ago)")
+    return f"{path.parent.name}: the lock of {who} is stale, without a sign of life for {silent:.0f} s; it is taken over"
+
+
+def _beat(path: Path, over: threading.Event) -> None:
+    while not over.wait(_BEAT):
+        with contextlib.suppress(OSError):
+            os.utime(path)
+
+
+def _silence(path: Path) -> float:
+    """Seconds since a file was touched, by the clock of its file system."""
+    probe = path.with_name(f"{path.name}.{platform.node()}.{os.getpid()}.tmp")
+    probe.touch()
+    try:
+        return max(0.0, probe.stat().st_mtime - path.stat().st_mtime)
+    finally:
+        probe.unlink()
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _text(fd: int) -> str:
+    return os.pread(fd, 200, 0).decode(errors="replace").strip()
 
 
 def refuse_if_running(folder: Path) -> None:
     """Raise Locked if another process works in `folder` at this moment."""
     if (who := holder(folder)) is not None:
-        raise _refusal(folder, who)
+        raise _refusal(folder / LOCK, who)
 
 
-def _refusal(folder: Path, who: str) -> Locked:
-    return Locked(f"{folder.name} is being run already, by {who or 'another process'}; wait for it, or stop that process")
+def _refusal(path: Path, who: str, more: str = "") -> Locked:
+    name, known = path.parent.name, _LOCK_TEXT.match(who)
+    if known and known["host"] == platform.node() and not _is_alive(int(known["pid"])):
+        return Locked(f"{name}: its lock is stale: {who} is gone, but a process that it started still holds {path}; stop that one")
+    advice = "wait for it, or stop that process"
+    if known and known["host"] != platform.node():
+        advice += f"; if that host is down, remove {path}"
+    return Locked(f"{name} is being run already, by {who or 'another process'}{more}; {advice}")
 
 
 def holder(folder: Path) -> str | None:
     """Who runs the study at this moment ("host H, process P"), or None."""
+    path = folder / LOCK
     try:
-        fd = os.open(folder / LOCK, os.O_RDONLY)
+        fd = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
         return None
     try:
+        who = _text(fd)
+        known = _LOCK_TEXT.match(who)
+        elsewhere = who if known and known["host"] != platform.node() and time.time() - os.fstat(fd).st_mtime < _SILENT else None
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return None
+        return elsewhere
     except BlockingIOError:
-        return os.pread(fd, 200, 0).decode().strip() or "another process"
+        return who or "another process"
+    except OSError:
+        here = known and known["host"] == platform.node() and _is_alive(int(known["pid"]))
+        return who if here else elsewhere
     finally:
         os.close(fd)
 
@@ -142,6 +226,7 @@ def inputs_hash(name: str, settings: Sequence[str]) -> str:
     package = Path(__file__).resolve().parent.parent
     files = [home() / "studies" / f"{name}.yaml", *sorted((home() / "configs").rglob("*.yaml"))]
     files += sorted(p for p in package.rglob("*") if p.suffix in (".py", ".j2", ".mplstyle"))
+    files += sorted((home() / "results").glob("*/regime.json"))  # rules that a study may take its rates from
     digest = hashlib.sha256(json.dumps(list(settings)).encode())
     for path in files:
         digest.update(path.name.encode() + b"\0" + (path.read_bytes() if path.exists() else b""))
@@ -149,7 +234,7 @@ def inputs_hash(name: str, settings: Sequence[str]) -> str:
 
 
 def is_finished(folder: Path, inputs: str) -> Manifest | None:
-    """The manifest, if every point has its record, every answer is there and nothing they were made from has changed.
+    """The manifest, if every point has its record, every answer is there and newer, and nothing they were made from has changed.
 
     Answers about another quantity than the study's (`sapis fit NAME --quantity ...`) are not its answers.
     """
@@ -162,6 +247,8 @@ def is_finished(folder: Path, inputs: str) -> Manifest | None:
             return None
         records = (read_raw(point_folder(folder, p.id) / RECORD) for p in manifest.points)
         same = all(r.get("fingerprint") == p.fingerprint for r, p in zip(records, manifest.points, strict=True))
+        last = max(((point_folder(folder, p.id) / RECORD).stat().st_mtime_ns for p in manifest.points), default=0)
+        same = same and min((folder / a).stat().st_mtime_ns for a in ANSWERS) >= last  # Slurm's jobs end when they end
     except (ConfigError, OSError, ValueError):
         return None
     return manifest if same else None
@@ -216,6 +303,8 @@ def _is_locked(path: Path) -> bool:
         return False
     except BlockingIOError:
         return True
+    except OSError:  # a file system without locks
+        return False
     finally:
         os.close(fd)
 

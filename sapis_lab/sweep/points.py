@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
+from sapis_lab.analysis.regime import Regime, read_regime
 from sapis_lab.config import ConfigError
 from sapis_lab.data import DatasetInfo
 from sapis_lab.models import ModelConfig
 from sapis_lab.records import Planned
+from sapis_lab.sweep.folder import results_folder
 from sapis_lab.sweep.study import Study
 from sapis_lab.training import PointConfig, TrainConfig
 
@@ -39,9 +41,9 @@ def points(study: Study, info: DatasetInfo) -> list[Point]:
                 problems.append(str(error))
     if problems:
         raise ConfigError("\n".join(f"studies/{study.name}.yaml: {p}" for p in problems))
-    lattice = study.lattice
+    lattice, regime = study.lattice, None if study.regime is None else read_regime(results_folder(study.regime))
     return [
-        _point(study, model, *sized[model.label, n], target=n, n_frames=d, factor=factor, seed=seed)
+        _point(study, model, *sized[model.label, n], target=n, n_frames=d, factor=factor, seed=seed, regime=regime)
         for model in study.models
         for n in lattice.n_params
         for d in lattice.n_frames
@@ -77,10 +79,14 @@ def _at_size(model: ModelConfig, n_params: float, n_species: int) -> tuple[Model
 
 
 def _point(
-    study: Study, family: ModelConfig, model: ModelConfig, n_params: int, *, target: float, n_frames: int, factor: float, seed: int
-) -> Point:
-    rate = study.train.rate_of(family) * factor
-    train = TrainConfig.model_validate({**study.train.model_dump(), "learning_rate": rate})
+    study: Study, family: ModelConfig, model: ModelConfig, n_params: int, *, target: float, n_frames: int, factor: float, seed: int,
+    regime: Regime | None,
+) -> Point:  # fmt: skip
+    rule = regime and regime.rule_for(family.label, family.kind)
+    rate = (rule and rule.learning_rate(n_params, n_frames)) or study.train.rate_of(family)
+    batch = (rule and rule.batch_size(n_params, n_frames)) or study.train.batch_size
+    rate *= factor
+    train = TrainConfig.model_validate({**study.train.model_dump(), "learning_rate": rate, "batch_size": batch})
     config = PointConfig(
         id=point_id(family.label, target, n_frames, seed, factor),
         data=study.data, model=model, n_params_target=target, n_params=n_params, n_frames=n_frames, seed=seed, train=train,

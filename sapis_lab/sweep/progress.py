@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, get_args
@@ -23,6 +24,7 @@ from sapis_lab.sweep.launcher import LOG
 
 if TYPE_CHECKING:
     from sapis_lab.sweep.plan import Plan, PointCost
+    from sapis_lab.sweep.slurm import Queue
 
 _HEARTBEAT = 20.0
 
@@ -45,6 +47,7 @@ class Board:
         self.console = console or Console()
         self.done: set[str] = set()
         self.failed: dict[str, str] = {}
+        self.stopped: dict[str, str] = {}
         self.running: dict[str, float] = {}
         self.spent: dict[str, float] = {}
         self.note = ""
@@ -80,6 +83,9 @@ class Board:
         self._line(f"{len(self.ids)} points on {self.workers} workers{kept}; results go to {shown(self.folder)}/")
         self.note = "starting the workers ..."
 
+    def _launched(self, event: Event) -> None:
+        self._line(f"workers ready after {duration(event.seconds)}, once")
+
     def _started(self, event: Event) -> None:
         self.running[event.id] = time.monotonic()
         self.note = ""
@@ -98,6 +104,11 @@ class Board:
         self.running.pop(event.id, None)
         self.failed[event.id] = event.text
         self._line(f"FAILED   {event.id}: {event.text}   log {shown(point_folder(self.folder, event.id) / LOG)}")
+
+    def _stopped(self, event: Event) -> None:
+        self.running.pop(event.id, None)
+        self.stopped[event.id] = event.text
+        self._line(f"stopped  {event.id}: {event.text}; the next run goes on with it")
 
     def _stopping(self, event: Event) -> None:
         self.note = f"stopping {event.text} running points (again: at once) ..."
@@ -118,8 +129,9 @@ class Board:
     # ------------------------------------------------------------------------------------------------------ screen
 
     def _counts(self) -> str:
-        left = len(self.ids) - len(self.done) - len(self.failed) - len(self.running)
+        left = len(self.ids) - len(self.done) - len(self.failed) - len(self.running) - len(self.stopped)
         counts = f"{len(self.done)} done, {len(self.running)} running, {left} left, {len(self.failed)} failed"
+        counts += f", {len(self.stopped)} stopped" if self.stopped else ""
         return f"{counts}, {duration(self.seconds_left())} to go"
 
     def _losses(self, now: Progress | None) -> str:
@@ -165,7 +177,8 @@ class Board:
         for id, seconds in self.spent.items():
             expected, spent = expected + self.expected[id], spent + seconds
         factor = spent / expected if expected > 0 else 1.0
-        waiting = [self.expected[i] for i in self.ids if i not in self.done and i not in self.failed and i not in self.running]
+        ended = self.done | self.failed.keys() | self.stopped.keys() | self.running.keys()
+        waiting = [self.expected[i] for i in self.ids if i not in ended]
         ends = sorted(left.values()) + [0.0] * max(0, self.workers - len(left))
         for seconds in waiting:
             ends[ends.index(min(ends))] += seconds
@@ -264,10 +277,14 @@ def _print_totals(plan: Plan, console: Console) -> None:
 # -------------------------------------------------------------------------------------------------------------- status
 
 
-def print_status(manifest: Manifest, folder: Path, console: Console) -> None:
-    """The state of a study from its files: counts by model, running points, failures, time left."""
-    states = {p.id: state(point_folder(folder, p.id)) for p in manifest.points}
-    who = holder(folder)
+def print_status(manifest: Manifest, folder: Path, console: Console, *, queue: Queue | None = None) -> bool:
+    """The state of a study from its files, and from Slurm's `queue`: counts by model, running points, failures, time left.
+
+    Returns whether it may still change by itself: points are left, and someone or Slurm has them.
+    """
+    remote = queue.running if queue else frozenset()
+    states: dict[str, State] = {p.id: "running" if p.id in remote else state(point_folder(folder, p.id)) for p in manifest.points}
+    who = holder(folder) or ("Slurm" if remote else None)
     console.print(Text(f"{folder.name}: {'running, by ' + who if who else 'not running'}"), soft_wrap=True)
     names: tuple[State, ...] = get_args(State)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
@@ -289,10 +306,42 @@ def print_status(manifest: Manifest, folder: Path, console: Console) -> None:
             console.print(Text(f"{now_is}  {id}   step {now.step}/{now.steps}{loss}{value}"), soft_wrap=True)
     for id in (i for i, s in states.items() if s == "failed"):
         console.print(Text(f"failed  {id}: {failure_reason(point_folder(folder, id))}"), soft_wrap=True)
+    for line in queue.lines if queue else ():
+        console.print(Text(line), soft_wrap=True)
     if left:
         factor = _speed_factor(manifest, states, folder)
         about = duration(factor * sum(left.values()) / max(1, list(states.values()).count("running")))
         console.print(Text(f"about {about} to go{'' if who else ' on one worker'}"))
+    return bool(left) and bool(who or (queue and queue.lines))
+
+
+def watch_status(show: Callable[[Console], bool], console: Console, *, every: float) -> None:
+    """Repeat `show` every `every` seconds while it returns True: in place on a terminal, elsewhere whenever its words have changed.
+
+    Ctrl-C ends the watching, not the study.
+    """
+
+    def look() -> tuple[bool, Text]:
+        with console.capture() as capture:
+            goes_on = show(console)
+        return goes_on, Text.from_ansi(capture.get().rstrip())
+
+    goes_on, last = look()
+    with suppress(KeyboardInterrupt):
+        if console.is_terminal:
+            with Live(last, console=console, auto_refresh=False, vertical_overflow="visible") as live:
+                while goes_on:
+                    time.sleep(every)
+                    goes_on, now = look()
+                    live.update(now, refresh=True)
+            return
+        console.print(last, soft_wrap=True)
+        while goes_on:
+            time.sleep(every)
+            goes_on, now = look()
+            if now != last:
+                console.print(now, soft_wrap=True)
+                last = now
 
 
 def _speed_factor(manifest: Manifest, states: Mapping[str, str], folder: Path) -> float:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sapis_lab.config import home, write_text
+from sapis_lab.sweep.files import without_password
 
 FILE = "provenance.json"
 PACKAGES = (
@@ -32,7 +33,7 @@ def write_provenance(folder: Path, *, command: Sequence[str], device: str, worke
         changes = " (with uncommitted changes)" if old.get("dirty") else ""
         earlier[old["started"]] = f"commit {old.get('commit')}{changes}, {old.get('command')}"
     value = {
-        "command": " ".join(command), "started": now, "finished": None,
+        "command": without_password(" ".join(command)), "started": now, "finished": None,
         "commit": commit, "dirty": dirty,
         "host": platform.node(), "system": platform.platform(), "processor": _processor(), "n_cores": n_cores(),
         "device": device, "workers": workers,

@@ -8,19 +8,20 @@ import shlex
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 from rich.text import Text
 
-from sapis_lab.config import ConfigError, dump_yaml, fingerprint, plainly, write_text
+from sapis_lab.config import ConfigError, dump_yaml, fingerprint, load, plainly, read_yaml, write_text
 from sapis_lab.records import Planned, runs_table, write_table
 from sapis_lab.sweep.files import checked_name, raw_study
 from sapis_lab.sweep.folder import (
+    Locked,
     Manifest,
     failure_reason,
     inputs_hash,
@@ -35,12 +36,15 @@ from sapis_lab.sweep.folder import (
 )
 from sapis_lab.sweep.launcher import LOG
 from sapis_lab.sweep.progress import Board, DataBoard, duration, shown
+from sapis_lab.sweep.provenance import FILE as PROVENANCE
 from sapis_lab.sweep.provenance import n_cores, note_finished, write_provenance
 
 if TYPE_CHECKING:
     from sapis_lab.data import FrameStore
+    from sapis_lab.sweep.engine import Event
     from sapis_lab.sweep.plan import Plan
     from sapis_lab.sweep.points import Point
+    from sapis_lab.sweep.slurm import SlurmQueue
     from sapis_lab.sweep.study import Study
 
 COMPLETE, SOME_FAILED, BAD_SETTINGS, STOPPED = 0, 1, 2, 75
@@ -60,6 +64,10 @@ class Request:
     """Selection of points; all when empty."""
     retry_failed: bool = False
     workers: int | None = None
+    executor: Literal["local", "slurm"] | None = None
+    """Instead of the study's `run.executor`."""
+    wait: bool = False
+    """With Slurm: follow the jobs to their end and gather what they found."""
 
     @property
     def folder(self) -> Path:
@@ -75,7 +83,8 @@ class Request:
         words = ["sapis", "study", "run", self.name]
         for flag, values in (("--set", self.settings), ("--as", [self.called] if self.called else []), ("--only", self.only)):
             words += [w for value in values for w in (flag, shlex.quote(value))]
-        return words + ["--retry-failed"] * self.retry_failed
+        words += ["--executor", self.executor] if self.executor else []
+        return words + ["--wait"] * self.wait + ["--retry-failed"] * self.retry_failed
 
     @property
     def again(self) -> str:
@@ -89,7 +98,7 @@ class Request:
 def run_study(request: Request, console: Console | None = None) -> int:
     """Run, or continue, a study to its report; the exit status: 0 complete, 1 some points failed, 75 stopped and resumable.
 
-    With a selection (`only`) the exit status is about the selected points alone.
+    With a selection (`only`) the exit status is about the selected points alone. With Slurm and without `wait`, 0: all is submitted.
 
     Raises:
         ConfigError: the study cannot be run as it is (exit status 2).
@@ -101,10 +110,12 @@ def run_study(request: Request, console: Console | None = None) -> int:
         console.print(Text(f"report {shown(request.folder / 'report.html')}"), soft_wrap=True)
         return COMPLETE
     refuse_if_running(request.folder)
-    with _sigterm_interrupts():
+    with _signals_interrupt():
         try:
             job = prepare_job(request)
-            with locked(request.folder):
+            with locked(request.folder) as taken_over:
+                if taken_over:
+                    console.print(Text(taken_over, style="yellow"), soft_wrap=True)
                 return _run(job, request, console)
         except KeyboardInterrupt:
             return _say_stopped(request, console)
@@ -116,6 +127,8 @@ def _run(job: Job, request: Request, console: Console) -> int:
     begin = time.monotonic()
     folder, study = request.folder, job.study
     engine.refuse_other_settings([p.config for p in job.points], folder)
+    if job.executor == "local":
+        _refuse_if_queued(job, folder, console)
     states = {p.id: state(point_folder(folder, p.id)) for p in job.chosen}
     to_run = [p for p in _longest_first(job) if states[p.id] != "done" and (states[p.id] != "failed" or request.retry_failed)]
     _announce(job, states, [p.id for p in to_run], console)
@@ -129,14 +142,19 @@ def _run(job: Job, request: Request, console: Console) -> int:
             engine.refuse_other_settings([p.config for p in job.points], folder)
             _write_settings(job, request)
         try:
-            _train(job, request, console)
+            if job.executor == "slurm":
+                n_left = _train_on_slurm(job, request, console)
+                if not request.wait and n_left:
+                    return COMPLETE
+            else:
+                _train(job, request, console)
         except engine.Stopped:
             return _say_stopped(request, console)
         except engine.LauncherDied as error:
             console.print(Text(f"error: {error}", style="red"), soft_wrap=True)
             return _say_stopped(request, console)
         note_finished(folder)
-    return _conclude(request, console, chosen=[p.id for p in job.chosen], seconds=time.monotonic() - begin)
+    return _conclude(folder, _again(request), console, chosen=[p.id for p in job.chosen], seconds=time.monotonic() - begin)
 
 
 def _train(job: Job, request: Request, console: Console) -> None:
@@ -147,9 +165,133 @@ def _train(job: Job, request: Request, console: Console) -> None:
     ids = [p.id for p in configs]
     with Board(ids, folder=request.folder, expected=expected, workers=job.workers, loss_key=key, console=console) as board:
         engine.run(
-            configs, folder=request.folder, cache=run.cache_folder, workers=job.workers, device=job.device,
+            configs, folder=request.folder, cache=run.cache_folder, workers=job.workers, device=job.device, devices=run.devices,
             on_event=board, retry_failed=request.retry_failed,
         )  # fmt: skip
+
+
+# ----------------------------------------------------------------------------------------------------------- Slurm
+
+
+def _refuse_if_queued(job: Job, folder: Path, console: Console) -> None:
+    """Raise Locked if Slurm has jobs for the chosen points: they must not be trained twice at once."""
+    from sapis_lab.sweep import slurm
+
+    try:
+        jobs = slurm.jobs_of(folder)
+    except slurm.SlurmSilent as error:
+        text = f"points of this study were submitted to Slurm before, and whether they still run cannot be told: {error}"
+        console.print(Text(text, style="yellow"), soft_wrap=True)
+        return
+    alive = sorted({jobs[p.id].number for p in job.chosen if p.id in jobs and jobs[p.id].alive})
+    if alive:
+        names = f"{', '.join(alive[:5])}{' ...' if len(alive) > 5 else ''}"
+        raise Locked(
+            f"{folder.name} is being run already, by the Slurm jobs {names}; wait for them (sapis study collect {folder.name}), "
+            f"or cancel them (scancel {' '.join(sorted({number.partition('_')[0] for number in alive}))})"
+        )
+
+
+def _queue(study: Study, folder: Path, *, points: Sequence[Any], expected: Mapping[str, float]) -> SlurmQueue:
+    """Slurm, as an executor of `points` of the study."""
+    from sapis_lab.sweep.engine import kind_modules, step_argument
+    from sapis_lab.sweep.local import PRELOAD
+    from sapis_lab.sweep.slurm import SlurmQueue
+
+    device = _slurm_device(study)
+    return SlurmQueue(
+        folder, study.run.slurm, cache=study.run.cache_folder.absolute(), device=device, devices=study.run.devices,
+        arguments=step_argument(folder, device), expected=expected, preload=[*PRELOAD, *kind_modules(points)],
+    )  # fmt: skip
+
+
+def _slurm_device(study: Study) -> str:
+    """'cuda' if it is wanted, or GPUs are asked for; this machine need not have any."""
+    if study.run.device == "auto":
+        return "cuda" if study.run.slurm.gpus else "cpu"
+    return study.run.device
+
+
+def _train_on_slurm(job: Job, request: Request, console: Console) -> int:
+    """Submit what is not complete and, if that is asked for, follow it; how many points have neither record nor failure then."""
+    from sapis_lab.sweep import engine
+
+    folder, configs, name = request.folder, _longest_first(job), request.folder.name
+    queue = _queue(job.study, folder, points=configs, expected=job.plan.expected_seconds)
+    to_run = list(engine.prepare_points(configs, folder, request.retry_failed, lambda event: None))
+    queue.start(*(point_folder(folder, c.id) for c in to_run))
+    _say_submitted(queue, len(to_run), console)
+    if not request.wait:
+        console.print(Text(f"follow them with  sapis study status {name}\ngather them with  sapis study collect {name}"), soft_wrap=True)
+        return len(to_run)
+    try:
+        engine.run(configs, folder=folder, cache=job.study.run.cache_folder, executor=queue, on_event=_follower(console))
+    except engine.Stopped:
+        console.print(Text(f"\nnot waiting any longer; the jobs go on. Gather them with: sapis study collect {name}"), soft_wrap=True)
+        raise
+    return sum(state(point_folder(folder, c.id)) not in ("done", "failed") for c in configs)
+
+
+def _say_submitted(queue: SlurmQueue, n_points: int, console: Console) -> None:
+    n_new = sum(n for _, _, n in queue.submitted)
+    for number, n_elements, n in queue.submitted:
+        console.print(Text(f"Slurm job array {number}: {n} points in {n_elements} jobs"), soft_wrap=True)
+    if n_new < n_points:
+        console.print(Text(f"{n_points - n_new} points are queued or running already"), soft_wrap=True)
+
+
+def _follower(console: Console) -> Callable[[Event], None]:
+    """One line for every change; ticks and what was done before are left out."""
+
+    def tell(event: Event) -> None:
+        if event.kind not in ("tick", "kept", "failed_before", "stopping"):
+            text = f": {event.text}" if event.kind in ("failed", "stopped") else ""
+            console.print(Text(f"{event.kind:8s} {event.id}{text}"), soft_wrap=True)
+
+    return tell
+
+
+def collect_study(name: str, console: Console, *, resubmit: bool = False) -> int:
+    """Gather what Slurm jobs have found of `results/NAME/`: table, laws, figures, report; the exit status: 0 complete, 1 some points
+    failed, 75 some have not ended.
+
+    `resubmit`: points whose jobs are gone without a result are submitted again; they go on from their checkpoints.
+
+    Raises:
+        ConfigError: the study was not started, another process works on it, or Slurm cannot be asked.
+    """
+    from sapis_lab.sweep import slurm
+
+    begin, folder = time.monotonic(), results_folder(checked_name(name))
+    manifest = read_manifest(folder)
+    with locked(folder) as taken_over:
+        if taken_over:
+            console.print(Text(taken_over, style="yellow"), soft_wrap=True)
+        jobs = slurm.jobs_of(folder)
+        gone = slurm.lost(folder, jobs)
+        if gone and resubmit:
+            from sapis_lab.sweep.study import Study
+            from sapis_lab.training import PointConfig
+
+            study: Study = load(Study, read_yaml(folder / "study.yaml"), source=str(folder / "study.yaml"))
+            places = [point_folder(folder, id) for id in gone]
+            points = [load(PointConfig, read_yaml(p / "config.yaml"), source=str(p / "config.yaml")) for p in places]
+            queue = _queue(study, folder, points=points, expected=manifest.expected_seconds)
+            queue.start(*places)
+            _say_submitted(queue, len(places), console)
+        for id, job in gone.items():
+            again = "submitted again" if resubmit else f"submit it again: sapis study collect {name} --resubmit"
+            console.print(Text(f"  lost    {id}: Slurm job {job.told}; {again}   log {shown(job.log)}", style="yellow"), soft_wrap=True)
+        if not any(job.alive for job in jobs.values()) and not gone and (folder / PROVENANCE).exists():
+            note_finished(folder)
+        chosen = [p.id for p in manifest.points]
+        return _conclude(folder, _command_of(folder), console, chosen=chosen, seconds=time.monotonic() - begin)
+
+
+def _command_of(folder: Path) -> Callable[..., str]:
+    """The command that made the results, as they recorded it."""
+    words = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))["command"]
+    return lambda retry: words if not retry or "--retry-failed" in words else f"{words} --retry-failed"
 
 
 # ---------------------------------------------------------------------------------------------------------- before
@@ -169,6 +311,7 @@ class Job:
     workers: int
     device: str
     cores: int
+    executor: Literal["local", "slurm"]
 
 
 def prepare_job(request: Request) -> Job:
@@ -181,13 +324,16 @@ def prepare_job(request: Request) -> Job:
     known = plainly(lambda: infos(study), about=f"data {study.data.kind!r}")
     lattice = points(study, next(iter(known.values())))
     chosen = select([p.planned for p in lattice], request.only)
-    device, n_devices = _device(study.run.device)
-    cores = n_cores()
-    wanted = request.workers or study.run.workers
-    workers = wanted if isinstance(wanted, int) else cores if device == "cpu" else n_devices
+    cores, executor = n_cores(), request.executor or study.run.executor
+    if executor == "slurm":
+        device, workers = _slurm_device(study), study.run.slurm.at_once
+    else:
+        device, n_gpus = _device(study.run.device)
+        wanted = request.workers or study.run.workers
+        workers = wanted if isinstance(wanted, int) else (cores if device == "cpu" else n_gpus) // study.run.devices
     workers = max(1, min(workers, len(chosen)))
     costs = plan(study, lattice, known, workers=workers, device=device)
-    return Job(study, lattice, chosen, costs, workers, device, cores)
+    return Job(study, lattice, chosen, costs, workers, device, cores, executor)
 
 
 def _device(wanted: str) -> tuple[str, int]:
@@ -207,7 +353,8 @@ def _announce(job: Job, states: Mapping[str, str], to_run: Sequence[str], consol
 
     console.print(Text(f"{job.study.name}: {job.study.question}", style="bold"), soft_wrap=True)
     n_done = list(states.values()).count("done")
-    text = f"{len(job.chosen)} points on {job.device}, {job.workers} at a time"
+    where = f"{job.device} of Slurm" if job.executor == "slurm" else job.device
+    text = f"{len(job.chosen)} points on {where}, {'up to ' if job.executor == 'slurm' else ''}{job.workers} at a time"
     text += f"; {n_done} of them are done" if n_done else ""
     if to_run:
         left = makespan((c.seconds for c in job.plan.costs if c.planned.id in set(to_run)), job.workers)
@@ -261,16 +408,18 @@ def _longest_first(job: Job) -> list[Any]:
 
 
 @contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
-    """SIGTERM does what Ctrl-C does, also while data are made."""
+def _signals_interrupt() -> Iterator[None]:
+    """SIGTERM, SIGUSR1 and SIGUSR2 do what Ctrl-C does, also while data are made."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    old = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    numbers = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+    old = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, old)
+        for number, handler in old.items():
+            signal.signal(number, handler)
 
 
 # ----------------------------------------------------------------------------------------------------------- after
@@ -281,9 +430,13 @@ def _say_stopped(request: Request, console: Console) -> int:
     return STOPPED
 
 
-def _conclude(request: Request, console: Console, *, chosen: Sequence[str], seconds: float) -> int:
-    """Table, laws, figures, report, and the last words; the exit status says whether one of the chosen points failed."""
-    folder = request.folder
+def _again(request: Request) -> Callable[..., str]:
+    """The command that continues it; with `retry`, also what failed."""
+    return lambda retry: replace(request, retry_failed=True).again if retry else request.again
+
+
+def _conclude(folder: Path, again: Callable[..., str], console: Console, *, chosen: Sequence[str], seconds: float) -> int:
+    """Table, laws, figures, report, and the last words; the exit status says what became of the chosen points."""
     manifest = read_manifest(folder)
     states = {p.id: state(point_folder(folder, p.id)) for p in manifest.points}
     failed = [id for id, s in states.items() if s == "failed"]
@@ -301,10 +454,15 @@ def _conclude(request: Request, console: Console, *, chosen: Sequence[str], seco
         place = point_folder(folder, id)
         console.print(Text(f"  failed  {id}: {failure_reason(place)}   log {shown(place / LOG)}", style="red"), soft_wrap=True)
     if failed:
-        console.print(Text(f"  run them again: {replace(request, retry_failed=True).again}"), soft_wrap=True)
+        console.print(Text(f"  run them again: {again(retry=True)}"), soft_wrap=True)
     if n_done:
         print_answers(folder, console)
-    return SOME_FAILED if set(failed) & set(chosen) else COMPLETE
+    if set(failed) & set(chosen):
+        return SOME_FAILED
+    if any(states[id] != "done" for id in chosen):
+        console.print(Text(f"some points have not ended; continue with: {again(retry=False)}", style="yellow"), soft_wrap=True)
+        return STOPPED
+    return COMPLETE
 
 
 def rebuild_table(folder: Path) -> None:

@@ -7,13 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_serializer, field_validator, model_validator
 
 from sapis_lab.analysis.options import LawOptions
 from sapis_lab.config import Config, composed, composed_kind, home, kinds, load
 from sapis_lab.data import DatasetConfig
 from sapis_lab.models import ModelConfig
-from sapis_lab.sweep.files import checked_name, raw_study
+from sapis_lab.sweep.files import checked_name, checked_url, raw_study, without_password
+from sapis_lab.sweep.slurm import SlurmOptions
+from sapis_lab.sweep.tuner.options import TuneOptions
 from sapis_lab.training import TrainConfig
 from sapis_lab.training._compiled import StepChoice
 
@@ -42,8 +44,12 @@ class Lattice(Config):
 class RunOptions(Config):
     """Where and how the study runs; no part of a result's identity."""
 
+    executor: Literal["local", "slurm"] = "local"
+    """Where points run: on this machine, or as Slurm job arrays; `--executor` overrides it."""
     workers: Annotated[int, Field(gt=0)] | Literal["auto"] = "auto"
-    """Points at a time; auto: one per processor core, or one per GPU."""
+    """Points at a time on this machine; auto: as many as its processor cores, or its GPUs, hold."""
+    devices: int = Field(default=1, gt=0)
+    """Cores or GPUs of every point, which train it together; results hardly depend on it, since batches stay what the study says."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where points are trained; auto: on GPUs if there are any."""
     step: StepChoice = "auto"
@@ -51,12 +57,34 @@ class RunOptions(Config):
     and compiled once per shape of batch, for runs of hours, since compiling takes minutes; graph: captured as a CUDA graph and replayed;
     auto: eager."""
     cache: Path | None = None
-    """Folder of the frame stores; `.sapis/data` of the project when not given."""
+    """Folder of the frame stores; `.sapis/data` of the project when not given. Slurm's nodes must reach it."""
+    slurm: SlurmOptions = SlurmOptions()
+    """What is asked of Slurm."""
+    storage: str | None = None
+    """URL of a PostgreSQL database for `sapis tune` on many hosts, `postgresql+psycopg://user@host/database`; a file in results/ when not
+    given. A password in it is used, but written nowhere; $PGPASSWORD and ~/.pgpass serve as well."""
+    heartbeat: int = Field(default=30, ge=1)
+    """With `storage`: how often a worker says that it lives, s; what it had is put back after three of these without a word."""
+
+    @field_validator("storage")
+    @classmethod
+    def _is_postgresql(cls, url: str | None) -> str | None:
+        return None if url is None else checked_url(url)
+
+    @field_serializer("storage")
+    def _without_password(self, url: str | None) -> str | None:
+        return None if url is None else without_password(url)
 
     @model_validator(mode="after")
     def _graphs_need_cuda(self) -> Self:
         if self.step == "graph" and self.device == "cpu":
             raise ValueError("step: 'graph' replays CUDA graphs and wants CUDA, got device='cpu'; use auto, eager or compiled")
+        return self
+
+    @model_validator(mode="after")
+    def _devices_fill_nodes(self) -> Self:
+        if self.devices % self.slurm.nodes:
+            raise ValueError(f"devices: {self.devices} do not spread evenly over slurm.nodes={self.slurm.nodes}; wanted a multiple")
         return self
 
     @property
@@ -81,19 +109,30 @@ class Study(Config):
     """How every point is trained: a name from configs/train/, or settings."""
     law: LawOptions = LawOptions()  # type: ignore[call-arg]
     """How the law is fitted."""
+    regime: str | None = None
+    """A tuned study, whose rule `results/NAME/regime.json` sets the learning rate of every point from its N and D, and the batch size if
+    that was tuned, for the models that it knows; `train` sets those of the others."""
+    tune: TuneOptions | None = None
+    """What `sapis tune` varies, and how."""
     run: RunOptions = RunOptions()
     """Where and how it runs."""
 
-    @field_validator("name")
+    @field_validator("name", "regime")
     @classmethod
-    def _stays_in_its_folder(cls, name: str) -> str:
-        return checked_name(name)
+    def _stays_in_its_folder(cls, name: str | None) -> str | None:
+        return None if name is None else checked_name(name)
 
     @model_validator(mode="after")
     def _labels_differ(self) -> Self:
         twice = [label for label, n in Counter(m.label for m in self.models).items() if n > 1]
         if twice:
             raise ValueError(f"models: {twice[0]!r} appears more than once; set a different `name:` for each of them")
+        return self
+
+    @model_validator(mode="after")
+    def _tuning_has_objectives(self) -> Self:
+        if self.tune is not None:
+            self.tune.objectives_of(self.law.quantity)
         return self
 
     @model_validator(mode="after")

@@ -18,7 +18,7 @@ STEPS = 40
 
 
 class StubPoint(Config):
-    """A point whose `work` says how it ends: ok, slow, raise, kill, exit, nothing."""
+    """A point whose `work` says how it ends: ok, slow, stubborn, raise, kill, exit, nothing."""
 
     id: str
     work: str = "ok"
@@ -47,9 +47,11 @@ def run_point(folder: Path, *, cache: str, device: str) -> None:
         sys.exit(3)
     if point.work == "nothing":
         return
+    if point.work == "stubborn":  # it takes longer to save than anyone waits
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     done = int((folder / "last.ckpt").read_text()) if (folder / "last.ckpt").exists() else 0
     for step in range(done, STEPS):
-        time.sleep(0.1 if point.work == "slow" else 0.0)
+        time.sleep(0.1 if point.work in ("slow", "stubborn") else 0.0)
         with (folder / "trace").open("a") as f:
             f.write(f"{step}\n")
         (folder / "last.ckpt").write_text(str(step + 1))

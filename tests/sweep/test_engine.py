@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from stub_points import STEPS, StubPoint
 from sapis_lab.records import read_record
 from sapis_lab.sweep import engine
 from sapis_lab.sweep.engine import Event, Refused, Stopped
-from sapis_lab.sweep.folder import Locked, holder, state
+from sapis_lab.sweep.folder import Locked, holder, locked, state
 from sapis_lab.sweep.provenance import current_commit
 
 SCRIPT = Path(__file__).with_name("stub_points.py")
@@ -182,16 +183,97 @@ def test_a_second_engine_is_refused_and_told_who_runs(tmp_path, engine_process):
     assert len(run([StubPoint(id="other")], tmp_path / "r")) == 1
 
 
-def test_an_interrupt_stops_the_points_and_the_rest_can_go_on(tmp_path, engine_process):
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2"])
+def test_a_signal_stops_the_points_and_the_rest_can_go_on(tmp_path, engine_process, number):
     process = engine_process("slow", "slow", "slow")
     folder = tmp_path / "r/points/p0-slow"
     wait_for(lambda: (folder / "trace").exists())
     pids = children(process.pid)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(getattr(signal, number))
     assert process.wait(timeout=15) == 75
     assert not any(alive(pid) for pid in pids)
     assert not list((tmp_path / "r").glob("points/*/failure.txt"))
     assert state(tmp_path / "r/points/p2-slow") == "waiting"
+
+
+def test_a_second_interrupt_ends_what_does_not_stop(tmp_path, engine_process):
+    process = engine_process("stubborn")
+    folder = tmp_path / "r/points/p0-stubborn"
+    wait_for(lambda: (folder / "trace").exists())
+    pids = children(process.pid)
+    process.send_signal(signal.SIGINT)
+    n = len(trace(folder))
+    wait_for(lambda: len(trace(folder)) > n + 3)  # the first one waits for it
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=15) == 75
+    assert not any(alive(pid) for pid in pids) and not (folder / "failure.txt").exists()
+
+
+def test_a_point_that_another_process_stops_is_no_failure(tmp_path):
+    folder, events = tmp_path / "points/p", []
+
+    def terminate(event: Event) -> None:
+        events.append(event)
+        if event.kind == "started":
+            wait_for(lambda: (folder / "trace").exists())
+            os.kill(int((folder / "pid").read_text()), signal.SIGTERM)
+
+    assert run([StubPoint(id="p", work="slow")], tmp_path, on_event=terminate) == []
+    assert [(e.id, e.text) for e in events if e.kind == "stopped"] == [("p", "told to stop by another process")]
+    assert state(folder) != "failed"
+    assert [r.id for r in run([StubPoint(id="p", work="slow")], tmp_path)] == ["p"]
+
+
+# ---------------------------------------------------------------------------------------------------------------- lock
+
+
+def test_the_lock_of_a_killed_engine_is_recognised(tmp_path, engine_process):
+    process = engine_process("slow")
+    wait_for(lambda: (tmp_path / "r/points/p0-slow/pid").exists())
+    process.kill()
+    process.wait()
+    wait_for(lambda: holder(tmp_path / "r") is None, seconds=5)
+    with locked(tmp_path / "r") as told:
+        assert told is not None and f"process {process.pid}, was killed and left its lock; it is taken over" in told
+    with locked(tmp_path / "r") as told:
+        assert told is None
+
+
+def test_a_lock_of_another_host_is_believed_while_it_gives_signs_of_life(tmp_path):
+    path = tmp_path / ".lock"
+    path.write_text("host elsewhere, process 5\n")
+    assert holder(tmp_path) == "host elsewhere, process 5"
+    told = r"by host elsewhere, process 5 \(its last sign of life came .* if that host is down, remove"
+    with pytest.raises(Locked, match=told), locked(tmp_path):
+        pass
+    os.utime(path, (time.time() - 600, time.time() - 600))
+    assert holder(tmp_path) is None
+    with locked(tmp_path) as told:
+        assert told is not None and "the lock of host elsewhere, process 5 is stale, without a sign of life for 600 s" in told
+
+
+def test_a_lock_that_outlives_its_engine_is_called_stale(tmp_path):
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    (tmp_path / ".lock").write_text(f"host {platform.node()}, process {ended.pid}\n")
+    code = "import fcntl, sys; f = open(sys.argv[1], 'r+'); fcntl.flock(f, fcntl.LOCK_EX); print(flush=True); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path / ".lock")], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        child.stdout.readline()
+        with pytest.raises(Locked, match=f"its lock is stale: .*process {ended.pid} is gone, but a process that it started still holds"):
+            run([StubPoint(id="p")], tmp_path)
+        child.communicate()
+    assert len(run([StubPoint(id="p")], tmp_path)) == 1
+
+
+def test_a_running_engine_touches_its_lock(tmp_path, monkeypatch):
+    monkeypatch.setattr("sapis_lab.sweep.folder._BEAT", 0.05)
+    with locked(tmp_path):
+        os.utime(tmp_path / ".lock", (0, 0))
+        wait_for(lambda: (tmp_path / ".lock").stat().st_mtime > 1)
+
+
+# ------------------------------------------------------------------------------------------------------------- workers
 
 
 def test_the_engine_runs_outside_the_main_thread(tmp_path):

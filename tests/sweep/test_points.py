@@ -6,7 +6,7 @@ import pytest
 
 from sapis_lab.config import ConfigError, dump, load
 from sapis_lab.data import DatasetInfo
-from sapis_lab.sweep.engine import _kind_modules
+from sapis_lab.sweep.engine import kind_modules
 from sapis_lab.sweep.points import point_id, points, select
 from sapis_lab.sweep.study import Study, load_study
 
@@ -46,7 +46,7 @@ def test_a_point_holds_its_own_numbers_and_loads_back():
 
 
 def test_the_kinds_of_the_points_are_imported_before_the_first_one_starts():
-    assert _kind_modules([p.config for p in lattice()]) == ["sapis_lab.data.xtb", "sapis_lab.models.transformer"]
+    assert kind_modules([p.config for p in lattice()]) == ["sapis_lab.data.xtb", "sapis_lab.models.transformer"]
 
 
 def test_rate_factors_multiply_the_rate():

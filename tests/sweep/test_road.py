@@ -76,7 +76,7 @@ def half_failed(project, monkeypatch):
 
 @pytest.mark.parametrize(("chosen", "status"), [(["good"], 0), (["bad"], 1), (["good", "bad"], 1)])
 def test_the_exit_status_is_about_the_chosen_points(half_failed, chosen, status):
-    assert road._conclude(half_failed, Console(quiet=True), chosen=chosen, seconds=0.0) == status
+    assert road._conclude(half_failed.folder, road._again(half_failed), Console(quiet=True), chosen=chosen, seconds=0.0) == status
 
 
 def test_an_analysis_that_cannot_be_made_is_one_message(half_failed, monkeypatch):
@@ -85,7 +85,7 @@ def test_an_analysis_that_cannot_be_made_is_one_message(half_failed, monkeypatch
 
     monkeypatch.setattr(road, "analyse", analyse)
     with pytest.raises(ConfigError, match="the points are kept, but their analysis failed: the runs table lacks"):
-        road._conclude(half_failed, Console(quiet=True), chosen=["good"], seconds=0.0)
+        road._conclude(half_failed.folder, road._again(half_failed), Console(quiet=True), chosen=["good"], seconds=0.0)
 
 
 def test_answers_about_another_quantity_do_not_finish_a_study(project):

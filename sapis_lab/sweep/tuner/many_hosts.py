@@ -1,0 +1,226 @@
+"""Tuning on many hosts: every worker takes tickets from PostgreSQL and runs them in a folder that all hosts share.
+
+A worker runs one point at a time inside Optuna's `Study.optimize`, which keeps a heartbeat in the database. A trial whose heartbeat has
+stopped is put back by whichever worker looks next, and goes on from its checkpoint. Idle workers stay until the last trial has ended,
+since the one that runs it may die.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sapis_lab.records import FAILURE
+from sapis_lab.sweep.executor import Ended
+from sapis_lab.sweep.tuner import tickets
+from sapis_lab.sweep.tuner.one_host import Pool
+from sapis_lab.sweep.tuner.options import TuneOptions
+from sapis_lab.sweep.tuner.space import Cell
+from sapis_lab.sweep.tuner.trial import Outcome, Running, begin, note_pruned, outcome, tidy
+
+if TYPE_CHECKING:
+    from optuna import Study as OptunaStudy
+    from optuna.storages import RDBStorage
+    from optuna.trial import Trial
+    from sqlalchemy import Engine
+
+GRACE = 3
+"""A trial without a heartbeat for this many intervals is put back."""
+_POLL = 0.2
+
+
+class PutBack(Exception):
+    """The trial did not end: its worker was told to stop, or its process was killed."""
+
+
+class NoTicket(Exception):
+    """Another worker took the last ticket between our look and our question; Optuna then makes a trial that nobody asked for."""
+
+
+class Failed(Exception):
+    """The point failed; the reason is kept with the trial."""
+
+
+def open_storage(url: str, *, heartbeat: int) -> RDBStorage:
+    """The storage of many hosts. ConfigError, without the password, when the database cannot be used.
+
+    Args:
+        heartbeat: interval, s.
+    """
+    from optuna.storages import RDBStorage
+    from sqlalchemy import create_engine
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from sapis_lab.config import ConfigError
+    from sapis_lab.sweep.files import without_password
+
+    tickets.quiet()
+    engine = None
+    try:
+        engine = create_engine(url)
+        with one_writer(engine, "tables"):  # workers that all make the tables at the same moment end with an error of the database
+            return RDBStorage(url, engine_kwargs={"pool_pre_ping": True}, heartbeat_interval=heartbeat, grace_period=GRACE * heartbeat)
+    except ImportError as error:
+        raise ConfigError(f"run.storage: {error}; install the driver with: pip install 'sapis-lab[postgres]'") from None
+    except SQLAlchemyError as error:
+        why = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+        raise ConfigError(f"run.storage: {without_password(url)} cannot be used: {without_password(why)}") from None
+    finally:
+        if engine is not None:
+            engine.dispose()
+
+
+@contextmanager
+def one_writer(engine: Engine, name: str) -> Iterator[None]:
+    """Hold a lock in the database, which gives it back when this process or its connection ends."""
+    from sqlalchemy import text
+
+    with engine.begin() as connection:
+        connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"), {"name": f"sapis tune {name}"})
+        yield
+
+
+@dataclass
+class Worker:
+    """One worker of a tuning: runs tickets of all cells, one at a time, until none is left anywhere."""
+
+    name: str
+    """Of the study."""
+    cells: Sequence[Cell]
+    studies: Sequence[OptunaStudy]
+    """One of every cell, in their order, on one storage with heartbeats."""
+    tune: TuneOptions
+    keys: tuple[str, ...]
+    """The objectives."""
+    folder: Path
+    """Of the trials' folders, shared by all hosts."""
+    storage: RDBStorage
+    heartbeat: int
+    say: Callable[[str], None]
+    n_stops: Callable[[], int] = lambda: 0
+    """How often it was asked to stop."""
+    silent_since: dict[tuple[int, int], float] = field(default_factory=dict)
+    """When this worker first saw a running trial that has never had a heartbeat, by cell and number."""
+
+    def queue(self, *, retry_failed: bool = False) -> None:
+        """Queue what is not there yet, put back what dead workers had."""
+        with one_writer(self.storage.engine, self.name):
+            for number, (study, cell) in enumerate(zip(self.studies, self.cells, strict=True)):
+                if retry_failed:
+                    for name in tickets.retry_failed(study):
+                        (self.folder / name / FAILURE).unlink(missing_ok=True)
+                self._fail_stale(number, study)
+                for name in tickets.put_back(study, is_dead=lambda trial: False):
+                    self.say(f"put back {name}: its worker is gone; it goes on from its checkpoint")
+                tickets.top_up(study, cell, self.tune.trials)
+
+    def run(self, pool: Pool) -> bool:
+        """Run tickets until none waits or runs anywhere; False when it was stopped before."""
+        while not self.n_stops():
+            self.queue()
+            waiting = [tickets.n_waiting(study) for study in self.studies]
+            if any(waiting):
+                self._one(pool, max(range(len(waiting)), key=lambda c: waiting[c]))
+            elif any(tickets.n_unfinished(study) for study in self.studies):
+                self._sleep(min(5.0, self.heartbeat))
+            else:
+                return True
+        self.queue()  # what this worker had goes on elsewhere at once
+        return False
+
+    def _sleep(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until and not self.n_stops():
+            time.sleep(_POLL)
+
+    # ---- one ticket
+
+    def _one(self, pool: Pool, cell: int) -> None:
+        from optuna.exceptions import UpdateFinishedTrialError
+
+        study = self.studies[cell]
+        study.sampler = tickets.sampler(self.tune, seed=None)  # workers that drew the same numbers would try the same values
+        try:
+            study.optimize(lambda trial: self._objective(trial, cell, pool), n_trials=1, catch=(PutBack, NoTicket, Failed))
+        except UpdateFinishedTrialError:
+            # The connection was gone for so long that others put the trial back: what its folder holds is told by whoever takes it next.
+            self.say("a trial of this worker was put back by another one meanwhile")
+
+    def _objective(self, trial: Trial, cell: int, pool: Pool) -> tuple[float, ...]:
+        from optuna import TrialPruned
+
+        if (name := trial.user_attrs.get(tickets.FOLDER)) is None:
+            raise NoTicket
+        started = begin(trial, self.cells[cell], self.tune, folder=self.folder, keys=self.keys)
+        ended = started if isinstance(started, Outcome) else self._run_point(started, pool)
+        self._say_ended(name, ended)
+        tidy(self.folder / name)
+        if ended.reason:
+            trial.set_user_attr(tickets.REASON, ended.reason)
+        if ended.state == "done":
+            return ended.values
+        raise Failed(ended.reason) if ended.state == "failed" else TrialPruned(ended.reason)
+
+    def _run_point(self, running: Running, pool: Pool) -> Outcome:
+        """Run the point to its end, or to ours."""
+        name, told = running.folder.name, 0
+        ended: list[Ended] = []
+        self.say(f"started  {name}")
+        pool.start(running.folder)
+        while not ended:
+            ended = pool.poll(_POLL)
+            if self.n_stops() > told:
+                told = self.n_stops()
+                self.say(f"stopping {name} (again: at once) ...")
+                pool.stop(name, number=signal.SIGTERM if told == 1 else signal.SIGKILL)
+            if not ended and not told and running.follow():
+                pool.stop(name, number=signal.SIGKILL)
+        if running.pruned is not None:
+            note_pruned(running)
+        result = outcome(running.folder, self.keys)
+        if result is not None and not (told and result.state == "failed"):
+            return result
+        (running.folder / FAILURE).unlink(missing_ok=True)
+        if told:
+            raise PutBack
+        deaths = running.trial.user_attrs.get(tickets.DEATHS, 0) + 1
+        running.trial.set_user_attr(tickets.DEATHS, deaths)
+        if deaths >= tickets.MAX_DEATHS:
+            return Outcome("failed", reason=f"ended {deaths} times without a result, the last time with status {ended[0].status}")
+        raise PutBack
+
+    def _say_ended(self, name: str, ended: Outcome) -> None:
+        text = ", ".join(tickets.shown_objective(k, v) for k, v in zip(self.keys, ended.values, strict=False)) or ended.reason
+        self.say(f"{ended.state:<8} {name}   {text}")
+
+    # ---- dead workers
+
+    def _fail_stale(self, number: int, study: OptunaStudy) -> None:
+        """Fail the running trials of a cell whose workers are gone. Optuna overlooks those that died before their first heartbeat."""
+        from optuna.storages import fail_stale_trials
+
+        fail_stale_trials(study)
+        silent = self._silent(study)
+        now = time.monotonic()
+        for key in [k for k in self.silent_since if k[0] == number and k[1] not in silent]:
+            del self.silent_since[key]
+        for trial in study.get_trials(deepcopy=False):
+            if trial.number in silent and now - self.silent_since.setdefault((number, trial.number), now) > GRACE * self.heartbeat:
+                tickets.fail(study, trial)
+
+    def _silent(self, study: OptunaStudy) -> set[int]:
+        """Numbers of the running trials that never had a heartbeat."""
+        from sqlalchemy import text
+
+        query = text(
+            "SELECT t.number FROM trials t JOIN studies s ON s.study_id = t.study_id "
+            "LEFT JOIN trial_heartbeats h ON h.trial_id = t.trial_id "
+            "WHERE s.study_name = :name AND t.state = 'RUNNING' AND h.trial_id IS NULL"
+        )
+        with self.storage.engine.begin() as connection:
+            return {int(n) for (n,) in connection.execute(query, {"name": study.study_name})}

@@ -1,0 +1,186 @@
+"""What is kept of a study: its event log, what cleaning leaves, and the archive for a paper."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import multiprocessing
+import zipfile
+from pathlib import Path
+
+import pytest
+from stub_points import StubPoint, record
+
+from sapis_lab.config import ConfigError
+from sapis_lab.records import Planned, read_record, write_record
+from sapis_lab.sweep import clean, export
+from sapis_lab.sweep.engine import Event
+from sapis_lab.sweep.events import EVENTS, EventLog, read_events
+from sapis_lab.sweep.folder import Locked, Manifest, locked, write_manifest
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    """Results of three points: one done, one failed, one stopped; and one that is no longer in the lattice."""
+    folder = tmp_path / "results" / "here"
+    kept = [record(StubPoint(id=name)) for name in ("done", "failed", "stopped")]
+    fields = Planned.model_fields
+    planned = tuple(Planned(**{k: v for k, v in r.model_dump().items() if k in fields}) for r in kept)
+    for name in ("done", "failed", "stopped", "old"):
+        place = folder / "points" / name
+        (place / "tensorboard").mkdir(parents=True)
+        (place / "tensorboard" / "events").write_bytes(b"e" * 40)
+        for file in ("config.yaml", "log.txt", "metrics.csv", "last.ckpt", "previous.ckpt", ".record.json.12.tmp"):
+            (place / file).write_text(file)
+    write_record(folder / "points" / "done", kept[0])
+    (folder / "points" / "done" / "model.safetensors").write_bytes(b"w" * 100)
+    (folder / "points" / "failed" / "failure.txt").write_text("diverged\n")
+    write_manifest(folder, Manifest(inputs="x", points=planned))
+    for file in ("study.yaml", "provenance.json", "runs.csv", "fit.json", "report.html"):
+        (folder / file).write_text(file)
+    (folder / "figures").mkdir()
+    (folder / "figures" / "a.pdf").write_bytes(b"%PDF")
+    return folder
+
+
+def names(folder: Path) -> set[str]:
+    return {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+
+
+# --------------------------------------------------------------------------------------------------------------- clean
+
+
+def test_cleaning_takes_only_what_nothing_needs(study: Path) -> None:
+    before = names(study)
+    gone = clean.clean(study)
+    assert before - names(study) == {
+        *(f"points/done/{f}" for f in ("last.ckpt", "previous.ckpt", ".record.json.12.tmp")), "points/stopped/.record.json.12.tmp",
+    }  # fmt: skip
+    assert sum(w.n_bytes for w in gone) == len("last.ckpt") + len("previous.ckpt") + 2 * len(".record.json.12.tmp")
+    assert read_record(study / "points" / "done").id == "done"
+    assert clean.clean(study) == []
+
+
+@pytest.mark.parametrize(
+    ("what", "gone"),
+    [
+        ("orphans", "points/old/log.txt"), ("failed", "points/failed/log.txt"), ("curves", "points/done/tensorboard/events"),
+        ("models", "points/done/model.safetensors"),
+    ],
+)  # fmt: skip
+def test_more_goes_when_it_is_named(study: Path, what: clean.What, gone: str) -> None:
+    kept = {"orphans", "failed", "curves", "models"} - {what}
+    found = clean.find_waste(study, [what])
+    assert {w.what for w in found} == {"checkpoints", "temporary", what}
+    assert gone in names(study)  # looking deletes nothing
+    clean.clean(study, [what])
+    assert gone not in names(study)
+    assert {w.what for w in clean.find_waste(study, list(kept))} == kept  # type: ignore[arg-type]
+    assert {"points/stopped/last.ckpt", "points/stopped/previous.ckpt"} <= names(study)
+
+
+def test_a_study_that_runs_is_not_cleaned(study: Path) -> None:
+    held, free = multiprocessing.Event(), multiprocessing.Event()
+    other = multiprocessing.get_context("fork").Process(target=_hold, args=(study, held, free))
+    other.start()
+    assert held.wait(20)
+    with pytest.raises(Locked):
+        clean.clean(study)
+    free.set()
+    other.join()
+    assert (study / "points" / "done" / "last.ckpt").exists()
+
+
+def _hold(folder: Path, held: multiprocessing.synchronize.Event, free: multiprocessing.synchronize.Event) -> None:
+    with locked(folder):
+        held.set()
+        free.wait(20)
+
+
+# -------------------------------------------------------------------------------------------------------------- watch
+
+
+def test_watching_prints_what_changed_and_ends_with_the_study() -> None:
+    from rich.console import Console
+
+    from sapis_lab.sweep.progress import watch_status
+
+    console, told = Console(file=io.StringIO(), width=100), iter(["1 of 2 done", "1 of 2 done", "2 of 2 done"])
+
+    def show(to: Console) -> bool:
+        text = next(told)
+        to.print(text)
+        return text != "2 of 2 done"
+
+    watch_status(show, console, every=0.01)
+    assert console.file.getvalue().splitlines() == ["1 of 2 done", "2 of 2 done"]  # type: ignore[attr-defined]
+
+
+def test_watching_a_study_that_nobody_runs_ends_at_once(study: Path) -> None:
+    from rich.console import Console
+
+    from sapis_lab.sweep.folder import read_manifest
+    from sapis_lab.sweep.progress import print_status, watch_status
+
+    console = Console(file=io.StringIO(), width=100)
+    watch_status(lambda to: print_status(read_manifest(study), study, to), console, every=60)
+    assert "here: not running" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+# -------------------------------------------------------------------------------------------------------------- export
+
+
+def test_the_archive_holds_the_numbers_and_their_sums(study: Path, tmp_path: Path) -> None:
+    (study / "figures" / "away.pdf").symlink_to("/etc/hostname")
+    listed = export.export(study, tmp_path / "here.zip")
+    with zipfile.ZipFile(tmp_path / "here.zip") as archive:
+        assert archive.testzip() is None
+        held = {name.removeprefix("here/"): archive.read(name) for name in archive.namelist()}
+    assert set(held) == set(listed) >= {"study.yaml", "runs.csv", "figures/a.pdf", "points/done/record.json", "points/failed/failure.txt"}
+    assert not any(name.endswith((".ckpt", ".tmp", ".safetensors", "away.pdf")) or "tensorboard" in name for name in held)
+    sums = dict(reversed(line.split("  ")) for line in held["SHA256SUMS"].decode().splitlines())
+    assert sums == {name: hashlib.sha256(data).hexdigest() for name, data in held.items() if name != "SHA256SUMS"}
+    first = (tmp_path / "here.zip").read_bytes()
+    export.export(study, tmp_path / "again.zip")
+    assert (tmp_path / "again.zip").read_bytes() == first
+    assert "points/done/model.safetensors" in export.export(study, tmp_path / "models.zip", models=True)
+
+
+def test_an_archive_that_cannot_be_made_says_why(study: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"here\.tar: wanted a file name that ends in \.zip"):
+        export.export(study, tmp_path / "here.tar")
+    with pytest.raises(ConfigError, match=r"nowhere/here\.zip: cannot be written: No such file"):
+        export.export(study, tmp_path / "nowhere" / "here.zip")
+    (study / "runs.csv").unlink()
+    with pytest.raises(ConfigError, match="here: no runs.csv in .*; run the study first: sapis study run here"):
+        export.export(study, tmp_path / "here.zip")
+
+
+# -------------------------------------------------------------------------------------------------------------- events
+
+
+def test_the_log_holds_what_is_news(tmp_path: Path) -> None:
+    log = EventLog(tmp_path)
+    for event in (Event("started", "p1"), Event("tick"), Event("kept", "p0"), Event("failed", "p1", "diverged", 3.14159)):
+        log(event)
+    started, failed = read_events(tmp_path)
+    assert (started["event"], started["id"]) == ("started", "p1") and "text" not in started
+    assert (failed["event"], failed["text"], failed["seconds"]) == ("failed", "diverged", 3.142)
+    assert {"time", "host", "process"} <= started.keys()
+
+
+def test_a_line_that_was_cut_off_costs_no_other(tmp_path: Path) -> None:
+    log = EventLog(tmp_path)
+    log(Event("started", "p1"))
+    with (tmp_path / EVENTS).open("a") as f:
+        f.write('{"time": "2026')
+    log(Event("done", "p1"))
+    assert [e["event"] for e in read_events(tmp_path)] == ["started", "done"]
+    assert [json.loads(line)["event"] for line in (tmp_path / EVENTS).read_text().splitlines() if line.endswith("}")] == ["started", "done"]
+
+
+def test_a_log_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    EventLog(tmp_path / "file" / "below")(Event("started", "p1"))
+    assert read_events(tmp_path / "nowhere") == []
