@@ -4,22 +4,31 @@ Stages: exponent grid with projected amplitudes (`search`), Newton from every st
 then the same optima under Huber's loss. The Huber threshold follows the residuals, 1.345 sigma, which keeps 95 % efficiency
 under normal noise (Huber 1964); a fixed threshold of 1e-3, as in Hoffmann et al. 2022, is nearly an L1 fit at the 0.3-3 %
 noise of real lattices and keeps 64 %.
+
+With weights w_i, the precisions of ln L_i up to a factor, the objective is sum_i rho_delta(sqrt(w_i) r_i): a residual is judged by its own
+standard deviation.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from functools import cached_property
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from sapis_lab.analysis.laws import Array, Centre, Law, law_named
 from sapis_lab.analysis.search import profile_starts
-from sapis_lab.analysis.solve import Solutions, bounds, solve
+from sapis_lab.analysis.solve import Solutions, bounds, huber, solve
 
 Robust = Literal["auto", "none"] | float
 MAX_MODES = 6
+HEAT = 25
+"""Steps that every start may take before the best distinct ones go on."""
+THRESHOLD_ROUNDS = 3
+N_SHAKEN, SHAKES = 64, 2
+"""Starts about the best optimum, and rounds of them, under a threshold that makes the objective nearly L1."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +38,10 @@ class Points:
     n_params: Array
     n_frames: Array
     loss: Array
+    weight: Array | None = None
+    """Precision of each ln L, up to a common factor; None for equal ones."""
+    group: np.ndarray | None = None
+    """Label of the run (or any cluster) that a point comes from: points of one group err together."""
 
     def __len__(self) -> int:
         return len(self.loss)
@@ -38,9 +51,24 @@ class Points:
         return np.log(self.loss)
 
     @property
+    def weights(self) -> Array:
+        """(n,), ones where none were given."""
+        return np.ones(len(self)) if self.weight is None else self.weight
+
+    @cached_property
+    def cell(self) -> np.ndarray:
+        """Which distinct (N, D) a point belongs to, (n,): points of one cell are repeats, seeds of one experiment."""
+        return np.unique(np.stack([self.n_params, self.n_frames], axis=1), axis=0, return_inverse=True)[1].ravel()
+
+    @property
     def n_cells(self) -> int:
         """Distinct (N, D): repeated seeds sharpen a cell but tell a law nothing about another one."""
-        return len(set(zip(self.n_params.tolist(), self.n_frames.tolist(), strict=True)))
+        return int(self.cell.max()) + 1 if len(self) else 0
+
+    def take(self, which: np.ndarray) -> Points:
+        """These points only, by position or by mask."""
+        weight, group = (None if a is None else a[which] for a in (self.weight, self.group))
+        return Points(self.n_params[which], self.n_frames[which], self.loss[which], weight, group)
 
 
 @dataclass(frozen=True)
@@ -62,9 +90,11 @@ class LawFit:
     theta: Array
     params: dict[str, float]
     objective: float
-    """sum_i rho(r_i) at the optimum."""
+    """sum_i rho(sqrt(w_i) r_i) at the optimum."""
     least_squares: float
-    """sum_i r_i^2 / 2 at the least-squares optimum, which information criteria need."""
+    """sum_i w_i r_i^2 / 2 at the least-squares optimum, which information criteria need."""
+    robust: Robust
+    """How the threshold was chosen."""
     delta: float
     """Huber threshold in log units; inf for least squares."""
     residuals: Array
@@ -80,10 +110,20 @@ class LawFit:
 
     @property
     def residual_sd(self) -> float | None:
-        """Standard deviation of ln L about the law; None when every point is used up by a parameter."""
+        """Standard deviation of ln L about the law (at weight 1); None when every point is used up by a parameter."""
         if self.degrees_of_freedom < 1:
             return None
-        return float(np.sqrt((self.residuals**2).sum() / self.degrees_of_freedom))
+        return float(np.sqrt((self.points.weights * self.residuals**2).sum() / self.degrees_of_freedom))
+
+    @property
+    def spread(self) -> Array | None:
+        """Standard deviation of each ln L relative to one of weight 1, (n,); None where weights are equal."""
+        return None if self.points.weight is None else 1.0 / np.sqrt(self.points.weight)
+
+    @property
+    def jacobian(self) -> Array:
+        """d ln L / d theta at the optimum, (n, p)."""
+        return self.law.jacobian(self.law.log_loss(self.theta, self.z)[1], self.z)
 
     @property
     def z(self) -> Array:
@@ -95,68 +135,116 @@ class LawFit:
         return self.law.predict(self.params, n_params, n_frames)
 
 
-def fit(law: Law | str, n_params: ArrayLike, n_frames: ArrayLike, loss: ArrayLike, *, robust: Robust = "auto") -> LawFit:
+def fit(
+    law: Law | str,
+    n_params: ArrayLike,
+    n_frames: ArrayLike,
+    loss: ArrayLike,
+    *,
+    weight: ArrayLike | None = None,
+    group: ArrayLike | None = None,
+    robust: Robust = "auto",
+) -> LawFit:
     """The best description of the points by `law`.
 
     Args:
-        n_params, n_frames, loss: (n,) each; loss in any unit, positive.
+        n_params, n_frames, loss: (n,) each; loss in any unit, positive. Points of equal (N, D) are repeats.
+        weight: (n,) precisions of ln L up to a factor, 1 / variance; equal when not given.
+        group: (n,) labels of the runs that points come from; they change no optimum, only intervals.
         robust: "auto" (threshold 1.345 sigma of the residuals), "none" (least squares of ln L), or a threshold in log units.
 
     Raises:
         ValueError: the points cannot determine the law; the message says what is missing.
     """
-    law = law_named(law) if isinstance(law, str) else law
-    points = Points(*(np.asarray(a, dtype=float) for a in (n_params, n_frames, loss)))
+    arrays = (np.asarray(a, dtype=float) for a in (n_params, n_frames, loss))
+    points = Points(*arrays, None if weight is None else np.asarray(weight, dtype=float), None if group is None else np.asarray(group))
+    return fit_points(law_named(law) if isinstance(law, str) else law, points, robust=robust)
+
+
+def fit_points(law: Law, points: Points, *, robust: Robust = "auto") -> LawFit:
+    """`fit` of points that are already together."""
     _check(law, points, robust)
     centre = Centre.of(points.n_params, points.n_frames)
-    z, y = law.coordinates(points.n_params, points.n_frames, centre=centre), points.log_loss
+    z, y, W = law.coordinates(points.n_params, points.n_frames, centre=centre), points.log_loss, points.weight
+    data: dict[str, Any] = {"z": z, "log_loss": y, "weight": W, "spread": None if W is None else 1.0 / np.sqrt(W)}
 
-    starts = profile_starts(law, z=z, log_loss=y)
-    found = _distinct(solve(law, starts, z=z, log_loss=y))
+    starts = profile_starts(law, z=z, log_loss=y, weight=W)
+    found = _optima(law, starts, data)
     least_squares = float(found.objective[0])
     delta = np.inf if robust == "none" else float(robust) if robust != "auto" else np.inf
     if robust == "auto":
         # sigma depends on the fit and the fit on sigma: three rounds settle it to well under the noise of sigma itself
-        for _ in range(3):
-            delta = huber_threshold(law.residual(found.theta[0], z, y), n_parameters=law.n_parameters)
-            found = _distinct(solve(law, found.theta, z=z, log_loss=y, delta=delta))
+        for _ in range(THRESHOLD_ROUNDS):
+            r = law.residual(found.theta[0], z, y) * np.sqrt(points.weights)
+            delta = float(huber_thresholds(r[None], n_parameters=law.n_parameters)[0])
+            found = _distinct(law, solve(law, found.theta, delta=delta, **data), z)
     elif np.isfinite(delta):
-        # A small threshold makes the objective nearly L1, whose optima need not be near those of least squares.
-        found = _distinct(solve(law, np.vstack([found.theta, starts]), z=z, log_loss=y, delta=delta))
+        # A small threshold makes the objective nearly L1, whose optima need not be near those of least squares and are many.
+        found = _optima(law, np.vstack([found.theta, starts]), data, delta=delta)
+        for _ in range(SHAKES):
+            found = _shaken(law, found, data, delta)
 
     best = found.theta[0]
+    residuals = -law.residual(best, z, y)
+    spread = 1.0 if W is None else 1.0 / np.sqrt(W)
+    # the solver takes its last step without evaluating it
+    objectives = [float((points.weights * huber(law.residual(t, z, y), delta * spread)).sum()) for t in found.theta]
     return LawFit(
         law=law,
         points=points,
         centre=centre,
         theta=best,
         params=_named(law, best, centre),
-        objective=float(found.objective[0]),
+        objective=objectives[0],
         least_squares=least_squares,
+        robust=robust,
         delta=delta,
-        residuals=-law.residual(best, z, y),
+        residuals=residuals,
         converged=bool(found.converged[0]),
         message=_message(law, found, y),
-        modes=tuple(Mode(float(F), _named(law, t, centre), t) for F, t in zip(found.objective, found.theta, strict=True)),
+        modes=tuple(Mode(float(F), _named(law, t, centre), t) for F, t in zip(objectives, found.theta, strict=True)),
     )
 
 
-def huber_threshold(residuals: Array, *, n_parameters: int) -> float:
-    """1.345 sigma, sigma the median of the absolute residuals over 0.6745 after leaving out the p - 1 smallest.
+def _optima(law: Law, starts: Array, data: dict[str, Any], *, delta: float = np.inf) -> Solutions:
+    """The distinct optima that the starts lead to, best first: all run a while, the distinct ones to the end."""
+    early = _distinct(law, solve(law, starts, delta=delta, max_steps=HEAT, **data), data["z"], most=2 * MAX_MODES, finished=False)
+    return _distinct(law, solve(law, early.theta, delta=delta, **data), data["z"])
+
+
+def _shaken(law: Law, found: Solutions, data: dict[str, Any], delta: float) -> Solutions:
+    """The optima, and any better ones within about two standard errors of the best."""
+    J = law.jacobian(law.log_loss(found.theta[0], data["z"])[1], data["z"])
+    r = law.residual(found.theta[0], data["z"], data["log_loss"])
+    scale, (_, singular, directions) = np.median(np.abs(r)) / 0.6745, np.linalg.svd(J, full_matrices=False)
+    length = np.minimum(2.0 * scale / np.maximum(singular, 1e-12), 0.5)
+    push = np.random.default_rng(0).standard_normal((N_SHAKEN, len(length))) * length
+    near = solve(law, found.theta[0] + push @ directions, delta=delta, continuation=False, **data)
+    theta, objective = np.vstack([found.theta, near.theta]), np.r_[found.objective, near.objective]
+    converged, at_bound = np.r_[found.converged, near.converged], np.r_[found.at_bound, near.at_bound]
+    return _distinct(law, Solutions(theta, objective, converged, at_bound), data["z"])
+
+
+def huber_thresholds(residuals: Array, *, n_parameters: int) -> Array:
+    """1.345 sigma of each row, (B,); sigma is the median of the absolute residuals over 0.6745 without the p - 1 smallest.
 
     A robust fit passes through up to p points; counting them would pull sigma, then the threshold, then more points to zero
     (the rule of Matlab's robustfit, after DuMouchel & O'Brien 1989).
     """
-    size = np.sort(np.abs(residuals))[min(n_parameters - 1, len(residuals) - 1) :]
+    size = np.sort(np.abs(residuals), axis=1)[:, min(n_parameters - 1, residuals.shape[1] - 1) :]
     # Residuals of rounding error have no outliers to guard against; the floor keeps them in the quadratic part.
-    return max(1.345 * float(np.median(size)) / 0.6745, 1e-6)
+    return np.maximum(1.345 * np.median(size, axis=1) / 0.6745, 1e-6)
 
 
 def _check(law: Law, points: Points, robust: Robust) -> None:
     if not (points.n_params.shape == points.n_frames.shape == points.loss.shape and points.loss.ndim == 1):
         shapes = points.n_params.shape, points.n_frames.shape, points.loss.shape
         raise ValueError(f"n_params, n_frames and loss must be 1-D of one length, got shapes {shapes}")
-    for name, values in (("n_params", points.n_params), ("n_frames", points.n_frames), ("loss", points.loss)):
+    for name, extra in (("weight", points.weight), ("group", points.group)):
+        if extra is not None and extra.shape != points.loss.shape:
+            raise ValueError(f"{name} must have one entry a point, ({len(points)},), got shape {extra.shape}")
+    columns = [("n_params", points.n_params), ("n_frames", points.n_frames), ("loss", points.loss)]
+    for name, values in columns + ([("weight", points.weight)] if points.weight is not None else []):
         wrong = np.flatnonzero(~(np.isfinite(values) & (values > 0)))
         if wrong.size:
             raise ValueError(f"{name} must be finite and positive, got {values[wrong[0]]} at position {wrong[0]}; leave failed points out")
@@ -174,16 +262,22 @@ def _check(law: Law, points: Points, robust: Robust) -> None:
         raise ValueError(f"robust={robust!r} is not usable; wanted 'auto', 'none' or a positive threshold in log units")
 
 
-def _distinct(found: Solutions, *, tolerance: float = 0.01) -> Solutions:
-    """The finite optima, best first, without repetitions (all of theta within `tolerance`), at most MAX_MODES."""
+def _distinct(law: Law, found: Solutions, z: Array, *, most: int = MAX_MODES, finished: bool = True) -> Solutions:
+    """The optima, best first and at most `most`; two are one where their predictions agree to a hundredth of the residuals.
+
+    Parameters are no measure of it: where a term vanishes its exponent is arbitrary.
+    """
+    order = np.argsort(np.where(np.isfinite(found.objective), found.objective, np.inf), kind="stable")
+    predicted = law.log_loss(found.theta, z)[0]
+    near = 0.01 * np.sqrt(2.0 * max(found.objective[order[0]], 0.0) / len(z)) + 1e-8
     chosen: list[int] = []
-    for i in np.argsort(found.objective, kind="stable"):
-        new = all(np.abs(found.theta[i] - found.theta[c]).max() > tolerance for c in chosen)
-        if new and np.isfinite(found.objective[i]) and (found.converged[i] or not chosen):
+    for i in order:
+        usable = np.isfinite(found.objective[i]) and (found.converged[i] or not finished or not chosen)
+        if usable and all(np.abs(predicted[i] - predicted[c]).max() > near for c in chosen):
             chosen.append(int(i))
-        if len(chosen) == MAX_MODES:
+        if len(chosen) == most:
             break
-    return Solutions(found.theta[chosen], found.objective[chosen], found.converged[chosen], found.at_bound[chosen])
+    return found[chosen]
 
 
 def _named(law: Law, theta: Array, centre: Centre) -> dict[str, float]:

@@ -1,8 +1,8 @@
 """Scaling laws: the loss of a model as a sum of powers of its size N and of its number of labelled frames D.
 
-    L(N, D) = A N^-alpha + B D^-beta + C (N D)^-gamma + E
+    L(N, D) = A N^-alpha + B D^-beta + C (N D)^-gamma + E,      L(C) = A C^-alpha + E,
 
-and its special cases. The two-term form with a floor is Hoffmann et al. 2022 (arXiv:2203.15556, eq. 2). A law is a
+and their special cases. The two-term form with a floor is Hoffmann et al. 2022 (arXiv:2203.15556, eq. 2). A law is a
 tuple of terms, so each form here is one line of `LAWS`.
 
 Fits work in log L and in centred coordinates: with x = ln N - <ln N> and y = ln D - <ln D> over the data,
@@ -17,7 +17,7 @@ problem from 3e6 to 1e4.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -40,6 +40,7 @@ class Term:
 TERMS = {
     "n": Term("n", "A", "alpha", 1.0, 0.0),
     "d": Term("d", "B", "beta", 0.0, 1.0),
+    "c": Term("c", "A", "alpha", 1.0, 0.0),
     "nd": Term("nd", "C", "gamma", 1.0, 1.0),
     "e": Term("e", "E", None, 0.0, 0.0),
 }
@@ -70,14 +71,19 @@ class Law:
     terms: tuple[Term, ...]
 
     @cached_property
-    def with_exponent(self) -> tuple[int, ...]:
-        """Positions of the terms that carry an exponent, (J,)."""
-        return tuple(k for k, term in enumerate(self.terms) if term.exponent is not None)
+    def exponent_names(self) -> tuple[str, ...]:
+        """Names of the J free exponents; terms that name the same one share it."""
+        return tuple(dict.fromkeys(t.exponent for t in self.terms if t.exponent))
+
+    @cached_property
+    def slots(self) -> tuple[int | None, ...]:
+        """Position in `theta` of the exponent of each term, (K,); None for a floor."""
+        return tuple(self.n_terms + self.exponent_names.index(t.exponent) if t.exponent else None for t in self.terms)
 
     @cached_property
     def param_names(self) -> tuple[str, ...]:
         """Names in the order of `theta`: amplitudes, then exponents."""
-        return tuple(t.amplitude for t in self.terms) + tuple(t.exponent for t in self.terms if t.exponent)
+        return tuple(t.amplitude for t in self.terms) + self.exponent_names
 
     @property
     def n_terms(self) -> int:
@@ -95,9 +101,15 @@ class Law:
 
     def log_terms(self, theta: Array, z: Array) -> Array:
         """u_k = a_k - s_k z_k, the logarithm of each term, (..., n, K)."""
-        exponents = np.zeros((*theta.shape[:-1], self.n_terms))
-        exponents[..., self.with_exponent] = theta[..., self.n_terms :]
-        return theta[..., None, : self.n_terms] - exponents[..., None, :] * z
+        return theta[..., None, : self.n_terms] - self.exponents(theta)[..., None, :] * z
+
+    def exponents(self, theta: Array) -> Array:
+        """The exponent of every term, (..., K); 0 for a floor."""
+        values = np.zeros((*theta.shape[:-1], self.n_terms))
+        for k, slot in enumerate(self.slots):
+            if slot is not None:
+                values[..., k] = theta[..., slot]
+        return values
 
     def log_loss(self, theta: Array, z: Array) -> tuple[Array, Array]:
         """ln L, (..., n), and the share of each term in L, (..., n, K)."""
@@ -109,8 +121,12 @@ class Law:
 
     def jacobian(self, share: Array, z: Array) -> Array:
         """d ln L / d theta, (..., n, p): w_k for a log amplitude and -w_k z_k for an exponent."""
-        k = list(self.with_exponent)
-        return np.concatenate([share, -share[..., k] * z[:, k]], axis=-1)
+        jacobian = np.zeros((*share.shape[:-1], self.n_parameters))
+        jacobian[..., : self.n_terms] = share
+        for k, slot in enumerate(self.slots):
+            if slot is not None:
+                jacobian[..., slot] -= share[..., k] * z[:, k]
+        return jacobian
 
     def residual(self, theta: Array, z: Array, log_loss: Array) -> Array:
         """Predicted minus measured ln L, (..., n)."""
@@ -119,30 +135,25 @@ class Law:
     def natural(self, theta: Array, *, centre: Centre) -> Array:
         """A, B, ..., alpha, beta, ... from centred parameters, (..., p); amplitudes in the unit of the loss."""
         values = np.array(theta, dtype=float)
-        for j, k in enumerate(self.with_exponent):
-            term = self.terms[k]
-            shift = term.power_n * centre.log_n + term.power_d * centre.log_d
-            values[..., k] += theta[..., self.n_terms + j] * shift
+        values[..., : self.n_terms] += self.exponents(values) * self.centres(centre)
         values[..., : self.n_terms] = np.exp(np.minimum(values[..., : self.n_terms], 700.0))
         return values
+
+    def centres(self, centre: Centre) -> Array:
+        """What centring subtracted from the coordinate of each term, (K,): ln A = a + alpha * this."""
+        return np.array([t.power_n * centre.log_n + t.power_d * centre.log_d for t in self.terms])
 
     def centred(self, params: Mapping[str, float], *, centre: Centre) -> Array:
         """The inverse of `natural`, (p,)."""
         theta = np.array([params[name] for name in self.param_names], dtype=float)
-        theta[: self.n_terms] = np.log(theta[: self.n_terms])
-        for j, k in enumerate(self.with_exponent):
-            term = self.terms[k]
-            theta[k] -= theta[self.n_terms + j] * (term.power_n * centre.log_n + term.power_d * centre.log_d)
+        theta[: self.n_terms] = np.log(theta[: self.n_terms]) - self.exponents(theta) * self.centres(centre)
         return theta
 
     def term_values(self, params: Mapping[str, float], n_params: ArrayLike, n_frames: ArrayLike) -> Array:
         """Each term in the unit of the loss, (..., K), N and D broadcast against each other."""
         log_n, log_d = np.broadcast_arrays(np.log(np.asarray(n_params, float)), np.log(np.asarray(n_frames, float)))
         return np.stack(
-            [
-                params[t.amplitude] * np.exp(-_exponent(t, params) * (t.power_n * log_n + t.power_d * log_d))
-                for t in self.terms
-            ],
+            [params[t.amplitude] * np.exp(-_exponent(t, params) * (t.power_n * log_n + t.power_d * log_d)) for t in self.terms],
             axis=-1,
         )
 
@@ -171,14 +182,22 @@ def _exponent(term: Term, params: Mapping[str, float]) -> float:
 
 
 def _law(name: str) -> Law:
-    return Law(name, tuple(TERMS[part] for part in name.split("+")))
+    parts, _, tied = name.partition(":")
+    terms = tuple(TERMS[part] for part in parts.split("+"))
+    return Law(name, tuple(replace(t, exponent="alpha") if tied and t.name == "d" else t for t in terms))
 
 
 LAWS = {name: _law(name) for name in ("n+d", "n+d+e", "n+d+nd", "n+d+nd+e")}
+"""The forms that a table of (N, D, L) is asked about, side by side."""
+TIED_LAWS = {name: _law(name) for name in (f"{free}:tied" for free in LAWS)}
+"""The same with alpha = beta: fewer parameters, and the better forecast from few points far below the target (Gadre et al. 2024)."""
+COMPUTE_LAWS = {name: _law(name) for name in ("c", "c+e")}
+"""L(C) = A C^-alpha + E of a frontier: fit them with the compute C in the place of N and any D."""
 
 
 def law_named(name: str) -> Law:
     """The law called `name`; a `ValueError` lists the known ones."""
-    if name not in LAWS:
-        raise ValueError(f"law {name!r} is not known; known laws are {', '.join(LAWS)}")
-    return LAWS[name]
+    known = LAWS | TIED_LAWS | COMPUTE_LAWS
+    if name not in known:
+        raise ValueError(f"law {name!r} is not known; known laws are {', '.join(known)}")
+    return known[name]

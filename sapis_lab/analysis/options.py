@@ -19,7 +19,9 @@ class LawOptions(Config):
     laws: tuple[str, ...] = ("n+d", "n+d+nd")
     """Forms to fit side by side, simplest first; the first is drawn where the data cannot choose."""
     bootstrap: int = Field(1000, ge=100)
-    """Number of resamples behind every interval and band."""
+    """Number of resamples behind every band."""
+    calibrate: int = Field(199, ge=0)
+    """Data sets simulated for the critical value at each end of an exponent's interval; 0 takes that of the F distribution."""
     robust: Literal["auto", "none"] | float = "auto"
     """Huber threshold on ln L: following the residuals, none (least squares), or a number in log units."""
     reference: str | None = None

@@ -1,7 +1,7 @@
 """Where a fit may start: a grid over the exponents, the amplitudes projected out.
 
 For given exponents the law is linear in its amplitudes, so the best non-negative ones follow from a small quadratic
-problem (variable projection, Golub & Pereyra 1973). Its objective is the relative error, sum_i (L_pred/L_i - 1)^2, which
+problem (variable projection, Golub & Pereyra 1973). Its objective is the relative error, sum_i W_i (L_pred/L_i - 1)^2, which
 agrees with the log error to first order. With K <= 4 terms the non-negative problem is solved exactly, by trying
 every subset of non-zero amplitudes.
 
@@ -12,43 +12,56 @@ path, visits every valley.
 
 from __future__ import annotations
 
-from itertools import combinations, product
+from itertools import combinations
 
 import numpy as np
 
 from sapis_lab.analysis.laws import Array, Law
 
 GRID = np.geomspace(0.02, 3.0, 18)
+ABSENT = 1e-3
+"""A start needs a finite log amplitude; a term found absent begins at this part of the loss, where it is largest, and may vanish again."""
 
 
-def profile_starts(law: Law, *, z: Array, log_loss: Array, grid: Array = GRID) -> Array:
+def profile_starts(law: Law, *, z: Array, log_loss: Array, weight: Array | None = None, grid: Array = GRID) -> Array:
     """Starts for a global fit, (n_starts, p): the profile path of every exponent through the grid."""
-    n_exponents = len(law.with_exponent)
-    exponents = np.array(list(product(grid, repeat=n_exponents)))
-    amplitudes, objective = project_amplitudes(law, exponents, z=z, log_loss=log_loss)
-    cells = set()
-    for j in range(n_exponents):
-        for value in grid:
-            on_slice = np.flatnonzero(exponents[:, j] == value)
-            cells.add(int(on_slice[objective[on_slice].argmin()]))
+    J = len(law.exponent_names)
+    exponents = grid[np.stack(np.meshgrid(*[np.arange(len(grid))] * J, indexing="ij"), axis=-1).reshape(-1, J)]
+    amplitudes, objective = project_amplitudes(law, exponents, z=z, log_loss=log_loss, weight=weight)
+    on_grid = objective.reshape([len(grid)] * J)
+    cells: set[int] = set()
+    for j in range(J):
+        others = np.moveaxis(np.arange(objective.size).reshape(on_grid.shape), j, 0).reshape(len(grid), -1)
+        cells |= set(others[np.arange(len(grid)), objective[others].argmin(axis=1)].tolist())
     chosen = sorted(cells, key=lambda cell: objective[cell])
-    # A start needs a finite log amplitude; a term found absent begins at a thousandth of the loss and may vanish again.
-    smallest = np.exp(np.mean(log_loss)) * 1e-3
-    return np.hstack([np.log(np.maximum(amplitudes[chosen], smallest)), exponents[chosen]])
+    found, powers = amplitudes[chosen], exponents[chosen]
+    decay = law.exponents(np.hstack([found, powers]))
+    largest = (-decay[:, None, :] * z).max(axis=1)
+    smallest = np.mean(log_loss) + np.log(ABSENT) - largest
+    return np.hstack([np.maximum(np.log(np.maximum(found, 1e-300)), smallest), powers])
 
 
-def project_amplitudes(law: Law, exponents: Array, *, z: Array, log_loss: Array) -> tuple[Array, Array]:
+def project_amplitudes(law: Law, exponents: Array, *, z: Array, log_loss: Array, weight: Array | None = None) -> tuple[Array, Array]:
     """Best non-negative amplitudes for each row of exponents, (G, K), and the relative squared error / 2, (G,).
 
     Args:
-        exponents: (G, J).   z: (n, K).   log_loss: (n,).
+        exponents: (G, J).   z: (n, K).   log_loss: (n,).   weight: (n,).
     """
-    decay = np.zeros((len(exponents), law.n_terms))
-    decay[:, law.with_exponent] = exponents
-    basis = np.exp(-decay[:, None, :] * z - log_loss[:, None])
-    gram = np.swapaxes(basis, 1, 2) @ basis
-    amplitudes, value = nonnegative_quadratic(gram, basis.sum(axis=1))
-    return amplitudes, value + 0.5 * len(log_loss)
+    weight = np.ones(len(log_loss)) if weight is None else weight
+    root = np.sqrt(weight)
+    # An exponent takes few values: its column of the basis is made once for each of them.
+    basis, which = [], []
+    for k, slot in enumerate(law.slots):
+        values, index = np.unique(np.zeros(len(exponents)) if slot is None else exponents[:, slot - law.n_terms], return_inverse=True)
+        basis.append(np.exp(-values[:, None] * z[:, k] - log_loss) * root)
+        which.append(index)
+    gram, linear = np.empty((len(exponents), law.n_terms, law.n_terms)), np.empty((len(exponents), law.n_terms))
+    for k in range(law.n_terms):
+        linear[:, k] = (basis[k] @ root)[which[k]]
+        for l in range(k, law.n_terms):
+            gram[:, k, l] = gram[:, l, k] = (basis[k] @ basis[l].T)[which[k], which[l]]
+    amplitudes, value = nonnegative_quadratic(gram, linear)
+    return amplitudes, value + 0.5 * weight.sum()
 
 
 def nonnegative_quadratic(gram: Array, linear: Array) -> tuple[Array, Array]:

@@ -1,22 +1,34 @@
-"""Which law a set of points asks for: Akaike's criterion for small samples (Hurvich & Tsai 1989).
+"""Which law a set of points asks for: criteria, forecasts of points left out, and tests.
 
-With normal errors of ln L whose variance is fitted too,
+Akaike's criterion for small samples (Hurvich & Tsai 1989): with normal errors of ln L whose variance is fitted too,
 
     AICc = n ln(2 F / n) + 2 k + 2 k (k + 1) / (n - k - 1),   F = sum r^2 / 2,   k = p + 1.
 
 Among the laws within 2 of the smallest AICc the one with the fewest parameters is taken: an interaction that is not there makes
 extrapolation two to three times worse, one that is there and left out seldom does.
+
+The likelihood ratio of a term that may be absent is no chi-square, since its exponent does not exist without it (Davies 1987): its 95 %
+point is 6.0-7.5 instead of 3.8, so it is simulated.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+from scipy import stats
 
-from sapis_lab.analysis.fit import LawFit
+from sapis_lab.analysis.fit import LawFit, fit_points
+from sapis_lab.analysis.laws import Array, Law
+from sapis_lab.analysis.refit import FEW_STEPS, Setting, noise_scale, refit, simulated, statistic
+from sapis_lab.analysis.solve import race
 
 SLACK = 2.0
+NEW_SHARES = (0.03, 0.3)
+NEW_EXPONENTS = (0.02, 0.15, 0.4, 1.0, 2.0)
+"""Where the terms that only the larger law has begin in a simulated test."""
 
 
 def aicc(fit: LawFit) -> float | None:
@@ -45,3 +57,169 @@ def select(fits: Mapping[str, LawFit]) -> tuple[str | None, str]:
         return chosen, f"{chosen} is the only law with a defined AICc{note}"
     others = ", ".join(f"{name} {score - known[chosen]:+.1f}" for name, score in known.items() if name != chosen)
     return chosen, f"{chosen} is the simplest law within {SLACK:g} of the best AICc ({others} relative to it){note}"
+
+
+# ------------------------------------------------------------------------------------------------- points left out
+
+
+@dataclass(frozen=True)
+class LeaveOneOut:
+    """Each point forecast by a fit to all others."""
+
+    errors: Array
+    """ln(forecast / measured), (n,)."""
+    n_failed: int
+    """Refits that did not converge; their errors are kept."""
+
+    @property
+    def rmse(self) -> float:
+        return float(np.sqrt(np.mean(self.errors**2)))
+
+
+def leave_one_out(fit: LawFit) -> LeaveOneOut | None:
+    """Forecast errors of every point, each refit searched anew from the modes of the fit; None where a point cannot be spared."""
+    n = len(fit.points)
+    if n - 1 <= fit.law.n_parameters:
+        return None
+    setting = Setting.of(fit)
+    weight = fit.points.weights * (1.0 - np.eye(n))
+    found = refit(setting, np.broadcast_to(fit.points.log_loss, (n, n)), weight=weight, delta=fit.delta)
+    predicted = fit.law.log_loss(found.theta, fit.z)[0]
+    return LeaveOneOut(predicted[np.arange(n), np.arange(n)] - fit.points.log_loss, int((~found.converged).sum()))
+
+
+Block = Literal["n_params", "n_frames", "n_params*n_frames"]
+"""What the largest points are the largest in."""
+BLOCKS: tuple[Block, ...] = ("n_params", "n_frames", "n_params*n_frames")
+
+
+def blocks_of(law: Law) -> tuple[Block, ...]:
+    """The blocks that make sense for a law: those in the variables that it has."""
+    return BLOCKS if any(t.power_d for t in law.terms) else ("n_params",)
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The largest points forecast by a fit to the smaller ones."""
+
+    block: Block
+    n_held: int
+    rmse: float
+    """Of ln(forecast / measured)."""
+    bias: float
+    """Mean of ln(forecast / measured): negative is too hopeful."""
+
+
+def hold_out_largest(fit: LawFit, block: Block) -> HeldOut | str:
+    """Fit without the largest N, D or N D and forecast those points; or why it cannot be done."""
+    points = fit.points
+    size = {"n_params": points.n_params, "n_frames": points.n_frames, "n_params*n_frames": points.n_params * points.n_frames}[block]
+    levels = np.unique(size)
+    # of a lattice the last row; of scattered sizes as many as would make one row of eight; of compute a quarter
+    n_held = len(levels) // 4 if block == "n_params*n_frames" else len(levels) // 8
+    held = size >= levels[-max(1, n_held)]
+    try:
+        small = fit_points(fit.law, points.take(~held), robust=fit.robust)
+    except ValueError as error:
+        return f"{block}: {error}"
+    errors = np.log(small.predict(points.n_params[held], points.n_frames[held])) - points.log_loss[held]
+    return HeldOut(block, int(held.sum()), float(np.sqrt(np.mean(errors**2))), float(errors.mean()))
+
+
+# ------------------------------------------------------------------------------------------------------------ tests
+
+
+@dataclass(frozen=True)
+class LackOfFit:
+    """Scatter about the law against scatter of repeats."""
+
+    F: float
+    dof: tuple[int, int]
+    p_value: float
+
+
+def lack_of_fit(fit: LawFit) -> LackOfFit | None:
+    """The classical F test of the law against free cell means; None without repeats, or without more cells than parameters.
+
+    F = (SSR - SSPE) / (cells - p) / (SSPE / (n - cells)), with SSPE the squares about the cell means (Draper & Smith 1998, section 2.1).
+    """
+    points = fit.points
+    n, m, p = len(points), points.n_cells, fit.law.n_parameters
+    if n <= m or m <= p:
+        return None
+    w, y = points.weights, points.log_loss
+    mean = np.bincount(points.cell, w * y) / np.bincount(points.cell, w)
+    pure = float((w * (y - mean[points.cell]) ** 2).sum())
+    if pure <= 0:
+        return None
+    F = max(2.0 * fit.least_squares - pure, 0.0) / (m - p) / (pure / (n - m))
+    return LackOfFit(F, (m - p, n - m), float(stats.f.sf(F, m - p, n - m)))
+
+
+@dataclass(frozen=True)
+class LikelihoodRatio:
+    """A larger law against a smaller one that it contains."""
+
+    small: str
+    large: str
+    statistic: float
+    """2 (F_small - F_large) / lambda."""
+    critical: float
+    """Its 95 % point in data simulated from the smaller law."""
+    p_value: float
+    n_simulations: int
+
+
+def likelihood_ratio(small: LawFit, large: LawFit, *, n_simulations: int = 299, generator: np.random.Generator) -> LikelihoodRatio | None:
+    """Does the larger law describe the points better than chance would have it? None when it leaves no degree of freedom.
+
+    Data sets are simulated from the smaller fit with normal noise; both laws are fitted to each as they were to the points.
+    """
+    if large.degrees_of_freedom < 1:
+        return None
+    settings = Setting.of(small), _with_starts_of(large, small)
+    observed = _ratio(settings, small.points.log_loss[None])[0]
+    data = simulated(small, small.theta, sigma=noise_scale(small), n_sets=n_simulations, generator=generator)
+    null = _ratio(settings, data)
+    p_value = (1 + int((null >= observed).sum())) / (n_simulations + 1)
+    return LikelihoodRatio(small.law.name, large.law.name, float(observed), float(np.quantile(null, 0.95)), p_value, n_simulations)
+
+
+def _ratio(settings: tuple[Setting, Setting], log_loss: Array) -> Array:
+    """2 (F_small - F_large) / lambda of every data set, (B,), both under the threshold that the larger law asks for."""
+    small, large = settings
+    full = refit(large, log_loss, max_steps=FEW_STEPS)
+    starts = np.broadcast_to(small.starts, (len(log_loss), *small.starts.shape))
+    found = race(
+        small.law,
+        starts,
+        z=small.z,
+        log_loss=log_loss,
+        weight=small.weight,
+        delta=full.delta,
+        spread=small.spread,
+        keep=2,
+        max_steps=FEW_STEPS,
+    )
+    return statistic(full, found.objective[:, 0])
+
+
+def _with_starts_of(large: LawFit, small: LawFit) -> Setting:
+    """The setting of the larger fit, started besides where it equals the smaller fit and its new terms take some share of the loss.
+
+    Data of the smaller law have their optimum there, and the new exponent may be anywhere.
+    """
+    setting = Setting.of(large)
+    law, names = large.law, small.law.param_names
+    new = [k for k, t in enumerate(law.terms) if t.amplitude not in names]
+    extra = []
+    for share in NEW_SHARES:
+        for exponent in NEW_EXPONENTS if any(law.slots[k] is not None for k in new) else (0.0,):
+            theta = np.empty(law.n_parameters)
+            for i, name in enumerate(law.param_names):
+                if name in names:
+                    theta[i] = small.theta[names.index(name)] + (np.log1p(-share) if i < law.n_terms else 0.0)
+                else:
+                    theta[i] = np.log(share / len(new)) + small.points.log_loss.mean() if i < law.n_terms else exponent
+            extra.append(theta)
+    return Setting(law, setting.z, setting.weight, setting.robust, np.vstack([extra, [m.theta for m in large.modes]]))

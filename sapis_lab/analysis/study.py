@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +18,9 @@ import numpy as np
 import pandas as pd
 
 from sapis_lab.analysis.compare import CELL, CellRatios, Comparison, compare, cost_table, default_reference
-from sapis_lab.analysis.fit import LawFit, Robust, fit
-from sapis_lab.analysis.identify import TermVerdict, identify
-from sapis_lab.analysis.selection import aicc, select
-from sapis_lab.analysis.uncertainty import Bootstrap, bootstrap, intervals
+from sapis_lab.analysis.fit import LawFit, Points, Robust
+from sapis_lab.analysis.result import Effort, LawResult, fit_laws, law_json, plain
+from sapis_lab.analysis.selection import select
 from sapis_lab.config import write_text
 from sapis_lab.quantities import Quantity
 from sapis_lab.quantities import quantity as quantity_named
@@ -33,23 +30,6 @@ FLOOR_LAW = "n+d+e"
 RATE_CELL = ["n_params_target", "n_frames"]
 REQUIRED = ["id", "status", "failure", "model", "family", "lmax", "n_params", "learning_rate", *CELL]
 COSTS = ["flops_train", "flops_inference_per_frame", "cpu_seconds_train", "seconds_train"]
-
-
-@dataclass(frozen=True)
-class LawResult:
-    """One law for one model: either a fit with all that belongs to it, or why there is none."""
-
-    law: str
-    fit: LawFit | None = None
-    bootstrap: Bootstrap | None = None
-    intervals: dict[str, tuple[float, float]] | None = None
-    verdicts: tuple[TermVerdict, ...] = ()
-    why_not: str | None = None
-
-    @property
-    def identified(self) -> bool:
-        """Every term is identified."""
-        return self.fit is not None and all(v.identified for v in self.verdicts)
 
 
 @dataclass(frozen=True)
@@ -121,6 +101,7 @@ def analyse(
     quantity: str = "val_force_rmse",
     laws: Sequence[str] = ("n+d", "n+d+nd"),
     n_bootstrap: int = 1000,
+    n_simulations: int = 0,
     robust: Robust = "auto",
     reference: str | None = None,
     seed: int = 0,
@@ -129,6 +110,7 @@ def analyse(
 
     Args:
         runs: one row a point, the columns of `records`.   quantity: the loss, a key of `quantities`.
+        n_bootstrap: resamples behind every band.   n_simulations: data sets behind each end of an interval; 0 takes the F distribution.
         reference: the model others are divided by; the largest-l_max geat when not given. While it has no finished point, nothing
             is compared.
 
@@ -142,8 +124,9 @@ def analyse(
     reference = reference or default_reference(done)
     if reference not in set(done["model"]):
         reference = None
+    effort = Effort(n_bootstrap=n_bootstrap, n_simulations=n_simulations)
     models = {
-        name: _analyse_model(name, rows, done[done["model"] == name], measured, laws, n_bootstrap, robust, seed)
+        name: _analyse_model(name, rows, done[done["model"] == name], measured, laws, effort, robust, seed)
         for name, rows in runs.groupby("model", sort=False)
     }
     return StudyAnalysis(
@@ -206,15 +189,13 @@ def _checked(runs: pd.DataFrame, quantity: str) -> pd.DataFrame:
 
 
 def _analyse_model(
-    name: str, rows: pd.DataFrame, done: pd.DataFrame, quantity: Quantity, laws: Sequence[str], n_bootstrap: int, robust: Robust, seed: int
+    name: str, rows: pd.DataFrame, done: pd.DataFrame, quantity: Quantity, laws: Sequence[str], effort: Effort, robust: Robust, seed: int
 ) -> ModelAnalysis:
-    def result(law: str) -> LawResult:
-        # The stream depends on what is fitted alone: adding a model or a law to a study moves no other interval.
-        generator = np.random.default_rng([seed, zlib.crc32(f"{name}/{law}".encode())])
-        return fit_law(law, done, quantity=quantity.key, n_bootstrap=n_bootstrap, robust=robust, generator=generator)
-
-    results = {law: result(law) for law in laws}
-    floor = results.get(FLOOR_LAW) or result(FLOOR_LAW)
+    points = Points(*(done[c].to_numpy(dtype=float) for c in ("n_params", "n_frames", quantity.key)))
+    wanted = dict.fromkeys([*laws, FLOOR_LAW])
+    # The random stream depends on what is fitted alone: adding a model or a law to a study moves no other interval.
+    every = fit_laws(points, list(wanted), robust=robust, effort=effort, seed=seed, stream=name)
+    results, floor = {law: every[law] for law in laws}, every[FLOOR_LAW]
     selected, note = select({law: r.fit for law, r in results.items() if r.fit is not None})
     return ModelAnalysis(
         name=name,
@@ -226,19 +207,6 @@ def _analyse_model(
         floor=floor,
         floor_note=_floor_note(floor, quantity),
     )
-
-
-def fit_law(law: str, done: pd.DataFrame, *, quantity: str, n_bootstrap: int, robust: Robust, generator: np.random.Generator) -> LawResult:
-    """One law on one model's usable rows, with intervals and verdicts where the points allow them."""
-    try:
-        fitted = fit(law, done["n_params"], done["n_frames"], done[quantity], robust=robust)
-    except ValueError as error:
-        return LawResult(law, why_not=f"not fitted: {error}")
-    boot, limits = None, None
-    if fitted.degrees_of_freedom >= 1:
-        boot = bootstrap(fitted, n_resamples=n_bootstrap, generator=generator)
-        limits = intervals(boot, fitted.law.param_names) if len(boot.params) else None
-    return LawResult(law, fitted, boot, limits, identify(fitted, limits))
 
 
 def _floor_note(floor: LawResult, quantity: Quantity) -> str:
@@ -279,41 +247,18 @@ def fit_json(analysis: StudyAnalysis) -> dict[str, Any]:
 
 def write_fit_json(analysis: StudyAnalysis, path: Path) -> None:
     """Write `fit.json` in one step; non-finite numbers become null, since JSON has no others."""
-    write_text(path, json.dumps(_plain(fit_json(analysis)), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, json.dumps(plain(fit_json(analysis)), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def _model_json(model: ModelAnalysis) -> dict[str, Any]:
     return {
         "family": model.family,
         "n_points": len(model.runs),
-        "laws": {name: _law_json(result) for name, result in model.laws.items()},
+        "laws": {name: law_json(result) for name, result in model.laws.items()},
         "selected": model.selected,
         "selection_note": model.selection_note,
         "identifiability": model.identifiability,
         "floor_band_note": model.floor_note,
-    }
-
-
-def _law_json(result: LawResult) -> dict[str, Any]:
-    if result.fit is None:
-        return {"why_not": result.why_not}
-    fitted, boot = result.fit, result.bootstrap
-    return {
-        "params": fitted.params,
-        "intervals": result.intervals,
-        "identified": {v.term: v.identified for v in result.verdicts},
-        "notes": [v.text for v in result.verdicts],
-        "objective": fitted.objective,
-        "converged": fitted.converged,
-        "message": fitted.message,
-        "modes": [{"objective": m.objective, "params": m.params} for m in fitted.modes],
-        "aicc": aicc(fitted),
-        "robust_delta": fitted.delta,
-        "residual_sd_log": fitted.residual_sd,
-        "n_points": len(fitted.points),
-        "n_bootstrap": boot.n_resamples if boot else 0,
-        "n_bootstrap_failed": boot.n_failed if boot else 0,
-        "n_bootstrap_at_bound": boot.n_at_bound if boot else 0,
     }
 
 
@@ -336,16 +281,3 @@ def _ratios_json(ratios: CellRatios | None) -> dict[str, Any] | None:
         "n_cells": ratios.n_cells,
         "cells": ratios.cells.to_dict(orient="records"),
     }
-
-
-def _plain(value: Any) -> Any:
-    """JSON's own types, all the way down."""
-    if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if value is pd.NA or isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

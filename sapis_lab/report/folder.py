@@ -30,6 +30,7 @@ def analyse_folder(folder: Path, **options: Any) -> StudyAnalysis:
         quantity=settings.quantity,
         laws=settings.laws,
         n_bootstrap=settings.bootstrap,
+        n_simulations=settings.calibrate,
         robust=settings.robust,
         reference=settings.reference,
         seed=settings.seed,

@@ -1,0 +1,134 @@
+"""Points from any table with columns of N, D and loss: CSV, parquet or JSON lines.
+
+Nothing is guessed or dropped: a column that is missing, an entry that is no positive number, an empty table end with a `ValueError` that
+names file, column and row (1 is the first row after the header), what stood there and what was wanted.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sapis_lab.analysis.fit import Points
+from sapis_lab.analysis.laws import Array
+
+READERS = {".csv": "CSV", ".parquet": "parquet", ".pq": "parquet", ".jsonl": "JSON lines", ".ndjson": "JSON lines", ".json": "JSON lines"}
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Names of the columns of a table."""
+
+    n_params: str
+    """N, or the compute C for a law of compute."""
+    n_frames: str | None
+    """D; None for a law of compute."""
+    loss: str
+    weight: str | None = None
+    """Precision of ln loss up to a factor."""
+    group: str | None = None
+    """The run that a row comes from, for points that err together."""
+    epochs: str | None = None
+    """Passes over the D distinct frames, for laws of repeated data."""
+
+
+@dataclass(frozen=True)
+class PointTable:
+    """Points, and where they come from."""
+
+    points: Points
+    epochs: Array | None
+    path: Path
+    columns: Columns
+    sha256: str
+    """Of the bytes of the file."""
+
+
+def read_points(path: Path, columns: Columns) -> PointTable:
+    """The points of a table.
+
+    Raises:
+        ValueError: the file or a column cannot be read; the message names the place.
+    """
+    path = Path(path)
+    frame = read_frame(path)
+    for role, name in vars(columns).items():
+        if name is not None and name not in frame:
+            near = difflib.get_close_matches(name, map(str, frame.columns), n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"{path}: no column {name!r} for {role}, got the columns {', '.join(map(str, frame.columns))}{hint}")
+    if frame.empty:
+        raise ValueError(f"{path}: the table has no rows")
+    named = {role: name for role, name in vars(columns).items() if name is not None and role != "group"}
+    numbers = {role: _positive(frame[name], path, name) for role, name in named.items()}
+    group = None if columns.group is None else _labels(frame[columns.group], path, columns.group)
+    numbers.setdefault("n_frames", np.ones(len(frame)))
+    epochs = numbers.pop("epochs", None)
+    if epochs is not None and (epochs < 1).any():
+        row = int(np.flatnonzero(epochs < 1)[0])
+        raise ValueError(f"{path}, column {columns.epochs!r}, row {row + 1}: got {epochs[row]:g} epochs, wanted at least 1")
+    return PointTable(Points(**numbers, group=group), epochs, path, columns, hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+def read_frame(path: Path) -> pd.DataFrame:
+    """The table as it stands in the file."""
+    if not path.is_file():
+        raise ValueError(f"{path}: there is no such file")
+    form = READERS.get(path.suffix.lower())
+    if form is None:
+        raise ValueError(f"{path}: got a file ending in {path.suffix or 'nothing'!r}, wanted one of {', '.join(READERS)}")
+    try:
+        if form == "CSV":
+            # text as it stands: a reader that guesses types hides which entry was wrong
+            return pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True)
+        if form == "parquet":
+            return pd.read_parquet(path)
+    except pd.errors.EmptyDataError:
+        raise ValueError(f"{path}: the file is empty, wanted a header and rows") from None
+    except Exception as error:  # the readers raise many kinds
+        raise ValueError(f"{path}: not a table in {form}: {str(error).splitlines()[0]}") from None
+    return _json_lines(path)
+
+
+def _json_lines(path: Path) -> pd.DataFrame:
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path}, line {number}: not JSON ({error.msg}), wanted one object a line") from None
+        if not isinstance(row, dict):
+            raise ValueError(f"{path}, line {number}: got {type(row).__name__}, wanted one JSON object a line")
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _positive(column: pd.Series, path: Path, name: str) -> Array:
+    values = pd.to_numeric(column, errors="coerce").to_numpy(dtype=float, na_value=np.nan)
+    wrong = np.flatnonzero(~(np.isfinite(values) & (values > 0)))
+    if wrong.size:
+        row = int(wrong[0])
+        raise ValueError(f"{path}, column {name!r}, row {row + 1}: got {_shown(column.iloc[row])}, wanted a positive number")
+    return values
+
+
+def _labels(column: pd.Series, path: Path, name: str) -> np.ndarray:
+    empty = np.flatnonzero(column.isna() | (column.astype(str).str.strip() == ""))
+    if empty.size:
+        raise ValueError(f"{path}, column {name!r}, row {int(empty[0]) + 1}: got nothing, wanted the label of a run")
+    return column.astype(str).to_numpy()
+
+
+def _shown(value: Any) -> str:
+    if value is None or (isinstance(value, str) and not value.strip()) or (not isinstance(value, str) and pd.isna(value)):
+        return "nothing"
+    return repr(value.item() if isinstance(value, np.generic) else value)

@@ -1,0 +1,166 @@
+"""Any table: three formats give the same points, every fault is named, and `sapis fit` writes what its readers need."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from sapis_lab.analysis.laws import LAWS
+from sapis_lab.analysis.table import Columns, read_points
+from sapis_lab.cli import app
+from sapis_lab.config import ConfigError
+
+TRUTH = {"A": 250.0, "B": 12.0, "C": 300.0, "E": 0.05, "alpha": 0.8, "beta": 0.75, "gamma": 0.6}
+COLUMNS = Columns("size", "frames", "rmse")
+
+
+@pytest.fixture(scope="module")
+def frame():
+    n, d = (a.ravel() for a in np.meshgrid(3e3 * np.geomspace(1, 300, 4), 50 * np.geomspace(1, 300, 4)))
+    loss = LAWS["n+d+e"].predict(TRUTH, n, d) * np.exp(0.02 * np.random.default_rng(0).standard_normal(len(n)))
+    return pd.DataFrame({"size": n, "frames": d, "rmse": loss, "note": "x", "run": np.arange(len(n)) // 2, "w": 2.0})
+
+
+def written(frame, folder, suffix):
+    path = folder / f"runs{suffix}"
+    if suffix == ".csv":
+        frame.to_csv(path, index=False)
+    elif suffix == ".parquet":
+        frame.to_parquet(path)
+    else:
+        path.write_text(frame.to_json(orient="records", lines=True, double_precision=15))
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl"])
+def test_every_format_holds_the_same_points(frame, tmp_path, suffix):
+    points = read_points(written(frame, tmp_path, suffix), COLUMNS).points
+    for name, values in (("size", points.n_params), ("frames", points.n_frames), ("rmse", points.loss)):
+        assert np.allclose(values, frame[name], rtol=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("change", "columns", "message"),
+    [
+        (lambda f: f, Columns("sizes", "frames", "rmse"), "no column 'sizes' for n_params.*did you mean 'size'"),
+        (lambda f: f, Columns("size", "note", "rmse"), "column 'note', row 1: got 'x', wanted a positive number"),
+        (lambda f: f.assign(rmse=f["rmse"].where(f.index != 4)), COLUMNS, "column 'rmse', row 5: got nothing, wanted a positive number"),
+        (lambda f: f.assign(rmse=f["rmse"].where(f.index != 4, -0.5)), COLUMNS, "column 'rmse', row 5: got .*-0.5.*, wanted a positive"),
+        (lambda f: f.assign(size=f["size"].where(f.index != 0, np.inf)), COLUMNS, "column 'size', row 1: got .*inf"),
+        (lambda f: f.iloc[:0], COLUMNS, "the table has no rows"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_fault_is_named_with_file_column_and_row(frame, tmp_path, suffix, change, columns, message):
+    path = written(change(frame), tmp_path, suffix)
+    with pytest.raises(ValueError, match=message) as error:
+        read_points(path, columns)
+    assert str(path) in str(error.value)
+
+
+def test_files_that_are_no_tables_are_named(tmp_path):
+    for name, text, message in (
+        ("a.txt", "x", "wanted one of .csv"),
+        ("a.csv", "", "the file is empty"),
+        ("a.jsonl", '{"size": 1}\n{"size": ', "line 2: not JSON"),
+        ("b.jsonl", "[1, 2]\n", "line 1: got list, wanted one JSON object a line"),
+        ("a.parquet", "text", "not a table in parquet"),
+    ):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(ValueError, match=message):
+            read_points(tmp_path / name, COLUMNS)
+    with pytest.raises(ValueError, match="there is no such file"):
+        read_points(tmp_path / "none.csv", COLUMNS)
+
+
+def run(*words):
+    return CliRunner().invoke(app, ["fit", *map(str, words)])
+
+
+def test_sapis_fit_writes_the_keys_that_readers_look_for(frame, tmp_path):
+    path, out = written(frame, tmp_path, ".csv"), tmp_path / "out.json"
+    columns = [path, "--n", "size", "--d", "frames", "--loss", "rmse"]
+    result = run(*columns, "--law", "all", "--bootstrap", "100", "--calibrate", "0", "--json", out)
+    assert result.exit_code == 0, result.output
+    data = json.loads(out.read_text())
+    assert data["n_points"] == 16
+    assert set(data["laws"]) == {"n+d", "n+d+e", "n+d+nd", "n+d+nd+e"}
+    assert data["selected"] in data["laws"]
+    assert not data["identifiability"]["n+d+nd+e"]["gamma"]["identified"]
+    assert data["identifiability"]["n+d+nd+e"]["gamma"]["text"].startswith("γ not identified: [")
+    for name, law in data["laws"].items():
+        assert set(law["params"]) == set(LAWS[name].param_names) == set(law["intervals"])
+        for key in ("objective", "converged", "modes", "aicc", "loo", "bootstrap_intervals"):
+            assert law[key] is not None
+        predicted = LAWS[name].predict(law["params"], frame["size"], frame["frames"])
+        size = np.abs(np.log(predicted / frame["rmse"]))
+        inside = np.minimum(size, law["robust_delta"])
+        assert law["objective"] == pytest.approx((inside * (size - 0.5 * inside)).sum(), rel=1e-6)
+    assert "?" in result.output and "not identified" in result.output
+
+
+def test_a_fit_with_simulated_intervals_repeats_to_the_byte(frame, tmp_path):
+    path = written(frame, tmp_path, ".csv")
+    columns = [path, "--n", "size", "--d", "frames", "--loss", "rmse", "--law", "n+d,n+d+e", "--bootstrap", "100", "--calibrate", "39"]
+    for name in ("a.json", "b.json"):
+        result = run(*columns, "--json", tmp_path / name)
+        assert result.exit_code == 0, result.output
+    assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
+
+
+def test_weights_groups_and_a_threshold_are_taken_from_the_options(frame, tmp_path):
+    path, out = written(frame, tmp_path, ".csv"), tmp_path / "out.json"
+    plain = ["--n", "size", "--d", "frames", "--loss", "rmse", "--law", "n+d,n+d+e:tied", "--bootstrap", "100", "--calibrate", "0"]
+    result = run(path, *plain, "--weight", "w", "--group", "run", "--robust", "0.01", "--json", out)
+    assert result.exit_code == 0, result.output
+    data = json.loads(out.read_text())
+    assert list(data["laws"]) == ["n+d", "n+d+e:tied"]
+    assert data["laws"]["n+d"]["robust_delta"] == 0.01
+    assert data["laws"]["n+d"]["resampling"] == "clusters"
+    assert "beta" not in data["laws"]["n+d+e:tied"]["params"]
+
+
+def test_a_frontier_gives_a_law_of_compute(tmp_path):
+    C = np.geomspace(1e15, 1e21, 12)
+    noise = np.exp(0.005 * np.random.default_rng(0).standard_normal(12))
+    pd.DataFrame({"flops": C, "loss": (40.0 * C**-0.12 + 0.05) * noise}).to_csv(tmp_path / "c.csv", index=False)
+    out = tmp_path / "c.json"
+    result = run(tmp_path / "c.csv", "--compute", "flops", "--loss", "loss", "--bootstrap", "100", "--json", out)
+    assert result.exit_code == 0, result.output
+    law = json.loads(out.read_text())["laws"]["c+e"]
+    assert law["intervals"]["alpha"][0] < 0.12 < law["intervals"]["alpha"][1]
+
+
+def test_a_column_of_epochs_gives_the_worth_of_repeats(tmp_path):
+    from sapis_lab.analysis.repeats import effective_frames
+
+    n, u, e = (a.ravel() for a in np.meshgrid([3e3, 3e4, 3e5], [50.0, 500.0, 5000.0], [1.0, 8.0, 64.0]))
+    loss = LAWS["n+d"].predict(TRUTH, n, effective_frames(u, e, 6.0)) * np.exp(0.01 * np.random.default_rng(0).standard_normal(len(n)))
+    pd.DataFrame({"n": n, "d": u, "e": e, "loss": loss}).to_csv(tmp_path / "r.csv", index=False)
+    out = tmp_path / "r.json"
+    words = ["--n", "n", "--d", "d", "--loss", "loss", "--epochs", "e", "--law", "n+d", "--bootstrap", "100", "--calibrate", "0"]
+    result = run(tmp_path / "r.csv", *words, "--json", out)
+    assert result.exit_code == 0, result.output
+    low, high = json.loads(out.read_text())["repeated"]["intervals"]["R_star"]
+    assert low < 6.0 < high
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--n", "size", "--d", "frames"], "missing --loss"),
+        (["--n", "size", "--d", "frames", "--loss", "rmse", "--law", "n+q"], r"law 'n\+q' is not known"),
+        (["--n", "size", "--d", "frames", "--loss", "rmse", "--law", "c"], "is no law of N and D"),
+        (["--n", "size", "--d", "frames", "--loss", "rmse", "--robust", "huber"], "--robust 'huber'"),
+        (["--n", "size", "--d", "frames", "--loss", "rmse", "--resample", "pairs"], "--resample 'pairs'"),
+        (["--n", "size", "--d", "frames", "--loss", "rmse", "--json", "nowhere/x.json"], "there is no folder"),
+        (["--n", "size", "--d", "frames", "--compute", "w", "--loss", "rmse"], "--compute stands instead"),
+        (["--n", "size", "--d", "w", "--loss", "rmse"], "no law can be fitted.*needs at least 2 distinct n_frames"),
+    ],
+)
+def test_bad_options_end_with_one_message(frame, tmp_path, words, message):
+    path = written(frame, tmp_path, ".csv")
+    with pytest.raises(ConfigError, match=message):
+        CliRunner().invoke(app, ["fit", str(path), *words], catch_exceptions=False)
