@@ -20,15 +20,17 @@ from numpy.typing import ArrayLike
 
 from sapis_lab.analysis.laws import Array, Centre, Law, law_named
 from sapis_lab.analysis.search import profile_starts
-from sapis_lab.analysis.solve import Solutions, bounds, huber, solve
+from sapis_lab.analysis.solve import Solutions, bounds, huber, joined, solve
 
 Robust = Literal["auto", "none"] | float
 MAX_MODES = 6
 HEAT = 25
 """Steps that every start may take before the best distinct ones go on."""
 THRESHOLD_ROUNDS = 3
-N_SHAKEN, SHAKES = 64, 2
-"""Starts about the best optimum, and rounds of them, under a threshold that makes the objective nearly L1."""
+N_SHAKEN, SHAKES = 64, (2.0, 2.0, 0.5)
+"""Starts about the best optimum under a threshold that makes the objective nearly L1; how far away, in standard errors, by round."""
+PATIENCE = 2000
+"""Steps for an optimum at the end of a flat valley."""
 
 
 @dataclass(frozen=True)
@@ -156,8 +158,8 @@ def fit(
     Raises:
         ValueError: the points cannot determine the law; the message says what is missing.
     """
-    arrays = (np.asarray(a, dtype=float) for a in (n_params, n_frames, loss))
-    points = Points(*arrays, None if weight is None else np.asarray(weight, dtype=float), None if group is None else np.asarray(group))
+    N, D, L = (np.asarray(a, dtype=float) for a in (n_params, n_frames, loss))
+    points = Points(N, D, L, None if weight is None else np.asarray(weight, dtype=float), None if group is None else np.asarray(group))
     return fit_points(law_named(law) if isinstance(law, str) else law, points, robust=robust)
 
 
@@ -181,8 +183,12 @@ def fit_points(law: Law, points: Points, *, robust: Robust = "auto") -> LawFit:
     elif np.isfinite(delta):
         # A small threshold makes the objective nearly L1, whose optima need not be near those of least squares and are many.
         found = _optima(law, np.vstack([found.theta, starts]), data, delta=delta)
-        for _ in range(SHAKES):
-            found = _shaken(law, found, data, delta)
+        for seed, reach in enumerate(SHAKES):
+            found = _shaken(law, found, data, delta, reach=reach, seed=seed)
+
+    if not found.converged[0]:
+        slow = solve(law, found.theta[:1], delta=delta, continuation=False, max_steps=PATIENCE, **data)
+        found = _distinct(law, joined(slow, found), z)
 
     best = found.theta[0]
     residuals = -law.residual(best, z, y)
@@ -212,17 +218,15 @@ def _optima(law: Law, starts: Array, data: dict[str, Any], *, delta: float = np.
     return _distinct(law, solve(law, early.theta, delta=delta, **data), data["z"])
 
 
-def _shaken(law: Law, found: Solutions, data: dict[str, Any], delta: float) -> Solutions:
-    """The optima, and any better ones within about two standard errors of the best."""
+def _shaken(law: Law, found: Solutions, data: dict[str, Any], delta: float, *, reach: float, seed: int) -> Solutions:
+    """The optima, and any better ones within about `reach` standard errors of the best."""
     J = law.jacobian(law.log_loss(found.theta[0], data["z"])[1], data["z"])
     r = law.residual(found.theta[0], data["z"], data["log_loss"])
     scale, (_, singular, directions) = np.median(np.abs(r)) / 0.6745, np.linalg.svd(J, full_matrices=False)
-    length = np.minimum(2.0 * scale / np.maximum(singular, 1e-12), 0.5)
-    push = np.random.default_rng(0).standard_normal((N_SHAKEN, len(length))) * length
+    length = np.minimum(reach * scale / np.maximum(singular, 1e-12), 0.5)
+    push = np.random.default_rng(seed).standard_normal((N_SHAKEN, len(length))) * length
     near = solve(law, found.theta[0] + push @ directions, delta=delta, continuation=False, **data)
-    theta, objective = np.vstack([found.theta, near.theta]), np.r_[found.objective, near.objective]
-    converged, at_bound = np.r_[found.converged, near.converged], np.r_[found.at_bound, near.at_bound]
-    return _distinct(law, Solutions(theta, objective, converged, at_bound), data["z"])
+    return _distinct(law, joined(found, near), data["z"])
 
 
 def huber_thresholds(residuals: Array, *, n_parameters: int) -> Array:

@@ -94,7 +94,7 @@ class _Track:
     @property
     def back(self) -> Array:
         """(p, p): theta of the fit = theta of the track @ back."""
-        return np.linalg.inv(self.shift)
+        return np.asarray(np.linalg.inv(self.shift), dtype=float)
 
     @property
     def own_coordinates(self) -> bool:

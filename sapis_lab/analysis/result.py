@@ -124,7 +124,8 @@ def _tested(result: LawResult, found: Mapping[str, LawResult], effort: Effort, g
             stream = generator(f"{result.law}/{kind}")
             tests[kind] = likelihood_ratio(smaller.fit, result.fit, n_simulations=effort.n_test, generator=stream)
     p_values = {term: t.p_value for term, t in (("nd", tests["interaction"]), ("e", tests["floor"])) if t is not None}
-    return replace(result, verdicts=identify(result.fit, result.intervals, p_values=p_values), **tests)
+    verdicts = identify(result.fit, result.intervals, p_values=p_values)
+    return replace(result, verdicts=verdicts, interaction=tests["interaction"], floor=tests["floor"])
 
 
 def law_json(result: LawResult) -> dict[str, Any]:

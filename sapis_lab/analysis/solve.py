@@ -65,6 +65,16 @@ class Solutions:
         return Solutions(self.theta[which], self.objective[which], self.converged[which], self.at_bound[which])
 
 
+def joined(*parts: Solutions) -> Solutions:
+    """The solutions of several batches as one."""
+    return Solutions(
+        np.vstack([s.theta for s in parts]),
+        np.concatenate([s.objective for s in parts]),
+        np.concatenate([s.converged for s in parts]),
+        np.concatenate([s.at_bound for s in parts]),
+    )
+
+
 def bounds(law: Law, log_loss: Array) -> tuple[Array, Array]:
     """Lower and upper limits of theta, each (p,)."""
     typical = float(np.mean(log_loss))
@@ -190,13 +200,18 @@ class _Design:
         self.gradient_columns, self.gradient_entries = [], []
         self.pairs: list[tuple[int, int, Array, list[tuple[int, int]]]] = []
         for k in range(law.n_terms):
-            of_k = [(k, one)] + ([(self.slot[k], self.minus_z[k])] if self.slot[k] is not None else [])
+            of_k = self._entries(k, one)
             self.gradient_columns.append(np.stack([column for _, column in of_k], axis=1))
             self.gradient_entries.append([i for i, _ in of_k])
             for l in range(k, law.n_terms):
-                of_l = [(l, one)] + ([(self.slot[l], self.minus_z[l])] if self.slot[l] is not None else [])
+                of_l = self._entries(l, one)
                 both = [(i, j, a * b) for i, a in of_k for j, b in of_l]
                 self.pairs.append((k, l, np.stack([c for _, _, c in both], axis=1), [(i, j) for i, j, _ in both]))
+
+    def _entries(self, k: int, one: Array) -> list[tuple[int, Array]]:
+        """Where du_k / dtheta is not zero, and what it is there."""
+        slot = self.slot[k]
+        return [(k, one)] if slot is None else [(k, one), (slot, self.minus_z[k])]
 
     def forward(self, theta: Array) -> tuple[Array, list[Array]]:
         """ln L, (B, n), and the shares of the terms, K arrays (B, n).
@@ -205,10 +220,11 @@ class _Design:
         """
         terms = []
         for k in range(self.n_terms):
-            if self.slot[k] is None:
+            slot = self.slot[k]
+            if slot is None:
                 terms.append(np.exp(theta[:, k, None]))
             else:
-                u = theta[:, self.slot[k], None] * self.minus_z[k]
+                u = theta[:, slot, None] * self.minus_z[k]
                 u += theta[:, k, None]
                 terms.append(np.exp(u, out=u))
         total = terms[0] + terms[1] if self.n_terms > 1 else terms[0].copy()
@@ -233,7 +249,7 @@ class _Design:
         H = np.zeros((self.n_parameters, self.n_parameters, len(curvature)))
         bent, last = None, -1
         for k, l, columns, entries in self.pairs:
-            if k != last:
+            if bent is None or k != last:
                 bent, last = curvature * share[k], k
             product = bent * share[l]
             if k == l:

@@ -22,10 +22,10 @@ from scipy import stats
 
 from sapis_lab.analysis.fit import LawFit
 from sapis_lab.analysis.laws import Array
+from sapis_lab.analysis.refit import RIVAL
 from sapis_lab.analysis.solve import bounds, solve
 
 Resampling = Literal["residuals", "rows", "clusters"]
-RIVAL = 20.0
 MAX_LEVERAGE = 0.95
 """A point fitted exactly has a residual of 0 / 0; its inflation stops here."""
 
@@ -62,9 +62,11 @@ def bootstrap(fit: LawFit, *, n_resamples: int = 1000, resampling: Resampling = 
         noise = generator.choice(inflated_residuals(fit), size=(n_resamples, n))
         log_loss = points.log_loss - fit.residuals + (noise if fit.spread is None else noise * fit.spread)
     elif resampling in ("rows", "clusters"):
-        if resampling == "clusters" and points.group is None:
-            raise ValueError("resampling='clusters' needs the group of every point; give the fit a group")
-        label = np.arange(n) if resampling == "rows" else np.unique(points.group, return_inverse=True)[1].ravel()
+        label = np.arange(n)
+        if resampling == "clusters":
+            if points.group is None:
+                raise ValueError("resampling='clusters' needs the group of every point; give the fit a group")
+            label = np.unique(points.group, return_inverse=True)[1].ravel()
         n_labels = int(label.max()) + 1
         times = row_weights(n_labels, n_resamples, generator)
         times = times if resampling == "rows" else times[:, label]

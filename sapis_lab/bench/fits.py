@@ -179,7 +179,8 @@ def _speed(how: Robust, n_resamples: int, n_starts: int, n_published: int, n_exa
         "the same, centred and scaled as ours": (lambda w: exact_loop(found, w, centred=True), n_exact),
     }
     seconds = [first]
-    rows, worse = [], 0
+    rows: list[dict[str, Any]] = []
+    worse = 0
     for name, (one, count) in loops.items():
         each, values = _time(one, weights[:count])
         seconds.append(ours()[0])

@@ -27,15 +27,16 @@ def data_file(folder: Path) -> Path:
 def test_runs_end_on_time_are_done_once_and_divergence_is_no_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def run() -> list[dict[str, Any]]:
         return run_accuracy(
-            ["transformer"], data=[str(data_file(tmp_path))], seconds=(), tune_seconds=1.0, rates={"transformer": (0.01, 1e6)},
+            ["transformer"], data=[str(data_file(tmp_path))], seconds=(), tune_seconds=2.0, rates={"transformer": (0.01, 1e6)},
             extensions=0, n_params=3e3, folder=tmp_path / "results", cache=tmp_path / "cache",
         )  # fmt: skip
 
     done, diverged = run()
     assert done["status"] == "done" and done["data"] == "shaken" and done["rotate"]
-    assert 1.0 <= done["ms_per_step"] * done["steps"] / 1e3 < 1.3
-    assert done["validation"]["force_rmse"] < 0.8 * float(np.sqrt((molecules(60)["F"] ** 2).mean()))
-    assert [p["seconds"] for p in done["curve"]] == pytest.approx(np.arange(1, 10) / 10, abs=0.09)
+    step = done["ms_per_step"] / 1e3
+    assert 2.0 <= step * done["steps"] < 2.0 + 20 * step
+    assert done["validation"]["force_rmse"] < float(np.sqrt((molecules(60)["F"] ** 2).mean()))
+    assert [p["seconds"] for p in done["curve"]] == pytest.approx(np.arange(1, 10) / 5, abs=0.1 + 20 * step)
     assert diverged["status"] == "diverged" and diverged["rate"] == 1e6 and diverged["reason"]
     assert "validation" not in diverged and "test" not in diverged
 
