@@ -14,7 +14,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from torch.utils.flop_counter import FlopCounterMode
+from torch._ops import OpOverload
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from sapis_lab.kernels import reference_forms
 
@@ -24,23 +26,37 @@ INFERENCE_FACTOR = 2
 """Energy and forces over forward pass."""
 
 
-class _NoModules:
-    """Stands in for the counter's module tracker, whose hooks refuse leaves that enter a module and are differentiated inside a step
-    (torch 2.13: "A leaf node was passed to _will_engine_execute_node")."""
+class FlopCounter(TorchDispatchMode):
+    """Adds up what torch's own formulas say of every operation inside, backward passes included.
 
-    parents = frozenset({"Global"})
+    `torch.utils.flop_counter.FlopCounterMode` gives the same sums. It also follows modules, with hooks that refuse leaves which enter a
+    module and are differentiated inside a step (torch 2.13: "A leaf node was passed to _will_engine_execute_node"), and asks at every call
+    whether the operation is made of others; here that is asked once, which halves the time of counting a step.
+    """
 
-    def __enter__(self) -> _NoModules:
-        return self
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+        """FLOPs so far; a multiply-add is two."""
+        self._indivisible: set[OpOverload] = set()
 
-    def __exit__(self, *exception: object) -> None:
-        return None
+    def __torch_dispatch__(self, func: OpOverload, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+        kwargs = kwargs or {}
+        formula = flop_registry.get(func.overloadpacket)
+        if formula is None and func not in self._indivisible:
+            with self:
+                out = func.decompose(*args, **kwargs)
+            if out is not NotImplemented:
+                return out
+            self._indivisible.add(func)
+        out = func(*args, **kwargs)
+        if formula is not None:
+            self.total += int(formula(*args, **kwargs, out_val=out))
+        return out
 
 
 def counted_flops(function: Callable[[], Any]) -> int:
     """FLOPs of the matrix products that `function()` runs, backward passes included; of the PyTorch form where there is a compiled one."""
-    counter = FlopCounterMode(display=False)
-    counter.mod_tracker = _NoModules()  # type: ignore[assignment]
-    with counter, reference_forms():
+    with FlopCounter() as counter, reference_forms():
         function()
-    return int(counter.get_total_flops())
+    return counter.total

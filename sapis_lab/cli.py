@@ -30,7 +30,7 @@ app = typer.Typer(
 )  # fmt: skip
 study_app = typer.Typer(help="Run and inspect studies, the files in studies/.\n\nExample: `sapis study plan quickstart`", **_HELP)
 data_app = typer.Typer(help="Prepare and list data sets, the files in configs/data/.\n\nExample: `sapis data prepare ethanol-xtb`", **_HELP)
-selftest_app = typer.Typer(help="Check the models on this machine.\n\nExample: `sapis selftest contracts`", **_HELP)
+selftest_app = typer.Typer(help="Measure what is promised, on this machine.\n\nExample: `sapis selftest contracts`", **_HELP)
 bench_app = typer.Typer(
     help="Measure speed and accuracy, of our models and of peer codes.\n\nExample: `sapis bench step --models geat,nequip`", **_HELP
 )
@@ -429,8 +429,9 @@ def _fit_table(
 
     from sapis_lab.analysis.result import Effort
     from sapis_lab.analysis.table import Columns
-    from sapis_lab.analysis.table_fit import fit_table, law_names, print_table_fit, table_json
+    from sapis_lab.analysis.table_fit import fit_table, law_names, table_json
     from sapis_lab.config import write_text
+    from sapis_lab.report.laws_text import print_table_fit
 
     if compute is not None and (n is not None or d is not None or epochs is not None):
         raise ConfigError("--compute stands instead of --n, --d and --epochs, got both")
@@ -458,17 +459,20 @@ def _fit_table(
 
 @app.command("figures")
 def figures(name: Annotated[str, typer.Argument(help="Name of a folder in results/.", show_default=False)]) -> None:
-    """Draw a study's figures again from its results. Trains nothing, needs no torch.
+    """Draw a study's figures again from its results, each as PDF, SVG, PNG and CSV. Trains nothing, needs no torch.
 
     Example: `sapis figures rmd17-ethanol`
     """
     from sapis_lab.report import analyse_folder
+    from sapis_lab.report.page import not_drawn
     from sapis_lab.sweep.progress import shown
 
     folder = _answered(name)
     plainly(lambda: analyse_folder(folder))
     for path in sorted((folder / "figures").glob("*.pdf")):
         _console().print(shown(path), soft_wrap=True)
+    for kind, reason in not_drawn(folder / "figures").items():
+        _console().print(Text(f"not drawn: {kind}: {reason}"), soft_wrap=True)
 
 
 @app.command("report")
@@ -542,9 +546,12 @@ def contracts() -> None:
 
     Example: `sapis selftest contracts`
     """
-    from sapis_lab import selftest
+    import torch
 
-    selftest.main()
+    from sapis_lab.selftest.contracts import table
+
+    torch.set_num_threads(1)
+    print(table())
 
 
 @selftest_app.command("coverage")
@@ -562,7 +569,8 @@ def coverage(
 
     Example: `sapis selftest coverage --quick`
     """
-    from sapis_lab.analysis.coverage import cells, quick_cells, run_coverage
+    from sapis_lab.analysis.coverage import cells, quick_cells
+    from sapis_lab.selftest.coverage import run_coverage
 
     save = _keeper(json_file, "coverage")
     estimators: list[Any] = robust.split(",")
@@ -581,10 +589,26 @@ def ranks(
 
     Example: `sapis selftest ranks`
     """
-    import sapis_lab.training.run  # noqa: F401  once, before the ranks are forked
-    from sapis_lab import selftest
+    from sapis_lab.selftest.ranks import rank_table
 
-    print(selftest.rank_table(n_ranks=n_ranks))
+    print(rank_table(n_ranks=n_ranks))
+
+
+@selftest_app.command("kill")
+def kill(
+    n_kills: Annotated[int, typer.Option("--kills", min=1, help="SIGKILLs at random moments.")] = 50,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Of the lattice, 8 points of some seconds each.")] = 6,
+    seed: Annotated[int, typer.Option("--seed", help="Of the moments and the targets.")] = 0,
+) -> None:
+    """Kill a study again and again, its engine, launcher and points, and compare what it ends in with the undisturbed one. Minutes.
+
+    Exit status: 1 if a point is lost or doubled, or any number or weight differs.
+
+    Example: `sapis selftest kill --kills 10 --seeds 2`
+    """
+    from sapis_lab.selftest.kill import Plan, run_kill
+
+    raise typer.Exit(run_kill(Plan(kills=n_kills, seeds=seeds, seed=seed), say=lambda line: print(line, flush=True)))
 
 
 # ---------------------------------------------------------------------------------------------------------------- bench

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 SCHEMA_VERSION = 1
-RECORD, FAILURE = "record.json", "failure.txt"
+RECORD, FAILURE, CHECKPOINT = "record.json", "failure.txt", "last.ckpt"
 
 
 class Planned(Config):

@@ -36,7 +36,7 @@ HOMES = {
     "matplotlib": {"figures"},
     "jinja2": {"report"},
     "typer": {"cli", "sweep"},
-    "rich": {"cli", "sweep", "bench", "analysis.table_fit", "analysis.coverage"},  # the last two print the tables of their commands
+    "rich": {"cli", "sweep", "bench", "selftest", "report"},
     "tblite": {"oracles"},
 }
 

@@ -1,8 +1,9 @@
 """The lattice engine: runs points, each in its own process, and returns their records.
 
-A crash never takes the others along: a point that fails leaves `failure.txt` and the rest goes on. Whatever ends this process, no
-trainer survives it, and starting again continues every point from its checkpoint. Nothing is retried silently, and a record that was made
-from other settings stops everything before it starts.
+A crash never takes the others along: a point that fails leaves `failure.txt` and the rest goes on. A point that the system kills is
+started again from its checkpoint, behind those that wait, and fails when that happens three times without a new checkpoint in between.
+Whatever ends this process, no trainer survives it, and starting again continues every point from its checkpoint. Nothing is retried
+silently, and a record that was made from other settings stops everything before it starts.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal
 
 from sapis_lab.config import ConfigError, differing_keys, dump_yaml, read_yaml, write_text
-from sapis_lab.records import FAILURE, RECORD, Record, read_raw, read_record
+from sapis_lab.records import CHECKPOINT, FAILURE, RECORD, Record, read_raw, read_record
 from sapis_lab.sweep.events import EventLog
 from sapis_lab.sweep.executor import Executor
 from sapis_lab.sweep.folder import failure_reason, locked, point_folder
-from sapis_lab.sweep.launcher import LOG, STOPPED, write_failure
+from sapis_lab.sweep.launcher import LOG, STOPPED, UNTOLD, write_failure
 from sapis_lab.sweep.local import PRELOAD, TARGET, WORKER_ENVIRONMENT, LauncherDied, LocalPool
 
 if TYPE_CHECKING:
@@ -36,8 +37,12 @@ __all__ = [
 ]  # fmt: skip
 
 SCIENCE = "science.json"
+POINT_ARGUMENTS = {"step": "auto", "checkpoint_seconds": 20.0}
+"""Keys of `run:` that `run_point` is told, with its defaults."""
 _GRACE_STOP = 60.0
 _GRACE_ENDED = 1.0
+KILLS = 3
+"""How often a point may be killed without a new checkpoint in between before it counts as failed."""
 
 
 class Refused(ConfigError):
@@ -52,8 +57,9 @@ class Stopped(Exception):
 class Event:
     """What `on_event` is told. `tick` comes twice a second while points run."""
 
-    kind: Literal["kept", "failed_before", "launching", "launched", "started", "done", "failed", "stopped", "stopping", "tick"]
-    """`stopped`: a point ended, saved, though nobody here asked it to; it is no failure, and the next run goes on with it."""
+    kind: Literal["kept", "failed_before", "launching", "launched", "started", "done", "failed", "killed", "stopped", "stopping", "tick"]
+    """`killed`: a point was, and will be started again. `stopped`: a point ended, saved, though nobody here asked it to; it is no failure,
+    and the next run goes on with it."""
     id: str = ""
     text: str = ""
     seconds: float = 0.0
@@ -98,7 +104,7 @@ def run(
     on_event = _both(EventLog(folder), on_event)
     with locked(folder):
         refuse_other_settings(points, folder)
-        arguments = step_argument(folder, device)
+        arguments = point_arguments(folder, device)
         waiting = list(prepare_points(points, folder, retry_failed, on_event))
         if waiting:
             with stop_signals() as stop:
@@ -128,17 +134,17 @@ def _both(first: OnEvent, second: OnEvent) -> OnEvent:
     return tell
 
 
-def step_argument(folder: Path, device: str) -> dict[str, str]:
-    """`run.step` as the road has written it to study.yaml; nothing where it is `auto`, the default of `run_point`.
+def point_arguments(folder: Path, device: str) -> dict[str, Any]:
+    """What `run:` of the study says to `run_point`, as the road has written it to study.yaml; defaults are left out.
 
     Raises:
-        ConfigError: it wants another device.
+        ConfigError: `run.step` wants another device.
     """
     path = folder / "study.yaml"
-    step = str((read_yaml(path).get("run") or {}).get("step", "auto")) if path.exists() else "auto"
-    if step == "graph" and not device.startswith("cuda"):
+    run = read_yaml(path).get("run") or {} if path.exists() else {}
+    if run.get("step") == "graph" and not device.startswith("cuda"):
         raise ConfigError(f"run.step: 'graph' replays CUDA graphs and wants CUDA, got device {device}; use auto, eager or compiled")
-    return {} if step == "auto" else {"step": step}
+    return {key: run[key] for key, default in POINT_ARGUMENTS.items() if run.get(key, default) != default}
 
 
 def kind_modules(points: Iterable[PointConfig]) -> list[str]:
@@ -261,6 +267,8 @@ class _Run:
     """Start of every running point."""
     doubtful: dict[str, tuple[Path, int, str, float, float]] = field(default_factory=dict)
     """Folder, exit status, reason, time of the end and running time of points that a signal ended, until that is believed."""
+    kills: dict[str, tuple[int, int | None]] = field(default_factory=dict)
+    """How often a point was killed with the same checkpoint, and when that was written."""
     deadline: float = 0.0
     next_tick: float = 0.0
 
@@ -309,6 +317,8 @@ class _Run:
             self.doubtful[id] = (folder, status, reason, time.monotonic(), seconds)
         else:
             reason = f"ended with exit status {status} and without a record"
+            if status == UNTOLD:
+                reason = f"failed, and the reason could not be written to {folder}"
             self._failed(folder, seconds, reason, f"the end of {LOG} may say why")
 
     def _believe(self) -> None:
@@ -322,8 +332,20 @@ class _Run:
                 self.on_event(Event("stopped", id, reason or "told to stop by another process", seconds))
                 continue
             name = signal.Signals(-status).name
-            why = "; the system may have run out of memory" if name == "SIGKILL" else ""
+            if name == "SIGKILL" and (again := self._kills(folder)) < KILLS:
+                self.on_event(Event("killed", id, f"killed by {name}; started again from its checkpoint, if it has one ({again})", seconds))
+                self.waiting.append(folder)
+                continue
+            why = f" {KILLS} times; the system may have run out of memory" if name == "SIGKILL" else ""
             self._failed(folder, seconds, f"killed by {name}{why}", f"signal {-status} after {seconds:.0f} s, not sent by the engine")
+
+    def _kills(self, folder: Path) -> int:
+        """How often the point was killed since its last checkpoint was written, this time included."""
+        path = folder / CHECKPOINT
+        written = path.stat().st_mtime_ns if path.exists() else None
+        n, before = self.kills.get(folder.name, (0, written))
+        self.kills[folder.name] = (n + 1 if before == written else 1, written)
+        return self.kills[folder.name][0]
 
     def _failed(self, folder: Path, seconds: float, reason: str, detail: str) -> None:
         """Tell the reason that the point has left behind, or else leave this one."""

@@ -105,6 +105,10 @@ class Board:
         self.failed[event.id] = event.text
         self._line(f"FAILED   {event.id}: {event.text}   log {shown(point_folder(self.folder, event.id) / LOG)}")
 
+    def _killed(self, event: Event) -> None:
+        self.running.pop(event.id, None)
+        self._line(f"killed   {event.id}: {event.text}")
+
     def _stopped(self, event: Event) -> None:
         self.running.pop(event.id, None)
         self.stopped[event.id] = event.text

@@ -194,14 +194,14 @@ def _refuse_if_queued(job: Job, folder: Path, console: Console) -> None:
 
 def _queue(study: Study, folder: Path, *, points: Sequence[Any], expected: Mapping[str, float]) -> SlurmQueue:
     """Slurm, as an executor of `points` of the study."""
-    from sapis_lab.sweep.engine import kind_modules, step_argument
+    from sapis_lab.sweep.engine import kind_modules, point_arguments
     from sapis_lab.sweep.local import PRELOAD
     from sapis_lab.sweep.slurm import SlurmQueue
 
     device = _slurm_device(study)
     return SlurmQueue(
         folder, study.run.slurm, cache=study.run.cache_folder.absolute(), device=device, devices=study.run.devices,
-        arguments=step_argument(folder, device), expected=expected, preload=[*PRELOAD, *kind_modules(points)],
+        arguments=point_arguments(folder, device), expected=expected, preload=[*PRELOAD, *kind_modules(points)],
     )  # fmt: skip
 
 
@@ -245,7 +245,7 @@ def _follower(console: Console) -> Callable[[Event], None]:
 
     def tell(event: Event) -> None:
         if event.kind not in ("tick", "kept", "failed_before", "stopping"):
-            text = f": {event.text}" if event.kind in ("failed", "stopped") else ""
+            text = f": {event.text}" if event.kind in ("failed", "killed", "stopped") else ""
             console.print(Text(f"{event.kind:8s} {event.id}{text}"), soft_wrap=True)
 
     return tell

@@ -56,6 +56,8 @@ class RunOptions(Config):
     """The form of a training step. eager: by autograd (GEAT on a CPU: its C++ kernel); compiled: loss and gradients traced into one graph
     and compiled once per shape of batch, for runs of hours, since compiling takes minutes; graph: captured as a CUDA graph and replayed;
     auto: eager."""
+    checkpoint_seconds: float = Field(default=20.0, gt=0)
+    """Time between two checkpoints of a point, s: what a kill costs at most."""
     cache: Path | None = None
     """Folder of the frame stores; `.sapis/data` of the project when not given. Slurm's nodes must reach it."""
     slurm: SlurmOptions = SlurmOptions()

@@ -14,7 +14,7 @@ from typing import Any
 import lightning as L
 
 from sapis_lab.config import write_text
-from sapis_lab.training._checkpoint import CHECKPOINT
+from sapis_lab.records import CHECKPOINT
 from sapis_lab.training._module import TrainingModule
 from sapis_lab.training._signals import Stopped, StopSignals
 

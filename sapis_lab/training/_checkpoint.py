@@ -15,7 +15,9 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins.io import CheckpointIO
 
-CHECKPOINT, PREVIOUS = "last.ckpt", "previous.ckpt"
+from sapis_lab.records import CHECKPOINT
+
+PREVIOUS = "previous.ckpt"
 
 
 class CheckpointFiles(CheckpointIO):

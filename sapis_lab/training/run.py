@@ -28,17 +28,18 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.utils.data import DataLoader
 
-from sapis_lab.accounting import STEP_FACTOR, counted_flops
+from sapis_lab.accounting import STEP_FACTOR, FlopCounter
 from sapis_lab.atoms import AtomsBatch
 from sapis_lab.config import load, read_yaml
 from sapis_lab.data import FrameStore, fit_references, prepare
 from sapis_lab.derivatives import predict
+from sapis_lab.kernels import reference_forms
 from sapis_lab.models import Model
 from sapis_lab.potential import Potential, save_potential
-from sapis_lab.records import Record, write_record
+from sapis_lab.records import CHECKPOINT, Record, write_record
 from sapis_lab.training._batches import BatchMaker, FixedBatches, TrainingStream
 from sapis_lab.training._callbacks import CURVE, Clock, Curve, PointFailed, cut_rows, show
-from sapis_lab.training._checkpoint import CHECKPOINT, PREVIOUS, CheckpointFiles, usable_checkpoint
+from sapis_lab.training._checkpoint import PREVIOUS, CheckpointFiles, usable_checkpoint
 from sapis_lab.training._compiled import StepChoice, StepForm, chosen_form, make_step
 from sapis_lab.training._config import PointConfig
 from sapis_lab.training._loss import loss
@@ -53,6 +54,7 @@ HOPELESS = 10.0
 """A validation force RMSE above this multiple of the training force RMS counts as diverged: predicting zero forces gives 1."""
 SCORING_BATCH = 32
 PACKAGES = ("sapis-lab", "torch", "lightning", "torch-geometric", "e3nn", "numpy")
+VERSIONS = {"python": sys.version.split()[0], **{p: version(p) for p in PACKAGES}}
 
 
 def run_point(
@@ -131,7 +133,7 @@ def _run(point: PointConfig, folder: Path, run: _Run) -> None:
             follow.save(trainer)
             raise Stopped(f"stopped between training and record, with step {module.steps} of {module.steps} in {CHECKPOINT}")
 
-    metrics = _scores(module, setup, run, stop_if_asked)
+    metrics = {f"val_{key}": value for key, value in follow.last_validation.items()} | _test_scores(module, setup, run, stop_if_asked)
     _refuse_divergence(metrics, setup.force_rms)
     if not run.ranks.is_first:
         return
@@ -348,18 +350,17 @@ def _first_step(folder: Path) -> int:
 # ------------------------------------------------------------------------------------------------------ score, record
 
 
-def _scores(module: TrainingModule, setup: _Setup, run: _Run, stop_if_asked: Callable[[], None]) -> dict[str, float]:
-    """Errors on the validation and every test split, with the averaged weights: `val_force_rmse`, `test_force_rmse`, ..."""
+def _test_scores(module: TrainingModule, setup: _Setup, run: _Run, stop_if_asked: Callable[[], None]) -> dict[str, float]:
+    """Errors on every test split, with the averaged weights: `test_force_rmse`, ... The last step has been validated."""
     metrics: dict[str, float] = {}
     module.to(run.device)
     with module.averaged() as model:
         for split, ids in setup.store.splits.items():
-            if split == "train" or not len(ids):
+            if split in ("train", "validation") or not len(ids):
                 continue
             batches = FixedBatches(setup.make, np.asarray(ids), batch_size=SCORING_BATCH)
             errors = score(model, batches, device=run.device, ranks=run.ranks, between=stop_if_asked)
-            prefix = "val" if split == "validation" else split
-            metrics |= {f"{prefix}_{key}": value for key, value in errors.items()}
+            metrics |= {f"{split}_{key}": value for key, value in errors.items()}
     return metrics
 
 
@@ -392,15 +393,14 @@ def _flops(module: TrainingModule, setup: _Setup, point: PointConfig, ranks: Ran
     model = module.model if ranks.size == 1 else module.model.cpu()
     batch: AtomsBatch = stream.batch(0).to(next(model.parameters()).device)
 
-    def step() -> None:
+    with FlopCounter() as counter, reference_forms():
         result = predict(model, batch, differentiable=True)
+        inference = counter.total
         loss(result, batch, scale=model.energy_scale, config=point.train.loss).backward()
-
-    train, inference = counted_flops(step), counted_flops(lambda: predict(model, batch))
     model.zero_grad(set_to_none=True)
     forward = point.model.flops(n_atoms=batch.graph.n_nodes, n_pairs=batch.graph.n_pairs, n_species=model.n_species)
     return {
-        "flops_per_step": train,
+        "flops_per_step": counter.total,
         "flops_elementwise_per_step": STEP_FACTOR * forward.elementwise,
         "flops_inference_per_frame": inference // batch.n_frames,
     }
@@ -439,7 +439,7 @@ def _record(point: PointConfig, setup: _Setup, module: TrainingModule, metrics: 
         metrics=metrics,
         commit=os.environ.get("SAPIS_COMMIT") or None,
         dirty={"0": False, "1": True}.get(os.environ.get("SAPIS_DIRTY", "")),
-        versions={"python": sys.version.split()[0], **{p: version(p) for p in PACKAGES}},
+        versions=dict(VERSIONS),
     )
 
 

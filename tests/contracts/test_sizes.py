@@ -9,8 +9,11 @@ from contract_cases import KINDS
 from tolerances import FLOPS
 from torch.utils.flop_counter import FlopCounterMode
 
+from sapis_lab.accounting import FlopCounter, counted_flops
 from sapis_lab.config import kind_class
+from sapis_lab.derivatives import predict
 from sapis_lab.graphs import PairGraph
+from sapis_lab.kernels import reference_forms
 from sapis_lab.models import TOLERANCE, TOLERANCE_SMALL, Model, ModelConfig
 from sapis_lab.selftest import Frame, batch_of, build, random_crystal, random_molecule
 
@@ -68,6 +71,24 @@ def test_analytic_flops_agree_with_the_counter(config: ModelConfig, structure: s
     flops = config.flops(n_atoms=rows, n_pairs=batch.graph.n_pairs, n_species=model.n_species)
     assert abs(flops.matmul / counter.get_total_flops() - 1) < FLOPS
     assert flops.elementwise > 0
+
+
+def test_the_step_counter_agrees_with_torchs_and_finds_inference_inside_a_step(config: ModelConfig) -> None:
+    rng = np.random.default_rng(0)
+    model = build(config, dtype=torch.float32, seed=0)
+    batch = batch_of([random_molecule(n, rng) for n in (3, 9)], layout=model.layout, cutoff=model.cutoff, dtype=torch.float32)
+    with FlopCounterMode(display=False) as theirs, torch.no_grad(), reference_forms():
+        model(batch)
+    with torch.no_grad():
+        assert counted_flops(lambda: model(batch)) == theirs.get_total_flops()
+    with torch.inference_mode():
+        assert counted_flops(lambda: model(batch)) == theirs.get_total_flops()  # operations come undivided there
+    with FlopCounter() as step, reference_forms():
+        found = predict(model, batch, differentiable=True)
+        inside = step.total
+        (found.energy.square().sum() + found.forces.square().sum()).backward()
+    assert counted_flops(lambda: predict(model, batch)) == inside
+    assert 4 * theirs.get_total_flops() < step.total < 8 * theirs.get_total_flops()
 
 
 def test_energies_of_new_models_are_of_order_one(config: ModelConfig) -> None:

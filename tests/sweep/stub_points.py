@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from sapis_lab.config import Config, dump, fingerprint, load, read_yaml
+from sapis_lab.config import Config, dump, fingerprint, load, read_yaml, write_text
 from sapis_lab.records import Record, write_record
 
 STEPS = 40
@@ -54,7 +54,7 @@ def run_point(folder: Path, *, cache: str, device: str) -> None:
         time.sleep(0.1 if point.work in ("slow", "stubborn") else 0.0)
         with (folder / "trace").open("a") as f:
             f.write(f"{step}\n")
-        (folder / "last.ckpt").write_text(str(step + 1))
+        write_text(folder / "last.ckpt", str(step + 1))  # whole or not at all: points are killed at any moment
     write_record(folder, record(point))
 
 

@@ -18,6 +18,7 @@ from stub_points import STEPS, StubPoint
 from sapis_lab.records import read_record
 from sapis_lab.sweep import engine
 from sapis_lab.sweep.engine import Event, Refused, Stopped
+from sapis_lab.sweep.events import read_events
 from sapis_lab.sweep.folder import Locked, holder, locked, state
 from sapis_lab.sweep.provenance import current_commit
 
@@ -100,7 +101,10 @@ def test_a_failure_stays_with_its_point(tmp_path):
     assert [r.id for r in records] == ["p-ok"]
     reasons = {e.id: e.text for e in events if e.kind == "failed"}
     assert reasons["p-raise"] == "ValueError: the loss became NaN at step 3"
-    assert reasons["p-kill"] == "killed by SIGKILL; the system may have run out of memory"
+    assert reasons["p-kill"] == "killed by SIGKILL 3 times; the system may have run out of memory"
+    killed = [e.text for e in events if e.kind == "killed"]
+    assert killed == [f"killed by SIGKILL; started again from its checkpoint, if it has one ({n})" for n in (1, 2)]
+    assert (tmp_path / "points/p-kill/sessions").read_text().count("session") == 3
     assert reasons["p-exit"] == "ended with exit status 3 and without a record"
     assert reasons["p-nothing"] == "ended with exit status 0 and without a record"
     text = (tmp_path / "points/p-raise/failure.txt").read_text()
@@ -147,6 +151,20 @@ def test_killing_only_the_engine_leaves_no_process_and_a_restart_continues(tmp_p
         # The step under way when it was killed may be there twice, as after any crash between work and checkpoint.
         assert trace(folder)[n:] in (list(range(n, STEPS)), list(range(n - 1, STEPS)))
         assert read_record(folder).metrics == {"val_force_rmse": 0.1}
+
+
+def test_a_killed_point_goes_on_behind_those_that_wait(tmp_path, engine_process):
+    process = engine_process("slow", "ok", workers=1)
+    folder = tmp_path / "r/points/p0-slow"
+    for n in range(4):  # more often than a point may be killed that makes no progress
+        wait_for(lambda n=n: (folder / "trace").exists() and len(trace(folder)) > 4 * n + 2)
+        os.kill(int((folder / "pid").read_text()), signal.SIGKILL)
+        wait_for(lambda n=n: (folder / "sessions").read_text().count("session") == n + 2)
+    assert process.wait(timeout=60) == 0
+    assert sorted(set(trace(folder))) == list(range(STEPS)) and len(trace(folder)) <= STEPS + 4
+    started = [e["id"] for e in read_events(tmp_path / "r") if e["event"] == "started"]
+    assert started == ["p0-slow", "p1-ok", *["p0-slow"] * 4]
+    assert sum(e["event"] == "killed" for e in read_events(tmp_path / "r")) == 4
 
 
 def test_killing_the_launcher_is_no_failure_of_the_points(tmp_path, engine_process):

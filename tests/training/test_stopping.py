@@ -90,9 +90,9 @@ def test_a_signal_during_the_scoring_keeps_the_last_step(
     for name in ("whole", "stopped"):
         make_point(tmp_path / name, clusters, steps=20)
     run_point(tmp_path / "whole", cache=cache)
-    honest = run._scores
+    honest = run._test_scores
     with monkeypatch.context() as patched:
-        patched.setattr(run, "_scores", lambda *arguments: (os.kill(os.getpid(), signal.SIGTERM), honest(*arguments))[1])
+        patched.setattr(run, "_test_scores", lambda *arguments: (os.kill(os.getpid(), signal.SIGTERM), honest(*arguments))[1])
         with pytest.raises(Stopped, match="between training and record, with step 20 of 20"):
             run_point(tmp_path / "stopped", cache=cache)
     run_point(tmp_path / "stopped", cache=cache)

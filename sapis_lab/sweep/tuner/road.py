@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.text import Text
 
 from sapis_lab.config import ConfigError, dump_yaml, plainly, read_yaml, write_text
+from sapis_lab.sweep.engine import POINT_ARGUMENTS
 from sapis_lab.sweep.files import checked_name, checked_url, raw_study, without_password
 from sapis_lab.sweep.folder import locked, results_folder
 from sapis_lab.sweep.local import PRELOAD, TARGET
@@ -202,14 +203,14 @@ def _pool(request: TuneRequest, tuning: Tuning, n_stops: Callable[[], int], *, w
     study = tuning.study
     kinds = {type(kind).__module__ for cell in tuning.cells for kind in (cell.base.config.data, cell.family)}
     preload = request.preload if request.preload is not None else (*PRELOAD, *sorted(kinds))
-    step = {} if study.run.step == "auto" else {"step": study.run.step}
+    told = {key: value for key, default in POINT_ARGUMENTS.items() if (value := getattr(study.run, key)) != default}
     log = request.folder / f"log-{os.getpid()}.txt"
     with ExitStack() as stack:
         try:
             pool = stack.enter_context(
                 LocalPool(
                     log, cache=study.run.cache_folder.absolute(), workers=workers, device=_device(study.run.device)[0],
-                    devices=study.run.devices, arguments=step, target=request.target, preload=preload,
+                    devices=study.run.devices, arguments=told, target=request.target, preload=preload,
                     give_up=lambda: n_stops() > 0,
                 )
             )  # fmt: skip

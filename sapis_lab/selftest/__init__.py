@@ -1,0 +1,14 @@
+"""Promises measured on this machine, with tables to read: `sapis selftest contracts | ranks | kill | coverage`."""
+
+from sapis_lab.selftest.contracts import (
+    SPECIES,
+    Frame,
+    batch_of,
+    build,
+    equivariance_errors,
+    random_crystal,
+    random_molecule,
+    random_rotation,
+)  # fmt: skip
+
+__all__ = ["SPECIES", "Frame", "batch_of", "build", "equivariance_errors", "random_crystal", "random_molecule", "random_rotation"]

@@ -1,0 +1,232 @@
+"""A lattice that is killed again and again ends in the table of one that is not: `sapis selftest kill`.
+
+The same study runs twice in folders of their own, once undisturbed. The other time SIGKILL goes to a random process of it at random
+moments: to the engine (`sapis study run`), to the launcher that forks the points, or to a point. What ends is started again by the same
+command, as a user would. In the end both tables must be equal, bit by bit but for times, and so must the trained weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+
+from sapis_lab.config import write_text
+from sapis_lab.records import differing_columns
+from sapis_lab.selftest.ranks import write_molecules
+from sapis_lab.sweep.events import read_events
+
+NAME = "kill"
+TARGETS: dict[str, int] = {"engine": 1, "launcher": 1, "point": 3}
+"""How often each kind of process is chosen, relative to the others."""
+PAUSE = (0.1, 1.6)
+"""Time from the moment that points run, or from the last kill, to the next one, s."""
+PATIENCE = 600.0
+
+Kind = Literal["engine", "launcher", "point"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is run and killed."""
+
+    kills: int = 50
+    seeds: int = 6
+    """Seeds of the lattice of two models, two sizes and two numbers of frames."""
+    steps: int = 150
+    workers: int = 2
+    seed: int = 0
+    """Of the moments and targets."""
+
+
+@dataclass
+class Outcome:
+    """What the killed run came to, beside the undisturbed one."""
+
+    n_points: int
+    kills: Counter[str]
+    sessions: int
+    """How often the study was started."""
+    given_up: int
+    """Points that were killed three times without a new checkpoint and waited for the next start."""
+    lost: list[str]
+    duplicated: list[str]
+    differing_columns: list[str]
+    differing_weights: list[str]
+    seconds: tuple[float, float]
+    """Wall time undisturbed and killed."""
+
+    @property
+    def is_same(self) -> bool:
+        """Nothing lost, doubled or different."""
+        return not (self.lost or self.duplicated or self.differing_columns or self.differing_weights)
+
+
+def run_kill(plan: Plan, *, say: Callable[[str], None] = print) -> int:
+    """Run both and print what came out; the exit status: 1 if anything is lost, doubled or different, or the run ended too early."""
+    with tempfile.TemporaryDirectory(prefix="sapis-kill-") as place:
+        found = compare(Path(place), plan, say=say)
+    delivered = sum(found.kills.values())
+    say(f"{delivered} SIGKILLs: {', '.join(f'{found.kills[kind]} to {kind}s' for kind in TARGETS)}")
+    say(f"{found.sessions} starts of the study; {found.given_up} times a point was killed three times without a new checkpoint in between")
+    say(f"{found.n_points} points; lost {len(found.lost)}, duplicated {len(found.duplicated)}")
+    say(f"columns of the table that differ, times aside: {found.differing_columns or 'none'}")
+    say(f"points whose trained weights differ: {found.differing_weights or 'none'}")
+    say(f"wall time {found.seconds[0]:.0f} s undisturbed, {found.seconds[1]:.0f} s killed")
+    if delivered < plan.kills:
+        say(f"the lattice ended before {plan.kills} kills; take more --seeds")
+    return 0 if found.is_same and delivered >= plan.kills else 1
+
+
+def compare(place: Path, plan: Plan, *, say: Callable[[str], None]) -> Outcome:
+    """Run the study undisturbed and killed, below `place`.
+
+    Raises:
+        RuntimeError: a run ended with a status that none of this explains, or took too long.
+    """
+    write_molecules(place / "molecules.xyz")
+    calm, killed = _Run(place, "calm", plan), _Run(place, "killed", plan)
+    calm.to_the_end(say, kills=0)
+    say(f"undisturbed: {plan.seeds * 8} points in {calm.seconds:.0f} s; now the same study, killed")
+    killed.to_the_end(say, kills=plan.kills)
+    wanted, found = (pd.read_parquet(r.folder / "runs.parquet") for r in (calm, killed))
+    ids = list(wanted["id"])
+    return Outcome(
+        n_points=len(ids), kills=killed.kills, sessions=killed.sessions, given_up=killed.given_up,
+        lost=[id for id in ids if id not in set(found.loc[found["status"] == "done", "id"])],
+        duplicated=sorted(found.loc[found["id"].duplicated(), "id"]), differing_columns=differing_columns(wanted, found),
+        differing_weights=[id for id in ids if calm.weights(id) != killed.weights(id)], seconds=(calm.seconds, killed.seconds),
+    )  # fmt: skip
+
+
+@dataclass
+class _Run:
+    """One of the two runs of the study."""
+
+    place: Path
+    name: str
+    plan: Plan
+    kills: Counter[str] = field(default_factory=Counter)
+    sessions: int = 0
+    given_up: int = 0
+    seconds: float = 0.0
+
+    @property
+    def home(self) -> Path:
+        return self.place / self.name
+
+    @property
+    def folder(self) -> Path:
+        return self.home / "results" / NAME
+
+    def weights(self, id: str) -> str:
+        """Checksum of the trained weights of a point; '' without any."""
+        path = self.folder / "points" / id / "model.safetensors"
+        return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
+
+    def to_the_end(self, say: Callable[[str], None], *, kills: int) -> None:
+        write_text(self.home / "studies" / f"{NAME}.yaml", json.dumps(_study(self.place, self.plan), indent=1))  # JSON is YAML
+        dice, begin = random.Random(self.plan.seed), time.monotonic()
+        while True:
+            process = self._start()
+            left = kills - sum(self.kills.values())
+            for _ in range(left):
+                if not self._kill_one(process, dice, say):
+                    break
+            status = self._end(process)
+            if status == 0:
+                break
+            if status == 2 or status > 0 and not self.kills:
+                raise RuntimeError(f"the study ended with exit status {status}:\n{self._log()}")
+            if time.monotonic() - begin > PATIENCE + 20 * kills:
+                raise RuntimeError(f"not done after {time.monotonic() - begin:.0f} s:\n{self._log()}")
+        self.seconds = time.monotonic() - begin
+        self.given_up = sum(event["event"] == "failed" for event in read_events(self.folder))
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        self.sessions += 1
+        with (self.home / "log.txt").open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "sapis_lab.cli", "study", "run", NAME, "--retry-failed"],
+                cwd=self.home, env={**os.environ, "SAPIS_HOME": str(self.home)}, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                start_new_session=True,
+            )  # fmt: skip
+
+    def _kill_one(self, process: subprocess.Popen[bytes], dice: random.Random, say: Callable[[str], None]) -> bool:
+        """Kill a process of the study once points run; False when the engine has ended."""
+        pause, chosen = dice.uniform(*PAUSE), dice.choices(list(TARGETS), list(TARGETS.values()))[0]
+        if not _wait_for_points(process):
+            return False
+        time.sleep(pause)
+        targets = _targets(process.pid)
+        if process.poll() is not None or not targets[chosen]:
+            return process.poll() is None  # the point that was there has just ended
+        pid = dice.choice(targets[chosen])
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return True
+        self.kills[chosen] += 1
+        say(f"  kill {sum(self.kills.values()):>3}: {chosen} {pid}")
+        return chosen == "point"
+
+    def _end(self, process: subprocess.Popen[bytes]) -> int:
+        try:
+            return process.wait(timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise RuntimeError(f"the study did not end within {PATIENCE:.0f} s:\n{self._log()}") from None
+
+    def _log(self) -> str:
+        return "\n".join((self.home / "log.txt").read_text(encoding="utf-8", errors="replace").splitlines()[-20:])
+
+
+def _wait_for_points(process: subprocess.Popen[bytes]) -> bool:
+    """Wait until a point runs; False when the engine ends before."""
+    while process.poll() is None:
+        if _targets(process.pid)["point"]:
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def _targets(engine: int) -> dict[str, list[int]]:
+    """The living processes of the study, by kind: the launcher is the engine's child, points are the launcher's."""
+    parents: dict[int, list[int]] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if fields[0] not in "ZX":
+            parents.setdefault(int(fields[1]), []).append(int(path.parent.name))
+    launchers = parents.get(engine, [])
+    return {"engine": [engine], "launcher": launchers, "point": [p for launcher in launchers for p in parents.get(launcher, [])]}
+
+
+def _study(place: Path, plan: Plan) -> dict[str, Any]:
+    return {
+        "question": "Does a lattice that is killed end in the same numbers?",
+        "data": {
+            "kind": "extxyz", "root": str(place), "train": "molecules.xyz", "n_validation": 8, "n_test": 4, "energy_unit": "eV",
+            "length_unit": "Angstrom",
+        },
+        "models": [{"kind": "geat"}, {"kind": "transformer"}],
+        "lattice": {"n_params": [3e3, 6e3], "n_frames": [12, 32], "seeds": list(range(plan.seeds))},
+        "train": {"steps": plan.steps, "batch_size": 4, "validations": 2},
+        "law": {"bootstrap": 100, "calibrate": 0},
+        "run": {"workers": plan.workers, "checkpoint_seconds": 0.5, "cache": str(place / "cache")},
+    }  # fmt: skip
