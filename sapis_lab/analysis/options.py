@@ -24,6 +24,8 @@ class LawOptions(Config):
     """Data sets simulated for the critical value at each end of an exponent's interval; 0 takes that of the F distribution."""
     robust: Literal["auto", "none"] | float = "auto"
     """Huber threshold on ln L: following the residuals, none (least squares), or a number in log units."""
+    label_flops: float = Field(0.0, ge=0)
+    """Cost of making one labelled frame, in FLOPs: the compute-optimal split counts it beside training."""
     reference: str | None = None
     """Model that others are compared with; the largest-l_max geat, else the first model, when not given."""
     seed: int = 0

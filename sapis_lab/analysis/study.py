@@ -16,11 +16,18 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
-from sapis_lab.analysis.compare import CELL, CellRatios, Comparison, compare, cost_table, default_reference
+from sapis_lab.analysis.allocation import Allocation, allocation
+from sapis_lab.analysis.compare import CELL, ENERGY_MAE, CellRatios, Comparison, compare, cost_table, default_reference
+from sapis_lab.analysis.efficiency import EqualError, equal_error, reach
+from sapis_lab.analysis.exponents import ExponentTest, exponent_tests
 from sapis_lab.analysis.fit import LawFit, Points, Robust
+from sapis_lab.analysis.identify import MIN_FLOOR
+from sapis_lab.analysis.laws import Array
 from sapis_lab.analysis.result import Effort, LawResult, fit_laws, law_json, plain
 from sapis_lab.analysis.selection import select
+from sapis_lab.analysis.uncertainty import band, floor_band
 from sapis_lab.config import write_text
 from sapis_lab.quantities import Quantity
 from sapis_lab.quantities import quantity as quantity_named
@@ -46,6 +53,7 @@ class ModelAnalysis:
     selection_note: str
     floor: LawResult
     floor_note: str
+    allocation: Allocation
 
     @property
     def chosen(self) -> LawResult | None:
@@ -55,6 +63,19 @@ class ModelAnalysis:
     def fit(self) -> LawFit | None:
         """The fit of the chosen law."""
         return self.chosen.fit if self.chosen else None
+
+    @property
+    def floor_open(self) -> bool:
+        """The chosen law has no floor, and the points do not exclude one: bands then include the law with a floor."""
+        return floor_open(self.chosen, self.floor)
+
+    def band(self, n_params: ArrayLike, n_frames: ArrayLike) -> tuple[Array, Array] | None:
+        """95 % band of the chosen law in the unit of the loss, with the floor's where `floor_open`; None without a bootstrap."""
+        if self.chosen is None or self.fit is None or self.chosen.bootstrap is None:
+            return None
+        if self.floor_open and self.floor.fit is not None and self.floor.bootstrap is not None:
+            return floor_band(self.fit, self.chosen.bootstrap, self.floor.fit, self.floor.bootstrap, n_params, n_frames)
+        return band(self.fit, self.chosen.bootstrap, n_params, n_frames)
 
     @property
     def identifiability(self) -> list[str]:
@@ -85,6 +106,11 @@ class StudyAnalysis:
     reference: str | None
     comparisons: tuple[Comparison, ...]
     costs: pd.DataFrame
+    efficiency: tuple[EqualError, ...]
+    """Every other model's cost over that of the reference at equal error, for the loss and for the energy MAE."""
+    exponent_tests: tuple[ExponentTest, ...]
+    history: pd.DataFrame | None = None
+    """Decisions of the adaptive scaler, one row a step (`scale/history.csv` of the results folder)."""
 
     @property
     def sha256(self) -> str:
@@ -104,6 +130,7 @@ def analyse(
     n_simulations: int = 0,
     robust: Robust = "auto",
     reference: str | None = None,
+    label_flops: float = 0.0,
     seed: int = 0,
 ) -> StudyAnalysis:
     """Fit every law to every model of a runs table and compare the models.
@@ -113,6 +140,7 @@ def analyse(
         n_bootstrap: resamples behind every band.   n_simulations: data sets behind each end of an interval; 0 takes the F distribution.
         reference: the model others are divided by; the largest-l_max geat when not given. While it has no finished point, nothing
             is compared.
+        label_flops: cost of making one labelled frame, which counts in the split of a budget.
 
     Raises:
         ValueError: columns are missing, or ids repeat.
@@ -126,7 +154,7 @@ def analyse(
         reference = None
     effort = Effort(n_bootstrap=n_bootstrap, n_simulations=n_simulations)
     models = {
-        name: _analyse_model(name, rows, done[done["model"] == name], measured, laws, effort, robust, seed)
+        name: _analyse_model(name, rows, done[done["model"] == name], measured, laws, effort, robust, label_flops, seed)
         for name, rows in runs.groupby("model", sort=False)
     }
     return StudyAnalysis(
@@ -140,6 +168,8 @@ def analyse(
         reference=reference,
         comparisons=compare(done, quantity=quantity, reference=reference) if reference else (),
         costs=cost_table(done, quantity=quantity),
+        efficiency=_efficiency(models, reference, quantity, laws, robust, seed),
+        exponent_tests=exponent_tests({name: model.laws for name, model in models.items() if len(model.runs)}),
     )
 
 
@@ -188,8 +218,44 @@ def _checked(runs: pd.DataFrame, quantity: str) -> pd.DataFrame:
     return runs.reset_index(drop=True)
 
 
+def floor_open(chosen: LawResult | None, floor: LawResult) -> bool:
+    """The chosen law has no floor, and one of more than a hundredth of the smallest loss is not excluded."""
+    if chosen is None or chosen.fit is None or "E" in chosen.fit.law.param_names:
+        return False
+    if floor.fit is None or floor.intervals is None or floor.bootstrap is None or len(floor.bootstrap.params) < 2:
+        return False
+    return floor.intervals["E"][1] > MIN_FLOOR * float(floor.fit.points.loss.min())
+
+
+def _efficiency(
+    models: dict[str, ModelAnalysis], reference: str | None, quantity: str, laws: Sequence[str], robust: Robust, seed: int
+) -> tuple[EqualError, ...]:
+    """Every model against the reference at equal error: the study's loss by the laws at hand, the energy MAE by its own."""
+    found: list[EqualError] = []
+    for error in dict.fromkeys((quantity, ENERGY_MAE)):
+        reached = {}
+        for name, model in models.items():
+            if reference is None or error not in model.runs or model.fit is None or model.chosen is None or model.chosen.bootstrap is None:
+                continue
+            fitted = (model.fit, model.chosen.bootstrap) if error == quantity else None
+            reached[name] = reach(model.runs, quantity=error, laws=laws, robust=robust, seed=seed, fitted=fitted)
+        base = reached.get(reference or "")
+        if base is not None:
+            others = [r for name, r in reached.items() if r is not None and name != reference]
+            found += [ratio for other in others for ratio in equal_error(other, base, quantity=error)]
+    return tuple(found)
+
+
 def _analyse_model(
-    name: str, rows: pd.DataFrame, done: pd.DataFrame, quantity: Quantity, laws: Sequence[str], effort: Effort, robust: Robust, seed: int
+    name: str,
+    rows: pd.DataFrame,
+    done: pd.DataFrame,
+    quantity: Quantity,
+    laws: Sequence[str],
+    effort: Effort,
+    robust: Robust,
+    label_flops: float,
+    seed: int,
 ) -> ModelAnalysis:
     points = Points(*(done[c].to_numpy(dtype=float) for c in ("n_params", "n_frames", quantity.key)))
     wanted = dict.fromkeys([*laws, FLOOR_LAW])
@@ -197,6 +263,7 @@ def _analyse_model(
     every = fit_laws(points, list(wanted), robust=robust, effort=effort, seed=seed, stream=name)
     results, floor = {law: every[law] for law in laws}, every[FLOOR_LAW]
     selected, note = select({law: r.fit for law, r in results.items() if r.fit is not None})
+    chosen = results[selected] if selected else None
     return ModelAnalysis(
         name=name,
         family=str(rows["family"].iloc[0]),
@@ -206,6 +273,7 @@ def _analyse_model(
         selection_note=note,
         floor=floor,
         floor_note=_floor_note(floor, quantity),
+        allocation=allocation(done, chosen, floor, floor_open=floor_open(chosen, floor), label=label_flops),
     )
 
 
@@ -240,6 +308,8 @@ def fit_json(analysis: StudyAnalysis) -> dict[str, Any]:
         "models": {name: _model_json(model) for name, model in analysis.models.items()},
         "reference": analysis.reference,
         "comparisons": [_comparison_json(c) for c in analysis.comparisons],
+        "equal_error": [_equal_error_json(e) for e in analysis.efficiency],
+        "exponent_tests": [vars(test) for test in analysis.exponent_tests],
         "costs": analysis.costs.to_dict(orient="records"),
         "failed": analysis.failed[["id", "model", "failure"]].to_dict(orient="records"),
     }
@@ -259,7 +329,46 @@ def _model_json(model: ModelAnalysis) -> dict[str, Any]:
         "selection_note": model.selection_note,
         "identifiability": model.identifiability,
         "floor_band_note": model.floor_note,
+        "floor_open": model.floor_open,
+        "forecast": _forecast_json(model),
+        "optimum": _optimum_json(model.allocation),
     }
+
+
+def _forecast_json(model: ModelAnalysis) -> dict[str, Any] | None:
+    """The loss at twice the largest N and D of the model: by the chosen law, its band, and the band that includes a floor."""
+    if model.fit is None or model.chosen is None or model.chosen.bootstrap is None:
+        return None
+    N, D = 2 * float(model.runs["n_params"].max()), 2 * float(model.runs["n_frames"].max())
+    own, whole = band(model.fit, model.chosen.bootstrap, N, D), model.band(N, D)
+    assert whole is not None
+    return {
+        "n_params": N,
+        "n_frames": D,
+        "loss": float(model.fit.predict(N, D)),
+        "interval": [float(v) for v in own],
+        "interval_with_floor": [float(v) for v in whole] if model.floor_open else None,
+    }
+
+
+def _optimum_json(found: Allocation) -> dict[str, Any]:
+    """The split of the largest measured budget and of ten times that, or why there is none."""
+    if found.band is None or found.cost is None:
+        return {"why_not": found.why_not}
+    return {
+        "flops_per_parameter_and_frame": found.cost.kappa,
+        "flops_per_frame": found.cost.label,
+        "with_floor": found.with_floor,
+        "compute_exponent": found.compute_exponent,
+        "largest_measured": found.largest,
+        "budgets": [found.at(found.largest), found.at(found.budget[-1])],
+    }
+
+
+def _equal_error_json(found: EqualError) -> dict[str, Any]:
+    named = {key: getattr(found, key) for key in ("model", "reference", "quantity", "cost", "why_not")}
+    columns = {key: getattr(found, key).tolist() for key in ("error", "ratio", "low", "high", "at_edge")}
+    return named | {"middle": found.middle()} | columns
 
 
 def _comparison_json(comparison: Comparison) -> dict[str, Any]:

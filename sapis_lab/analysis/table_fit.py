@@ -1,22 +1,17 @@
-"""`sapis fit TABLE`: all laws on any table of N, D and loss, as plain data and as text for a terminal."""
+"""`sapis fit TABLE`: all laws on any table of N, D and loss, as plain data (`report.laws_text` prints them)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from sapis_lab.analysis.fit import Robust
-from sapis_lab.analysis.identify import interval_text
-from sapis_lab.analysis.laws import COMPUTE_LAWS, LAWS, SYMBOLS, TIED_LAWS, Law, law_named
+from sapis_lab.analysis.laws import COMPUTE_LAWS, LAWS, TIED_LAWS, law_named
 from sapis_lab.analysis.repeats import RepeatedFit, fit_repeated
 from sapis_lab.analysis.result import Effort, LawResult, fit_laws, identifiability, law_json, plain
-from sapis_lab.analysis.selection import aicc, select
+from sapis_lab.analysis.selection import select
 from sapis_lab.analysis.table import Columns, PointTable, read_points
 
 SCHEMA = 1
@@ -104,101 +99,3 @@ def table_json(fits: TableFit) -> dict[str, Any]:
             },
         }
     )
-
-
-# ---------------------------------------------------------------------------------------------------------- terminal
-
-
-def print_table_fit(fits: TableFit, console: Console) -> None:
-    """The laws side by side, and beneath them what a reader must know before using a number."""
-    table = fits.table
-    cells = f" in {table.points.n_cells} cells" if table.points.n_cells < len(table.points) else ""
-    how = {"auto": "Huber, 1.345 sigma", "none": "least squares"}.get(str(fits.robust), f"Huber, delta {fits.robust}")
-    console.print(Text(f"{table.path}: {len(table.points)} points{cells}; ln loss, {how}"), soft_wrap=True)
-    console.print()
-    names = [n for n in ("alpha", "beta", "gamma", "E") if any(r.fit and n in r.fit.law.param_names for r in fits.laws.values())]
-    grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for column in ("law", "AICc", "LOO", "sd", *(SYMBOLS.get(n, n) for n in names)):
-        grid.add_column(column, no_wrap=True, justify="right" if column in ("AICc", "LOO", "sd") else "left")
-    best = min((a for r in fits.laws.values() if r.fit and (a := aicc(r.fit)) is not None), default=None)
-    for name, result in fits.laws.items():
-        if result.fit is None:
-            continue
-        score, chosen = aicc(result.fit), name == fits.selected
-        row = [
-            f"{name} *" if chosen else name,
-            "–" if score is None or best is None else f"{score - best:+.1f}",
-            "–" if result.loo is None else f"{result.loo.rmse:.4f}",
-            "–" if result.fit.residual_sd is None else f"{result.fit.residual_sd:.4f}",
-        ]
-        grid.add_row(*row, *(_cell(result, n) for n in names), style="bold" if chosen else "")
-    console.print(grid)
-    legend = (
-        "AICc from the best law; LOO: rms of ln(forecast/measured), each point left out; [ ]: 95 % profile intervals; ?: not identified."
-    )
-    console.print(Text(legend, "dim"))
-    console.print()
-    for line in _sentences(fits):
-        console.print(Text(line), soft_wrap=True)
-
-
-def _cell(result: LawResult, name: str) -> Text:
-    fit = result.fit
-    assert fit is not None
-    if name not in fit.law.param_names:
-        return Text("")
-    term = next(t for t in fit.law.terms if name in (t.exponent, t.amplitude))
-    limits = None if result.intervals is None else result.intervals[name]
-    known = next(v.identified for v in result.verdicts if v.term == term.name)
-    digits = (".3f" if term.exponent == name else ".4g") if known else ".2g"
-    shown = "" if limits is None else " " + interval_text(limits, digits=digits)
-    return Text(f"{fit.params[name]:{digits}}{shown}") if known else Text(f"?{shown}", "yellow")
-
-
-def formula(law: Law, params: dict[str, float]) -> str:
-    """The law written out with its numbers."""
-    variable = {(1.0, 0.0): "C" if law.name in COMPUTE_LAWS else "N", (0.0, 1.0): "D", (1.0, 1.0): "(N D)"}
-    parts = []
-    for t in law.terms:
-        power = f" {variable[(t.power_n, t.power_d)]}^-{params[t.exponent]:.4f}" if t.exponent else ""
-        parts.append(f"{params[t.amplitude]:.5g}{power}")
-    return "L = " + " + ".join(parts)
-
-
-def _sentences(fits: TableFit) -> Iterator[str]:
-    chosen = fits.laws[fits.selected]
-    assert chosen.fit is not None
-    yield f"Chosen: {fits.selection_note}."
-    yield f"  {formula(chosen.fit.law, chosen.fit.params)}"
-    for name, result in fits.laws.items():
-        if result.fit is None:
-            yield f"{name}: {result.why_not}"
-            continue
-        for verdict in result.verdicts:
-            if not verdict.identified:
-                yield f"{name}: {verdict.text}"
-        if not result.fit.converged or "bound" in result.fit.message:
-            yield f"{name}: {result.fit.message}"
-        rivals = [m for m in result.fit.modes[1:] if m.objective < 1.2 * result.fit.objective]
-        if rivals:
-            yield f"{name}: other optima within 20 % of the objective: {len(rivals)}"
-        if result.lack_of_fit is not None:
-            test = result.lack_of_fit
-            yield f"{name}: lack of fit against repeats, F{test.dof} = {test.F:.2f}, p = {test.p_value:.2g}"
-        for kind, ratio in (("interaction", result.interaction), ("floor", result.floor)):
-            if ratio is not None:
-                point = f"95 % point {ratio.critical:.1f} by {ratio.n_simulations} simulations"
-                yield f"{name}: {kind} against {ratio.small}, likelihood ratio {ratio.statistic:.1f} ({point}), p = {ratio.p_value:.2g}"
-    held = [h for h in chosen.held_out if not isinstance(h, str)]
-    if held:
-        shown = ", ".join(f"largest {h.block.replace('*', ' x ')} ({h.n_held} points) {h.rmse:.3f} (mean {h.bias:+.3f})" for h in held)
-        yield f"{fits.selected} fitted without the largest points forecasts them with an rms of ln L of: {shown}"
-    floor = next((r for n, r in fits.laws.items() if r.intervals and n.startswith("n+d+e") and "nd" not in n), None)
-    if floor is not None and floor.intervals is not None and "E" not in chosen.fit.law.param_names and floor.intervals["E"][1] > 0:
-        highest = f"{floor.intervals['E'][1]:.4g}"
-        yield f"A floor of up to {highest} is not excluded ({floor.law}): beyond these points the loss may flatten there."
-    if fits.repeated is not None:
-        r = fits.repeated
-        low = ("≤ " if r.r_star_open[0] else "") + f"{r.r_star_interval[0]:.3g}"
-        high = ("≥ " if r.r_star_open[1] else "") + f"{r.r_star_interval[1]:.3g}"
-        yield f"Repeated data, {r.fit.law.name}: R* = {r.r_star:.3g} [{low}, {high}], {formula(r.fit.law, r.fit.params)} with D_eff for D"

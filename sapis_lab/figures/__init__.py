@@ -2,19 +2,24 @@
 
 Every public module of this folder is one kind of figure, found by listing the folder, and holds one function
 
-    draw(study: StudyAnalysis) -> Drawing
+    draw(study: StudyAnalysis) -> Drawing | NotDrawn
 
-`draw_all(study, folder)` writes, for each kind, NAME.pdf, NAME.png, NAME.csv (every plotted number) and NAME.txt (the caption).
+`draw_all(study, folder)` writes, for each kind, NAME.pdf, NAME.svg, NAME.png, NAME.csv (every plotted number) and NAME.txt (the caption),
+and not_drawn.json, which says why the others are missing.
 """
 
 from __future__ import annotations
 
 import importlib
+import json
 import pkgutil
 from pathlib import Path
 
 from sapis_lab.analysis.study import StudyAnalysis
-from sapis_lab.figures._drawing import Drawing, save
+from sapis_lab.config import write_text
+from sapis_lab.figures._drawing import SUFFIXES, Drawing, NotDrawn, save
+
+NOT_DRAWN = "not_drawn.json"
 
 
 def kinds() -> tuple[str, ...]:
@@ -22,16 +27,27 @@ def kinds() -> tuple[str, ...]:
     return tuple(sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_")))
 
 
-def draw(kind: str, study: StudyAnalysis) -> Drawing:
-    """One figure by name. ValueError lists the known ones."""
+def draw(kind: str, study: StudyAnalysis) -> Drawing | NotDrawn:
+    """One figure by name, or why it cannot be drawn. ValueError lists the known ones."""
     if kind not in kinds():
         raise ValueError(f"no figure {kind!r}; known figures are {', '.join(kinds())}")
     return importlib.import_module(f"{__name__}.{kind}").draw(study)
 
 
 def draw_all(study: StudyAnalysis, folder: Path) -> list[Path]:
-    """Write every figure into `folder`; the paths written. A figure that the study cannot fill says so in its caption."""
-    return [path for kind in kinds() for path in save(draw(kind, study), folder, name=kind)]
+    """Write every figure that the study supports into `folder`, and not_drawn.json; the paths written. Old files of the others go."""
+    written, missing = [], {}
+    for kind in kinds():
+        drawing = draw(kind, study)
+        if isinstance(drawing, Drawing):
+            written += save(drawing, folder, name=kind)
+            continue
+        missing[kind] = drawing.reason
+        for suffix in SUFFIXES:
+            (folder / f"{kind}.{suffix}").unlink(missing_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / NOT_DRAWN, json.dumps(missing, indent=1, ensure_ascii=False) + "\n")
+    return [*written, folder / NOT_DRAWN]
 
 
-__all__ = ["Drawing", "draw", "draw_all", "kinds", "save"]
+__all__ = ["NOT_DRAWN", "Drawing", "NotDrawn", "draw", "draw_all", "kinds", "save"]

@@ -1,7 +1,11 @@
-"""A figure with the numbers and the words that belong to it, and how the three are written to disk."""
+"""A figure with the numbers and the words that belong to it, and how the three are written to disk.
+
+A figure that the points cannot support is not drawn: its module returns `NotDrawn` with the reason, which the report prints.
+"""
 
 from __future__ import annotations
 
+import io
 import os
 import textwrap
 from collections.abc import Iterator
@@ -12,6 +16,7 @@ from pathlib import Path
 import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
+from PIL import Image
 
 from sapis_lab.config import write_text
 from sapis_lab.figures._style import RC
@@ -28,18 +33,39 @@ class Drawing:
     """Plain sentences; every number in them is computed."""
 
 
+@dataclass(frozen=True)
+class NotDrawn:
+    """Why a study has no figure of this kind."""
+
+    reason: str
+    """A clause without a capital or a full stop."""
+
+
+SUFFIXES = ("pdf", "svg", "png", "csv", "txt")
+
+
 def save(drawing: Drawing, folder: Path, *, name: str) -> list[Path]:
-    """Write NAME.pdf, NAME.png (300 dpi), NAME.csv and NAME.txt. The same drawing gives the same bytes."""
+    """Write NAME.pdf, NAME.svg, NAME.png (300 dpi), NAME.csv and NAME.txt. The same drawing gives the same bytes."""
     folder.mkdir(parents=True, exist_ok=True)
-    paths = {suffix: folder / f"{name}.{suffix}" for suffix in ("pdf", "png", "csv", "txt")}
+    paths = {suffix: folder / f"{name}.{suffix}" for suffix in SUFFIXES}
     with mpl.rc_context(RC), _fixed_date():
         drawing.figure.draw_without_rendering()
         drawing.figure.set_layout_engine("none")  # placed once: both files then agree to the pixel, in half the time
         drawing.figure.savefig(paths["pdf"], metadata={"Creator": "sapis_lab", "Producer": None, "CreationDate": None})
-        drawing.figure.savefig(paths["png"], dpi=300, metadata={"Software": None})
-    write_text(paths["csv"], drawing.numbers.to_csv(index=False, lineterminator="\n"))
+        drawing.figure.savefig(paths["svg"], metadata={"Creator": "sapis_lab", "Date": None})
+        _save_png(drawing.figure, paths["png"])
+    write_text(paths["csv"], drawing.numbers.to_csv(index=False, lineterminator="\n", float_format="%.10g"))
     write_text(paths["txt"], textwrap.fill(drawing.caption, width=110) + "\n")
     return list(paths.values())
+
+
+def _save_png(figure: Figure, path: Path) -> None:
+    """300 dpi with a palette of 256 colours: a quarter of the size, and nothing that the eye misses in lines and flat bands."""
+    pixels = io.BytesIO()
+    figure.savefig(pixels, format="png", dpi=300, metadata={"Software": None}, pil_kwargs={"compress_level": 1})
+    picture = Image.open(pixels).convert("RGB").quantize(256, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    picture.putpalette([255 if v >= 254 else v for v in picture.getpalette() or []])  # the palette's white is 254
+    picture.save(path, format="png", optimize=True, dpi=(300, 300))
 
 
 @contextmanager

@@ -11,11 +11,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from sapis_lab.analysis.fit import LawFit
 from sapis_lab.analysis.study import ModelAnalysis, StudyAnalysis
-from sapis_lab.analysis.uncertainty import Bootstrap, band
-from sapis_lab.figures._drawing import Drawing
-from sapis_lab.figures._style import PAGE, RC, empty, ladder, log_axes, looks, new_figure, number_label, panel_label
+from sapis_lab.figures._drawing import Drawing, NotDrawn
+from sapis_lab.figures._style import PAGE, RC, ladder, log_axes, looks, new_figure, number_label, panel_label
 from sapis_lab.quantities import quantity
 
 CURVE_POINTS = 60
@@ -33,13 +31,12 @@ class _Axis:
 AXES = {"n_params": _Axis("n_params", "n_frames", "D"), "n_frames": _Axis("n_frames", "n_params_target", "N")}
 
 
-def draw_slices(study: StudyAnalysis, along: Along) -> Drawing:
+def draw_slices(study: StudyAnalysis, along: Along) -> Drawing | NotDrawn:
     """One panel a model, axes shared: points, the chosen law and its 95 % band for every value of the other variable."""
     axis = AXES[along]
     models = [m for m in study.models.values() if len(m.runs)]
     if not models:
-        reason = "no finished point to draw"
-        return Drawing(empty(PAGE, reason), pd.DataFrame({"part": []}), reason[0].upper() + reason[1:] + ".")
+        return NotDrawn("no point has finished")
     shades = ladder(sorted(study.done[axis.fixed].unique()))
     n_columns = min(len(models), 4)
     n_rows = -(-len(models) // n_columns)
@@ -69,20 +66,21 @@ def _draw_model(axes: Axes, model: ModelAnalysis, study: StudyAnalysis, axis: _A
             continue
         # Where D varies, the curve belongs to one size: the mean count of the row, which differs a little from the target.
         fixed = float(value) if axis.along == "n_params" else float(rows["n_params"].mean())
-        x, mean, low, high = _curve(model.fit, model.chosen.bootstrap, model.runs[axis.along], fixed, axis.along)
+        x, mean, low, high = _curve(model, model.runs[axis.along], fixed, axis.along)
         axes.plot(x, factor * mean, color=color, ls="-" if model.chosen.identified else "--")
         axes.fill_between(x, factor * low, factor * high, color=color, alpha=0.18, lw=0)
         parts.append(_numbers(model, "law", value, axis, x, factor * mean, factor * low, factor * high))
     return pd.concat(parts, ignore_index=True)
 
 
-def _curve(fit: LawFit, boot: Bootstrap | None, measured: pd.Series, fixed: float, along: Along) -> tuple[np.ndarray, ...]:
+def _curve(model: ModelAnalysis, measured: pd.Series, fixed: float, along: Along) -> tuple[np.ndarray, ...]:
     """x over the measured range only, law, and band (nan where the fit has no bootstrap)."""
+    assert model.fit is not None
     x = np.geomspace(measured.min(), measured.max(), CURVE_POINTS)
     N, D = (x, fixed) if along == "n_params" else (fixed, x)
     nothing = np.full_like(x, np.nan)
-    low, high = (nothing, nothing) if boot is None else band(fit, boot, N, D)
-    return x, fit.predict(N, D), low, high
+    low, high = model.band(N, D) or (nothing, nothing)
+    return x, model.fit.predict(N, D), low, high
 
 
 def _numbers(model: ModelAnalysis, part: str, fixed: float, axis: _Axis, x, y, low=np.nan, high=np.nan) -> pd.DataFrame:
@@ -99,6 +97,8 @@ def _caption(study: StudyAnalysis, models: list[ModelAnalysis], axis: _Axis) -> 
     ]
     if any(m.chosen for m in models):
         sentences.append(f"Lines: the law chosen by AICc for each model ({chosen}); bands: 95 % bootstrap intervals of the law.")
+    if any(m.floor_open for m in models):
+        sentences.append("Bands include the law with a floor, which the points do not exclude.")
     dashed = [m.name for m in models if m.chosen and not m.chosen.identified]
     if dashed:
         sentences.append(f"Dashed: a law with terms that the points do not identify ({', '.join(dashed)}); read it as a guide to the eye.")

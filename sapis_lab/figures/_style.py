@@ -56,12 +56,12 @@ FAMILY: dict[str, tuple[str, str, Any]] = {
     # family: colour, markers by l_max, line
     "geat": ("#0072B2", "osDph", "-"),
     "nequip": ("#D55E00", "^v<>^", "--"),
-    "allegro": ("#009E73", "dPXHd", "-."),
+    "allegro": ("#009E73", "dHPXp", "-."),
     "transformer": ("#CC79A7", "XXXXX", ":"),
 }
 OTHER: list[tuple[str, str, Any]] = [
     ("#E69F00", "*****", (0, (5, 1))),
-    ("#56B4E9", "PPPPP", (0, (3, 1, 1, 1))),
+    ("#56B4E9", "8v8v8", (0, (3, 1, 1, 1))),
     ("#000000", "+++++", (0, (1, 1))),
 ]
 """For families that have no colour of their own yet, in order of appearance."""

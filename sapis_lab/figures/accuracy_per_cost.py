@@ -5,18 +5,17 @@ import numpy as np
 import pandas as pd
 
 from sapis_lab.analysis.study import StudyAnalysis
-from sapis_lab.figures._drawing import Drawing
-from sapis_lab.figures._style import PAGE, RC, empty, log_axes, looks, new_figure
+from sapis_lab.figures._drawing import Drawing, NotDrawn
+from sapis_lab.figures._style import PAGE, RC, log_axes, looks, new_figure
 from sapis_lab.quantities import quantity
 
 COSTS = ("flops_train", "cpu_seconds_train")
 
 
-def draw(study: StudyAnalysis) -> Drawing:
+def draw(study: StudyAnalysis) -> Drawing | NotDrawn:
     """All points, and for each model the lowest loss reached at or below each cost."""
     if study.done.empty:
-        reason = "no finished point to draw"
-        return Drawing(empty(PAGE, reason), pd.DataFrame({"part": []}), "No finished point to draw.")
+        return NotDrawn("no point has finished")
     factor, key = study.quantity.display_factor, study.quantity.key
     parts = []
     with mpl.rc_context(RC):

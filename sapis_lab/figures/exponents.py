@@ -5,20 +5,19 @@ import pandas as pd
 
 from sapis_lab.analysis.laws import SYMBOLS
 from sapis_lab.analysis.solve import MAX_EXPONENT
-from sapis_lab.analysis.study import StudyAnalysis
-from sapis_lab.figures._drawing import Drawing
-from sapis_lab.figures._style import PAGE, RC, empty, looks, new_figure
+from sapis_lab.analysis.study import ModelAnalysis, StudyAnalysis
+from sapis_lab.figures._drawing import Drawing, NotDrawn
+from sapis_lab.figures._style import PAGE, RC, looks, new_figure
 
 WIDEST = 1.6
 """Exponents beyond this are not resolved by any lattice here; their intervals leave the panel with an arrow."""
 
 
-def draw(study: StudyAnalysis) -> Drawing:
+def draw(study: StudyAnalysis) -> Drawing | NotDrawn:
     """One panel an exponent; filled symbols are identified, hollow ones with thin dashed intervals are not."""
     table = exponent_table(study)
     if table.empty:
-        reason = "no law could be fitted with intervals"
-        return Drawing(empty(PAGE, reason), pd.DataFrame({"part": []}), "No law could be fitted with intervals.")
+        return NotDrawn("no law could be fitted with intervals")
     names = [n for n in SYMBOLS if n in set(table["exponent"])]
     rows = list(dict.fromkeys(zip(table["model"], table["law"], strict=True)))
     look = looks(study.runs)
@@ -42,9 +41,10 @@ def draw(study: StudyAnalysis) -> Drawing:
 
 
 def exponent_table(study: StudyAnalysis) -> pd.DataFrame:
-    """Columns model, part, law, exponent, value, low, high, identified; one row an exponent."""
+    """Columns model, part, law, exponent, value, low, high, identified; one row an exponent, by family and l_max."""
     rows = []
-    for model in study.models.values():
+    families = list(dict.fromkeys(m.family for m in study.models.values()))
+    for model in sorted(study.models.values(), key=lambda m: (families.index(m.family), _lmax(m))):
         for result in model.laws.values():
             if result.fit is None or result.intervals is None:
                 continue
@@ -56,10 +56,15 @@ def exponent_table(study: StudyAnalysis) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["model", "part", "law", "exponent", "value", "low", "high", "identified"])
 
 
+def _lmax(model: ModelAnalysis) -> int:
+    degree = model.runs["lmax"].dropna()
+    return int(degree.iloc[0]) if len(degree) else -1
+
+
 def _caption(table: pd.DataFrame) -> str:
     known, unknown = int(table["identified"].sum()), int((~table["identified"]).sum())
     return (
-        f"Exponents with 95 % bootstrap intervals. Filled symbols and full lines: the {known} exponents that the points identify. "
+        f"Exponents with 95 % profile-likelihood intervals. Filled symbols and full lines: the {known} exponents that the points identify. "
         f"Hollow symbols and dashed lines: the {unknown} that they do not; no value should be read from those. "
         f"An arrow marks an interval that goes on to the right (exponents are sought up to {MAX_EXPONENT:g})."
     )

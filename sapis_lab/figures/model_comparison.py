@@ -6,15 +6,14 @@ import pandas as pd
 from matplotlib.lines import Line2D
 
 from sapis_lab.analysis.study import StudyAnalysis
-from sapis_lab.figures._drawing import Drawing
-from sapis_lab.figures._style import COLUMN, RC, empty, ladder, looks, new_figure, number_label
+from sapis_lab.figures._drawing import Drawing, NotDrawn
+from sapis_lab.figures._style import COLUMN, RC, ladder, looks, new_figure, number_label
 
 
-def draw(study: StudyAnalysis) -> Drawing:
+def draw(study: StudyAnalysis) -> Drawing | NotDrawn:
     """Ratios cell by cell, spread by size; a bar marks each geometric mean."""
     if not study.comparisons:
-        reason = "no two models share a finished cell (N, D, seed)"
-        return Drawing(empty(COLUMN, reason), pd.DataFrame({"part": []}), f"No comparison: {reason}.")
+        return NotDrawn("no two models share a finished cell (N, D, seed)")
     look = looks(study.runs)
     sizes = sorted(study.done["n_params_target"].unique())
     shades = ladder(sizes)
@@ -40,9 +39,7 @@ def draw(study: StudyAnalysis) -> Drawing:
         axes.set_yticks(range(len(study.comparisons)), [c.model for c in study.comparisons])
         axes.set_ylim(len(study.comparisons) - 0.45, -0.55)
         axes.set_xlabel(f"{study.quantity.label} / that of {study.reference}")
-        handles = [
-            Line2D([], [], color=c, marker=m, mfc="none", ls="none", label=f"N = {number_label(s)}") for s, (c, m) in shades.items()
-        ]
+        handles = [Line2D([], [], color=c, marker=m, mfc="none", ls="none", label=f"N = {number_label(s)}") for s, (c, m) in shades.items()]
         figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 4), columnspacing=0.8, handletextpad=0.1)
     return Drawing(figure, pd.concat(parts, ignore_index=True), _caption(study))
 

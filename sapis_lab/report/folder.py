@@ -1,23 +1,32 @@
-"""From `runs.parquet` and `study.yaml` of a results folder to `fit.json`, `figures/` and `report.html`."""
+"""From `runs.parquet` and `study.yaml` of a results folder to `fit.json`, `figures/`, `tables/` and `report.html`."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from sapis_lab.analysis.options import LawOptions
-from sapis_lab.analysis.study import StudyAnalysis, analyse, write_fit_json
+from sapis_lab.analysis.result import plain
+from sapis_lab.analysis.study import StudyAnalysis, analyse, fit_json, write_fit_json
 from sapis_lab.config import load, read_yaml
 from sapis_lab.figures import draw_all
 from sapis_lab.records import read_table
 from sapis_lab.report.page import write_report
+from sapis_lab.report.tables import write_tables
+
+HISTORY = ["step", "action", "n_params", "n_frames", "seed", "flops", "flops_total", "predicted", "predicted_low", "predicted_high"]
+HISTORY += ["measured", "reason"]
 
 
 def analyse_folder(folder: Path, **options: Any) -> StudyAnalysis:
-    """Write fit.json, figures/ and report.html of a results folder and return the analysis.
+    """Write fit.json, figures/, tables/ and report.html of a results folder and return the analysis.
 
     Args:
-        folder: results/NAME, holding runs.parquet and, for its name, question and `law:` section, study.yaml.
+        folder: results/NAME, holding runs.parquet and, for its name, question and `law:` section, study.yaml. Where the adaptive scaler
+            has run there is scale/history.csv.
         options: fields of `LawOptions` that override the study's, such as quantity="test_force_rmse".
 
     Raises:
@@ -25,20 +34,39 @@ def analyse_folder(folder: Path, **options: Any) -> StudyAnalysis:
     """
     folder = Path(folder)
     settings = analyse_options(folder, **options)
+    runs = read_table(folder)
     study = analyse(
-        read_table(folder),
+        runs,
         quantity=settings.quantity,
         laws=settings.laws,
         n_bootstrap=settings.bootstrap,
         n_simulations=settings.calibrate,
         robust=settings.robust,
         reference=settings.reference,
+        label_flops=settings.label_flops,
         seed=settings.seed,
     )
+    study = replace(study, history=read_history(folder / "scale" / "history.csv"))
     write_fit_json(study, folder / "fit.json")
+    write_tables(plain(fit_json(study)), runs, folder / "tables")
     draw_all(study, folder / "figures")
     write_report(folder)
     return study
+
+
+def read_history(path: Path) -> pd.DataFrame | None:
+    """The decisions of the adaptive scaler, one row a step; None where it has not run.
+
+    Raises:
+        ValueError: a column is missing.
+    """
+    if not path.exists():
+        return None
+    history = pd.read_csv(path)
+    missing = [c for c in HISTORY if c not in history]
+    if missing:
+        raise ValueError(f"{path}: no columns {', '.join(missing)}, got {', '.join(map(str, history.columns))}; run `sapis scale` again")
+    return history
 
 
 def analyse_options(folder: Path, **options: Any) -> LawOptions:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,21 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from sapis_lab.analysis.identify import interval_text
-from sapis_lab.analysis.laws import law_named
+from sapis_lab.analysis.laws import SYMBOLS, law_named
 from sapis_lab.config import read_yaml, write_text
 from sapis_lab.quantities import Quantity, quantity
 from sapis_lab.records import read_table
 from sapis_lab.report.verdict import verdict
 
-FIGURE_ORDER = ["loss_vs_size", "loss_vs_data", "model_comparison", "accuracy_per_cost", "exponents", "residuals"]
+FIGURE_ORDER = ["loss_vs_size", "loss_vs_data", "loss_vs_labels", "model_comparison", "equal_error", "accuracy_per_flop"]
+FIGURE_ORDER += ["accuracy_per_cost", "isoflop", "compute_frontier", "loss_contours", "limiting_term", "exponents", "exponent_differences"]
+FIGURE_ORDER += ["profiles", "parity", "residuals", "adaptive_history"]
+NARROW = 100.0
+"""A figure narrower than this, in mm, is one column wide and is not stretched."""
+COST_NAMES = {
+    "flops_train": "training FLOPs", "cpu_seconds_train": "training CPU time", "flops_inference_per_frame": "inference FLOPs",
+    "n_frames": "labels",
+}  # fmt: skip
 RUN_COLUMNS = ["id", "status", "model", "seed", "n_params", "n_frames", "steps", "epochs", "learning_rate"]
 RUN_COLUMNS += ["flops_train", "cpu_seconds_train"]
 SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -40,19 +48,28 @@ def write_report(folder: Path) -> Path:
     source = folder / "provenance.json"
     provenance = json.loads(source.read_text(encoding="utf-8")) if source.exists() else {}
     measured = quantity(fits["quantity"])
-    page = _environment().get_template("template.html.j2").render(
-        name=study.get("name", folder.resolve().name),
-        question=study.get("question", ""),
-        verdict=verdict(fits, runs, measured),
-        n_planned=n_planned(study),
-        budget=budget_rule(study.get("train") or {}, runs),
-        quantity=measured,
-        unit=measured.display_unit or measured.unit,
-        fits=fits,
-        laws=law_rows(fits, measured),
-        figures=figures(folder / "figures"),
-        runs=run_rows(runs, measured),
-        provenance=flat(provenance) + commits(runs),
+    page = (
+        _environment()
+        .get_template("template.html.j2")
+        .render(
+            name=study.get("name", folder.resolve().name),
+            question=study.get("question", ""),
+            verdict=verdict(fits, runs, measured),
+            n_planned=n_planned(study),
+            budget=budget_rule(study.get("train") or {}, runs),
+            quantity=measured,
+            unit=measured.display_unit or measured.unit,
+            fits=fits,
+            laws=law_rows(fits, measured),
+            forecasts=forecast_rows(fits, measured),
+            optima=optimum_rows(fits, measured),
+            equal_error=equal_error_rows(fits),
+            figures=figures(folder / "figures"),
+            not_drawn=not_drawn(folder / "figures"),
+            runs=run_rows(runs, measured),
+            symbols=SYMBOLS,
+            provenance=flat(provenance) + commits(runs),
+        )
     )
     path = folder / "report.html"
     write_text(path, page)
@@ -105,13 +122,87 @@ def _cell(law: str, parameter: str, result: Mapping[str, Any], measured: Quantit
     return {"text": f"{factor * result['params'][parameter]:{digits}} {_interval(limits, parameter, factor, digits)}", "identified": True}
 
 
+def forecast_rows(fits: Mapping[str, Any], measured: Quantity) -> list[dict[str, str]]:
+    """The loss expected at twice the largest N and D of each model, with the band of its law and, where a floor is open, the wider one."""
+    rows = []
+    for name, model in fits["models"].items():
+        found = model["forecast"]
+        if found is not None:
+            wide = found["interval_with_floor"]
+            where = f"N = {rounded(found['n_params'])}, D = {rounded(found['n_frames'])}"
+            bands = {"band": _errors(found["interval"], measured), "wide": _errors(wide, measured) if wide else "–"}
+            rows.append({"model": name, "law": model["selected"], "where": where, "loss": _error(found["loss"], measured)} | bands)
+    return rows
+
+
+def optimum_rows(fits: Mapping[str, Any], measured: Quantity) -> list[dict[str, Any]]:
+    """The best split of two budgets for each model, or why there is none."""
+    rows = []
+    for name, model in fits["models"].items():
+        found = model["optimum"]
+        for budget in found.get("budgets", []):
+            rows.append(
+                {
+                    "model": name,
+                    "why_not": None,
+                    "budget": number(budget["budget"]),
+                    "beyond": budget["budget"] > 1.001 * found["largest_measured"],
+                    "n_params": f"{rounded(budget['n_params'])} [{', '.join(map(rounded, budget['n_params_interval']))}]",
+                    "n_frames": f"{rounded(budget['n_frames'])} [{', '.join(map(rounded, budget['n_frames_interval']))}]",
+                    "loss": f"{_error(budget['loss'], measured)} {_errors(budget['loss_interval'], measured)}",
+                    "waste": f"{100 * budget['waste']:.2g} %",
+                }
+            )
+        if "why_not" in found:
+            rows.append({"model": name, "why_not": found["why_not"]})
+    return rows
+
+
+def equal_error_rows(fits: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What each model must spend to reach the error in the middle of the common range, over what the reference must."""
+    rows = []
+    for found in fits["equal_error"]:
+        error = quantity(found["quantity"])
+        about = {"model": found["model"], "cost": COST_NAMES[found["cost"]], "error": error.label, "why_not": found["why_not"]}
+        if found["why_not"] is None and found["middle"] is None:
+            about["why_not"] = "the smallest size or data of the lattice decides at every error that both reach"
+        if about["why_not"] is None:
+            at, ratio, low, high = found["middle"]
+            high = math.inf if high is None else high
+            inner = [r for r, edge in zip(found["ratio"], found["at_edge"], strict=True) if not edge]
+            about |= {"at": f"{error.display_factor * at:.3g} {error.display_unit or error.unit}"}
+            about |= {"ratio": f"{ratio:.2f} [{low:.2f}, {'∞' if math.isinf(high) else f'{high:.2f}'}]"}
+            about |= {"range": f"{min(inner):.2f} to {max(inner):.2f}"}
+        rows.append(about)
+    return rows
+
+
+def not_drawn(folder: Path) -> dict[str, str]:
+    """Kinds of figures that the points do not support, with the reasons."""
+    path = folder / "not_drawn.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def _error(value: float, measured: Quantity) -> str:
+    return f"{measured.display_factor * value:.3g}"
+
+
+def _errors(limits: Sequence[float], measured: Quantity) -> str:
+    return f"[{', '.join(_error(v, measured) for v in limits)}]"
+
+
+def rounded(value: float) -> str:
+    """A size with two digits: more would be none of the law's."""
+    return number(float(f"{value:.1e}"))
+
+
 def _interval(limits: list[float], parameter: str, factor: float, digits: str) -> str:
     if parameter == "E":
         return f"[{factor * limits[0]:{digits}}, {factor * limits[1]:{digits}}]"
     return interval_text((limits[0], limits[1]), digits=digits)
 
 
-def figures(folder: Path) -> list[dict[str, str]]:
+def figures(folder: Path) -> list[dict[str, Any]]:
     """Every figure of the folder as a data URI with its caption, the story's order first."""
     found = {path.stem: path for path in sorted(folder.glob("*.png"))}
     names = [n for n in FIGURE_ORDER if n in found] + [n for n in found if n not in FIGURE_ORDER]
@@ -120,8 +211,13 @@ def figures(folder: Path) -> list[dict[str, str]]:
         caption = found[name].with_suffix(".txt")
         image = base64.b64encode(found[name].read_bytes()).decode()
         text = " ".join(caption.read_text(encoding="utf-8").split()) if caption.exists() else name
-        result.append({"name": name, "uri": f"data:image/png;base64,{image}", "caption": text})
+        result.append({"name": name, "uri": f"data:image/png;base64,{image}", "caption": text, "narrow": _width_mm(found[name]) < NARROW})
     return result
+
+
+def _width_mm(png: Path) -> float:
+    """The width of a 300 dpi PNG: its header holds the pixels at bytes 16 to 19."""
+    return int.from_bytes(png.read_bytes()[16:20], "big") / 300 * 25.4
 
 
 def run_rows(runs: pd.DataFrame, measured: Quantity) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -11,8 +11,9 @@ from sapis_lab.quantities import Quantity
 
 
 def verdict(fits: Mapping[str, Any], runs: pd.DataFrame, measured: Quantity) -> list[str]:
-    """Two sentences: how the models compare, and which law the reference follows. Fewer when the points cannot tell."""
-    sentences = [comparison_sentence(fits, measured), law_sentence(fits)]
+    """How the models compare, what equal error costs, which law the reference follows and how it splits a budget; less when the points
+    cannot tell."""
+    sentences = [comparison_sentence(fits, measured), equal_error_sentence(fits), law_sentence(fits), optimum_sentence(fits, measured)]
     return [s for s in sentences if s] or ["No point has finished yet, so there is nothing to conclude."]
 
 
@@ -27,6 +28,38 @@ def comparison_sentence(fits: Mapping[str, Any], measured: Quantity) -> str:
         for c in found
     ]
     return f"At equal N, D and seed, compared with the {measured.label} of {fits['reference']}, {', '.join(ratios)}."
+
+
+def equal_error_sentence(fits: Mapping[str, Any]) -> str:
+    """Training FLOPs and CPU time of each other model for the error of the reference, in the middle of the range that both reach."""
+    costs, parts = {"flops_train": "the training FLOPs", "cpu_seconds_train": "the CPU time"}, []
+    for model in dict.fromkeys(e["model"] for e in fits["equal_error"]):
+        mine = {e["cost"]: e for e in fits["equal_error"] if e["model"] == model and e["quantity"] == fits["quantity"] and e["middle"]}
+        said = [f"{_ratio(mine[cost]['middle'])} times {name}" for cost, name in costs.items() if cost in mine]
+        parts += [f"{model} needs {' and '.join(said)}"] if said else []
+    return f"To the same error as {fits['reference']}, {', '.join(parts)} (95 % intervals)." if parts else ""
+
+
+def _ratio(middle: Sequence[float | None]) -> str:
+    _, ratio, low, high = middle
+    return f"{ratio:.2g} [{low:.2g}, {'∞' if high is None else f'{high:.2g}'}]"
+
+
+def optimum_sentence(fits: Mapping[str, Any], measured: Quantity) -> str:
+    """Where the reference's law would spend ten times the largest measured budget."""
+    model = fits["models"].get(fits["reference"])
+    budgets = model["optimum"].get("budgets") if model else None
+    if not budgets:
+        return ""
+    best = budgets[-1]
+    n, d = (f"{_size(best[k])} [{', '.join(map(_size, best[f'{k}_interval']))}]" for k in ("n_params", "n_frames"))
+    low, high = (measured.display_factor * v for v in best["loss_interval"])
+    unit = measured.display_unit or measured.unit
+    return f"Ten times the largest measured budget is best spent on N = {n} and D = {d}, for {low:.3g} to {high:.3g} {unit}."
+
+
+def _size(value: float) -> str:
+    return f"{float(f'{value:.1e}'):,.0f}"
 
 
 def law_sentence(fits: Mapping[str, Any]) -> str:

@@ -23,16 +23,20 @@ def runs_table(
     n_frames: tuple[int, ...] = (50, 100, 200, 400),
     seeds: tuple[int, ...] = (0,),
     noise: float = 0.03,
+    epochs: float | None = None,
     failed: tuple[str, ...] = (),
     generator: np.random.Generator | None = None,
 ) -> pd.DataFrame:
-    """One row a point; `noise` is the standard deviation of ln L, `failed` names the ids that crashed."""
+    """One row a point; `noise` is the standard deviation of ln L, `failed` names the ids that crashed.
+
+    2,000 steps each, or a fixed number of `epochs`, at which cost grows with the data.
+    """
     generator = generator or np.random.default_rng(0)
     rows = []
     for model in models:
         for target in n_params:
             for frames in n_frames:
-                rows += [_row(model, target, frames, seed, noise, generator) for seed in seeds]
+                rows += [_row(model, target, frames, seed, noise, epochs, generator) for seed in seeds]
     table = pd.DataFrame(rows)
     table["lmax"] = table["lmax"].astype("Int64")
     crashed = table["id"].isin(failed)
@@ -43,11 +47,14 @@ def runs_table(
     return table
 
 
-def _row(model: str, target: float, frames: int, seed: int, noise: float, generator: np.random.Generator) -> dict:
+def _row(
+    model: str, target: float, frames: int, seed: int, noise: float, epochs: float | None, generator: np.random.Generator
+) -> dict:
     family, symmetry, lmax, law, params = MODELS[model]
     count = int(target * generator.uniform(0.94, 1.06))
     loss = float(LAWS[law].predict(params, count, frames)) * np.exp(noise * generator.standard_normal())
-    steps, batch = 2000, 8
+    batch = 8
+    steps = 2000 if epochs is None else int(epochs * frames / batch)
     per_step = {"geat": 9e3, "nequip": 2.5e4, "transformer": 4e3}[family] * count * (1 + (lmax or 0))
     seconds = 20 + per_step * steps / 8e9
     errors = {"force_rmse": loss, "force_mae": 0.7 * loss, "energy_mae": 1.4 * loss, "energy_mae_per_atom": 1.4 * loss / 9}

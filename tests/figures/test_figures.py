@@ -1,6 +1,8 @@
-"""Every figure: four files, the numbers that were plotted, the same bytes each time, and no crash on thin studies."""
+"""Every figure: five files, the numbers that were plotted, the same bytes each time, and a reason where a study cannot support it."""
 
 import hashlib
+import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -21,29 +23,57 @@ def study():
     return analyse(runs_table(failed=(FAILED,)), n_bootstrap=100)
 
 
+@pytest.fixture(scope="module")
+def at_epochs():
+    """A study that supports every kind of figure: a fixed number of epochs, and a history of the adaptive scaler."""
+    lattice = {"n_params": (1e3, 3e3, 1e4, 3e4, 1e5), "n_frames": (50, 100, 200, 400, 800)}
+    runs = runs_table(models=("geat-l1", "geat-l2"), epochs=20, noise=0.02, **lattice)
+    return replace(analyse(runs, n_bootstrap=100), history=history())
+
+
+def history():
+    """Four steps of an adaptive scaler: two of the seed lattice, two decided on."""
+    steps = pd.DataFrame({"step": [0, 0, 1, 2], "action": ["seed", "seed", "grow", "label"], "n_params": [1e3, 3e3, 6e3, 6e3]})
+    steps["n_frames"], steps["seed"], steps["flops"] = [50, 50, 50, 100], 0, [1e9, 3e9, 6e9, 1.2e10]
+    steps["flops_total"], steps["measured"] = steps["flops"].cumsum(), [0.3, 0.25, 0.21, 0.17]
+    steps["predicted"], steps["predicted_low"], steps["predicted_high"] = [np.nan, np.nan, 0.2, 0.18], [np.nan] * 2 + [0.19, 0.175], [
+        np.nan, np.nan, 0.22, 0.185,
+    ]  # fmt: skip
+    return steps.assign(reason="because")
+
+
 def plotted(figure: Figure) -> np.ndarray:
     """All y values of all lines of a figure."""
     return np.concatenate([np.asarray(line.get_ydata(), float) for axes in figure.axes for line in axes.lines])
 
 
 @pytest.mark.parametrize("kind", figures.kinds())
-def test_a_figure_writes_its_files_with_the_numbers_beside(kind, study, tmp_path):
-    drawing = figures.draw(kind, study)
+def test_a_figure_writes_its_files_with_the_numbers_beside(kind, at_epochs, tmp_path):
+    drawing = figures.draw(kind, at_epochs)
     drawing.figure.set_layout_engine("none")  # placing labels is half the time, and no part of this claim
     paths = figures.save(drawing, tmp_path, name=kind)
-    assert {p.name for p in paths} == {f"{kind}.{s}" for s in ("pdf", "png", "csv", "txt")}
+    assert {p.name for p in paths} == {f"{kind}.{s}" for s in ("pdf", "svg", "png", "csv", "txt")}
     assert all(p.stat().st_size > 0 for p in paths)
-    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / f"{kind}.csv"), drawing.numbers, check_dtype=False, rtol=1e-12)
+    pd.testing.assert_frame_equal(
+        pd.read_csv(tmp_path / f"{kind}.csv"), drawing.numbers.reset_index(drop=True), check_dtype=False, rtol=1e-9
+    )
 
 
 @pytest.mark.parametrize("kind", figures.kinds())
-def test_a_figure_has_a_standard_width_axes_with_labels_and_a_caption(kind, study):
-    drawing = figures.draw(kind, study)
+def test_a_figure_has_a_standard_width_axes_with_labels_and_a_caption(kind, at_epochs):
+    drawing = figures.draw(kind, at_epochs)
     assert drawing.figure.get_figwidth() in (COLUMN, PAGE)
     texts = [axes.get_xlabel() for axes in drawing.figure.axes] + [drawing.figure.get_supxlabel()]
     assert any(texts)
-    assert len(drawing.numbers) > 0
+    assert len(drawing.numbers) > 0 and "part" in drawing.numbers
     assert drawing.caption.endswith((".", ")."))
+    assert "nan" not in drawing.caption
+
+
+def test_fonts_are_embedded(study, tmp_path):
+    pdf, svg, *_ = figures.save(figures.draw("model_comparison", study), tmp_path, name="x")
+    assert b"/FontFile2" in pdf.read_bytes()
+    assert "<text" not in svg.read_text() and "font-family" not in svg.read_text()  # outlines, not names of fonts
 
 
 @pytest.mark.parametrize("kind", ["model_comparison"])
@@ -101,9 +131,69 @@ def thin_study(request):
 @pytest.mark.parametrize("kind", figures.kinds())
 def test_thin_studies_are_drawn_or_say_why_not(kind, thin_study):
     drawing = figures.draw(kind, thin_study)
+    if isinstance(drawing, figures.NotDrawn):
+        assert drawing.reason and not drawing.reason.endswith(".")
+        return
     drawing.figure.set_layout_engine("none")
     drawing.figure.draw_without_rendering()
     assert drawing.caption
+
+
+@pytest.mark.parametrize("kind", ["isoflop", "compute_frontier"])
+def test_no_split_of_a_budget_is_drawn_at_fixed_steps(kind, study):
+    drawing = figures.draw(kind, study)
+    assert isinstance(drawing, figures.NotDrawn) and "fixed number of steps" in drawing.reason
+
+
+def test_figures_that_cannot_be_drawn_leave_a_reason_and_no_old_file(study, tmp_path, monkeypatch):
+    (tmp_path / "isoflop.png").write_bytes(b"old")
+    monkeypatch.setattr(figures, "kinds", lambda: ("isoflop", "model_comparison"))
+    names = {p.name for p in figures.draw_all(study, tmp_path)}
+    assert names == {"not_drawn.json", *(f"model_comparison.{s}" for s in ("pdf", "svg", "png", "csv", "txt"))}
+    assert not (tmp_path / "isoflop.png").exists()
+    assert list(json.loads((tmp_path / "not_drawn.json").read_text())) == ["isoflop"]
+
+
+def test_isoflop_lines_hold_their_budget_and_the_star_is_their_lowest_point(at_epochs):
+    numbers = figures.draw("isoflop", at_epochs).numbers
+    for name, model in at_epochs.models.items():
+        mine = numbers[numbers["model"] == name]
+        law = mine[mine["part"] == "law"]
+        assert np.allclose(model.allocation.cost.of(law["n_params"], law["n_frames"]), law["budget"])
+        for budget, line in law.groupby("budget"):
+            best = mine[(mine["part"] == "optimum") & (mine["budget"] == budget)].iloc[0]
+            assert best["loss"] <= line["loss"].min() * (1 + 1e-9)
+            assert best["n_params_low"] <= best["n_params"] <= best["n_params_high"]
+
+
+def test_parts_of_the_loss_add_up_and_the_map_is_hatched_only_for_a_third_term(at_epochs):
+    numbers = figures.draw("limiting_term", at_epochs).numbers
+    law = numbers[numbers["part"] == "law"]
+    assert np.allclose(law[[c for c in law if c.startswith("part_")]].sum(axis=1), 1.0)
+
+
+def test_profiles_are_zero_at_the_best_value_and_their_ends_stand_at_the_cut(at_epochs):
+    numbers = figures.draw("profiles", at_epochs).numbers
+    rows = numbers[(numbers["law"] == "n+d") & (numbers["exponent"] == "alpha") & (numbers["model"] == "geat-l2")]
+    result = at_epochs.models["geat-l2"].laws["n+d"]
+    curve, ends = rows[rows["part"] == "profile"], rows[rows["part"] == "end"]
+    assert curve.loc[curve["statistic"].idxmin(), "value"] == pytest.approx(result.fit.params["alpha"])
+    assert np.allclose(ends["value"], result.intervals["alpha"])
+    assert np.allclose(np.interp(ends["value"], curve["value"], curve["statistic"]), ends["statistic"], rtol=0.05)
+
+
+def test_the_history_counts_what_was_foreseen(at_epochs):
+    drawing = figures.draw("adaptive_history", at_epochs)
+    assert "1 of 2 measurements lie in their interval" in drawing.caption
+    assert "Best: 170 meV/Å at N = 6000, D = 100" in drawing.caption
+    nothing = figures.draw("adaptive_history", replace(at_epochs, history=None))
+    assert isinstance(nothing, figures.NotDrawn) and "has not run" in nothing.reason
+
+
+def test_accuracy_per_flop_is_the_inverse_of_error_times_cost(at_epochs):
+    numbers = figures.draw("accuracy_per_flop", at_epochs).numbers
+    train = numbers[numbers["cost"] == "flops_train"]
+    assert np.allclose(np.sort(train["accuracy_per_flop"]), np.sort(1 / (at_epochs.done["val_energy_mae"] * at_epochs.done["flops_train"])))
 
 
 def test_a_family_keeps_its_colour_whatever_else_is_drawn():
@@ -111,6 +201,7 @@ def test_a_family_keeps_its_colour_whatever_else_is_drawn():
     together, alone = looks(runs), looks(runs[runs["family"] == "transformer"])
     assert together["transformer"] == alone["transformer"]
     assert len({look.marker for look in together.values()}) == len(together)
+    assert len({markers[min(2, len(markers) - 1)] for _, markers, _ in FAMILY.values()}) == len(FAMILY)
     assert len({color for color, _, _ in FAMILY.values()}) == len(FAMILY)
 
 

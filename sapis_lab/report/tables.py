@@ -1,0 +1,148 @@
+r"""LaTeX tables of a study for a paper: `\input` them. They need booktabs, the table of points also longtable; no other package.
+
+    points.tex       every finished point         laws.tex        every law of every model with intervals
+    comparison.tex   models at equal N and D      equal_error.tex what equal error costs
+    optimum.tex      where a budget is best spent
+
+A parameter that the points do not identify prints as "not identified" with its interval, never as a number.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from sapis_lab.config import write_text
+from sapis_lab.quantities import Quantity, quantity
+from sapis_lab.report.page import equal_error_rows, law_rows, number, optimum_rows
+
+SPECIAL = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': "''",
+}  # fmt: skip
+SIGNS = {
+    "Å": r"\AA{}", "α": r"$\alpha$", "β": r"$\beta$", "γ": r"$\gamma$", "∞": r"$\infty$", "≥": r"$\geq$", "≤": r"$\leq$", "−": "$-$",
+    "–": "--", "·": r"$\cdot$", "×": r"$\times$",
+}  # fmt: skip
+RAISED = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
+
+
+def write_tables(fits: Mapping[str, Any], runs: pd.DataFrame, folder: Path) -> list[Path]:
+    """Write every table that the study can fill into `folder`; the paths. Tables that it cannot fill are removed."""
+    measured = quantity(fits["quantity"])
+    texts = {
+        "points": points_table(runs, measured),
+        "laws": laws_table(fits, measured),
+        "comparison": comparison_table(fits),
+        "equal_error": equal_error_table(fits),
+        "optimum": optimum_table(fits, measured),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for name, text in texts.items():
+        path = folder / f"{name}.tex"
+        if text is None:
+            path.unlink(missing_ok=True)
+            continue
+        write_text(path, text)
+        paths.append(path)
+    return paths
+
+
+def points_table(runs: pd.DataFrame, measured: Quantity) -> str | None:
+    """Finished points with N, D, seed, steps, training FLOPs and CPU time, and the loss beside its test value."""
+    done = runs[runs["status"] == "done"]
+    if done.empty:
+        return None
+    test = measured.key.replace("val_", "test_")
+    losses = [quantity(k) for k in dict.fromkeys([measured.key, test]) if k in done]
+    columns = ["model", "n_params", "n_frames", "seed", "steps", "flops_train", "cpu_seconds_train"]
+    heads = ["model", "$N$", "$D$", "seed", "steps", "$C$ (FLOP)", "CPU time (s)", *(latex(q.axis) for q in losses)]
+    rows = [
+        [latex(number(run[c])) for c in columns] + [latex(number(q.display_factor * float(run[q.key]))) for q in losses]
+        for _, run in done.iterrows()
+    ]
+    return _tabular(heads, rows, "l" + "r" * (len(heads) - 1), long=True)
+
+
+def laws_table(fits: Mapping[str, Any], measured: Quantity) -> str | None:
+    """Every law with the 95 % intervals of exponents and floor, scatter and AICc; an asterisk marks the chosen one."""
+    rows = []
+    for row in law_rows(fits, measured):
+        name = [latex(row["model"]), latex(row["law"]) + ("*" if row["selected"] else "")]
+        if row["why_not"] is not None:
+            rows.append([*name, r"\multicolumn{6}{l}{" + latex(row["why_not"]) + "}"])
+            continue
+        fit = row["fit"]
+        scatter = "--" if fit["residual_sd_log"] is None else rf"{100 * fit['residual_sd_log']:.1f}\,\%"
+        score = "--" if fit["aicc"] is None else f"${fit['aicc']:.1f}$"
+        rows.append([*name, *(latex(cell["text"]) for cell in row["cells"].values()), scatter, score])
+    if not rows:
+        return None
+    unit = measured.display_unit or measured.unit
+    heads = ["model", "law", r"$\alpha$", r"$\beta$", r"$\gamma$", f"$E$ ({latex(unit)})", "scatter", "AICc"]
+    return _tabular(heads, rows, "llllllrr")
+
+
+def comparison_table(fits: Mapping[str, Any]) -> str | None:
+    """Ratios to the reference at equal N, D and seed: geometric mean with range."""
+    keys = ["loss", "cpu_seconds_train", "accuracy_per_flop_train", "accuracy_per_flop_inference"]
+    rows = [
+        [latex(c["model"]), str(c["loss"]["n_cells"])]
+        + ["--" if c[k] is None else f"{c[k]['geometric_mean']:.2f} [{c[k]['range'][0]:.2f}, {c[k]['range'][1]:.2f}]" for k in keys]
+        for c in fits["comparisons"]
+    ]
+    if not rows:
+        return None
+    heads = [f"relative to {latex(fits['reference'])}", "cells", "error", "CPU time", "accuracy/training FLOP", "accuracy/inference FLOP"]
+    return _tabular(heads, rows, "lrllll")
+
+
+def equal_error_table(fits: Mapping[str, Any]) -> str | None:
+    """Cost over that of the reference at equal error, with 95 % interval and range."""
+    rows = []
+    for row in equal_error_rows(fits):
+        cells = [latex(row[k]) for k in ("model", "error", "cost")]
+        if row["why_not"] is not None:
+            rows.append([*cells, r"\multicolumn{3}{l}{" + latex(row["why_not"]) + "}"])
+        else:
+            rows.append([*cells, latex(row["at"]), latex(row["ratio"]), latex(row["range"])])
+    if not rows:
+        return None
+    return _tabular([f"relative to {latex(fits['reference'])}", "error", "cost", "at", "ratio", "over the range"], rows, "llllll")
+
+
+def optimum_table(fits: Mapping[str, Any], measured: Quantity) -> str | None:
+    """The best split of the largest measured budget and of ten times that."""
+    found = [row for row in optimum_rows(fits, measured) if row["why_not"] is None]
+    if not found:
+        return None
+    rows = [
+        [latex(r["model"]), latex(r["budget"]) + (r"\rlap{$^\dagger$}" if r["beyond"] else "")]
+        + [latex(r[k]) for k in ("n_params", "n_frames", "loss", "waste")]
+        for r in found
+    ]
+    unit = measured.display_unit or measured.unit
+    heads = ["model", "$C$ (FLOP)", "best $N$", "best $D$", f"{latex(measured.label)} ({latex(unit)})", "waste"]
+    return _tabular(heads, rows, "llllll", note=r"$^\dagger$ beyond the largest measured budget")
+
+
+def latex(text: Any) -> str:
+    """Any text as LaTeX that prints it: 1.2×10⁻³ becomes mathematics, special characters are escaped."""
+    result = "".join(SPECIAL.get(c, c) for c in str(text))
+    result = re.sub(r"([\d.]+)×10([⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+)", lambda m: rf"${m[1]}\times10^{{{m[2].translate(RAISED)}}}$", result)
+    return "".join(SIGNS.get(c, c) for c in result)
+
+
+def _tabular(heads: Sequence[str], rows: Sequence[Sequence[str]], columns: str, *, long: bool = False, note: str | None = None) -> str:
+    kind = "longtable" if long else "tabular"
+    lines = [f"% \\usepackage{{booktabs{',longtable' if long else ''}}}", f"\\begin{{{kind}}}{{{columns}}}", r"\toprule"]
+    lines += [" & ".join(heads) + r" \\", r"\midrule", *([r"\endhead", r"\bottomrule", r"\endfoot"] if long else [])]
+    lines += [" & ".join(row) + r" \\" for row in rows]
+    lines += [] if long else [r"\bottomrule"]
+    lines += [rf"\multicolumn{{{len(columns)}}}{{l}}{{{note}}} \\"] if note else []
+    return "\n".join([*lines, f"\\end{{{kind}}}"]) + "\n"
