@@ -18,7 +18,7 @@ STEPS = 40
 
 
 class StubPoint(Config):
-    """A point whose `work` says how it ends: ok, slow, stubborn, raise, kill, exit, nothing."""
+    """A point whose `work` says how it ends: ok, slow, stubborn, lasting, raise, kill, exit, nothing."""
 
     id: str
     work: str = "ok"
@@ -51,7 +51,7 @@ def run_point(folder: Path, *, cache: str, device: str) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     done = int((folder / "last.ckpt").read_text()) if (folder / "last.ckpt").exists() else 0
     for step in range(done, STEPS):
-        time.sleep(0.1 if point.work in ("slow", "stubborn") else 0.0)
+        time.sleep({"slow": 0.1, "stubborn": 0.1, "lasting": 2.5}.get(point.work, 0.0))
         with (folder / "trace").open("a") as f:
             f.write(f"{step}\n")
         write_text(folder / "last.ckpt", str(step + 1))  # whole or not at all: points are killed at any moment

@@ -124,6 +124,15 @@ def test_a_warned_job_saves_and_goes_back_into_the_queue(tmp_path, node, number)
     assert "saved; back into the queue (restart 1)" in jobs_of(tmp_path)["p"].log.read_text()
 
 
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_a_job_near_its_time_limit_saves_and_goes_back_into_the_queue(tmp_path, node):
+    (folder,) = submit([StubPoint(id="p", work="lasting")], tmp_path, time=1, signal_seconds=10)  # 100 s of work, one minute at a time
+    wait_for(lambda: (folder / "record.json").exists(), seconds=600)
+    assert sessions(folder) >= 2 and went_on(folder) and not (folder / "failure.txt").exists()
+    assert "saved; back into the queue (restart 1)" in jobs_of(tmp_path)["p"].log.read_text()
+
+
 def test_a_preempted_job_is_put_back_and_goes_on(tmp_path, node):
     (folder,) = submit([StubPoint(id="p", work="slow")], tmp_path, cpus=os.cpu_count())
     wait_for(lambda: len(steps(folder)) > 5)
