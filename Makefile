@@ -14,7 +14,7 @@ STAMP := .venv/.ready
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help study plan status figures report tune dashboard test lint setup
+.PHONY: help study plan status figures report tune scale dashboard test lint setup
 MAKEFLAGS += --no-print-directory
 
 help:  ## list the verbs
@@ -43,6 +43,9 @@ report: $(STAMP)  ## write the report again from results/NAME; trains nothing
 
 tune: $(STAMP)  ## search for good settings of the study, as its tune: section says, or continue
 	@$(BIN)/sapis tune $(NAME) $(ARGS)
+
+scale: $(STAMP)  ## scale a model by itself, as the study's scale: section says, or continue
+	@$(BIN)/sapis scale $(NAME) $(ARGS)
 
 dashboard: $(STAMP)  ## look at the trials of a tuning in a browser (needs the extra dash)
 	@$(BIN)/sapis dashboard $(NAME) $(ARGS)

@@ -343,6 +343,40 @@ def tune(
     raise typer.Exit((run_worker if worker else run_tune)(request, _console()))
 
 
+@app.command("scale")
+def scale(
+    name: Name,
+    settings: Set = None,
+    called: As = None,
+    workers: Workers = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run points again that failed in an earlier run.")] = False,
+    replay: Annotated[bool, typer.Option("--replay", help="Only decide the recorded history again, and compare.")] = False,
+    design: Annotated[bool, typer.Option("--design", help="Only print which run would teach most per FLOP about N*.")] = False,
+    target: Annotated[str | None, typer.Option("--target", help="With --design: about L at `N,D`.", show_default=False)] = None,
+) -> None:
+    """Scale a model by itself, or go on: from the study's lattice it decides, runs, measures and decides again, until a budget or a rule.
+
+    The section `scale:` of the study file says how. Every decision and its reasons stand in results/NAME/scale/. Exit status: 0 ended by
+    its budget or a rule, 1 a run failed (or, with --replay, a decision differs), 75 stopped: the same command goes on.
+
+    Example: `sapis scale quickstart-scale`
+    """
+    from sapis_lab.scaling.road import print_design, print_replay, run_scale
+
+    if target is not None and not design:
+        raise ConfigError("--target goes with --design")
+    if design:
+        place = _numbers(target, "--target") if target else None
+        if place is not None and (len(place) != 2 or min(place) <= 0):
+            raise ConfigError(f"--target {target!r}: wanted N,D such as 1e5,4000")
+        print_design(called or name, _console(), target=(place[0], place[1]) if place else None)
+        return
+    if replay:
+        raise typer.Exit(print_replay(called or name, _console()))
+    status = run_scale(name, _console(), settings=settings or (), called=called, workers=workers, retry_failed=retry_failed)
+    raise typer.Exit(status)
+
+
 @app.command("dashboard")
 def dashboard(
     name: Name, settings: Set = None, called: As = None, port: Annotated[int, typer.Option("--port", help="Port on this host.")] = 8080
@@ -857,6 +891,31 @@ def bench_pack(
         console=_console(),
     )  # fmt: skip
     raise typer.Exit(status)
+
+
+@bench_app.command("scaler")
+def bench_scaler(
+    policies: Annotated[
+        str, typer.Option("--policies", help="Of null, greedy, jump, trigger, posterior, and `posterior without measurements`.")
+    ] = "null,greedy,jump,trigger,posterior,posterior without measurements",
+    worlds: Annotated[str, typer.Option("--worlds", help="Of the six; all when not given.", show_default=False)] = "",
+    n_worlds: Annotated[int, typer.Option("--campaigns", min=2, help="Campaigns in each world, of each policy.")] = 24,
+    json_file: Json = None,
+) -> None:
+    """Measure what policies of scaling waste on six synthetic worlds, with the seeds on which nothing was tuned.
+
+    Exit status: 1 if the posterior policy wastes more than 6 % on a world, or 3 points more than the best fixed policy there.
+
+    Example: `sapis bench scaler --campaigns 24 --json results/scaler-worlds/scaler.json`
+    """
+    save = _keeper(json_file, "scaler")
+    from sapis_lab.bench.scaler import run_scaler
+    from sapis_lab.bench.step import words_of
+    from sapis_lab.scaling.worlds import SHARES
+
+    chosen = words_of(worlds, option="--worlds") if worlds else list(SHARES)
+    names = words_of(policies, option="--policies")
+    raise typer.Exit(plainly(lambda: run_scaler(names, chosen, n_worlds=n_worlds, console=_console(), save=save)))  # type: ignore[arg-type]
 
 
 @bench_app.command("fits")

@@ -36,7 +36,7 @@ HOMES = {
     "matplotlib": {"figures"},
     "jinja2": {"report"},
     "typer": {"cli", "sweep"},
-    "rich": {"cli", "sweep", "bench", "selftest", "report"},
+    "rich": {"cli", "sweep", "scaling", "bench", "selftest", "report"},
     "tblite": {"oracles"},
 }
 

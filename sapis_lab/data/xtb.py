@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from sapis_lab.data._base import DatasetConfig, DatasetInfo, Progress, bytes_estimate, mean_pairs
 from sapis_lab.data._checks import check_store
@@ -51,6 +51,9 @@ class XtbDataConfig(DatasetConfig):
     """Frames for validation, from a trajectory of their own."""
     n_test: int = Field(default=100, ge=1)
     """Frames for testing, from a trajectory of their own."""
+    n_more: int = Field(default=0, ge=0)
+    """Frames labelled later, a multiple of `trajectory_frames`: they join the training pool behind the others, which stay what and where
+    they were, as do validation and test frames. Every trajectory of them is in an order of its own."""
     trajectory_frames: int = Field(default=100, ge=1)
     """Frames per trajectory at most; a split with more is spread evenly over several trajectories, which run in parallel."""
     block_frames: int = Field(default=10, ge=1)
@@ -66,13 +69,25 @@ class XtbDataConfig(DatasetConfig):
                 raise ValueError(f"{name}={getattr(self, name)} is not a multiple of timestep={self.timestep} fs; choose one that is")
         return self
 
+    @model_validator(mode="after")
+    def _whole_trajectories(self) -> XtbDataConfig:
+        if self.n_more % self.trajectory_frames:
+            raise ValueError(f"n_more={self.n_more} is not a multiple of trajectory_frames={self.trajectory_frames}; choose one that is")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_none_more(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Pools that were never added to are written as before there was `n_more`: stores and records stay valid.
+        plain: dict[str, Any] = handler(self)
+        return plain if self.n_more else {k: v for k, v in plain.items() if k != "n_more"}
+
     def info(self, *, cutoff: float) -> DatasetInfo:
         atoms = _molecule(self.molecule)
         n = len(atoms)
-        n_frames = self.n_train + self.n_validation + self.n_test
+        n_frames = self.n_train + self.n_more + self.n_validation + self.n_test
         return DatasetInfo(
             species=tuple(int(z) for z in np.unique(atoms.numbers)),
-            n_train=self.n_train,
+            n_train=self.n_train + self.n_more,
             n_validation=self.n_validation,
             n_test={"test": self.n_test},
             mean_atoms=float(n),
@@ -100,6 +115,9 @@ class XtbDataConfig(DatasetConfig):
                 which += [task.trajectory] * len(frames)
             splits[name] = np.arange(first, store.n_frames)
         splits["train"] = nested_order(self.n_train, seed=self.seed, strata=np.array(which[: self.n_train]))
+        more = splits.pop("more", np.empty(0, int)).reshape(-1, self.trajectory_frames)
+        later = [np.random.default_rng([self.seed, 1, k]).permutation(trajectory) for k, trajectory in enumerate(more)]
+        splits["train"] = np.concatenate([splits["train"], *later])
         check_store(store, splits, lambda frame: places[frame])
         metadata = {
             "origin": f"Langevin dynamics (BAOAB) of {self.molecule} at {self.temperature:g} K, generated",
@@ -117,7 +135,8 @@ def trajectory_tasks(config: XtbDataConfig, blocks: Path) -> dict[str, list[Traj
     atoms = _molecule(config.molecule)
     tasks: dict[str, list[TrajectoryTask]] = {}
     number = 0
-    for split, n in (("train", config.n_train), ("validation", config.n_validation), ("test", config.n_test)):
+    sizes = {"train": config.n_train, "validation": config.n_validation, "test": config.n_test, "more": config.n_more}
+    for split, n in sizes.items():
         tasks[split] = []
         n_trajectories = -(-n // config.trajectory_frames)
         for k in range(n_trajectories):

@@ -14,6 +14,7 @@ from sapis_lab.config import Config, composed, composed_kind, home, kinds, load
 from sapis_lab.data import DatasetConfig
 from sapis_lab.models import ModelConfig
 from sapis_lab.sweep.files import checked_name, checked_url, raw_study, without_password
+from sapis_lab.sweep.scale_options import ScaleOptions
 from sapis_lab.sweep.slurm import SlurmOptions
 from sapis_lab.sweep.tuner.options import TuneOptions
 from sapis_lab.training import TrainConfig
@@ -116,6 +117,8 @@ class Study(Config):
     that was tuned, for the models that it knows; `train` sets those of the others."""
     tune: TuneOptions | None = None
     """What `sapis tune` varies, and how."""
+    scale: ScaleOptions | None = None
+    """How `sapis scale` goes on from the lattice."""
     run: RunOptions = RunOptions()
     """Where and how it runs."""
 
@@ -135,6 +138,14 @@ class Study(Config):
     def _tuning_has_objectives(self) -> Self:
         if self.tune is not None:
             self.tune.objectives_of(self.law.quantity)
+        return self
+
+    @model_validator(mode="after")
+    def _scaling_has_one_model_and_epochs(self) -> Self:
+        if self.scale is not None and len(self.models) != 1:
+            raise ValueError(f"scale: wanted one model to scale, got {len(self.models)}; give each of them a study of its own")
+        if self.scale is not None and self.train.epochs is None:
+            raise ValueError("scale: wanted train.epochs, got train.steps: at fixed steps cost does not grow with D, and nothing is traded")
         return self
 
     @model_validator(mode="after")

@@ -92,10 +92,22 @@ class TrainConfig(Config):
         return max(1, round(self.epochs * n_frames / min(self.batch_size, n_frames)))
 
 
+PointId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
+
+
+class Parent(Config):
+    """The finished point of the same study whose trained potential a point starts from."""
+
+    id: PointId
+    """The name of its folder, beside that of the point."""
+    fingerprint: str
+    """Of its settings: a parent made from others is refused."""
+
+
 class PointConfig(Config):
     """One point of a lattice: this model at this size on the first D frames of this data, with this seed."""
 
-    id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")
+    id: PointId
     """Readable identity, the name of its folder: `geat-l2-n1.0e5-d512-s0`."""
     data: composed_kind("data", DatasetConfig)  # type: ignore[valid-type]
     """The data set."""
@@ -111,12 +123,17 @@ class PointConfig(Config):
     """Training; `learning_rate` is the one number in force."""
     n_params: int | None = None
     """The exact N that was planned, which the model built must have; no part of what the numbers depend on, since `model` says it."""
+    parent: Parent | None = None
+    """Where training starts: the averaged weights, reference energies and energy scale of that point, its model grown to `model`
+    (`sapis_lab.growth`). The schedule is that of any other point, and `flops_train` counts this point's own steps alone."""
 
     def science(self) -> dict[str, Any]:
         """What the numbers depend on, as plain data: the settings and the version of every kind, without the name of the point and
         the place where its data lie."""
         plain = dump(self)
         del plain["id"], plain["n_params"]
+        if self.parent is None:  # points without one keep the fingerprints that they had before there were parents
+            del plain["parent"]
         plain["data"] |= dict.fromkeys(type(self.data).location_fields & plain["data"].keys())
         plain["versions"] = {"data": type(self.data).version, "model": type(self.model).version, "train": type(self.train).version}
         return plain

@@ -33,9 +33,10 @@ from sapis_lab.atoms import AtomsBatch
 from sapis_lab.config import load, read_yaml
 from sapis_lab.data import FrameStore, fit_references, prepare
 from sapis_lab.derivatives import predict
+from sapis_lab.growth import grow
 from sapis_lab.kernels import reference_forms
 from sapis_lab.models import Model
-from sapis_lab.potential import Potential, save_potential
+from sapis_lab.potential import Potential, load_potential, save_potential
 from sapis_lab.records import CHECKPOINT, Record, write_record
 from sapis_lab.training._batches import BatchMaker, FixedBatches, TrainingStream
 from sapis_lab.training._callbacks import CURVE, Clock, Curve, PointFailed, cut_rows, show
@@ -116,7 +117,7 @@ class _Run:
 def _run(point: PointConfig, folder: Path, run: _Run) -> None:
     if run.ranks.is_first:
         _remove_temporaries(folder)
-    setup = _prepare(point, run.cache)
+    setup = _prepare(point, run.cache, siblings=folder.parent)
     module = TrainingModule(
         setup.model,
         point.train,
@@ -239,7 +240,8 @@ class _Setup:
     batch_size: int
 
 
-def _prepare(point: PointConfig, cache: Path) -> _Setup:
+def _prepare(point: PointConfig, cache: Path, *, siblings: Path | None = None) -> _Setup:
+    """`siblings`: the folder of the points, where one that names a parent finds it."""
     store = prepare(point.data, cache=cache)
     pool = store.splits["train"]
     if point.n_frames > len(pool):
@@ -248,10 +250,14 @@ def _prepare(point: PointConfig, cache: Path) -> _Setup:
         )
     ids = np.asarray(pool[: point.n_frames])
     frames = store.frames(ids)
-    references = _references(point, store, ids)
     table = store.neighbors(point.model.cutoff)
     mean_neighbors = float(table.edges(ids).n_edges.sum() / frames.n_atoms.sum())
-    model = point.model.build(species=store.elements, mean_neighbors=mean_neighbors, seed=point.seed)
+    force_rms = float(np.sqrt(np.mean(frames.forces.astype(np.float64) ** 2)))
+    if point.parent is None:
+        references = _references(point, store, ids)
+        model = point.model.build(species=store.elements, mean_neighbors=mean_neighbors, seed=point.seed)
+    else:
+        model, references, mean_neighbors = _inherited(point, store, siblings)
     counted = sum(model.count().values())
     if point.n_params not in (None, counted):
         raise ValueError(
@@ -260,10 +266,29 @@ def _prepare(point: PointConfig, cache: Path) -> _Setup:
         )
     dtype = getattr(torch, point.train.precision)
     model = model.to(dtype)
-    force_rms = float(np.sqrt(np.mean(frames.forces.astype(np.float64) ** 2)))
-    model.energy_scale.fill_(force_rms)
+    if point.parent is None:
+        model.energy_scale.fill_(force_rms)
     make = BatchMaker(store, references, layout=model.layout, cutoff=point.model.cutoff, dtype=dtype)
     return _Setup(store, ids, make, model, references, mean_neighbors, force_rms, min(point.train.batch_size, point.n_frames))
+
+
+def _inherited(point: PointConfig, store: FrameStore, siblings: Path | None) -> tuple[Model, np.ndarray, float]:
+    """Model, reference energies (n_species,) eV, and mean neighbours of a point that starts from its parent: the same function, in a model
+    of the point's size."""
+    assert point.parent is not None
+    if siblings is None:
+        raise ValueError(f"{point.id} starts from {point.parent.id}, but nothing says where that point lies")
+    born = load_potential(siblings / point.parent.id)
+    if born.origin.get("fingerprint") != point.parent.fingerprint:
+        raise ValueError(
+            f"{siblings / point.parent.id} was made from other settings than the parent that {point.id} names; run that one again"
+        )
+    if tuple(born.model.species) != tuple(store.elements):
+        raise ValueError(f"{point.parent.id} knows the elements {list(born.model.species)}, its child's data have {list(store.elements)}")
+    grown = grow(born.model.train().requires_grad_(True), point.model, seed=point.seed)
+    if grown.config != point.model:
+        raise ValueError(f"{point.id}: its model is not the one that {point.parent.id} grows to; wanted {grown.config!r}")
+    return grown.model, np.array([born.references[int(z)] for z in store.elements]), born.mean_neighbors
 
 
 def _references(point: PointConfig, store: FrameStore, ids: np.ndarray) -> np.ndarray:

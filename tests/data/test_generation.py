@@ -138,3 +138,21 @@ def test_the_tiny_config_is_small_enough_for_a_smoke_test():
         tasks = trajectory_tasks(kind_class("data", raw["kind"]).model_validate(raw), Path("b"))
         steps = sum(t.n_equilibration_steps + t.n_frames * t.n_interval_steps for split in tasks.values() for t in split)
         assert steps <= most, "each step takes 1.1 ms of one core"
+
+
+def test_frames_labelled_later_join_behind_the_others_and_change_none_of_them(reference, tmp_path):
+    more = TINY.model_copy(update={"n_more": 6})
+    store, first = prepare(more, cache=tmp_path, n_workers=1), len(reference.splits["train"])
+    assert more.identity() != TINY.identity() and "n_more" not in TINY.identity()
+    assert len(store.splits["train"]) == more.info(cutoff=5.0).n_train == first + 6
+    for split, n in (("train", first), ("validation", 2), ("test", 2)):
+        old, new = (s.frames(s.splits[split][:n]) for s in (reference, store))
+        assert np.array_equal(old.positions, new.positions) and np.array_equal(old.energy, new.energy)
+    smaller = prepare(TINY.model_copy(update={"n_more": 3}), cache=tmp_path, n_workers=1)
+    new, newer = (s.frames(s.splits["train"][: first + 3]) for s in (smaller, store))
+    assert np.array_equal(new.positions, newer.positions)
+
+
+def test_frames_labelled_later_come_in_whole_trajectories():
+    with pytest.raises(ValueError, match="n_more=4 is not a multiple of trajectory_frames=3"):
+        XtbDataConfig.model_validate({**TINY.model_dump(), "n_more": 4})

@@ -1,0 +1,493 @@
+"""The whole way of `sapis scale NAME`: the seed lattice, then decide, run, measure and decide again, until the budget or a rule ends it.
+
+Points lie where those of any study do, `results/NAME/points/`, so that table, laws, figures and report hold them all. The history and the
+decisions stand in `results/NAME/scale/` (see `scaling.history`).
+
+What a run costs is planned from the exact FLOPs of its model, and counted as its record measures it. With `warm_start` a run starts from
+the one before; the campaign has paid for that one already, so only the new steps are counted, here and in its record.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from sapis_lab.analysis.optimum import Cost
+from sapis_lab.config import ConfigError, dump_yaml, load, plainly, read_yaml, write_text
+from sapis_lab.data import DatasetConfig, DatasetInfo
+from sapis_lab.growth import expanded
+from sapis_lab.models import ModelConfig
+from sapis_lab.quantities import quantity
+from sapis_lab.records import RECORD, Record, read_record, read_table
+from sapis_lab.scaling.design import next_points
+from sapis_lab.scaling.history import ASIDE, Basis, Entry, Row, decide_next, read_decisions, replayed, same, write_decisions, write_history
+from sapis_lab.scaling.policies import Decision, Prices, Rules, Runs
+from sapis_lab.sweep import engine, road
+from sapis_lab.sweep.folder import (
+    Manifest,
+    failure_reason,
+    inputs_hash,
+    locked,
+    point_folder,
+    refuse_if_running,
+    results_folder,
+    write_manifest,
+)
+from sapis_lab.sweep.launcher import LOG
+from sapis_lab.sweep.local import PRELOAD, LocalPool
+from sapis_lab.sweep.plan import infos, plan
+from sapis_lab.sweep.points import Point, point_id, points
+from sapis_lab.sweep.progress import Board, duration, shown
+from sapis_lab.sweep.provenance import n_cores, note_finished, write_provenance
+from sapis_lab.sweep.scale_options import ScaleOptions
+from sapis_lab.sweep.study import Lattice, Study, load_study
+from sapis_lab.training import Parent
+
+FOLDER = "scale"
+SIZES = np.geomspace(0.5, 8.0, 5)
+"""Multiples of the lattice's sizes at which FLOPs a parameter are looked at."""
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """A study that scales itself, resolved."""
+
+    study: Study
+    options: ScaleOptions
+    known: dict[float, DatasetInfo]
+    seeds: tuple[Point, ...]
+    """The lattice."""
+
+    @property
+    def info(self) -> DatasetInfo:
+        return next(iter(self.known.values()))
+
+    @property
+    def loss_key(self) -> str:
+        return self.study.law.quantity
+
+
+def resolve(name: str, settings: Sequence[str] = (), *, called: str | None = None) -> Campaign:
+    """The study with its lattice and limits, checked. ConfigError names what cannot be."""
+    study = load_study(name, settings, called=called)
+    if study.scale is None:
+        raise ConfigError(f"studies/{name}.yaml has no scale: section; see `sapis scale --help`")
+    known = plainly(lambda: infos(study), about=f"data {study.data.kind!r}")
+    campaign = Campaign(study, study.scale, known, tuple(points(study, next(iter(known.values())))))
+    lattice = study.lattice
+    if len(lattice.n_params) < 2 or len(lattice.n_frames) < 2 or len(campaign.seeds) < 6:
+        raise ConfigError(
+            f"studies/{name}.yaml: lattice: scaling starts from at least 6 points with two sizes and two amounts of data, "
+            f"got {len(campaign.seeds)} points"
+        )
+    if study.scale.label_more and "n_more" not in type(study.data).model_fields:
+        kind = study.data.kind
+        raise ConfigError(f"studies/{name}.yaml: scale.label_more: data of kind {kind!r} cannot make more frames; wanted kind xtb, or 0")
+    cost = sum(planned_flops(campaign, p) for p in campaign.seeds)
+    if cost >= study.scale.budget:
+        raise ConfigError(
+            f"studies/{name}.yaml: scale.budget: {study.scale.budget:.3g} FLOPs do not cover the lattice, which costs {cost:.3g}"
+        )
+    return campaign
+
+
+def planned_flops(campaign: Campaign, point: Point) -> float:
+    """Training FLOPs of a point, from its exact size."""
+    return plan_of(campaign, [point])[0]
+
+
+def plan_of(campaign: Campaign, chosen: Sequence[Point]) -> list[float]:
+    """Training FLOPs of points."""
+    return [c.flops_train for c in plan(campaign.study, chosen, campaign.known, workers=1).costs]
+
+
+def run_scale(
+    name: str, console: Console, *, settings: Sequence[str] = (), called: str | None = None, workers: int | None = None,
+    retry_failed: bool = False,
+) -> int:  # fmt: skip
+    """Scale, or go on; the exit status: 0 ended by a rule or the budget, 1 a run failed, 75 stopped and resumable.
+
+    Raises:
+        ConfigError: the study cannot be scaled as it is.
+    """
+    request = road.Request(name, tuple(settings), called, workers=workers)
+    refuse_if_running(request.folder)
+    campaign = resolve(name, settings, called=called)
+    again = " ".join(["sapis", "scale", *request.command[3:]])
+    with locked(request.folder) as taken_over, road._signals_interrupt():
+        if taken_over:
+            console.print(Text(taken_over, style="yellow"), soft_wrap=True)
+        session = _Session(campaign, request, console, workers=workers, retry_failed=retry_failed, command=again)
+        try:
+            return session.run()
+        except engine.LauncherDied as error:
+            console.print(Text(f"error: {error}", style="red"), soft_wrap=True)
+            return road.STOPPED
+        except (engine.Stopped, KeyboardInterrupt):
+            console.print(Text(f"\nstopped; nothing is lost. Continue with: {again}", style="yellow"), soft_wrap=True)
+            return road.STOPPED
+
+
+def print_replay(name: str, console: Console) -> int:
+    """Decide the whole history again and compare; the exit status, 1 where a decision differs."""
+    pairs = replayed(results_folder(name) / FOLDER)
+    differing = [entry.step for entry, again in pairs if not same(entry.decision, again)]
+    for entry, again in pairs:
+        mark = "same" if same(entry.decision, again) else f"now {again.action} N={again.n_params:.4g} D={again.n_frames:.0f}"
+        d = entry.decision
+        console.print(Text(f"{entry.step:3d} {d.action:8s} N={d.n_params:.4g} D={d.n_frames:.0f}: {mark}"), soft_wrap=True)
+    console.print(Text(f"{len(pairs) - len(differing)} of {len(pairs)} decisions are made again from the table as they were"))
+    return int(bool(differing))
+
+
+def print_design(name: str, console: Console, *, target: tuple[float, float] | None = None, n_shown: int = 8) -> None:
+    """Which run to add to `results/NAME`, scaled or not, to learn most per FLOP about N* at the next cost, or about L at a target (N, D).
+
+    Raises:
+        ConfigError: no finished runs, those of several models, or a cost that does not grow with D.
+    """
+    folder = results_folder(name)
+    study: Study = load(Study, read_yaml(folder / "study.yaml"), source=str(folder / "study.yaml"))
+    table = read_table(folder)
+    table = table[table["status"] == "done"]
+    if table["model"].nunique() != 1:
+        raise ConfigError(f"{folder}/runs.parquet: wanted the runs of one model, got {', '.join(sorted(table['model'].unique()))}")
+    n, d, flops, loss = (table[c].to_numpy(float) for c in ("n_params", "n_frames", "flops_train", study.law.quantity))
+    runs = Runs(n, d, loss, flops, table["seed"].to_numpy(int), np.zeros(len(table), bool))
+    plainly(lambda: Cost.from_runs(n, d, flops), about=f"{folder}/runs.parquet")
+    power, log_kappa = np.polyfit(np.log(n), np.log(flops / d), 1)
+    prices = Prices(float(np.exp(log_kappa)), float(power))
+    budget = None if target else 2.0 * float(flops.max())
+    rules = Rules(most_frames=plainly(lambda: next(iter(infos(study).values())).n_train))
+    design = plainly(lambda: next_points(runs, prices, budget=budget, target=target, rules=rules), about=f"{folder}/runs.parquet")
+    screen = Table(title=f"{design.quantity}: known to a factor {math.exp(design.sd):.3f}; the next run, by what it teaches per FLOP")
+    for column in ("N", "D", "seed", "FLOPs", "variance less by", "per FLOP"):
+        screen.add_column(column, justify="right")
+    for c in design.candidates[:n_shown]:
+        screen.add_row(
+            f"{c.n_params:.0f}", f"{c.n_frames:.0f}", f"{c.seed}", f"{c.cost:.3g}", f"{100 * c.reduction:.1f} %", f"{c.per_cost:.2f}"
+        )
+    console.print(screen)
+
+
+# ------------------------------------------------------------------------------------------------------------- session
+
+
+class _Session:
+    """One process that works on a campaign; everything that lasts is in files."""
+
+    def __init__(
+        self, campaign: Campaign, request: road.Request, console: Console, *, workers: int | None, retry_failed: bool, command: str
+    ) -> None:
+        self.campaign, self.request, self.console, self.retry_failed, self.command = campaign, request, console, retry_failed, command
+        self.study, self.options = campaign.study, campaign.options
+        self.folder, self.place = request.folder, request.folder / FOLDER
+        self.device, n_devices = road._device(self.study.run.device)
+        wanted = workers or self.study.run.workers
+        self.workers = wanted if isinstance(wanted, int) else max(1, n_cores() if self.device == "cpu" else n_devices)
+        self.rows: list[Row] = []
+        self.entries: list[Entry] = []
+        self.points: list[Point] = list(campaign.seeds)
+        self.prices = _prices(campaign)
+        self.labelled = campaign.info.n_train
+        self.pool: _Kept | None = None
+
+    def run(self) -> int:
+        """The campaign to its end; the exit status."""
+        try:
+            return self._run()
+        finally:
+            if self.pool is not None:
+                self.pool.end()
+
+    def _run(self) -> int:
+        began = time.monotonic()
+        self._say(f"{self.study.name}: {self.study.question}", style="bold")
+        self._say(
+            f"{len(self.campaign.seeds)} points to start from, then {self.options.policy} decisions up to {self.options.budget:.3g} FLOPs"
+        )
+        engine.refuse_other_settings([p.config for p in self.campaign.seeds], self.folder)
+        write_text(self.folder / "study.yaml", dump_yaml(self.study))
+        self._write_manifest()
+        road._prepare_data(self.study, n_cores(), self.console)
+        write_provenance(
+            self.folder, command=self.command.split(), device=self.device, workers=self.workers, data=road._data_identity(self.study)
+        )
+        if not self._train(self.campaign.seeds):
+            return road.SOME_FAILED
+        for point in self.campaign.seeds:
+            self._add(0, "seed", point, Decision("seed", reason="seed lattice"))
+        status = self._go_on()
+        note_finished(self.folder)
+        self._conclude(began)
+        return status
+
+    def _go_on(self) -> int:
+        """Decide, run, measure, and again; the exit status."""
+        recorded = read_decisions(self.place)
+        for step in range(1, 10_000):
+            known = step <= len(recorded)
+            entry = recorded[step - 1] if known else self._decided(step)
+            if known and entry.decision.action == "stop" and entry.basis != self._basis():
+                recorded = recorded[: step - 1]  # it had stopped under other rules, or a smaller budget
+                entry = self._decided(step)
+            decision = entry.decision
+            point = None if decision.action == "stop" else self._point(decision, step)
+            entry = replace(entry, id=None if point is None else point.planned.id)
+            self.entries.append(entry)
+            if not known:
+                write_decisions(self.place, self.entries)
+                self._tell(entry)
+            if point is None:
+                return road.COMPLETE
+            self.points.append(point)
+            self._write_manifest()
+            if not self._train([point]):
+                return road.SOME_FAILED
+            row = self._add(step, decision.action, point, decision)
+            if not known:
+                q = quantity(self.campaign.loss_key)
+                inside = "outside of" if row.surprised else "within"
+                self._say(f"      measured {row.measured * q.display_factor:.4g} {q.display_unit or q.unit}, {inside} what was predicted; "
+                          f"{row.flops_total:.3g} of {self.options.budget:.3g} FLOPs spent")  # fmt: skip
+        raise AssertionError("a campaign of ten thousand steps")
+
+    def _decided(self, step: int) -> Entry:
+        basis = self._basis()
+        return Entry(step, None, decide_next(self.rows, basis), basis)
+
+    def _basis(self) -> Basis:
+        o = self.options
+        rules = Rules(
+            growth=o.ratio, most_params=o.most_params or math.inf, most_frames=self.campaign.info.n_train + o.label_more, sure=o.sure,
+            measure=o.measure, tolerance=o.tolerance, min_gain=o.min_gain, target=o.target,
+        )  # fmt: skip
+        return Basis(o.policy, o.budget, replace(self.prices, labelled=float(self.labelled)), rules)
+
+    # ---- points
+
+    def _point(self, decision: Decision, step: int) -> Point:
+        """The point that runs a decision: sizes as the model can have them, D as the cost then allows."""
+        study = self.study
+        if decision.action in ASIDE:
+            like = next(p.planned for p in self.points if p.planned.n_params == decision.n_params)
+            target, n_frames = like.n_params_target, round(decision.n_frames)
+        else:
+            target = float(f"{decision.n_params:.3g}")
+            n_frames = 1
+        study = self._with_labels(study, round(decision.n_frames))
+        make = self._maker(study)
+        if decision.action not in ASIDE:
+            n_frames = self._frames(make(target, study.lattice.n_frames[-1], 0), decision)
+            study = self._with_labels(study, n_frames)
+            make = self._maker(study)
+        taken = {p.planned.id for p in self.points}
+        label = self.study.models[0].label
+        seed = next(s for s in range(decision.seed, 10_000) if point_id(label, target, n_frames, s) not in taken)
+        point = make(target, n_frames, seed)
+        if self.options.warm_start and decision.action not in ASIDE:
+            point = self._warm(point)
+        return point
+
+    def _maker(self, study: Study) -> Any:
+        known = self.campaign.known if study.data == self.study.data else infos(study)
+        info = next(iter(known.values()))
+
+        def make(target: float, n_frames: int, seed: int) -> Point:
+            lattice = Lattice(n_params=(target,), n_frames=(n_frames,), seeds=(seed,))
+            return points(study.model_copy(update={"lattice": lattice}), info)[0]
+
+        return make
+
+    def _frames(self, point: Point, decision: Decision) -> int:
+        """D at which the model as it is costs what the decision allows; its exact size differs from what was asked for."""
+        each = planned_flops(self.campaign, point) / point.planned.n_frames
+        prices = Prices(each / point.planned.n_params, label=self.prices.label, labelled=self.labelled)
+        wanted = float(prices.frames(point.planned.n_params, decision.cost))
+        return max(1, int(min(wanted, self._basis().rules.most_frames)))
+
+    def _with_labels(self, study: Study, n_frames: int) -> Study:
+        """The study with a pool of at least `n_frames`."""
+        more = n_frames - self.campaign.info.n_train
+        if more <= 0:
+            return study
+        return study.model_copy(update={"data": _with_more(study.data, more)})
+
+    def _warm(self, point: Point) -> Point:
+        """The point, starting from the last one of the path: its model, widened until it has about as many parameters."""
+        aside = {e.id for e in self.entries if e.decision.action in ASIDE}
+        path = [p for p in self.points if p.planned.id not in aside]
+        parent = path[-1] if len(path) > len(self.campaign.seeds) else max(path, key=lambda p: p.planned.n_params * p.planned.n_frames)
+        old, wanted, n_species = parent.config.model, point.planned.n_params, len(self.campaign.info.species)
+        if wanted < 0.98 * parent.planned.n_params:
+            return point  # a model does not shrink: this one starts anew
+        model = _widened(old, wanted, n_species=n_species, eta=self.options.eta)
+        config = point.config.model_copy(
+            update={
+                "id": f"{point.config.id}-warm", "model": model, "n_params": model.n_params(n_species=n_species),
+                "parent": Parent(id=parent.config.id, fingerprint=parent.config.fingerprint),
+            }
+        )  # fmt: skip
+        planned = point.planned.model_copy(update={"id": config.id, "fingerprint": config.fingerprint, "n_params": config.n_params})
+        return Point(config, planned)
+
+    # ---- running
+
+    def _train(self, chosen: Sequence[Point]) -> bool:
+        """Run points; False, with the reasons told, where one failed."""
+        run, study = self.study.run, self.study
+        configs = sorted((p.config for p in chosen), key=lambda c: -c.n_params_target * c.n_frames)
+        if any(not (point_folder(self.folder, c.id) / RECORD).exists() for c in configs):
+            self.pool = self.pool or self._started()
+            for data in {c.data.model_dump_json(): c.data for c in configs}.values():
+                if data != study.data:
+                    road._prepare_data(study.model_copy(update={"data": data}), n_cores(), self.console)
+        ids, key = [c.id for c in configs], self.campaign.loss_key
+        with Board(ids, folder=self.folder, expected={}, workers=self.workers, loss_key=key, console=self.console) as board:
+            done = engine.run(
+                configs, folder=self.folder, cache=run.cache_folder, on_event=_unless_kept(board), retry_failed=self.retry_failed,
+                executor=self.pool,
+            )  # fmt: skip
+        missing = sorted(set(ids) - {r.id for r in done})
+        for id in missing:
+            self._say(f"  failed  {id}: {failure_reason(point_folder(self.folder, id))}", style="red")
+        if missing:
+            self._say(f"  run it again: {self.command} --retry-failed")
+        return not missing
+
+    def _started(self) -> _Kept:
+        """Workers that serve the whole session: importing everything takes longer than many a point."""
+        run, log = self.study.run, self.folder / LOG
+        modules = [*PRELOAD, *engine.kind_modules([p.config for p in self.campaign.seeds])]
+        return _Kept(
+            LocalPool(
+                log, cache=run.cache_folder.absolute(), workers=self.workers, device=self.device, devices=run.devices,
+                arguments=engine.step_argument(self.folder, self.device), preload=modules,
+            )
+        )  # fmt: skip
+
+    def _add(self, step: int, action: str, point: Point, decision: Decision) -> Row:
+        """The finished run as a row of the history, which is written."""
+        record: Record = read_record(point_folder(self.folder, point.planned.id))
+        new = max(0, record.n_frames - self.labelled)
+        self.labelled = max(self.labelled, record.n_frames)
+        flops = record.flops_train + new * self.options.label_cost
+        total = flops + (self.rows[-1].flops_total if self.rows else 0.0)
+        row = Row(
+            step, action, record.n_params, record.n_frames, record.seed, flops, total, *decision.predicted,
+            record.metrics[self.campaign.loss_key], decision.reason,
+        )  # fmt: skip
+        self.rows.append(row)
+        if step == 0 and len(self.rows) < len(self.campaign.seeds):
+            return row
+        write_history(self.place, self.rows)
+        return row
+
+    def _write_manifest(self) -> None:
+        inputs = inputs_hash(self.request.name, ["scale", *self.request.settings])
+        write_manifest(self.folder, Manifest(inputs=inputs, points=tuple(p.planned for p in self.points)))
+
+    # ---- telling
+
+    def _say(self, text: str, style: str = "") -> None:
+        self.console.print(Text(text, style=style), soft_wrap=True)
+
+    def _tell(self, entry: Entry) -> None:
+        d = entry.decision
+        if d.action == "stop":
+            self._say(f"{entry.step:3d}   stop: {d.reason}")
+            return
+        q = quantity(self.campaign.loss_key)
+        low, high = (v * q.display_factor for v in d.predicted[1:])
+        self._say(f"{entry.step:3d}   {d.action}: {entry.id}, {d.cost:.3g} FLOPs; {d.reason}")
+        self._say(f"      predicted {d.predicted[0] * q.display_factor:.4g} [{low:.4g}, {high:.4g}] {q.display_unit or q.unit}")
+
+    def _conclude(self, began: float) -> None:
+        road.rebuild_table(self.folder)
+        plainly(lambda: road.analyse(self.folder), about="the points are kept, but their analysis failed")
+        best = min(self.rows, key=lambda r: r.measured)
+        q = quantity(self.campaign.loss_key)
+        decided = [r for r in self.rows if r.step]
+        self._say(
+            f"\n{len(self.rows) - len(decided)} seeds and {len(decided)} runs that were decided on, {self.rows[-1].flops_total:.4g} of "
+            f"{self.options.budget:.4g} FLOPs; best {q.label} {best.measured * q.display_factor:.4g} {q.display_unit or q.unit} at "
+            f"N = {best.n_params:.0f}, D = {best.n_frames:.0f} (step {best.step}); this session took {duration(time.monotonic() - began)}",
+            style="bold",
+        )
+        for title, path in (("history", "history.csv"), ("reasons", "decisions.jsonl")):
+            self._say(f"{title} {shown(self.place / path)}")
+        self._say(f"report  {shown(self.folder / 'report.html')}")
+
+
+class _Kept:
+    """A pool that outlives one call of the engine."""
+
+    def __init__(self, pool: LocalPool) -> None:
+        self.pool = pool
+        self.start, self.stop, self.poll, self.end = pool.start, pool.stop, pool.poll, pool.close
+
+    @property
+    def n_free(self) -> int:
+        return self.pool.n_free
+
+    @property
+    def running(self) -> tuple[str, ...]:
+        return self.pool.running
+
+    def close(self) -> None:
+        """What the engine does after each run; the session ends the pool."""
+
+
+def _unless_kept(board: Board) -> Any:
+    """The board, without a line for every point that was done before."""
+    return lambda event: None if event.kind == "kept" else board(event)
+
+
+def _prices(campaign: Campaign) -> Prices:
+    """FLOPs against N and D, a power of N fitted to what models about the lattice's sizes need."""
+    study, info = campaign.study, campaign.info
+    first, last = study.lattice.n_params[0], study.lattice.n_params[-1]
+    targets = sorted({float(f"{n:.2g}") for n in [*study.lattice.n_params, *(last * SIZES[1:])] if n >= first})
+    found = []
+    for target in targets:
+        lattice = Lattice(n_params=(target,), n_frames=study.lattice.n_frames[-1:], seeds=(0,))
+        try:
+            found += points(study.model_copy(update={"lattice": lattice}), info)
+        except ConfigError:
+            continue  # a size that the family cannot have
+    flops = np.array(plan_of(campaign, found))
+    n = np.array([p.planned.n_params for p in found], float)
+    power, log_kappa = np.polyfit(np.log(n), np.log(flops / [p.planned.n_frames for p in found]), 1)
+    return Prices(float(np.exp(log_kappa)), float(power), campaign.options.label_cost, float(info.n_train))
+
+
+def _with_more(data: DatasetConfig, n_frames: int) -> DatasetConfig:
+    """The data set with at least `n_frames` more than its pool."""
+    whole = getattr(data, "trajectory_frames", 1)
+    return data.model_copy(update={"n_more": -(-n_frames // whole) * whole})
+
+
+def _widened(old: ModelConfig, n_params: int, *, n_species: int, eta: float) -> ModelConfig:
+    """The settings of `old`, grown selectively to about `n_params` parameters, with what they must remember of their birth."""
+    model = old._without_storage(n_species)
+
+    def grown(factor: float) -> ModelConfig:
+        return model.growth(expanded(old, factor, eta=eta)).config
+
+    if n_params <= old.n_params(n_species=n_species):
+        return grown(1.0)
+    low, high = 1.0, 2.0
+    while grown(high).n_params(n_species=n_species) < n_params:
+        low, high = high, 2 * high
+    for _ in range(20):
+        middle = math.sqrt(low * high)
+        low, high = (middle, high) if grown(middle).n_params(n_species=n_species) < n_params else (low, middle)
+    return min((grown(low), grown(high)), key=lambda m: abs(m.n_params(n_species=n_species) - n_params))
