@@ -1,7 +1,8 @@
 """The best split of a FLOP budget for one model of a study, under the costs that it measured, with bands.
 
 A split is stated only where the points support it: training cost must grow in proportion to D (a fixed number of epochs), and the chosen
-law must identify its terms in N and in D. Where a floor is not excluded, the band of the loss includes the law with a floor; the split
+law must have terms in N and in D whose exponents have closed intervals that exclude 0, and an optimum in nearly every draw; how wide the
+intervals are shows in the bands. Where a floor is not excluded, the band of the loss includes the law with a floor; the split
 stays that of the chosen law, which a floor moves little, while the loss beyond the lattice may stay higher.
 """
 
@@ -13,11 +14,14 @@ import numpy as np
 import pandas as pd
 
 from sapis_lab.analysis.costs import cost_model
-from sapis_lab.analysis.laws import Array
+from sapis_lab.analysis.identify import MIN_EXPONENT, interval_text
+from sapis_lab.analysis.laws import SYMBOLS, Array
 from sapis_lab.analysis.optimum import Cost, OptimumBand, optimum, optimum_band
 from sapis_lab.analysis.result import LawResult
 
 N_BUDGETS = 41
+MOST_AT_EDGE = 0.02
+"""Part of the draws that may have no optimum."""
 BEYOND = 10.0
 """How many times the largest measured budget a frontier is drawn to."""
 
@@ -70,19 +74,21 @@ def allocation(runs: pd.DataFrame, chosen: LawResult | None, floor: LawResult, *
         runs: its usable rows.   chosen: the law that describes them.   floor: the law with a floor, which counts where `floor_open`.
         label: cost of making one labelled frame, FLOPs.
     """
-    if chosen is None or chosen.fit is None or chosen.bootstrap is None or len(chosen.bootstrap.params) < 2:
+    if chosen is None or chosen.fit is None or chosen.profiles is None or chosen.bootstrap is None or len(chosen.bootstrap.params) < 2:
         return Allocation.none("no law with a band could be fitted")
     try:
         measured = cost_model(runs, "flops_train")
         cost = measured.per_budget(label=label)
     except ValueError as error:
         return Allocation.none(str(error))
-    unknown = [v.text.split(" (")[0] for v in chosen.verdicts if v.term in ("n", "d") and not v.identified]
-    if unknown:
-        return Allocation.none(f"the law {chosen.law} does not identify its terms: {', '.join(unknown)}")
+    unknown = [_open(chosen, t.exponent) for t in chosen.fit.law.terms if t.name in ("n", "d")]
+    if any(unknown):
+        return Allocation.none(f"the law {chosen.law} does not bound what is traded: {'; '.join(u for u in unknown if u)}")
     spent = cost.of(runs["n_params"].to_numpy(float), runs["n_frames"].to_numpy(float))
     budget = np.geomspace(spent.min(), BEYOND * spent.max(), N_BUDGETS)
     band = optimum_band(chosen.fit, chosen.bootstrap, budget, cost)
+    if band.no_optimum > MOST_AT_EDGE:
+        return Allocation.none(f"{100 * band.no_optimum:.0f} % of the resampled laws {chosen.law} have no best split")
     loss, with_floor = band.loss, False
     if floor_open and floor.fit is not None and floor.bootstrap is not None and len(floor.bootstrap.params) > 1:
         other = optimum_band(floor.fit, floor.bootstrap, budget, cost).loss
@@ -94,3 +100,12 @@ def allocation(runs: pd.DataFrame, chosen: LawResult | None, floor: LawResult, *
     low, high = np.percentile((draws[:, 0] - draws[:, 1]) / width, [2.5, 97.5])
     slope = (float((best[0] - best[1]) / width), float(low), float(high))
     return Allocation(cost, budget, float(spent.max()), band, loss, with_floor, slope)
+
+
+def _open(result: LawResult, exponent: str | None) -> str:
+    """Why the exponent is not bounded, in words, or nothing."""
+    assert result.profiles is not None and exponent is not None
+    profile = result.profiles[exponent]
+    if not (profile.open_low or profile.open_high or profile.low < MIN_EXPONENT):
+        return ""
+    return f"{SYMBOLS[exponent]} in {interval_text(profile.interval, digits='.2g')}"

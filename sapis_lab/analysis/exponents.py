@@ -104,14 +104,19 @@ def difference_interval(profiles: tuple[Profile, Profile], best: tuple[float, fl
 
 def signed_root(profile: Profile, best: float) -> Callable[[Array], Array]:
     """v -> +-sqrt(T(v)), interpolated between the values of the profile: nearly straight, which T is not."""
-    value = np.r_[profile.value, best]
-    root = np.sqrt(np.maximum(np.r_[profile.statistic, 0.0], 0.0)) * np.sign(value - best)
+    closed = [(end, cut) for end, cut, still_open in zip(profile.interval, profile.cuts, _open(profile), strict=True) if not still_open]
+    value = np.r_[profile.value, best, [end for end, _ in closed]]
+    root = np.sqrt(np.maximum(np.r_[profile.statistic, 0.0, [cut for _, cut in closed]], 0.0)) * np.sign(value - best)
     order = np.argsort(value, kind="stable")
 
     def at(v: Array) -> Array:
         return np.interp(v, value[order], root[order])
 
     return at
+
+
+def _open(profile: Profile) -> tuple[bool, bool]:
+    return profile.open_low, profile.open_high
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -130,6 +130,8 @@ class OptimumBand:
     """Var(ln N*) over the draws."""
     waste: Array
     """Expected extra compute, as a part of the budget, that this uncertainty of N* costs: (alpha + beta)/2 Var(ln N*)."""
+    no_optimum: float
+    """Part of the draws whose search ended on its edge at some budget."""
 
 
 def optimum_band(fit: LawFit, draws: Bootstrap, budget: ArrayLike, cost: Cost, *, level: float = 0.95) -> OptimumBand:
@@ -145,7 +147,8 @@ def optimum_band(fit: LawFit, draws: Bootstrap, budget: ArrayLike, cost: Cost, *
     variance = np.log(many.n_params).var(axis=0)
     exponents = fit.params.get("alpha", 0.0) + fit.params.get("beta", fit.params.get("alpha", 0.0))
     return OptimumBand(
-        best, ends(many.n_params), ends(many.n_frames), ends(many.loss), variance, waste(exponents, np.sqrt(variance))
+        best, ends(many.n_params), ends(many.n_frames), ends(many.loss), variance, waste(exponents, np.sqrt(variance)),
+        float(many.at_edge.any(axis=-1).mean()),
     )  # fmt: skip
 
 

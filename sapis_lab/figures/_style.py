@@ -110,14 +110,15 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def log_axes(axes: Axes, which: str) -> None:
-    """Logarithmic axes with plain or power labels, and labels at 2 and 5 where less than a decade and a half is shown."""
+    """Logarithmic axes with plain or power labels; between decades labels at 2 and 5 where less than a decade and a half is shown, and on
+    the vertical axis, where labels do not meet, at 3 up to two decades and a half."""
     for axis, used in ((axes.xaxis, "x" in which), (axes.yaxis, "y" in which)):
         if not used:
             continue
         axis.axes.set_xscale("log") if axis is axes.xaxis else axis.axes.set_yscale("log")
         low, high = axis.get_view_interval()
-        short = high / low < 30
-        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if short else (1.0,)))
+        between = (2.0, 5.0) if high / low < 30 else (3.0,) if high / low < 300 and axis is axes.yaxis else ()
+        axis.set_major_locator(LogLocator(subs=(1.0, *between)))
         axis.set_minor_locator(LogLocator(subs=tuple(range(2, 10))))
         axis.set_minor_formatter(NullFormatter())
         axis.set_major_formatter(FuncFormatter(lambda value, _: number_label(value)))

@@ -102,4 +102,5 @@ def _caption(study: StudyAnalysis, models: list[ModelAnalysis]) -> str:
     )
     if any(m.floor_open for m in models):
         text += " Bands include the law with a floor, which the points do not exclude."
-    return text
+    missing = [f"{n} ({m.allocation.why_not})" for n, m in study.models.items() if m.allocation.band is None]
+    return text + (f" Not shown: {'; '.join(missing)}." if missing else "")

@@ -61,6 +61,6 @@ def test_at_fixed_steps_nothing_is_stated():
     assert "fixed number of steps" in study.models["geat-l2"].allocation.why_not
 
 
-def test_terms_that_are_not_identified_give_no_split():
+def test_terms_that_the_points_do_not_bound_give_no_split():
     few = runs_table(models=("geat-l2",), epochs=20, n_params=(3e3, 1e4), n_frames=(50, 100, 200))
-    assert "does not identify" in analyse(few, n_bootstrap=100).models["geat-l2"].allocation.why_not
+    assert "does not bound" in analyse(few, n_bootstrap=100).models["geat-l2"].allocation.why_not

@@ -12,6 +12,7 @@ from synthetic_runs import runs_table
 from sapis_lab.analysis import analyse, write_fit_json
 from sapis_lab.config import ConfigError
 from sapis_lab.report import analyse_folder, analyse_options, write_report
+from sapis_lab.report.folder import read_history
 from sapis_lab.report.page import budget_rule, commits, duration, flat, n_planned, number
 
 FAILED = "transformer-n1.0e4-d50-s0"
@@ -61,9 +62,10 @@ class Page(HTMLParser):
         self.text += data
 
 
-def test_the_folder_holds_fit_figures_and_report(folder):
+def test_the_folder_holds_fit_figures_tables_and_report(folder):
     written = {p.name for p in folder.iterdir()}
-    assert {"fit.json", "figures", "report.html"} <= written
+    assert {"fit.json", "figures", "tables", "report.html"} <= written
+    assert {p.name for p in (folder / "tables").iterdir()} == {"points.tex", "laws.tex", "comparison.tex", "equal_error.tex"}
     assert not list(folder.rglob("*.tmp"))
 
 
@@ -108,6 +110,61 @@ def test_an_unidentified_exponent_shows_no_value(folder, page):
     assert not law["identified"]["nd"]
     assert "not identified" in page
     assert f">{law['params']['gamma']:.2f} [" not in page
+
+
+def test_a_figure_that_the_points_do_not_support_is_named_with_the_reason(page):
+    text = " ".join(Page(page).text.split())
+    assert "isoflop: training cost does not grow in proportion to D, as at a fixed number of steps" in text
+    assert "No statement: training cost does not grow in proportion to D" in text
+
+
+def test_the_wider_band_stands_beside_the_law_where_a_floor_is_open(folder, page):
+    fits = json.loads((folder / "fit.json").read_text())
+    for model in fits["models"].values():
+        narrow, wide = model["forecast"]["interval"], model["forecast"]["interval_with_floor"]
+        assert model["floor_open"] == (wide is not None)
+        if wide:
+            assert wide[0] <= narrow[0] and wide[1] >= narrow[1]
+            assert f"[{1e3 * wide[0]:.3g}, {1e3 * wide[1]:.3g}]" in page
+    assert any(model["floor_open"] for model in fits["models"].values())
+
+
+def test_what_equal_error_costs_is_on_the_page(folder, page):
+    found = json.loads((folder / "fit.json").read_text())["equal_error"]
+    train = next(e for e in found if e["cost"] == "flops_train" and e["quantity"] == "val_force_rmse")
+    text = " ".join(Page(page).text.split())
+    assert "What equal error costs" in text
+    if train["middle"]:
+        assert f"{train['middle'][1]:.2f} [{train['middle'][2]:.2f}" in text
+    else:
+        assert (train["why_not"] or "the smallest size or data of the lattice decides") in text
+
+
+def test_a_study_at_fixed_epochs_says_how_to_split_a_budget(tmp_path):
+    runs = runs_table(models=("geat-l2",), epochs=20, noise=0.02, n_params=(1e3, 3e3, 1e4, 3e4, 1e5), n_frames=(50, 100, 200, 400, 800))
+    page = report_without_figures(runs, tmp_path)
+    best = json.loads((tmp_path / "fit.json").read_text())["models"]["geat-l2"]["optimum"]["budgets"]
+    assert len(best) == 2 and best[1]["budget"] == pytest.approx(10 * best[0]["budget"])
+    assert "Ten times the largest measured budget is best spent on N = " in page
+    assert "(extrapolated)" in page
+
+
+def test_the_page_fits_a_phone(page):
+    """What makes it so: the viewport, figures that scale, and tables that scroll inside their frames."""
+    tags = Page(page).tags
+    assert ("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}) in tags
+    assert "figure img { display: block; width: 100%;" in page
+    names = [(tag, attributes.get("class", "")) for tag, attributes in tags]
+    for k, (tag, _) in enumerate(names):
+        if tag == "table":
+            assert names[k - 1][0] == "div" and "scroll" in names[k - 1][1]
+
+
+def test_a_history_of_the_scaler_must_have_its_columns(tmp_path):
+    assert read_history(tmp_path / "history.csv") is None
+    (tmp_path / "history.csv").write_text("step,action\n0,seed\n")
+    with pytest.raises(ValueError, match="no columns n_params, .*reason, got step, action"):
+        read_history(tmp_path / "history.csv")
 
 
 def test_hostile_names_and_failures_are_escaped(tmp_path):
