@@ -5,7 +5,8 @@
 Per code and data set: runs at a grid of rates at a short budget, which is doubled or halved outwards while its best is at an edge; the
 rate with the least force error on the held-back frames is the code's; then runs at the long budgets. The best rate falls with the number of
 steps, so at a budget longer than the short one the first seed runs the code's rate and its halves while they are better, and the others
-the best of these. Where a rate diverges, the next lower takes its place. All runs are recorded.
+the best of these. Where a rate diverges, or another seed ends with more than twice the error of the first, the next lower rate takes its
+place, at most twice: a code is measured at a rate that it can be used at. All runs are recorded.
 
 Every finished run is one line of `results/accuracy-at-equal-time/runs.jsonl` and is not done again; a run that diverged is a line without
 errors. Tables (text, markdown, JSON) are made from that file alone. A run is known by its settings, not by the version of the code that it
@@ -50,6 +51,8 @@ RATES: dict[str, tuple[float, ...]] = {
     "e3nn-nequip": (0.03, 0.06),
 }
 """Where the search of a code's rate starts, by the name without options; two rates, so that either direction is open."""
+SPOILED = 2.0
+"""Error of another seed over that of the first above which a rate is given up."""
 DEFAULT_RATES = (0.01, 0.02)
 DEFAULT_DATA = ("acac", "ethanol")
 ALLOCATOR = {"MALLOC_TRIM_THRESHOLD_": "1000000000", "MALLOC_MMAP_THRESHOLD_": "1000000000", "MALLOC_TOP_PAD_": "100000000"}
@@ -220,8 +223,8 @@ class Bench:
         seeds: Sequence[int],
         halvings: int = 0,
     ) -> None:
-        """Runs of all codes and seeds at their best rates; lower ones where the first seed's run diverges, and up to `halvings` times half
-        the rate while that lowers the first seed's validation error."""
+        """Runs of all codes and seeds at their best rates; lower ones where the first seed's run diverges or another seed's is spoiled, and
+        up to `halvings` times half the rate while that lowers the first seed's validation error."""
         rate = {code.name: chosen[code.name][0] for code in codes}
 
         def first(wanted: Sequence[Code], rates: Mapping[str, float]) -> list[float]:
@@ -232,9 +235,7 @@ class Bench:
         while todo:
             error |= dict(zip([code.name for code in todo], first(todo, rate), strict=True))
             todo = [code for code in todo if math.isinf(error[code.name])]
-            for code in todo:
-                lower = [r for r in chosen[code.name] if r < rate[code.name]]
-                rate[code.name] = max(lower) if lower else rounded_rate(rate[code.name] / 2)
+            rate |= {code.name: _next_lower(rate[code.name], chosen[code.name]) for code in todo}
             todo = [code for code in todo if rate[code.name] > min(chosen[code.name]) / 10]
         todo = [code for code in codes if math.isfinite(error[code.name])]
         for _ in range(halvings):
@@ -243,7 +244,13 @@ class Bench:
             todo = [code for code in todo if found[code.name] < error[code.name]]
             rate |= {code.name: half[code.name] for code in todo}
             error |= {code.name: found[code.name] for code in todo}
-        self.run([(code, data, rate[code.name], seconds, seed) for seed in seeds[1:] for code in codes])
+        todo = list(codes)
+        for last in (False, False, True):
+            found = self.run([(code, data, rate[code.name], seconds, seed) for seed in seeds[1:] for code in todo])
+            spoiled = {r["code"] for r in found if _is_spoiled(r, error[r["code"]])}
+            todo = [code for code in todo if code.name in spoiled and not last]
+            rate |= {code.name: _next_lower(rate[code.name], chosen[code.name]) for code in todo}
+            error |= dict(zip([code.name for code in todo], first(todo, rate), strict=True))
 
     def run(self, wanted: Sequence[tuple[Code, str, float, float, int]]) -> list[Record]:
         """The records of runs, those not in the file made now, `workers` at a time."""
@@ -326,6 +333,16 @@ def _validation(record: Mapping[str, Any]) -> float:
     return record["validation"]["force_mae"] if record["status"] == "done" else math.inf
 
 
+def _is_spoiled(record: Mapping[str, Any], first: float) -> bool:
+    """Another seed diverged, or ended far from the validation error of the first."""
+    return _validation(record) > SPOILED * first
+
+
+def _next_lower(rate: float, known: Sequence[float]) -> float:
+    lower = [r for r in known if r < rate]
+    return max(lower) if lower else rounded_rate(rate / 2)
+
+
 def rounded_rate(rate: float) -> float:
     """To six digits, so that halves and doubles compare equal in the file."""
     return float(f"{rate:.6g}")
@@ -342,7 +359,8 @@ def _processor() -> str:
 def summarize(records: Iterable[Record], *, reference: str = REFERENCE) -> list[Record]:
     """One row per data set, budget, size and code, errors averaged over seeds, best first.
 
-    The rate is the one whose run with the lowest seed has the least validation force error at that budget. `ratio` is the reference's mean
+    The rate is the one whose run with the lowest seed has the least validation force error at that budget, of those that spoil no other
+    seed, if there are any. `ratio` is the reference's mean
     force error over the code's, below 1 where the reference is better, on the first test.
     """
     groups: dict[tuple[Any, ...], list[Record]] = {}
@@ -364,7 +382,9 @@ def _row(key: tuple[Any, ...], members: list[Record]) -> Record | None:
     if not done:
         return None
     first = min(r["seed"] for r in done)
-    rate = min((r for r in done if r["seed"] == first), key=_validation)["rate"]
+    candidates = sorted((r for r in done if r["seed"] == first), key=_validation)
+    steady = [c for c in candidates if not any(r["rate"] == c["rate"] and _is_spoiled(r, _validation(c)) for r in members)]
+    rate = (steady or candidates)[0]["rate"]
     chosen = sorted((r for r in done if r["rate"] == rate), key=lambda r: r["seed"])
     return {
         "data": data,

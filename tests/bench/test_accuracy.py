@@ -153,6 +153,21 @@ def test_the_table_takes_the_best_rate_by_validation_and_all_its_seeds(tmp_path:
     assert "| painn |" in format_tables(summarize(records), markdown=True)
 
 
+def test_a_rate_that_spoils_another_seed_gives_way_to_the_next_lower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Fragile(Stub):
+        def __call__(self, bench: Any, code: Any, job: accuracy.Job, path: Path) -> dict[str, Any]:
+            found = super().__call__(bench, code, job, path)
+            if job.rate > 0.01 and job.seed == 1:
+                found["validation"] = found["test"] = {key: 3 * value for key, value in found["validation"].items()}
+            return found
+
+    stub = Fragile(best=0.02, stable={60.0: 1.0, 120.0: 1.0})
+    records = stubbed(monkeypatch, tmp_path, stub, rates={"geat": (0.01, 0.02, 0.04)}, seconds=(60.0,), seeds=(0, 1, 2))
+    assert {(r["rate"], r["seed"]) for r in records} == {(0.01, 0), (0.02, 0), (0.04, 0), (0.02, 1), (0.02, 2), (0.01, 1), (0.01, 2)}
+    (row,) = summarize(records)
+    assert (row["rate"], row["seeds"]) == (0.01, [0, 1, 2])
+
+
 def test_the_schedule_warms_up_and_ends_at_zero() -> None:
     rates = np.array([schedule(f) for f in np.linspace(0, 1, 2001)])
     assert rates[0] == pytest.approx(1e-3) and rates.max() <= 1.0 and rates[-1] == pytest.approx(0.0, abs=1e-12)
