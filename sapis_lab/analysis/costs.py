@@ -89,5 +89,6 @@ def _affine(n_params: Array, cost: Array) -> Array:
     both = np.stack([vv * us - uv * vs, uu * vs - uv * us], axis=1) / np.where(det > 1e-9 * uu * vv, det, np.inf)[:, None]
     alone_n, alone_1 = np.stack([us / uu, np.zeros_like(us)], axis=1), np.stack([np.zeros_like(vs), vs / vv], axis=1)
     # the gain of u alone is us^2 / uu, of v alone vs^2 / vv
-    alone = np.where((us**2 / uu >= vs**2 / vv)[:, None], alone_n, alone_1)
-    return np.where((both > 0).all(axis=1)[:, None], both, alone)
+    better = np.asarray(us**2 / uu >= vs**2 / vv)
+    inside = np.asarray((both > 0).all(axis=1))
+    return np.where(inside[:, None], both, np.where(better[:, None], alone_n, alone_1))

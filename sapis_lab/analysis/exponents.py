@@ -50,8 +50,11 @@ class ExponentTest:
 def common_law(models: Mapping[str, Mapping[str, LawResult]]) -> str | None:
     """The law with the lowest sum of AICc among those fitted to every model with profiles; the first one where AICc is undefined."""
     shared = [law for law in next(iter(models.values()), {}) if all(m.get(law) and m[law].profiles for m in models.values())]
-    scores = {law: [aicc(m[law].fit) for m in models.values() if m[law].fit is not None] for law in shared}
-    known = {law: sum(s) for law, s in scores.items() if None not in s}
+    known: dict[str, float] = {}
+    for law in shared:
+        scores = [aicc(fit) for m in models.values() if (fit := m[law].fit) is not None]
+        if None not in scores:
+            known[law] = sum(score for score in scores if score is not None)
     return min(known, key=lambda law: known[law]) if known else next(iter(shared), None)
 
 
@@ -122,7 +125,8 @@ def _open(profile: Profile) -> tuple[bool, bool]:
 def holm(p_values: Sequence[float]) -> list[float]:
     """P-values corrected for their number, in the order given."""
     m, order = len(p_values), np.argsort(p_values, kind="stable")
-    raised = np.minimum(np.maximum.accumulate([(m - j) * p_values[i] for j, i in enumerate(order)]), 1.0) if m else []
+    factor = np.arange(m, 0, -1)
+    raised = np.minimum(np.maximum.accumulate(factor * np.asarray(p_values, dtype=float)[order]), 1.0)
     result = np.empty(m)
     result[order] = raised
     return result.tolist()

@@ -14,6 +14,8 @@ from sapis_lab.quantities import quantity
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "os^Dv*Ph"
+ASIDE = ("seed", "repeat", "measure")
+"""Actions that are no step of the way."""
 
 
 def draw(study: StudyAnalysis) -> Drawing | NotDrawn:
@@ -29,7 +31,8 @@ def draw(study: StudyAnalysis) -> Drawing | NotDrawn:
     with mpl.rc_context(RC):
         figure = new_figure(PAGE, 3.0)
         plane, spent = figure.subplots(1, 2)
-        plane.plot(steps["n_params"], steps["n_frames"], color="0.75", lw=0.8, zorder=1)
+        path = steps[~steps["action"].isin(ASIDE)]
+        plane.plot(path["n_params"], path["n_frames"], color="0.75", lw=0.8, zorder=1)
         for k, action in enumerate(actions):
             rows = steps[steps["action"] == action]
             style = {"ls": "none", "color": COLORS[k % len(COLORS)], "marker": MARKERS[k % len(MARKERS)], "mfc": "white", "ms": 4.5}

@@ -26,6 +26,8 @@ WIDEST = 100.0
 def draw(study: StudyAnalysis) -> Drawing | NotDrawn:
     """One row an error, one column a cost, one line a model with its 95 % band; dotted where the edge of the lattice decides."""
     found = [e for e in study.efficiency if len(e.error)]
+    if len(study.models) < 2:
+        return NotDrawn("there is one model, and nothing to compare it with")
     if not found:
         reasons = sorted({f"{e.model}: {e.why_not}" for e in study.efficiency if e.why_not})
         return NotDrawn("; ".join(reasons) or "no two models have a law with a band")

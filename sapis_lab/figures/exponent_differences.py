@@ -26,9 +26,9 @@ def draw(study: StudyAnalysis) -> Drawing | NotDrawn:
         for axes, name in zip(panels, names, strict=True):
             mine = [t for t in tests if t.exponent == name]
             for t in mine:
-                row, clear = pairs.index((t.model, t.other)), t.p_holm < LEVEL
-                axes.plot([t.low, t.high], [row, row], color="0.15" if clear else "0.55", lw=1.1 if clear else 0.9)
-                axes.plot(t.difference, row, color="0.15" if clear else "0.55", marker="o", mfc="0.15" if clear else "white")
+                row, color = pairs.index((t.model, t.other)), "0.15" if t.p_holm < LEVEL else "0.55"
+                axes.plot([t.low, t.high], [row, row], color=color, lw=1.0)
+                axes.plot(t.difference, row, color=color, marker="o", mfc=color if t.p_holm < LEVEL else "white")
                 axes.annotate(
                     f"p = {t.p_holm:.2g}", (1.0, row), xycoords=("axes fraction", "data"), xytext=(3, 0), textcoords="offset points",
                     va="center", fontsize=6, annotation_clip=False,

@@ -36,7 +36,9 @@ def draw(study: StudyAnalysis) -> Drawing | NotDrawn:
         figure.supxlabel(quantity("n_params").axis, fontsize=8)
         figure.supylabel(study.quantity.axis, fontsize=8)
         handles = [Line2D([], [], color=c, marker=m, mfc="white", label=_flop(b)) for b, (c, m) in shades.items()]
-        figure.legend(handles=handles, loc="outside upper center", ncols=len(handles) if figure.get_figwidth() == PAGE else 3)
+        figure.legend(
+            handles=handles, loc="outside upper center", ncols=len(handles) if figure.get_figwidth() == PAGE else 3, columnspacing=1.0
+        )
     return Drawing(figure, numbers, _caption(study, models))
 
 

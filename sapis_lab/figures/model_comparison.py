@@ -12,6 +12,8 @@ from sapis_lab.figures._style import COLUMN, RC, ladder, looks, new_figure, numb
 
 def draw(study: StudyAnalysis) -> Drawing | NotDrawn:
     """Ratios cell by cell, spread by size; a bar marks each geometric mean."""
+    if len(study.models) < 2:
+        return NotDrawn("there is one model, and nothing to compare it with")
     if not study.comparisons:
         return NotDrawn("no two models share a finished cell (N, D, seed)")
     look = looks(study.runs)
