@@ -353,6 +353,9 @@ def scale(
     replay: Annotated[bool, typer.Option("--replay", help="Only decide the recorded history again, and compare.")] = False,
     design: Annotated[bool, typer.Option("--design", help="Only print which run would teach most per FLOP about N*.")] = False,
     target: Annotated[str | None, typer.Option("--target", help="With --design: about L at `N,D`.", show_default=False)] = None,
+    against: Annotated[
+        list[str] | None, typer.Option("--against", help="Only compare with the best run of results; may be repeated.", metavar="NAME")
+    ] = None,
 ) -> None:
     """Scale a model by itself, or go on: from the study's lattice it decides, runs, measures and decides again, until a budget or a rule.
 
@@ -361,7 +364,7 @@ def scale(
 
     Example: `sapis scale quickstart-scale`
     """
-    from sapis_lab.scaling.road import print_design, print_replay, run_scale
+    from sapis_lab.scaling.road import print_comparison, print_design, print_replay, run_scale
 
     if target is not None and not design:
         raise ConfigError("--target goes with --design")
@@ -370,6 +373,9 @@ def scale(
         if place is not None and (len(place) != 2 or min(place) <= 0):
             raise ConfigError(f"--target {target!r}: wanted N,D such as 1e5,4000")
         print_design(called or name, _console(), target=(place[0], place[1]) if place else None)
+        return
+    if against:
+        print_comparison(called or name, against, _console())
         return
     if replay:
         raise typer.Exit(print_replay(called or name, _console()))

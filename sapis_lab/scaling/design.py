@@ -78,6 +78,5 @@ def _ranked(belief: Posterior, runs: Runs, prices: Prices, quantity: Array, n: A
     for k in np.argsort(-score):
         used = set(runs.seed[(runs.n_params == n[k]) & (runs.n_frames == d[k])].tolist())
         seed = next(s for s in range(len(used) + 1) if s not in used)
-        values = (n[k], d[k], seed, cost[k], reduction[k], score[k] / score.max())
-        found.append(Candidate(*(v if isinstance(v, int) else float(v) for v in values)))
+        found.append(Candidate(float(n[k]), float(d[k]), seed, float(cost[k]), float(reduction[k]), float(score[k] / score.max())))
     return found

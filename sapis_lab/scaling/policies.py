@@ -278,8 +278,8 @@ def _splits(runs: Runs, prices: Prices, cost: float, rules: Rules) -> Array:
 def _as_move(runs: Runs, prices: Prices, n_params: float, cost: float, rules: Rules, reason: str) -> Decision:
     """A run of `cost` with about `n_params` parameters, as the limits allow."""
     possible = _splits(runs, prices, cost, rules)
-    N = float(np.clip(n_params, possible[0], possible[-1]))
-    D = float(min(prices.frames(N, cost), rules.most_frames))
+    N = min(max(n_params, float(possible[0])), float(possible[-1]))
+    D = min(float(prices.frames(N, cost)), rules.most_frames)
     was_n, was_d = float(runs.n_params[runs.last]), float(runs.n_frames[runs.last])
     dn, dd = np.log(N / was_n), np.log(D / was_d)
     action: Action = "both"

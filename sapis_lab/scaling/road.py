@@ -3,16 +3,19 @@
 Points lie where those of any study do, `results/NAME/points/`, so that table, laws, figures and report hold them all. The history and the
 decisions stand in `results/NAME/scale/` (see `scaling.history`).
 
-What a run costs is planned from the exact FLOPs of its model, and counted as its record measures it. With `warm_start` a run starts from
+What a run costs is planned from the exact FLOPs of its model, times what the last record measured over what was planned for it (batches
+are not all alike), and counted as its record measures it. With `warm_start` a run starts from
 the one before; the campaign has paid for that one already, so only the new steps are counted, here and in its record.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,7 +31,20 @@ from sapis_lab.models import ModelConfig
 from sapis_lab.quantities import quantity
 from sapis_lab.records import RECORD, Record, read_record, read_table
 from sapis_lab.scaling.design import next_points
-from sapis_lab.scaling.history import ASIDE, Basis, Entry, Row, decide_next, read_decisions, replayed, same, write_decisions, write_history
+from sapis_lab.scaling.history import (
+    ASIDE,
+    Basis,
+    Entry,
+    Row,
+    decide_next,
+    read_decisions,
+    read_history,
+    replayed,
+    runs_of,
+    same,
+    write_decisions,
+    write_history,
+)
 from sapis_lab.scaling.policies import Decision, Prices, Rules, Runs
 from sapis_lab.sweep import engine, road
 from sapis_lab.sweep.folder import (
@@ -43,7 +59,7 @@ from sapis_lab.sweep.folder import (
 )
 from sapis_lab.sweep.launcher import LOG
 from sapis_lab.sweep.local import PRELOAD, LocalPool
-from sapis_lab.sweep.plan import infos, plan
+from sapis_lab.sweep.plan import infos, planned_flops
 from sapis_lab.sweep.points import Point, point_id, points
 from sapis_lab.sweep.progress import Board, duration, shown
 from sapis_lab.sweep.provenance import n_cores, note_finished, write_provenance
@@ -52,8 +68,8 @@ from sapis_lab.sweep.study import Lattice, Study, load_study
 from sapis_lab.training import Parent
 
 FOLDER = "scale"
-SIZES = np.geomspace(0.5, 8.0, 5)
-"""Multiples of the lattice's sizes at which FLOPs a parameter are looked at."""
+SIZES = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0)
+"""Multiples of the last run's N at which the FLOPs of a model are looked at, for a power of N that holds about there."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +96,9 @@ def resolve(name: str, settings: Sequence[str] = (), *, called: str | None = Non
     study = load_study(name, settings, called=called)
     if study.scale is None:
         raise ConfigError(f"studies/{name}.yaml has no scale: section; see `sapis scale --help`")
+    if study.scale.label_more and "n_more" not in type(study.data).model_fields:
+        kind = study.data.kind
+        raise ConfigError(f"studies/{name}.yaml: scale.label_more: data of kind {kind!r} cannot make more frames; wanted kind xtb, or 0")
     known = plainly(lambda: infos(study), about=f"data {study.data.kind!r}")
     campaign = Campaign(study, study.scale, known, tuple(points(study, next(iter(known.values())))))
     lattice = study.lattice
@@ -88,25 +107,12 @@ def resolve(name: str, settings: Sequence[str] = (), *, called: str | None = Non
             f"studies/{name}.yaml: lattice: scaling starts from at least 6 points with two sizes and two amounts of data, "
             f"got {len(campaign.seeds)} points"
         )
-    if study.scale.label_more and "n_more" not in type(study.data).model_fields:
-        kind = study.data.kind
-        raise ConfigError(f"studies/{name}.yaml: scale.label_more: data of kind {kind!r} cannot make more frames; wanted kind xtb, or 0")
-    cost = sum(planned_flops(campaign, p) for p in campaign.seeds)
+    cost = sum(planned_flops(p, known) for p in campaign.seeds)
     if cost >= study.scale.budget:
         raise ConfigError(
             f"studies/{name}.yaml: scale.budget: {study.scale.budget:.3g} FLOPs do not cover the lattice, which costs {cost:.3g}"
         )
     return campaign
-
-
-def planned_flops(campaign: Campaign, point: Point) -> float:
-    """Training FLOPs of a point, from its exact size."""
-    return plan_of(campaign, [point])[0]
-
-
-def plan_of(campaign: Campaign, chosen: Sequence[Point]) -> list[float]:
-    """Training FLOPs of points."""
-    return [c.flops_train for c in plan(campaign.study, chosen, campaign.known, workers=1).costs]
 
 
 def run_scale(
@@ -178,6 +184,50 @@ def print_design(name: str, console: Console, *, target: tuple[float, float] | N
     console.print(screen)
 
 
+def print_comparison(name: str, others: Sequence[str], console: Console) -> None:
+    """The campaign `results/NAME` beside the grids `results/OTHER`: what all their runs of its model cost together, and the best of them.
+
+    Chosen is the run with the lowest loss that the law describes; its error on test frames, which chose nothing, stands beside it.
+    Written to `scale/comparison.json`.
+
+    Raises:
+        ConfigError: results that are not there, or without a run of the campaign's model.
+    """
+    folder = results_folder(name)
+    rows = read_history(folder / FOLDER)
+    study: Study = load(Study, read_yaml(folder / "study.yaml"), source=str(folder / "study.yaml"))
+    key, label = study.law.quantity, study.models[0].label
+    test = key.replace("val_", "test_", 1)
+    found = [_best_of(name, folder, label, key, test)]
+    found[0]["total_flops"] = rows[-1].flops_total
+    found += [_best_of(other, results_folder(other), label, key, test) for other in others]
+    q = quantity(key)
+    screen = Table(title=f"{label}: all FLOPs that were spent, and the best run that they bought")
+    for column in ("results", "runs", "FLOPs of all", "N", "D", "its FLOPs", f"{q.label}", "on test frames"):
+        screen.add_column(column, justify="left" if column == "results" else "right")
+    for best in found:
+        errors = [f"{best[k] * q.display_factor:.1f} {q.display_unit or q.unit}" if best.get(k) else "" for k in ("loss", "test_loss")]
+        screen.add_row(
+            best["results"], f"{best['n_runs']}", f"{best['total_flops']:.4g}", f"{best['n_params']}", f"{best['n_frames']}",
+            f"{best['flops']:.3g}", *errors,
+        )  # fmt: skip
+    console.print(screen)
+    write_text(folder / FOLDER / "comparison.json", json.dumps({"quantity": key, "model": label, "found": found}, indent=1) + "\n")
+
+
+def _best_of(name: str, folder: Path, label: str, key: str, test: str) -> dict[str, Any]:
+    table = read_table(folder)
+    table = table[(table["status"] == "done") & (table["model"] == label)]
+    if not len(table):
+        raise ConfigError(f"{folder}/runs.parquet has no finished run of {label}")
+    best = table.loc[table[key].idxmin()]
+    return {
+        "results": name, "n_runs": len(table), "total_flops": float(table["flops_train"].sum()), "n_params": int(best["n_params"]),
+        "n_frames": int(best["n_frames"]), "seed": int(best["seed"]), "steps": int(best["steps"]), "flops": float(best["flops_train"]),
+        "loss": float(best[key]), "test_loss": float(best[test]) if test in table else None,
+    }  # fmt: skip
+
+
 # ------------------------------------------------------------------------------------------------------------- session
 
 
@@ -196,7 +246,7 @@ class _Session:
         self.rows: list[Row] = []
         self.entries: list[Entry] = []
         self.points: list[Point] = list(campaign.seeds)
-        self.prices = _prices(campaign)
+        self.measured_over_planned = 1.0
         self.labelled = campaign.info.n_train
         self.pool: _Kept | None = None
 
@@ -270,7 +320,25 @@ class _Session:
             growth=o.ratio, most_params=o.most_params or math.inf, most_frames=self.campaign.info.n_train + o.label_more, sure=o.sure,
             measure=o.measure, tolerance=o.tolerance, min_gain=o.min_gain, target=o.target,
         )  # fmt: skip
-        return Basis(o.policy, o.budget, replace(self.prices, labelled=float(self.labelled)), rules)
+        return Basis(o.policy, o.budget, self._prices(), rules)
+
+    def _prices(self) -> Prices:
+        """FLOPs against N and D: a power of N through what models of about the last run's size need."""
+        runs = runs_of(self.rows)
+        info, lattice, found = self.campaign.info, self.study.lattice, []
+        for factor in SIZES:
+            near = Lattice(n_params=(float(f"{factor * runs.n_params[runs.last]:.3g}"),), n_frames=lattice.n_frames[-1:], seeds=(0,))
+            try:
+                found += points(self.study.model_copy(update={"lattice": near}), info)
+            except ConfigError:
+                continue  # a size that the family cannot have
+        each = np.array([self._planned(p) for p in found]) / lattice.n_frames[-1]
+        power, log_kappa = np.polyfit(np.log([p.planned.n_params for p in found]), np.log(each), 1)
+        return Prices(float(np.exp(log_kappa)), float(power), self.options.label_cost, float(self.labelled))
+
+    def _planned(self, point: Point) -> float:
+        """Training FLOPs of a point, as records count them."""
+        return planned_flops(point, self.campaign.known) * self.measured_over_planned
 
     # ---- points
 
@@ -309,8 +377,9 @@ class _Session:
 
     def _frames(self, point: Point, decision: Decision) -> int:
         """D at which the model as it is costs what the decision allows; its exact size differs from what was asked for."""
-        each = planned_flops(self.campaign, point) / point.planned.n_frames
-        prices = Prices(each / point.planned.n_params, label=self.prices.label, labelled=self.labelled)
+        prices = Prices(
+            self._planned(point) / point.planned.n_frames / point.planned.n_params, label=self.options.label_cost, labelled=self.labelled
+        )
         wanted = float(prices.frames(point.planned.n_params, decision.cost))
         return max(1, int(min(wanted, self._basis().rules.most_frames)))
 
@@ -370,7 +439,7 @@ class _Session:
         return _Kept(
             LocalPool(
                 log, cache=run.cache_folder.absolute(), workers=self.workers, device=self.device, devices=run.devices,
-                arguments=engine.step_argument(self.folder, self.device), preload=modules,
+                arguments=engine.point_arguments(self.folder, self.device), preload=modules,
             )
         )  # fmt: skip
 
@@ -380,6 +449,7 @@ class _Session:
         new = max(0, record.n_frames - self.labelled)
         self.labelled = max(self.labelled, record.n_frames)
         flops = record.flops_train + new * self.options.label_cost
+        self.measured_over_planned = record.flops_train / planned_flops(point, self.campaign.known)
         total = flops + (self.rows[-1].flops_total if self.rows else 0.0)
         row = Row(
             step, action, record.n_params, record.n_frames, record.seed, flops, total, *decision.predicted,
@@ -449,24 +519,6 @@ class _Kept:
 def _unless_kept(board: Board) -> Any:
     """The board, without a line for every point that was done before."""
     return lambda event: None if event.kind == "kept" else board(event)
-
-
-def _prices(campaign: Campaign) -> Prices:
-    """FLOPs against N and D, a power of N fitted to what models about the lattice's sizes need."""
-    study, info = campaign.study, campaign.info
-    first, last = study.lattice.n_params[0], study.lattice.n_params[-1]
-    targets = sorted({float(f"{n:.2g}") for n in [*study.lattice.n_params, *(last * SIZES[1:])] if n >= first})
-    found = []
-    for target in targets:
-        lattice = Lattice(n_params=(target,), n_frames=study.lattice.n_frames[-1:], seeds=(0,))
-        try:
-            found += points(study.model_copy(update={"lattice": lattice}), info)
-        except ConfigError:
-            continue  # a size that the family cannot have
-    flops = np.array(plan_of(campaign, found))
-    n = np.array([p.planned.n_params for p in found], float)
-    power, log_kappa = np.polyfit(np.log(n), np.log(flops / [p.planned.n_frames for p in found]), 1)
-    return Prices(float(np.exp(log_kappa)), float(power), campaign.options.label_cost, float(info.n_train))
 
 
 def _with_more(data: DatasetConfig, n_frames: int) -> DatasetConfig:

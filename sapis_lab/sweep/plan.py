@@ -118,6 +118,11 @@ def plan(study: Study, points: Sequence[Point], known: Mapping[float, DatasetInf
     return Plan(study, next(iter(known.values())), tuple(costs), workers, frozenset(speeds))
 
 
+def planned_flops(point: Point, known: Mapping[float, DatasetInfo]) -> float:
+    """Matrix-product FLOPs of training a point, with `known` from `infos(study)`."""
+    return _step(point.config.model, known[point.config.model.cutoff], point.planned.batch_size)[0] * point.planned.steps
+
+
 def _step(model: ModelConfig, info: DatasetInfo, batch: int) -> tuple[float, float]:
     """Matrix-product FLOPs and elementwise operations of one training step."""
     n_pairs = _pairs_computed(model, info)
