@@ -155,7 +155,7 @@ def optimum_rows(fits: Mapping[str, Any], measured: Quantity) -> list[dict[str, 
             )
         if "why_not" in found:
             rows.append({"model": name, "why_not": found["why_not"]})
-    return rows
+    return _merged(rows, "model", "all models", by=())
 
 
 def equal_error_rows(fits: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -174,7 +174,19 @@ def equal_error_rows(fits: Mapping[str, Any]) -> list[dict[str, Any]]:
             about |= {"ratio": f"{ratio:.2f} [{low:.2f}, {'∞' if math.isinf(high) else f'{high:.2f}'}]"}
             about |= {"range": f"{min(inner):.2f} to {max(inner):.2f}"}
         rows.append(about)
-    return rows
+    return _merged(rows, "cost", "any cost", by=("model", "error"))
+
+
+def _merged(rows: list[dict[str, Any]], column: str, word: str, *, by: tuple[str, ...]) -> list[dict[str, Any]]:
+    """One row with `word` in `column` for all rows of a group that have the same reason for no statement."""
+    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[k] for k in by), []).append(row)
+    result = []
+    for group in groups.values():
+        same = len(group) > 1 and group[0]["why_not"] is not None and len({row["why_not"] for row in group}) == 1
+        result += [group[0] | {column: word}] if same else group
+    return result
 
 
 def not_drawn(folder: Path) -> dict[str, str]:

@@ -140,6 +140,12 @@ def test_what_equal_error_costs_is_on_the_page(folder, page):
         assert (train["why_not"] or "the smallest size or data of the lattice decides") in text
 
 
+def test_one_reason_for_all_is_said_once(page):
+    text = " ".join(Page(page).text.split())
+    assert "all modelsNo statement: training cost does not grow" in text
+    assert text.count("No statement: training cost does not grow") == 1
+
+
 def test_a_study_at_fixed_epochs_says_how_to_split_a_budget(tmp_path):
     runs = runs_table(models=("geat-l2",), epochs=20, noise=0.02, n_params=(1e3, 3e3, 1e4, 3e4, 1e5), n_frames=(50, 100, 200, 400, 800))
     page = report_without_figures(runs, tmp_path)
