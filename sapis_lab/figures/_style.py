@@ -22,6 +22,8 @@ COLUMN = 85 * MM
 """Width of a one-column figure, inches."""
 PAGE = 174 * MM
 """Width of a two-column figure, inches."""
+WIDE = 2.2
+"""Panels wider than this, in inches, hold two labels a decade."""
 
 RC: dict[Any, Any] = {
     "font.family": "sans-serif",
@@ -110,18 +112,26 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def log_axes(axes: Axes, which: str) -> None:
-    """Logarithmic axes with plain or power labels; between decades labels at 2 and 5 where less than a decade and a half is shown, and on
-    the vertical axis, where labels do not meet, at 3 up to two decades and a half."""
+    """Logarithmic axes with plain or power labels; between decades labels at 2 and 5 where less than a decade and a half is shown, and
+    where there is room, on vertical axes and in wide panels, at 3 up to two decades and a half."""
     for axis, used in ((axes.xaxis, "x" in which), (axes.yaxis, "y" in which)):
         if not used:
             continue
         axis.axes.set_xscale("log") if axis is axes.xaxis else axis.axes.set_yscale("log")
         low, high = axis.get_view_interval()
-        between = (2.0, 5.0) if high / low < 30 else (3.0,) if high / low < 300 and axis is axes.yaxis else ()
+        room = axis is axes.yaxis or _panel_width(axes) > WIDE
+        between = (2.0, 5.0) if high / low < 30 else (3.0,) if high / low < 300 and room else ()
         axis.set_major_locator(LogLocator(subs=(1.0, *between)))
         axis.set_minor_locator(LogLocator(subs=tuple(range(2, 10))))
         axis.set_minor_formatter(NullFormatter())
         axis.set_major_formatter(FuncFormatter(lambda value, _: number_label(value)))
+
+
+def _panel_width(axes: Axes) -> float:
+    """About, in inches: the width of the figure over the number of columns."""
+    place, figure = axes.get_subplotspec(), axes.get_figure(root=True)
+    assert figure is not None
+    return float(figure.get_figwidth() / (place.get_gridspec().ncols if place is not None else 1))
 
 
 def number_label(value: float) -> str:

@@ -64,7 +64,7 @@ def _line(look: Look, name: str) -> Line2D:
 def _paint(axes: Axes, e: EqualError, look: Look, factor: float) -> None:
     x = factor * e.error
     top = np.minimum(e.high, max(WIDEST, 3 * e.ratio.max()))
-    axes.fill_between(x, np.maximum(e.low, 1 / WIDEST), top, color=look.color, alpha=0.16, lw=0)
+    axes.fill_between(x, np.maximum(e.low, min(0.3, e.ratio.min() / 3)), top, color=look.color, alpha=0.16, lw=0)
     inner = np.flatnonzero(~e.at_edge)
     axes.plot(x, e.ratio, color=look.color, lw=0.7, ls=":")
     if inner.size:
