@@ -199,7 +199,7 @@ def study_clean(
     for what in also or ():
         if what not in known:
             raise ConfigError(f"--also {what}: wanted one of {', '.join(known)}")
-    waste = (clean.clean if yes else clean.find_waste)(folder, also or ())  # type: ignore[operator]
+    waste = (clean.clean if yes else clean.find_waste)(folder, also or ())  # type: ignore[operator, arg-type]
     for what, meaning in clean.MEANING.items():
         if found := [w.n_bytes for w in waste if w.what == what]:
             _console().print(f"{size(sum(found)):>9}  {len(found):5}  {meaning}", soft_wrap=True)

@@ -246,8 +246,8 @@ class Bench:
             error |= {code.name: found[code.name] for code in todo}
         todo = list(codes)
         for last in (False, False, True):
-            found = self.run([(code, data, rate[code.name], seconds, seed) for seed in seeds[1:] for code in todo])
-            spoiled = {r["code"] for r in found if _is_spoiled(r, error[r["code"]])}
+            others = self.run([(code, data, rate[code.name], seconds, seed) for seed in seeds[1:] for code in todo])
+            spoiled = {r["code"] for r in others if _is_spoiled(r, error[r["code"]])}
             todo = [code for code in todo if code.name in spoiled and not last]
             rate |= {code.name: _next_lower(rate[code.name], chosen[code.name]) for code in todo}
             error |= dict(zip([code.name for code in todo], first(todo, rate), strict=True))
