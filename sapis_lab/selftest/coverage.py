@@ -18,15 +18,14 @@ LEGEND = """\
 Share of 95 % intervals that hold the true exponent, in %; wanted 93-97 where the law is identifiable. α, β: critical values simulated for
 each data set, as `sapis fit` does; by F: those of F(1, n - p); chi²: n ln(F0/F1) against chi-square, the smaller of α and β. agree: data
 sets whose optimum and intervals came out the same through `fit` and `profiles`. Not identifiable: the Cramér-Rao interval of an exponent
-would not pass the
-verdict nine times in ten; there the tool reports a smaller law. Standard error of a share near 95 %: """
+would not pass the verdict nine times in ten; there the tool reports a smaller law. Standard error of a share near 95 %: """
 
 
 def run_coverage(
     designs: Sequence[Cell], *, n_sets: int, n_simulations: int, seed: int, console: Console, save: Callable[[dict[str, Any]], None]
 ) -> int:
     """Measure and print every design, a row as soon as it is known; 1 if an identifiable one deviates, else 0."""
-    widths = (22, 7, 8, 6, 6, 7, 7, 6, 6, 6, 7, 7, 18)
+    widths = (24, 7, 8, 6, 6, 7, 7, 6, 6, 6, 7, 7, 18)
     console.print(Text("".join(f"{c:<{w}}" for c, w in zip(COLUMNS, widths, strict=True)), "dim"), soft_wrap=True)
     found: list[Coverage] = []
     for cell in designs:
