@@ -34,6 +34,7 @@ HOMES = {
     "optuna": {"sweep.tuner"},
     "submitit": {"sweep"},
     "matplotlib": {"figures"},
+    "PIL": {"figures"},
     "jinja2": {"report"},
     "typer": {"cli", "sweep"},
     "rich": {"cli", "sweep", "scaling", "bench", "selftest", "report"},
