@@ -905,14 +905,14 @@ def bench_scaler(
         str, typer.Option("--policies", help="Of null, greedy, jump, trigger, posterior, and `posterior without measurements`.")
     ] = "null,greedy,jump,trigger,posterior,posterior without measurements",
     worlds: Annotated[str, typer.Option("--worlds", help="Of the six; all when not given.", show_default=False)] = "",
-    n_worlds: Annotated[int, typer.Option("--campaigns", min=2, help="Campaigns in each world, of each policy.")] = 24,
+    n_worlds: Annotated[int, typer.Option("--campaigns", min=2, help="Campaigns in each world, of each policy.")] = 32,
     json_file: Json = None,
 ) -> None:
     """Measure what policies of scaling waste on six synthetic worlds, with the seeds on which nothing was tuned.
 
     Exit status: 1 if the posterior policy wastes more than 6 % on a world, or 3 points more than the best fixed policy there.
 
-    Example: `sapis bench scaler --campaigns 24 --json results/scaler-worlds/scaler.json`
+    Example: `sapis bench scaler --campaigns 32 --json results/scaler-worlds/scaler.json`
     """
     save = _keeper(json_file, "scaler")
     from sapis_lab.bench.scaler import run_scaler

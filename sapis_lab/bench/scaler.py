@@ -1,13 +1,14 @@
 """What policies of scaling waste, on six synthetic worlds (`sapis bench scaler`; the worlds are described in `scaling.worlds`).
 
-The seeds of the tuning of the policies' constants are `TUNED_ON`; others are reported. Wanted: the posterior policy wastes no more than 6 %
-on every world, and nowhere three points more than the best fixed policy.
+The constants of the policies were tuned on the seeds `TUNED_ON`; those from `FIRST_SEED` on, on which nothing was, are reported. Wanted:
+the posterior policy wastes no more than 6 % on every world, and nowhere three points more than the best fixed policy.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -15,13 +16,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sapis_lab.scaling.policies import MEASUREMENTS, POLICIES, Policy, Rules
+from sapis_lab.scaling.policies import POLICIES, Policy, Rules
 from sapis_lab.scaling.worlds import KAPPA, LAST, NOISE, SHARES, STEPS, World, campaign
 
-TUNED_ON = range(1000, 1012)
-FIRST_SEED = 0
+TUNED_ON = range(1000, 1024)
+FIRST_SEED = 2000
 FIXED: tuple[Policy, ...] = ("null", "greedy", "jump")
 WANTED, WANTED_BEYOND_BEST = 0.06, 0.03
+_TOLD = ("growth", "sure", "measurements", "cheap", "overhead")
 WITHOUT = "posterior without measurements"
 """The posterior policy without measurements: every run on the path."""
 
@@ -32,15 +34,13 @@ def run_scaler(
     """Run all campaigns, print the table; the exit status, 1 where the posterior policy wastes more than is wanted.
 
     Raises:
-        ValueError: an unknown policy or world, or seeds that the constants were tuned on.
+        ValueError: an unknown policy or world.
     """
     for given, known in ((policies, (*POLICIES, WITHOUT)), (worlds, tuple(SHARES))):
         unknown = [name for name in given if name not in known]
         if unknown:
             raise ValueError(f"{unknown[0]!r} is not known; known are {', '.join(known)}")
     seeds = range(FIRST_SEED, FIRST_SEED + n_worlds)
-    if set(seeds) & set(TUNED_ON):
-        raise ValueError(f"{n_worlds} worlds reach the seeds from {TUNED_ON.start} on, on which the policies were tuned; wanted fewer")
     rows = []
     for world in worlds:
         for policy in policies:
@@ -52,7 +52,7 @@ def run_scaler(
     verdicts = _verdicts(rows)
     facts = {
         "n_worlds": n_worlds, "seeds": [seeds.start, seeds.stop - 1], "tuned_on_seeds": [TUNED_ON.start, TUNED_ON.stop - 1], "noise": NOISE,
-        "steps": STEPS, "last": LAST, "kappa": KAPPA, "measurements_a_step": MEASUREMENTS, "shares": SHARES,
+        "steps": STEPS, "last": LAST, "kappa": KAPPA, "rules": {k: v for k, v in asdict(Rules()).items() if k in _TOLD}, "shares": SHARES,
         "wanted": {"waste": WANTED, "beyond_best_fixed": WANTED_BEYOND_BEST},
     }  # fmt: skip
     save({**facts, "rows": rows, "verdicts": verdicts})

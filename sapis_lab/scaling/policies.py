@@ -45,12 +45,6 @@ UNCHANGED = 0.02
 """|change of ln N| below which an axis counts as kept."""
 FLATTENED = 0.5
 """q of the trigger."""
-CHEAP = 0.05
-"""A measurement may cost this part of the next run at most."""
-OVERHEAD = 0.01
-"""A measurement counts as costing this part of the next run at least: starting, scoring and waiting are not free."""
-MEASUREMENTS = 4
-"""Between two runs of the campaign, at most."""
 
 
 @dataclass(frozen=True)
@@ -136,6 +130,13 @@ class Rules:
     """Probability that a split must have of being better than growing both."""
     measure: bool = True
     """Cheap measurements are allowed."""
+    measurements: int = 4
+    """Between two runs of the path, at most."""
+    cheap: float = 0.1
+    """A measurement may cost this part of the next run at most."""
+    overhead: float = 0.02
+    """A measurement counts as costing this part of the next run at least: starting, scoring and waiting are not free. Few and informative
+    measurements early are worth more than many cheap ones later."""
     tolerance: float = 0.0
     """Stop when the expected loss above its floor is less, in the unit of the loss."""
     min_gain: float = 0.0
@@ -331,8 +332,8 @@ def _posterior(runs: Runs, prices: Prices, cost: float, horizon: float, rules: R
     stop = _stopping(belief, runs, numbers, rules)
     if stop:
         return Decision("stop", reason=stop, numbers=numbers)
-    if rules.measure and runs.n_measured_since < MEASUREMENTS and len(N) > 1:
-        decision = _measurement(belief, runs, prices, log_best, cost, horizon, numbers)
+    if rules.measure and runs.n_measured_since < rules.measurements and len(N) > 1:
+        decision = _measurement(belief, runs, prices, log_best, cost, horizon, rules, numbers)
         if decision is not None:
             return decision
     star = f"N* = {np.exp(log_best.mean()):.3g}, known to a factor {np.exp(spread):.2f}"
@@ -370,17 +371,17 @@ def _axis_gains(belief: Posterior, runs: Runs, prices: Prices, cost: float) -> d
 
 
 def _measurement(
-    belief: Posterior, runs: Runs, prices: Prices, log_best: Array, cost: float, horizon: float, numbers: dict[str, float]
-) -> Decision | None:
+    belief: Posterior, runs: Runs, prices: Prices, log_best: Array, cost: float, horizon: float, rules: Rules, numbers: dict[str, float],
+) -> Decision | None:  # fmt: skip
     """The measurement that saves most per cost, if any saves more than it costs."""
     n, d = (a.ravel() for a in np.meshgrid(np.unique(runs.n_params), np.unique(runs.n_frames), indexing="ij"))
     price = prices.of(n, d)
-    n, d, price = (a[price <= CHEAP * cost] for a in (n, d, price))
+    n, d, price = (a[price <= rules.cheap * cost] for a in (n, d, price))
     if not len(n):
         return None
     saved = 0.5 * belief.exponent_sum * belief.information(log_best, n, d) * horizon
-    k = int(np.argmax(saved / np.maximum(price, OVERHEAD * cost)))
-    if saved[k] <= max(price[k], OVERHEAD * cost):
+    k = int(np.argmax(saved / np.maximum(price, rules.overhead * cost)))
+    if saved[k] <= max(price[k], rules.overhead * cost):
         return None
     seed = _seed(runs, n[k], d[k])
     there = bool(((runs.n_params == n[k]) & (runs.n_frames == d[k])).any())

@@ -7,7 +7,7 @@ import pytest
 
 from sapis_lab.analysis.laws import LAWS
 from sapis_lab.analysis.optimum import Cost, optimum
-from sapis_lab.scaling.policies import CHEAP, MEASUREMENTS, POLICIES, Prices, Rules, Runs, decide, frontier, greedy_gains
+from sapis_lab.scaling.policies import POLICIES, Prices, Rules, Runs, decide, frontier, greedy_gains
 
 KAPPA = 6.0
 PRICES = Prices(KAPPA)
@@ -116,7 +116,7 @@ def test_a_measurement_is_cheap_saves_more_than_it_costs_and_takes_a_new_seed():
     runs = lattice(law(), noise=0.05)
     found = next_step("posterior", runs, horizon=500.0)
     assert found.action in ("repeat", "measure")
-    assert found.cost <= CHEAP * 2 * runs.cost[runs.last]
+    assert found.cost <= Rules().cheap * 2 * runs.cost[runs.last]
     assert found.numbers["saved"] > found.cost
     if found.action == "repeat":
         assert found.seed == 1
@@ -126,7 +126,7 @@ def test_measurements_end_when_the_law_is_known_or_their_number_is_used_up():
     known = lattice(law(), noise=1e-3, repeats=12)
     assert next_step("posterior", known, horizon=1.0).action not in ("repeat", "measure")
     runs = lattice(law(), noise=0.05)
-    for k in range(MEASUREMENTS):
+    for k in range(Rules().measurements):
         assert next_step("posterior", runs, horizon=500.0).action in ("repeat", "measure")
         runs = runs.and_then(3e3, 1e2, float(runs.loss[0]), 1.8e6, seed=k + 1, measured=True)
     assert next_step("posterior", runs, horizon=500.0).action not in ("repeat", "measure")
