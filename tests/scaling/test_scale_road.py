@@ -107,7 +107,7 @@ def test_a_campaign_that_is_killed_decides_and_measures_what_one_does_that_is_no
     with (whole / "screen.txt").open("w") as file:
         print_design("quickstart-scale", Console(file=file, width=160))
         print_comparison("quickstart-scale", ["quickstart-scale"], Console(file=file, width=160))
-    assert "the next run, by what it teaches per FLOP" in (whole / "screen.txt").read_text()
+    assert "variance less by" in (whole / "screen.txt").read_text()
     found = json.loads((folder / "comparison.json").read_text())["found"]
     assert found[0]["loss"] == found[1]["loss"] == min(r.measured for r in rows)
 
