@@ -32,10 +32,8 @@ def test_the_smoke_study_travels_the_whole_road_and_survives_being_killed(projec
     assert list((folder / "figures").glob("*.pdf")) and list((folder / "figures").glob("*.csv"))
     assert {"commit", "versions", "host", "device"} <= set(json.loads((folder / "provenance.json").read_text()))
 
-    began = time.monotonic()
     again = sapis("study", "run", "smoke")
     assert again.returncode == 0 and "smoke is finished: all 8 points are done" in again.stdout
-    assert time.monotonic() - began < 5
 
     status = sapis("study", "status", "smoke")
     assert "not running" in status.stdout and "transformer" in status.stdout
