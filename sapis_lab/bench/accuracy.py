@@ -89,6 +89,7 @@ def run_accuracy(
     tune_seconds: float = 60.0,
     rates: Mapping[str, Sequence[float]] | None = None,
     extensions: int = 2,
+    halvings: int = 2,
     n_params: float = 1e5,
     batch_size: int = 5,
     workers: int = 1,
@@ -104,6 +105,7 @@ def run_accuracy(
         seconds: long budgets of CPU time; none to tune only.   seeds: of parameters and order of the frames, at the long budgets.
         tune_seconds: the short budget, at which rates are compared with seed 0.
         rates: first rates by code; else `RATES`, `DEFAULT_RATES`.   extensions: how often a grid may grow when its best is at an edge.
+        halvings: how often a budget longer than `tune_seconds` may halve the best rate while that lowers the first seed's validation error.
         n_params: target size.   workers: runs at a time, each on one thread.
         folder: of the results, `results/accuracy-at-equal-time` of the project.   root: folder of the environments.
         cache: folder of the batch files, `.sapis/bench` of the project.   again: runs that are in the file are made once more.
@@ -129,7 +131,7 @@ def run_accuracy(
                 faults.append(str(fault))
         for budget in seconds:
             codes_left = [code for code in found if code.name in chosen]
-            bench.run_seeds(codes_left, name, chosen, seconds=budget, seeds=seeds, halvings=2 if budget > tune_seconds else 0)
+            bench.run_seeds(codes_left, name, chosen, seconds=budget, seeds=seeds, halvings=halvings if budget > tune_seconds else 0)
         write_tables(log.read(), folder)
     if faults:
         raise NoResult("; ".join(faults))
@@ -483,6 +485,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--tune-seconds", type=float, default=60.0)
     parser.add_argument("--rates", nargs="+", type=float, help="first rates to try, for all codes")
     parser.add_argument("--extensions", type=int, default=2, help="how often a grid of rates may grow")
+    parser.add_argument("--halvings", type=int, default=2, help="how often a long budget may halve the best rate")
     parser.add_argument("--n-params", type=float, default=1e5)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--again", action="store_true", help="make runs once more that are in the file")
@@ -499,6 +502,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             tune_seconds=given.tune_seconds,
             rates=None if given.rates is None else dict.fromkeys(given.codes, given.rates),
             extensions=given.extensions,
+            halvings=given.halvings,
             n_params=given.n_params,
             workers=given.workers,
             folder=folder,
