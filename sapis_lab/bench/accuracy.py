@@ -3,10 +3,10 @@
     python -m sapis_lab.bench.accuracy painn tensornet geat --data acac --seconds 300 --seeds 0 1 2
 
 Per code and data set: runs at a grid of rates at a short budget, which is doubled or halved outwards while its best is at an edge; the
-rate with the least force error on the held-back frames is the code's; then runs at the long budgets. The best rate falls with the number of
-steps, so at a budget longer than the short one the first seed runs the code's rate and its halves while they are better, and the others
-the best of these. Where a rate diverges, or another seed ends with more than twice the error of the first, the next lower rate takes its
-place, at most twice: a code is measured at a rate that it can be used at. All runs are recorded.
+rate with the least force error on the held-back frames is the code's; then runs at the long budgets, shorter ones first, each from the best
+rate of the one before. The best rate falls with the number of steps, so at a long budget the first seed runs that rate and its halves while
+they are better, and the others the best of these. Where a rate diverges, or another seed ends with more than twice the error of the first,
+the next lower rate takes its place, at most twice: a code is measured at a rate that it can be used at. All runs are recorded.
 
 Every finished run is one line of `results/accuracy-at-equal-time/runs.jsonl` and is not done again; a run that diverged is a line without
 errors. Tables (text, markdown, JSON) are made from that file alone. A run is known by its settings, not by the version of the code that it
@@ -129,9 +129,10 @@ def run_accuracy(
                 chosen[code.name] = bench.tune(code, name, rates=first, seconds=tune_seconds, extensions=extensions)
             except NoResult as fault:  # the others still have theirs
                 faults.append(str(fault))
-        for budget in seconds:
+        for budget in sorted(seconds):
             codes_left = [code for code in found if code.name in chosen]
-            bench.run_seeds(codes_left, name, chosen, seconds=budget, seeds=seeds, halvings=halvings if budget > tune_seconds else 0)
+            known = {code.name: bench.known_rates(code, name, seconds=budget, seed=seeds[0]) or chosen[code.name] for code in codes_left}
+            bench.run_seeds(codes_left, name, known, seconds=budget, seeds=seeds, halvings=halvings if budget > tune_seconds else 0)
         write_tables(log.read(), folder)
     if faults:
         raise NoResult("; ".join(faults))
@@ -214,6 +215,17 @@ class Bench:
         if not order:
             raise NoResult(f"{code.name} diverged on {data} at every rate tried: {', '.join(f'{r:g}' for r in grid)}; give lower ones")
         return [grid[k] for k in order]
+
+    def known_rates(self, code: Code, data: str, *, seconds: float, seed: int) -> list[float]:
+        """The rates that were run at the longest budget shorter than `seconds`, best first; those that diverged or spoiled another seed are
+        left out."""
+        finished = [r for r in self.log.read() if r["status"] != "failed"]
+        records = [r for r in finished if self.job(code, data, r["rate"], r["seconds"], r["seed"]).is_in(r)]
+        longest = max((r["seconds"] for r in records if r["seconds"] < seconds), default=None)
+        latest = {(r["rate"], r["seed"]): _validation(r) for r in records if r["seconds"] == longest}
+        first = {rate: error for (rate, s), error in latest.items() if s == seed and math.isfinite(error)}
+        spoiled = {rate for (rate, _), error in latest.items() if rate in first and error > SPOILED * first[rate]}
+        return sorted(first.keys() - spoiled, key=lambda rate: first[rate])
 
     def run_seeds(
         self,

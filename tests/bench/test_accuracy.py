@@ -89,6 +89,13 @@ def test_a_longer_budget_halves_the_rate_while_that_is_better(
     assert (row["rate"], row["seeds"]) == (taken, [0, 1])
 
 
+def test_the_longest_budget_starts_from_the_best_rate_of_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stub = Stub(best=0.04, stable={60.0: 1.0, 300.0: 1.0, 1200.0: 1.0}, best_long=0.01)
+    stubbed(monkeypatch, tmp_path, stub, rates={"geat": (0.04,)}, extensions=0, seconds=(300.0,))
+    stubbed(monkeypatch, tmp_path, stub, rates={"geat": (0.04,)}, extensions=0, seconds=(1200.0,), halvings=0)
+    assert [rate for _, rate, seconds, _ in stub.started if seconds == 1200] == [0.01]
+
+
 def test_a_rate_that_diverges_at_the_long_budget_gives_way_to_the_next_lower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stub = Stub(best=0.02, stable={60.0: 0.03, 300.0: 0.015})
     records = stubbed(monkeypatch, tmp_path, stub, rates={"geat": (0.01, 0.02)}, seconds=(300.0,), seeds=(0, 1))
