@@ -8,6 +8,8 @@ noise is integrated out. With m = n - K + nu degrees of freedom and residual sum
 
 which counts each amplitude as a free parameter whose share of the loss may be anything (without the determinant, that is a unit-information
 prior). Laws are averaged by the sum of this over their cells. No starts, no chains: a second valley is simply another part of the grid.
+Once the runs say much, the posterior is narrower than a cell of the grid over everything: a second and a third grid of as many cells cover
+the smallest box that holds it (`LIKELY`), each cell weighted by its volume, so that laws and grids stay comparable.
 
 The prior is weak in the exponents, ln alpha ~ N(ln 0.45, 0.8^2), and less so in their ratio, ln(alpha/beta) ~ 0.3 t_2: free exponents
 extrapolate two to three times worse from small runs than shrunk ones do, unless the data object. They do object where, without that prior,
@@ -37,6 +39,9 @@ UNION = LAWS["n+d+nd+e"]
 AVERAGED = ("n+d", "n+d+e", "n+d+nd")
 GRIDS = {2: np.geomspace(0.05, 2.0, 40), 3: np.geomspace(0.05, 2.0, 12)}
 """Values of an exponent, by the number of exponents of the law."""
+LIKELY = (30.0, 14.0, 14.0)
+"""How far below the best cell a cell may lie, in log probability, to be in the next finer grid; further for the whole grid, which is so
+coarse that a sharp posterior may lie between its cells."""
 EXCLUDED = 1e-3
 SWEEPS = 6
 """Of the Gibbs sampler that truncates two to four correlated amplitudes; it starts at their best values."""
@@ -128,20 +133,28 @@ class Posterior:
 
 @dataclass(frozen=True)
 class _Cells:
-    """The grid of one law."""
+    """A grid of one law."""
 
     law: Law
     exponents: Array
     """(G, J)."""
-    rss: Array
-    """(G,) relative squared error at the best amplitudes, with the prior's share."""
     log_likelihood: Array
+    """(G,), up to a constant of the number of points."""
     log_prior: Array
-    """Of the exponents alone, normalised over the cells."""
-    log_ratio: Array
-    """ln(alpha/beta) of each cell."""
-    step: float
-    """Of the grid in the logarithm of an exponent."""
+    """(G,) of the exponents without their ratio: density times volume of the cell, of one whole grid."""
+    log_ratio_prior: Array
+    """(G,) what the prior on the ratio multiplies it by."""
+    steps: Array
+    """(J,) of the grid in the logarithm of each exponent."""
+
+    def log_weight(self, ratio_prior: bool) -> Array:
+        """Log posterior probability of each cell, up to the constant that all laws share."""
+        return self.log_likelihood + self.log_prior + (self.log_ratio_prior if ratio_prior else 0.0)
+
+    @property
+    def log_ratio(self) -> Array:
+        """ln(alpha/beta)."""
+        return np.asarray(np.log(self.exponents[:, 0] / self.exponents[:, 1]))
 
 
 def posterior(
@@ -169,11 +182,12 @@ def posterior(
         raise ValueError(f"a law of N and D needs {fewest} runs with two sizes and two amounts of data, got {len(L)} runs with "
                          f"{len(np.unique(N))} and {len(np.unique(D))}")  # fmt: skip
     centre = Centre.of(N, D)
-    grids = [_cells(LAWS[name], N, D, L, centre, prior) for name in laws if LAWS[name].n_terms < len(L)]
-    weights = [g.log_likelihood + g.log_prior for g in grids]
-    kept = not _excluded(grids, weights)
+    lattices = [_Lattice(LAWS[name], N, D, L, centre, prior) for name in laws if LAWS[name].n_terms < len(L)]
+    grids = [lattice.closer(lattice.whole(), ratio_prior=False) for lattice in lattices]
+    kept = not _excluded(grids)
     if kept:
-        weights = [w + _log_ratio_prior(g, prior) for g, w in zip(grids, weights, strict=True)]
+        grids = [lattice.closer(grid, ratio_prior=True) for lattice, grid in zip(lattices, grids, strict=True)]
+    weights = [grid.log_weight(kept) for grid in grids]
     evidence = np.array([special.logsumexp(w) for w in weights])
     share = np.exp(evidence - special.logsumexp(evidence))
     generator = np.random.default_rng(seed)
@@ -189,30 +203,62 @@ def posterior(
     return Posterior(params, noise, probability, kept, float(special.logsumexp(evidence)), generator.permutation(_normal_scores(n_draws)))
 
 
-def _cells(law: Law, N: Array, D: Array, L: Array, centre: Centre, prior: Prior) -> _Cells:
-    J, K, n = len(law.exponent_names), law.n_terms, len(L)
-    grid = GRIDS[J]
-    exponents = grid[np.stack(np.meshgrid(*[np.arange(len(grid))] * J, indexing="ij"), axis=-1).reshape(-1, J)]
-    z = law.coordinates(N, D, centre=centre)
-    _, half = project_amplitudes(law, exponents, z=z, log_loss=np.log(L))
-    rss = np.maximum(2 * half, 0.0) + prior.noise_weight * prior.noise**2
-    m = n - K + prior.noise_weight
-    likelihood = special.gammaln(m / 2) - m / 2 * np.log(rss / 2)
-    log_prior = -0.5 * ((np.log(exponents) - np.log(prior.exponent)) ** 2).sum(axis=1) / prior.exponent_spread**2
-    ratio = np.log(exponents[:, 0] / exponents[:, 1])
-    return _Cells(
-        law, exponents, rss, likelihood, log_prior - special.logsumexp(log_prior), ratio, float(np.log(grid[1] / grid[0]))
-    )  # fmt: skip
+class _Lattice:
+    """Grids of one law over one table, ever finer where the posterior is."""
+
+    def __init__(self, law: Law, N: Array, D: Array, L: Array, centre: Centre, prior: Prior) -> None:
+        self.law, self.prior, self.n = law, prior, len(L)
+        self.z, self.log_loss = law.coordinates(N, D, centre=centre), np.log(L)
+        self.axis = GRIDS[len(law.exponent_names)]
+        exponents, volume = self._exponents([self.axis] * len(law.exponent_names))
+        density = self._log_density(exponents)
+        self.norm = special.logsumexp(density) + volume
+        self.ratio_norm = special.logsumexp(density + self._log_ratio_density(exponents)) + volume - self.norm
+
+    def whole(self) -> _Cells:
+        """Over everything that is thought possible."""
+        return self._cells([self.axis] * len(self.law.exponent_names))
+
+    def closer(self, cells: _Cells, *, ratio_prior: bool) -> _Cells:
+        """The smallest box of cells that holds the posterior, with a grid of its own."""
+        for within in LIKELY:
+            weight = cells.log_weight(ratio_prior)
+            likely = np.log(cells.exponents[weight > weight.max() - within])
+            low = np.maximum(likely.min(axis=0) - cells.steps, np.log(self.axis[0]))
+            high = np.minimum(likely.max(axis=0) + cells.steps, np.log(self.axis[-1]))
+            steps = (high - low) / (len(self.axis) - 1)
+            if np.all(steps > 0.7 * cells.steps):
+                break  # the box is about the grid's own: nothing to gain
+            cells = self._cells([np.exp(np.linspace(a, b, len(self.axis))) for a, b in zip(low, high, strict=True)])
+        return cells
+
+    def _cells(self, axes: Sequence[Array]) -> _Cells:
+        exponents, volume = self._exponents(axes)
+        _, half = project_amplitudes(self.law, exponents, z=self.z, log_loss=self.log_loss)
+        rss = np.maximum(2 * half, 0.0) + self.prior.noise_weight * self.prior.noise**2
+        m = self.n - self.law.n_terms + self.prior.noise_weight
+        likelihood = special.gammaln(m / 2) - m / 2 * np.log(rss / 2)
+        log_prior = self._log_density(exponents) + volume - self.norm
+        ratio = self._log_ratio_density(exponents) - self.ratio_norm
+        return _Cells(self.law, exponents, likelihood, log_prior, ratio, np.array([np.log(a[1] / a[0]) for a in axes]))
+
+    @staticmethod
+    def _exponents(axes: Sequence[Array]) -> tuple[Array, float]:
+        """(G, J), and the log volume of a cell."""
+        cells = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(axes))
+        return cells, float(sum(np.log(np.log(a[1] / a[0])) for a in axes))
+
+    def _log_density(self, exponents: Array) -> Array:
+        off = np.log(exponents / self.prior.exponent) / self.prior.exponent_spread
+        return np.asarray(-0.5 * (off**2).sum(axis=1))
+
+    def _log_ratio_density(self, exponents: Array) -> Array:
+        return np.asarray(stats.t.logpdf(np.log(exponents[:, 0] / exponents[:, 1]) / self.prior.ratio_spread, 2))
 
 
-def _log_ratio_prior(grid: _Cells, prior: Prior) -> Array:
-    """Normalised under the prior of the exponents, so that laws stay comparable."""
-    density = stats.t.logpdf(grid.log_ratio / prior.ratio_spread, 2)
-    return density - special.logsumexp(density + grid.log_prior)
-
-
-def _excluded(grids: list[_Cells], weights: list[Array]) -> bool:
+def _excluded(grids: list[_Cells]) -> bool:
     """Without the prior on the ratio, equal exponents lie in a tail."""
+    weights = [grid.log_weight(False) for grid in grids]
     top = max(w.max() for w in weights)
     total = sum(np.exp(w - top).sum() for w in weights)
     above = sum((np.exp(w - top) * (0.5 + 0.5 * np.sign(g.log_ratio))).sum() for g, w in zip(grids, weights, strict=True)) / total
@@ -235,7 +281,7 @@ def _drawn(
 ) -> tuple[Array, Array]:
     """Draws from cells (R,): parameters of `UNION`, (R, 7), and noise, (R,)."""
     law, R, n = grid.law, len(cell), len(L)
-    moved = grid.step * generator.uniform(-0.5, 0.5, (R, len(law.exponent_names)))
+    moved = grid.steps * generator.uniform(-0.5, 0.5, (R, len(law.exponent_names)))
     exponents = grid.exponents[cell] * np.exp(moved)
     z = law.coordinates(N, D, centre=centre)
     padded = law.exponents(np.hstack([np.zeros((R, law.n_terms)), exponents]))

@@ -12,8 +12,9 @@ The next run of the campaign costs `next_cost`; a policy splits it between N and
                noise then.
     posterior  the split with the lowest expected ln L over draws of the law; and before that a cheap measurement where it saves more than
                it costs. A factor e^x in N at equal N D costs the part (alpha + beta)/2 x^2 of the compute, so that not knowing N* wastes
-               (alpha + beta)/2 Var(ln N*), and a measurement that shrinks this variance by dV is worth (alpha + beta)/2 dV times what is
-               still to be spent. With `Rules.sure` above 1/2, N and D grow alike where the data cannot tell.
+               (alpha + beta)/2 Var(ln N*), and a measurement that shrinks this variance by dV is worth (alpha + beta)/2 dV times that
+               cost, summed over the runs that there is room for, each with the N* of its own cost. With `Rules.sure` above 1/2, N and D
+               grow alike where the data cannot tell.
 """
 
 from __future__ import annotations
@@ -379,7 +380,10 @@ def _measurement(
     n, d, price = (a[price <= rules.cheap * cost] for a in (n, d, price))
     if not len(n):
         return None
-    saved = 0.5 * belief.exponent_sum * belief.information(log_best, n, d) * horizon
+    saved = np.zeros(len(n))
+    for budget in _coming(cost, horizon, rules.growth):
+        log_star = log_best if budget == cost else log_optimum(belief, runs, prices, budget)
+        saved += 0.5 * belief.exponent_sum * belief.information(log_star, n, d) * min(budget, horizon)
     k = int(np.argmax(saved / np.maximum(price, rules.overhead * cost)))
     if saved[k] <= max(price[k], rules.overhead * cost):
         return None
@@ -393,6 +397,15 @@ def _measurement(
         "repeat" if there else "measure", float(n[k]), float(d[k]), seed, float(price[k]), belief.predict(n[k], d[k]), reason,
         numbers | {"saved": float(saved[k])},
     )  # fmt: skip
+
+
+def _coming(cost: float, horizon: float, growth: float) -> list[float]:
+    """Costs of this run and of those that the horizon has room for after it: N* of each is another quantity, and a measurement that tells
+    one of them need not tell the others."""
+    costs = [cost]
+    while sum(costs) + growth * costs[-1] <= horizon * (1 + 1e-9):
+        costs.append(growth * costs[-1])
+    return costs
 
 
 def _stopping(belief: Posterior, runs: Runs, numbers: dict[str, float], rules: Rules) -> str:

@@ -5,7 +5,7 @@ import pytest
 
 from sapis_lab.analysis.laws import LAWS
 from sapis_lab.analysis.optimum import Cost, optimum
-from sapis_lab.analysis.posterior import UNION, posterior
+from sapis_lab.analysis.posterior import UNION, Prior, posterior
 
 N, D = (a.ravel() for a in np.meshgrid([3e3, 1e4, 3e4], [1e2, 3e2, 1e3], indexing="ij"))
 PLAIN = {"A": 0.5 * 1e4**0.6, "alpha": 0.6, "B": 0.5 * 300**0.5, "beta": 0.5}
@@ -23,6 +23,24 @@ def test_it_finds_the_exponents_of_a_law_with_little_noise():
         assert abs(draws.mean() - PLAIN[name]) < 3 * draws.std() + 0.02
         assert draws.std() < 0.06
     assert found.probability["n+d"] > 0.5
+
+
+def test_a_posterior_much_narrower_than_a_cell_of_the_first_grid_is_resolved():
+    """Noise of 1e-4 leaves the exponents a thousandth of a cell; the draws have the spread of least squares."""
+    n, d = (a.ravel() for a in np.meshgrid(np.geomspace(3e3, 3e5, 6), np.geomspace(1e2, 1e4, 6), indexing="ij"))
+    loss = measured("n+d", PLAIN, n, d, noise=1e-4)
+    found = posterior(n, d, loss, laws=("n+d",), prior=Prior(noise_weight=1e-9))
+    params = np.array([PLAIN[k] for k in ("A", "B", "alpha", "beta")])
+
+    def log_loss(p):
+        return np.log(p[0] * n ** -p[2] + p[1] * d ** -p[3])
+
+    jacobian = np.stack([(log_loss(params * (1 + h)) - log_loss(params * (1 - h))) / 2e-6 for h in 1e-6 * np.eye(4)], axis=1)
+    expected = np.sqrt(np.diag(np.linalg.inv(jacobian.T @ jacobian)))[2:] * 1e-4 * params[2:]
+    for name, sd in zip(("alpha", "beta"), expected, strict=True):
+        draws = found.column(name)
+        assert abs(draws.mean() - PLAIN[name]) < 4 * sd
+        assert draws.std() == pytest.approx(sd, rel=0.4)
 
 
 def test_equal_tables_give_equal_draws():
