@@ -19,7 +19,7 @@ from rich.text import Text
 from sapis_lab.scaling.policies import POLICIES, Policy, Rules
 from sapis_lab.scaling.worlds import KAPPA, LAST, NOISE, SHARES, STEPS, World, campaign
 
-TUNED_ON = range(1000, 1024)
+TUNED_ON = range(1000, 1048)
 FIRST_SEED = 2000
 FIXED: tuple[Policy, ...] = ("null", "greedy", "jump")
 WANTED, WANTED_BEYOND_BEST = 0.06, 0.03
