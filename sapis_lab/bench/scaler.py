@@ -20,7 +20,7 @@ from sapis_lab.scaling.policies import POLICIES, Policy, Rules
 from sapis_lab.scaling.worlds import KAPPA, LAST, NOISE, SHARES, STEPS, World, campaign
 
 TUNED_ON = range(1000, 1048)
-FIRST_SEED = 2000
+FIRST_SEED = 3000
 FIXED: tuple[Policy, ...] = ("null", "greedy", "jump")
 WANTED, WANTED_BEYOND_BEST = 0.06, 0.03
 _TOLD = ("growth", "sure", "measurements", "cheap", "overhead")
