@@ -360,6 +360,7 @@ class _Session:
             make = self._maker(study)
             if n_frames == self._basis().rules.most_frames:
                 target = self._filled(make, target, n_frames, decision)
+                n_frames = self._frames(make(target, n_frames, 0), decision)
         taken = {p.planned.id for p in self.points}
         label = self.study.models[0].label
         seed = next(s for s in range(decision.seed, 10_000) if point_id(label, target, n_frames, s) not in taken)
@@ -387,8 +388,9 @@ class _Session:
         return max(1, int(min(wanted, self._basis().rules.most_frames)))
 
     def _filled(self, make: Any, target: float, n_frames: int, decision: Decision) -> float:
-        """N at which a run on all frames costs what the decision allows. Elsewhere D makes up for the prices' error, a smooth power of N
-        through models whose widths are whole numbers; here nothing else can."""
+        """About the N at which a run on all frames costs what the decision allows. Elsewhere D makes up for the error of the prices, a
+        smooth power of N through models whose widths are whole numbers; here only N can. Where the cost leaps past what is allowed, D
+        comes down to meet it."""
         allowed = decision.cost - self.options.label_cost * max(n_frames - self.labelled, 0)
         power, most = self._prices().power, self.options.most_params or math.inf
         found = target
