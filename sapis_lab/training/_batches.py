@@ -111,7 +111,7 @@ class BatchMaker:
     def __call__(self, ids: np.ndarray, rotations: np.ndarray | None = None) -> AtomsBatch:
         """The batch of the frames `ids` (b,), rotated frame by frame by `rotations` (b, 3, 3) if given."""
         if self._few and rotations is None:
-            return self._rows(np.asarray(ids, dtype=np.int64))
+            return self._rows(np.array(ids, dtype=np.int64))  # a copy: ids of a split lie in a file that cannot be written
         frames = self.store.frames(ids)
         positions, forces, cell, stress = frames.positions, frames.forces, frames.cell, frames.stress
         if rotations is not None:

@@ -55,8 +55,8 @@ def test_a_batch_of_rows_of_a_held_store_has_the_bits_of_one_that_is_gathered(tm
             stress=generator.normal(size=(n_frames, 3, 3)) if stress else None,
         )
     )  # fmt: skip
-    store.seal(splits={"train": np.arange(6), "validation": np.array([6]), "test": np.array([7, 8])}, metadata={})
-    ids = np.array([5, 3, 0, 3])
+    store.seal(splits={"train": np.array([5, 3, 0, 1, 2, 4]), "validation": np.array([6]), "test": np.array([7, 8])}, metadata={})
+    ids = store.splits["train"][:4]
 
     def batch(held):
         monkeypatch.setattr(_batches, "HELD", held)
