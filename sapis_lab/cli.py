@@ -665,7 +665,9 @@ Root = Annotated[Path | None, typer.Option("--root", help="Folder of the peers' 
 @bench_app.command("step")
 def bench_step(
     models: Annotated[str, typer.Option("--models", help="Models, with degree and options: `geat,geat-l1,geat:lmax=3:layers=1`.")] = "geat",
-    sizes: Sizes = "1e5",
+    sizes: Annotated[
+        str, typer.Option("--sizes", help="Numbers of parameters, as in `6e4,3e5,1e6`; `own`: the models' own widths.")
+    ] = "1e5",
     inputs: Inputs = "eth16,mol27x16,water192",
     reference: Reference = "",
     rounds: Rounds = 7,
@@ -685,8 +687,8 @@ def bench_step(
 
     settings = Settings(rounds=rounds, visit_seconds=visit, reference=reference, device=device)
     status = run_step(
-        models=words_of(models, option="--models"), sizes=sizes_of(sizes), inputs=words_of(inputs, option="--inputs"), settings=settings,
-        json_file=json_file, console=_console(),
+        models=words_of(models, option="--models"), sizes=sizes_of(sizes, own=True), inputs=words_of(inputs, option="--inputs"),
+        settings=settings, json_file=json_file, console=_console(),
     )  # fmt: skip
     raise typer.Exit(status)
 

@@ -96,7 +96,8 @@ def _interval_reasons(term: Term, intervals: Intervals, *, smallest_loss: float)
     low, high = intervals[term.exponent]
     reasons = []
     if low < MIN_EXPONENT:
-        reasons.append("interval contains 0, so the term is not told apart from a floor")
+        reach = "contains 0" if low <= 0 else f"reaches below {MIN_EXPONENT:g}"
+        reasons.append(f"interval {reach}, so the term is not told apart from a floor")
     if high - low > MAX_WIDTH:
         reasons.append(f"interval wider than {MAX_WIDTH}")
     return reasons

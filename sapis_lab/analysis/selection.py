@@ -5,7 +5,8 @@ Akaike's criterion for small samples (Hurvich & Tsai 1989): with normal errors o
     AICc = n ln(2 F / n) + 2 k + 2 k (k + 1) / (n - k - 1),   F = sum r^2 / 2,   k = p + 1.
 
 Among the laws within 2 of the smallest AICc the one with the fewest parameters is taken: an interaction that is not there makes
-extrapolation two to three times worse, one that is there and left out seldom does.
+extrapolation two to three times worse, one that is there and left out seldom does. An interaction whose exponent is all but 0 is a floor in
+disguise, with an exponent more to follow the noise with: the law with a floor takes its place where that is nearly as good.
 
 The likelihood ratio of a term that may be absent is no chi-square, since its exponent does not exist without it (Davies 1987): its 95 %
 point is 6.0-7.5 instead of 3.8, so it is simulated.
@@ -21,11 +22,16 @@ import numpy as np
 from scipy import stats
 
 from sapis_lab.analysis.fit import LawFit, fit_points
+from sapis_lab.analysis.identify import MIN_EXPONENT
 from sapis_lab.analysis.laws import Array, Law
 from sapis_lab.analysis.refit import FEW_STEPS, Setting, noise_scale, refit, simulated, statistic
 from sapis_lab.analysis.solve import race
 
 SLACK = 2.0
+DISGUISED = 10.0
+"""AICc by which a floor may lose to an interaction with an exponent below `MIN_EXPONENT`."""
+FLOORED = {"n+d+nd": "n+d+e"}
+"""The law with a floor in the place of the interaction."""
 NEW_SHARES = (0.03, 0.3)
 NEW_EXPONENTS = (0.02, 0.15, 0.4, 1.0, 2.0)
 """Where the terms that only the larger law has begin in a simulated test."""
@@ -55,6 +61,11 @@ def select(fits: Mapping[str, LawFit]) -> tuple[str | None, str]:
     chosen = min((name for name in known if known[name] <= best + SLACK), key=lambda name: (fits[name].law.n_parameters, known[name]))
     if len(known) == 1:
         return chosen, f"{chosen} is the only law with a defined AICc{note}"
+    floored = FLOORED.get(chosen, "")
+    gamma = fits[chosen].params.get("gamma", 1.0)
+    if gamma < MIN_EXPONENT and known.get(floored, np.inf) <= known[chosen] + DISGUISED:
+        worse = known[floored] - known[chosen]
+        return floored, f"{floored} stands for {chosen} ({-worse:+.1f} AICc), whose γ of {gamma:.2g} makes its interaction a floor{note}"
     others = ", ".join(f"{name} {score - known[chosen]:+.1f}" for name, score in known.items() if name != chosen)
     return chosen, f"{chosen} is the simplest law within {SLACK:g} of the best AICc ({others} relative to it){note}"
 

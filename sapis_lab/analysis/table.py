@@ -1,4 +1,4 @@
-"""Points from any table with columns of N, D and loss: CSV, parquet or JSON lines.
+"""Points from any table with columns of N, D and loss: CSV (with commas, semicolons or tabs), parquet, JSON lines or one JSON array.
 
 Nothing is guessed or dropped: a column that is missing, an entry that is no positive number, an empty table end with a `ValueError` that
 names file, column and row (1 is the first row after the header), what stood there and what was wanted.
@@ -19,7 +19,10 @@ import pandas as pd
 from sapis_lab.analysis.fit import Points
 from sapis_lab.analysis.laws import Array
 
-READERS = {".csv": "CSV", ".parquet": "parquet", ".pq": "parquet", ".jsonl": "JSON lines", ".ndjson": "JSON lines", ".json": "JSON lines"}
+READERS = {
+    ".csv": "CSV", ".tsv": "CSV", ".parquet": "parquet", ".pq": "parquet",
+    ".jsonl": "JSON lines", ".ndjson": "JSON lines", ".json": "JSON lines",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ def read_frame(path: Path) -> pd.DataFrame:
     try:
         if form == "CSV":
             # text as it stands: a reader that guesses types hides which entry was wrong
-            return pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True)
+            return pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True, sep=_separator(path))
         if form == "parquet":
             return pd.read_parquet(path)
     except pd.errors.EmptyDataError:
@@ -97,19 +100,32 @@ def read_frame(path: Path) -> pd.DataFrame:
     return _json_lines(path)
 
 
+def _separator(path: Path) -> str:
+    """What separates the names of the header: a comma unless semicolons or tabs are more frequent."""
+    with path.open(encoding="utf-8") as file:
+        header = file.readline()
+    return max(",;\t", key=header.count)
+
+
 def _json_lines(path: Path) -> pd.DataFrame:
-    rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}, line {number}: not JSON ({error.msg}), wanted one object a line") from None
-        if not isinstance(row, dict):
-            raise ValueError(f"{path}, line {number}: got {type(row).__name__}, wanted one JSON object a line")
-        rows.append(row)
-    return pd.DataFrame(rows)
+    text = path.read_text(encoding="utf-8")
+    if text.lstrip().startswith("["):
+        return pd.DataFrame([_object(row, f"{path}, entry {k}") for k, row in enumerate(_parsed(text, f"{path}"), start=1)])
+    lines = [(f"{path}, line {k}", line) for k, line in enumerate(text.splitlines(), start=1) if line.strip()]
+    return pd.DataFrame([_object(_parsed(line, place), place) for place, line in lines])
+
+
+def _parsed(text: str, place: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{place}: not JSON ({error.msg}), wanted one object a line, or an array of objects") from None
+
+
+def _object(row: Any, place: str) -> dict[str, Any]:
+    if not isinstance(row, dict):
+        raise ValueError(f"{place}: got {type(row).__name__}, wanted a JSON object")
+    return row
 
 
 def _positive(column: pd.Series, path: Path, name: str) -> Array:

@@ -8,8 +8,9 @@ of its record) and w workers,
 
 The overhead holds all that is not a training step: forking, reading the data, building the model, counting FLOPs, final scores, curves,
 checkpoints and records, and a worker that is idle at the end; validation along the way, of which a study chooses how much it wants, is done
-once, at the end. The start of the workers (importing torch and lightning, once a session) stands apart. What else runs on the machine
-falsifies both: measure on an idle one; its load is printed.
+once, at the end. The start of the workers (importing torch and lightning, once a session) stands apart. Making the batches is measured by
+itself, in turn with the steps that they are for. What else runs on the machine falsifies all of it: measure on an idle one; its load is
+printed.
 """
 
 from __future__ import annotations
@@ -19,15 +20,17 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from rich.console import Console
 from rich.text import Text
 
 from sapis_lab.config import home, plainly
 from sapis_lab.data import prepare
+from sapis_lab.derivatives import predict
 from sapis_lab.records import Record
 from sapis_lab.sweep import engine
 from sapis_lab.sweep.engine import Event
@@ -35,9 +38,15 @@ from sapis_lab.sweep.plan import infos
 from sapis_lab.sweep.points import points
 from sapis_lab.sweep.study import Study, load_study
 from sapis_lab.training import PointConfig
+from sapis_lab.training._batches import TrainingStream
+from sapis_lab.training._loss import loss
+from sapis_lab.training.run import _prepare, _set_up_process
 
 WANTED = 0.15
 """Largest overhead that is wanted for points of 2 s."""
+LOADER_SIZES = (3e3, 1e5)
+LOADER_STEPS = 120
+"""In which batches and steps are timed; the first quarter is not counted."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +99,7 @@ def run_engine(plan: Plan, *, cache: Path | None, save: Callable[[dict[str, Any]
     if len(session.records) < plan.n_points:
         console.print(Text(f"{plan.n_points - len(session.records)} of {plan.n_points} points failed", style="red"))
         return 1
-    result = _result(plan, session, steps=steps, load=load)
+    result = _result(plan, session, steps=steps, load=load) | {"loader": _loaders(plan, cache)}
     save(result)
     for line in _lines(plan, result):
         console.print(Text(line), soft_wrap=True)
@@ -130,6 +139,31 @@ def _session(lattice: Sequence[PointConfig], folder: Path, plan: Plan, cache: Pa
     return _Session(records, max(ends) - begin, start)
 
 
+def _loaders(plan: Plan, cache: Path) -> list[dict[str, float]]:
+    """Median CPU seconds of making a batch, and of the step that it is for, at each of `LOADER_SIZES` parameters."""
+    _set_up_process(1)
+    return [_loader(_points(replace(plan, n_params=n), 1, n=1, cache=cache)[0], cache) for n in LOADER_SIZES]
+
+
+def _loader(point: PointConfig, cache: Path) -> dict[str, float]:
+    setup = _prepare(point, cache)
+    stream = TrainingStream(
+        setup.make, setup.train_ids, batch_size=setup.batch_size, seed=point.seed, augment=False, first_step=lambda: 0, rank=0, world=1
+    )
+    optimizer = torch.optim.AdamW(setup.model.parameters(), lr=1e-4, fused=True)
+    times = []
+    for step in range(LOADER_STEPS):
+        begin = time.process_time()
+        batch = stream.batch(step)
+        made = time.process_time()
+        optimizer.zero_grad(set_to_none=True)
+        loss(predict(setup.model, batch, differentiable=True), batch, scale=setup.model.energy_scale, config=point.train.loss).backward()
+        optimizer.step()
+        times.append((made - begin, time.process_time() - made))
+    batch_seconds, step_seconds = (statistics.median(column) for column in zip(*times[LOADER_STEPS // 4 :], strict=True))
+    return {"n_params": point.n_params or point.n_params_target, "batch_seconds": batch_seconds, "step_seconds": step_seconds}
+
+
 def _result(plan: Plan, session: _Session, *, steps: int, load: float) -> dict[str, Any]:
     train = [r.seconds_train for r in session.records]
     ideal = sum(train) / plan.workers
@@ -152,4 +186,9 @@ def _lines(plan: Plan, result: dict[str, Any]) -> list[str]:
         f"wall time {result['seconds_wall']:.1f} s; sum of the training times / {plan.workers}: {ideal:.1f} s",
         f"overhead {100 * result['overhead']:.1f} % (wanted at most {100 * WANTED:.0f} %), of which "
         f"{100 * inside:.1f} % inside the points: data, model, validation, scores, files",
+        *(
+            f"N = {r['n_params']:,}: making a batch takes {1e3 * r['batch_seconds']:.2f} ms, the step {1e3 * r['step_seconds']:.1f} ms: "
+            f"{100 * r['batch_seconds'] / (r['batch_seconds'] + r['step_seconds']):.1f} % of a training"
+            for r in result["loader"]
+        ),
     ]

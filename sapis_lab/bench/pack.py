@@ -151,7 +151,7 @@ class PackJob(Job):
 
     def _optimizer(self, parameters: Any) -> torch.optim.AdamW:
         settings = self.settings
-        return torch.optim.AdamW(parameters, lr=LEARNING_RATE, betas=settings.betas, weight_decay=settings.weight_decay, foreach=True)
+        return torch.optim.AdamW(parameters, lr=LEARNING_RATE, betas=settings.betas, weight_decay=settings.weight_decay, fused=True)
 
     def packed(self) -> None:
         """One step of all models at once."""

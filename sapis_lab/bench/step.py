@@ -26,6 +26,9 @@ from sapis_lab.models import ModelConfig
 from sapis_lab.training import TrainConfig
 from sapis_lab.training._loss import loss
 
+OWN = 0.0
+"""Stands for a model's own widths where a number of parameters is wanted: degrees, say, are then compared at equal channels."""
+
 
 class StepJob(TrainingJob):
     """A model of the package on one input.
@@ -97,7 +100,10 @@ def check_device(device: str) -> None:
 
 
 def sized_model(name: str, config: ModelConfig, size: float, elements: tuple[int, ...]) -> dict[str, Any]:
-    """The settings of `config` at about `size` parameters, as plain data. ConfigError names model and size where it cannot be met."""
+    """The settings of `config` at about `size` parameters, or with their own widths, as plain data. ConfigError names model and size where
+    it cannot be met."""
+    if size == OWN:
+        return dump(config)
     return dump(plainly(lambda: config.at_size(size, n_species=len(elements)), about=f"--models {name}, --sizes {size:g}"))
 
 
@@ -144,8 +150,10 @@ def words_of(text: str, *, option: str) -> list[str]:
     return found
 
 
-def sizes_of(text: str) -> list[float]:
-    """The numbers of parameters in a list such as 6e4,3e5."""
+def sizes_of(text: str, *, own: bool = False) -> list[float]:
+    """The numbers of parameters in a list such as 6e4,3e5; with `own`, the word own stands for `OWN`."""
+    if own and text.strip() == "own":
+        return [OWN]
     try:
         sizes = [float(word) for word in words_of(text, option="--sizes")]
     except ValueError as error:

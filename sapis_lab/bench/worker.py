@@ -67,7 +67,7 @@ class TrainingJob(Job, ABC):
     def __init__(self, module: nn.Module, *, clip: float | None, betas: tuple[float, float], weight_decay: float) -> None:
         self.module, self.clip = module, clip
         self.parameters = [p for p in module.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(self.parameters, lr=LEARNING_RATE, betas=betas, weight_decay=weight_decay, foreach=True)
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=LEARNING_RATE, betas=betas, weight_decay=weight_decay, fused=True)
         self.last: Tensor = torch.zeros(())
         self.actions = {"infer": self.infer, "train": self.train}
 

@@ -317,6 +317,11 @@ private:
         e.readout_out = arena.template get<T>(Cp), e.readout_out_bias = arena.template get<T>(1), e.readout_skip = arena.template get<T>(Cp);
     }
 
+    template <class F> static void places(std::vector<int64_t>& at, int64_t columns, F&& column) {
+        at.resize(columns);
+        for (int64_t c = 0; c < columns; c++) at[c] = column(c);
+    }
+
     double factor(int64_t parameter) const {  // the sum over neighbours is scaled within the representation's weights
         return multipliers[parameter] * (parameter == s.layers * PER_LAYER + REPRESENT ? s.sum_scale : 1.0);
     }
@@ -327,16 +332,24 @@ private:
         weights_.allocate();
         shape_weights(weights_, w, ends, true);
         std::memset(weights_.base, 0, weights_.used);
+        const int64_t block = 16;  // rows at a time: the transposed map is written a cache line at a time
+        std::vector<int64_t> at;
         auto fill = [&](int64_t parameter, int64_t offset, const Map<T>& map, int64_t rows, int64_t columns, auto row, auto column, bool turned) {
             const T* p = params[parameter] + offset;
             const T m = T(factor(parameter));
-            for (int64_t r = 0; r < rows; r++)
-                for (int64_t c = 0; c < columns; c++) {
-                    const T value = m * (turned ? p[c * rows + r] : p[r * columns + c]);
-                    const int64_t at_row = row(r), at_column = column(c);
-                    map.w[at_row * map.columns + at_column] = value;
-                    if (map.transposed) map.transposed[at_column * map.rows + at_row] = value;
+            places(at, columns, column);
+            for (int64_t first = 0; first < rows; first += block) {
+                const int64_t end = std::min(first + block, rows);
+                for (int64_t r = first; r < end; r++) {
+                    T* y = map.w + row(r) * map.columns;
+                    for (int64_t c = 0; c < columns; c++) y[at[c]] = m * (turned ? p[c * rows + r] : p[r * columns + c]);
                 }
+                if (!map.transposed) continue;
+                for (int64_t c = 0; c < columns; c++) {
+                    T* y = map.transposed + at[c] * map.rows;
+                    for (int64_t r = first; r < end; r++) y[row(r)] = m * (turned ? p[c * rows + r] : p[r * columns + c]);
+                }
+            }
         };
         for (int64_t layer = 0; layer < s.layers; layer++) visit_layer(layer, w[layer], fill);
         visit_ends(ends, fill);
@@ -1461,11 +1474,15 @@ public:
         shape_weights(arena, grad, grad_ends, false);
         std::memset(arena.base, 0, arena.used);
         for (auto& c : chunks) backward_chunk(c, energy, gradient, grad, grad_ends);
+        std::vector<int64_t> at;
         auto write = [&](int64_t parameter, int64_t offset, const Map<T>& map, int64_t rows, int64_t columns, auto row, auto column, bool turned) {
             T* p = grads[parameter] + offset;
             const T m = T(factor(parameter));
-            for (int64_t r = 0; r < rows; r++)
-                for (int64_t c = 0; c < columns; c++) p[turned ? c * rows + r : r * columns + c] = m * map.w[row(r) * map.columns + column(c)];
+            places(at, columns, column);
+            for (int64_t r = 0; r < rows; r++) {
+                const T* x = map.w + row(r) * map.columns;
+                for (int64_t c = 0; c < columns; c++) p[turned ? c * rows + r : r * columns + c] = m * x[at[c]];
+            }
         };
         for (int64_t layer = 0; layer < s.layers; layer++) visit_layer(layer, grad[layer], write);
         visit_ends(grad_ends, write);

@@ -34,6 +34,11 @@ enters Adam's moments let 0.02 pass 26,000 steps, with a larger error than 0.01 
 of the gradient, beta2 = 0.99 or a bound on the norm of the whole gradient changed nothing. So 0.01 is the default, half the best rate of
 runs of a minute.
 
+What earns its place at equal CPU time (60 s, three seeds, results/accuracy-at-equal-time): the product brings the validation force error to
+0.86 of that without it on acetylacetone, 0.85 on 3BPA at mixed temperatures and 0.94 on periodic LiPS; softmax attention to 0.97, 0.99 and
+0.96 of that with equal weights, no more than seeds differ, for the same time per step. Degree 2 brings 0.83 of degree 1, degree 3 is not
+worth its time at 10^5 parameters, and neither are three layers.
+
 A model can grow without changing its function (`_geat_growth`, `sapis_lab.growth`): the soft norms then keep the channels of their birth
 in the mean, and the radial functions their centres and widths, which `born` records.
 

@@ -77,9 +77,10 @@ def write_report(folder: Path) -> Path:
 
 
 def n_planned(study: Mapping[str, Any]) -> int | None:
-    """How many points the lattice has; points that still run are in no runs table."""
+    """How many points the lattice has; points that still run are in no runs table. None for a study that scales by itself, whose lattice is
+    where it starts."""
     lattice = study.get("lattice")
-    if not lattice or not study.get("models"):
+    if not lattice or not study.get("models") or study.get("scale"):
         return None
     axes = (lattice["n_params"], lattice["n_frames"], lattice.get("seeds", [0]), lattice.get("rate_factors", [1.0]))
     return len(study["models"]) * math.prod(len(axis) for axis in axes)

@@ -354,9 +354,13 @@ class _Session:
         study = self._with_labels(study, round(decision.n_frames))
         make = self._maker(study)
         if decision.action not in ASIDE:
-            n_frames = self._frames(make(target, study.lattice.n_frames[-1], 0), decision)
+            sized = make(target, study.lattice.n_frames[-1], 0)
+            n_frames = self._frames(sized, decision)
             study = self._with_labels(study, n_frames)
             make = self._maker(study)
+            if n_frames == self._basis().rules.most_frames:
+                target = self._filled(make, target, n_frames, decision)
+                n_frames = self._frames(make(target, n_frames, 0), decision)
         taken = {p.planned.id for p in self.points}
         label = self.study.models[0].label
         seed = next(s for s in range(decision.seed, 10_000) if point_id(label, target, n_frames, s) not in taken)
@@ -382,6 +386,23 @@ class _Session:
         )
         wanted = float(prices.frames(point.planned.n_params, decision.cost))
         return max(1, int(min(wanted, self._basis().rules.most_frames)))
+
+    def _filled(self, make: Any, target: float, n_frames: int, decision: Decision) -> float:
+        """About the N at which a run on all frames costs what the decision allows. Elsewhere D makes up for the error of the prices, a
+        smooth power of N through models whose widths are whole numbers; here only N can. Where the cost leaps past what is allowed, D
+        comes down to meet it."""
+        allowed = decision.cost - self.options.label_cost * max(n_frames - self.labelled, 0)
+        power, most = self._prices().power, self.options.most_params or math.inf
+        found = target
+        for _ in range(4):
+            try:
+                ratio = allowed / self._planned(make(target, n_frames, 0))
+            except ConfigError:
+                break  # a size that the family cannot have
+            found, target = target, float(f"{target * ratio ** (1 / power):.3g}")
+            if abs(ratio - 1) < 0.02 or target > most:
+                break
+        return found
 
     def _with_labels(self, study: Study, n_frames: int) -> Study:
         """The study with a pool of at least `n_frames`."""
@@ -449,7 +470,8 @@ class _Session:
         new = max(0, record.n_frames - self.labelled)
         self.labelled = max(self.labelled, record.n_frames)
         flops = record.flops_train + new * self.options.label_cost
-        self.measured_over_planned = record.flops_train / planned_flops(point, self.campaign.known)
+        if action not in ASIDE:  # those are small, and the plan is a few percent further off for small models
+            self.measured_over_planned = record.flops_train / planned_flops(point, self.campaign.known)
         total = flops + (self.rows[-1].flops_total if self.rows else 0.0)
         row = Row(
             step, action, record.n_params, record.n_frames, record.seed, flops, total, *decision.predicted,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -26,9 +27,16 @@ def frames_of_step(step: int, *, n_frames: int, batch_size: int, seed: int) -> n
     """Positions in 0..n_frames-1 of the frames that optimiser step `step` (from 0) sees, (batch_size,) int64."""
     first = step * batch_size
     wanted = np.arange(first, first + batch_size)
-    epochs = np.unique(wanted // n_frames)
-    orders = {int(e): np.random.default_rng([seed, int(e)]).permutation(n_frames) for e in epochs}
-    return np.array([orders[int(k // n_frames)][k % n_frames] for k in wanted])
+    epoch = first // n_frames
+    if wanted[-1] < (epoch + 1) * n_frames:
+        return _order(seed, epoch, n_frames)[wanted - epoch * n_frames]
+    return np.array([_order(seed, int(k) // n_frames, n_frames)[k % n_frames] for k in wanted])
+
+
+@lru_cache(maxsize=4)
+def _order(seed: int, epoch: int, n_frames: int) -> np.ndarray:
+    """The order of an epoch; kept, since drawing it anew in every step of an epoch costs as much as making the batch."""
+    return np.random.default_rng([seed, epoch]).permutation(n_frames)
 
 
 def random_rotations(n: int, *, seed: int, step: int) -> np.ndarray:
@@ -43,6 +51,10 @@ def random_rotations(n: int, *, seed: int, step: int) -> np.ndarray:
     ]
     sign = np.where(rng.random(n) < 0.5, -1.0, 1.0)
     return np.moveaxis(np.array(rows), -1, 0) * sign[:, None, None]
+
+
+HELD = 1 << 26
+"""Bytes of positions up to which a store of molecules of one size is held as tensors."""
 
 
 @dataclass
@@ -69,9 +81,37 @@ class BatchMaker:
         # blocks for every batch, whose graphs need no edges; otherwise each batch takes what is cheaper for it
         self._all_pairs = self.layout == "pairs" and not self._periodic and cheaper
         self._targets = self.store.energy - self.store.composition(np.arange(len(sizes))) @ self.references
+        self._few = self._all_pairs and bool((sizes == sizes[0]).all()) and self.store.positions.nbytes <= HELD
+
+    @cached_property
+    def _held(self) -> AtomsBatch:
+        """All frames as one batch: of molecules of one size, a batch is then a few rows of each of its tensors."""
+        frames = self.store.frames(np.arange(len(self.n_atoms)))
+        graph = make_graph(layout="pairs", n_atoms=self.n_atoms, edges=None, periodic=False, cutoff=self.cutoff)
+        return collate(
+            n_atoms=frames.n_atoms, species=frames.species, positions=frames.positions, cell=frames.cell, graph=graph,
+            energy=self._targets, forces=frames.forces, stress=frames.stress, dtype=self.dtype,
+        )  # fmt: skip
+
+    def _rows(self, ids: np.ndarray) -> AtomsBatch:
+        """The batch of `ids` out of the held one, with the same bits as when it is gathered from the store."""
+        held, chosen, n = self._held, torch.from_numpy(ids), int(self.n_atoms[0])
+        assert held.energy is not None and held.forces is not None
+
+        def atoms(x: Tensor) -> Tensor:
+            return x.view(-1, n, *x.shape[1:]).index_select(0, chosen).flatten(0, 1)
+
+        graph = self._block(self.n_atoms[ids])
+        return AtomsBatch(
+            positions=atoms(held.positions), species=atoms(held.species), batch=graph.frame, n_atoms=held.n_atoms[: len(ids)],
+            cell=held.cell.index_select(0, chosen), graph=graph, energy=held.energy.index_select(0, chosen), forces=atoms(held.forces),
+            stress=held.stress.index_select(0, chosen) if "stress" in held else None,  # type: ignore[union-attr]
+        )  # fmt: skip
 
     def __call__(self, ids: np.ndarray, rotations: np.ndarray | None = None) -> AtomsBatch:
         """The batch of the frames `ids` (b,), rotated frame by frame by `rotations` (b, 3, 3) if given."""
+        if self._few and rotations is None:
+            return self._rows(np.array(ids, dtype=np.int64))  # a copy: ids of a split lie in a file that cannot be written
         frames = self.store.frames(ids)
         positions, forces, cell, stress = frames.positions, frames.forces, frames.cell, frames.stress
         if rotations is not None:
@@ -92,15 +132,19 @@ class BatchMaker:
         )
 
     def _graph(self, ids: np.ndarray, frames: Frames) -> Graph:
-        if self._all_pairs:  # the graph of a block follows from the sizes alone
-            key = frames.n_atoms.tobytes()
-            if key not in self._graphs:
-                self._graphs[key] = make_graph(layout="pairs", n_atoms=frames.n_atoms, edges=None, periodic=False, cutoff=self.cutoff)
-            return self._graphs[key]
+        if self._all_pairs:
+            return self._block(frames.n_atoms)
         edges = self._table.edges(ids)
         cuts = np.cumsum(edges.n_edges)[:-1]
         split = list(zip(*(np.split(a, cuts) for a in (edges.center, edges.neighbor, edges.shift)), strict=True))
         return make_graph(layout=self.layout, n_atoms=frames.n_atoms, edges=split, periodic=self._periodic, cutoff=self.cutoff)
+
+    def _block(self, n_atoms: np.ndarray) -> Graph:
+        """The graph of a block, which follows from the sizes alone."""
+        key = n_atoms.tobytes()
+        if key not in self._graphs:
+            self._graphs[key] = make_graph(layout="pairs", n_atoms=n_atoms, edges=None, periodic=False, cutoff=self.cutoff)
+        return self._graphs[key]
 
 
 class Share(NamedTuple):
@@ -141,18 +185,22 @@ class TrainingStream(IterableDataset):
 
     def share(self, step: int) -> Share:
         """What this rank has of the global batch of `step`."""
-        whole = self.ids[self._chosen(step)]
+        whole = self._chosen(step)
         counts = torch.tensor([len(whole), int(self.make.n_atoms[whole].sum())], dtype=self.make.dtype)
-        return Share(self.batch(step) if self.rank < len(whole) else None, counts)
+        return Share(self._batch(step, whole) if self.rank < len(whole) else None, counts)
 
     def batch(self, step: int) -> AtomsBatch:
         """The frames of this rank at `step`, with the rotations that they have in the global batch."""
+        return self._batch(step, self._chosen(step))
+
+    def _batch(self, step: int, whole: np.ndarray) -> AtomsBatch:
         mine = slice(self.rank, None, self.world)
         rotations = random_rotations(self.batch_size, seed=self.seed, step=step)[mine] if self.augment else None
-        return self.make(self.ids[self._chosen(step)[mine]], rotations)
+        return self.make(whole[mine], rotations)
 
     def _chosen(self, step: int) -> np.ndarray:
-        return frames_of_step(step, n_frames=len(self.ids), batch_size=self.batch_size, seed=self.seed)
+        """Ids of the frames of the global batch."""
+        return self.ids[frames_of_step(step, n_frames=len(self.ids), batch_size=self.batch_size, seed=self.seed)]
 
 
 class FixedBatches(torch.utils.data.Dataset):

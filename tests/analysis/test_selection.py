@@ -5,7 +5,7 @@ import pytest
 
 from sapis_lab.analysis.fit import fit
 from sapis_lab.analysis.laws import LAWS
-from sapis_lab.analysis.selection import HeldOut, hold_out_largest, lack_of_fit, leave_one_out, likelihood_ratio
+from sapis_lab.analysis.selection import SLACK, HeldOut, aicc, hold_out_largest, lack_of_fit, leave_one_out, likelihood_ratio, select
 
 TRUTH = {"A": 250.0, "B": 12.0, "C": 300.0, "E": 0.05, "alpha": 0.8, "beta": 0.75, "gamma": 0.6}
 N, D = (a.ravel() for a in np.meshgrid(3e3 * np.geomspace(1, 300, 5), 50 * np.geomspace(1, 300, 5)))
@@ -13,6 +13,18 @@ N, D = (a.ravel() for a in np.meshgrid(3e3 * np.geomspace(1, 300, 5), 50 * np.ge
 
 def noisy(name, *, noise=0.02, seed=0, n=N, d=D):
     return LAWS[name].predict(TRUTH, n, d) * np.exp(noise * np.random.default_rng(seed).standard_normal(len(n)))
+
+
+def test_an_interaction_that_is_a_floor_in_disguise_gives_way_to_the_floor():
+    """Scattered sizes and tokens as of language models: an exponent of 0.007 follows the noise better than none."""
+    generator = np.random.default_rng(0)
+    n, d = 10 ** generator.uniform(7.5, 10.2, 240), 10 ** generator.uniform(9, 11.5, 240)
+    loss = (1.69 + 406.4 * n**-0.34 + 410.7 * d**-0.28) * np.exp(generator.normal(0, 0.003, 240))
+    fits = {name: fit(name, n, d, loss) for name in ("n+d", "n+d+e", "n+d+nd")}
+    assert fits["n+d+nd"].params["gamma"] < 0.01 and aicc(fits["n+d+nd"]) < aicc(fits["n+d+e"]) - SLACK
+    chosen, note = select(fits)
+    assert chosen == "n+d+e" and "makes its interaction a floor" in note
+    assert select({name: fits[name] for name in ("n+d", "n+d+nd")})[0] == "n+d+nd"
 
 
 def test_leaving_one_out_is_the_forecast_of_a_fit_without_it():

@@ -25,8 +25,10 @@ def frame():
 
 def written(frame, folder, suffix):
     path = folder / f"runs{suffix}"
-    if suffix == ".csv":
-        frame.to_csv(path, index=False)
+    if suffix in (".csv", ".tsv", ".semicolons.csv"):
+        frame.to_csv(path, index=False, sep={".tsv": "\t", ".semicolons.csv": ";"}.get(suffix, ","))
+    elif suffix == ".json":
+        path.write_text(frame.to_json(orient="records", double_precision=15))
     elif suffix == ".parquet":
         frame.to_parquet(path)
     else:
@@ -34,7 +36,7 @@ def written(frame, folder, suffix):
     return path
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl"])
+@pytest.mark.parametrize("suffix", [".csv", ".semicolons.csv", ".tsv", ".parquet", ".jsonl", ".json"])
 def test_every_format_holds_the_same_points(frame, tmp_path, suffix):
     points = read_points(written(frame, tmp_path, suffix), COLUMNS).points
     for name, values in (("size", points.n_params), ("frames", points.n_frames), ("rmse", points.loss)):
@@ -65,7 +67,8 @@ def test_files_that_are_no_tables_are_named(tmp_path):
         ("a.txt", "x", "wanted one of .csv"),
         ("a.csv", "", "the file is empty"),
         ("a.jsonl", '{"size": 1}\n{"size": ', "line 2: not JSON"),
-        ("b.jsonl", "[1, 2]\n", "line 1: got list, wanted one JSON object a line"),
+        ("b.jsonl", '{"size": 1}\n7\n', "line 2: got int, wanted a JSON object"),
+        ("c.json", "[1, 2]\n", "entry 1: got int, wanted a JSON object"),
         ("a.parquet", "text", "not a table in parquet"),
     ):
         (tmp_path / name).write_text(text)

@@ -16,9 +16,9 @@ from sapis_lab import cli
 from sapis_lab.bench import measure
 from sapis_lab.bench.inputs import CUTOFF, INPUTS, make_input, pair_repulsion
 from sapis_lab.bench.measure import Entry, Settings, quartiles
-from sapis_lab.bench.step import StepJob, model_config
+from sapis_lab.bench.step import StepJob, model_config, sized_model, sizes_of
 from sapis_lab.bench.worker import answer
-from sapis_lab.config import dump
+from sapis_lab.config import ConfigError, dump
 from sapis_lab.derivatives import predict
 from sapis_lab.neighbors import neighbor_list
 from sapis_lab.training import LossConfig
@@ -166,6 +166,14 @@ def test_a_step_that_is_not_finite_is_an_error():
 def test_models_are_named_by_kind_degree_and_options():
     assert model_config("geat-l1") == model_config("geat:lmax=1")
     assert model_config("geat-l3:layers=1").layers == 1  # type: ignore[attr-defined]
+
+
+def test_degrees_can_be_compared_at_equal_channels():
+    (size,) = sizes_of("own", own=True)
+    two, three = (sized_model(name, model_config(name), size, (1, 6, 8)) for name in ("geat", "geat:lmax=3"))
+    assert two["channels"] == three["channels"] == model_config("geat").channels  # type: ignore[attr-defined]
+    with pytest.raises(ConfigError, match="wanted numbers such as"):
+        sizes_of("own")  # peers have no widths of their own
 
 
 # ------------------------------------------------------------------------------------------------------------ many steps

@@ -232,6 +232,7 @@ def test_the_budget_rule_follows_the_training_settings():
 def test_the_planned_lattice_is_counted_from_the_study():
     lattice = {"n_params": [1e3, 1e4], "n_frames": [50, 100, 200], "seeds": [0, 1]}
     assert n_planned({"models": [{}, {}], "lattice": lattice}) == 24
+    assert n_planned({"models": [{}], "lattice": lattice, "scale": {"budget": 1e9}}) is None
     assert n_planned({}) is None
 
 

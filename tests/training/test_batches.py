@@ -1,10 +1,13 @@
 """The order of the batches and the augmentation are pure functions of (seed, step)."""
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sapis_lab.data import Frames, FrameStore
+from sapis_lab.training import _batches
 from sapis_lab.training._batches import TrainingStream, frames_of_step, random_rotations
 
 
@@ -34,6 +37,39 @@ def test_augmentation_draws_from_all_of_o3():
     assert abs(reflected - 0.5) < 0.04
     assert np.abs(q.mean(0)).max() < 0.05  # uniform: no preferred direction
     assert not np.array_equal(q[:5], random_rotations(5, seed=0, step=1))
+
+
+@pytest.mark.parametrize("stress", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_batch_of_rows_of_a_held_store_has_the_bits_of_one_that_is_gathered(tmp_path, monkeypatch, dtype, stress):
+    generator = np.random.default_rng(0)
+    n_frames, n = 9, 5
+    positions = generator.uniform(0, 3, (n_frames, n, 3))
+    positions[3] += 1000.0  # far from the origin: moved there before it is rounded
+    store = FrameStore.create(tmp_path, columns=("stress",) if stress else ())
+    store.append(
+        Frames(
+            n_atoms=np.full(n_frames, n), species=np.tile(np.uint8([1, 6, 8, 1, 1]), n_frames), positions=positions.reshape(-1, 3),
+            cell=np.zeros((n_frames, 3, 3)), pbc=np.zeros((n_frames, 3), bool), energy=generator.normal(-1e5, 1, n_frames),
+            forces=generator.normal(size=(n_frames * n, 3)).astype(np.float32),
+            stress=generator.normal(size=(n_frames, 3, 3)) if stress else None,
+        )
+    )  # fmt: skip
+    store.seal(splits={"train": np.array([5, 3, 0, 1, 2, 4]), "validation": np.array([6]), "test": np.array([7, 8])}, metadata={})
+    ids = store.splits["train"][:4]
+
+    def batch(held):
+        monkeypatch.setattr(_batches, "HELD", held)
+        make = _batches.BatchMaker(store, np.array([-13.0, -1000.0, -2000.0]), layout="pairs", cutoff=5.0, dtype=dtype)
+        assert make._few == bool(held)
+        return make(ids).to_dict()
+
+    rows, gathered = batch(1 << 20), batch(0)
+    assert rows.keys() == gathered.keys()
+    for name, value in gathered.items():
+        if torch.is_tensor(value):
+            assert rows[name].dtype == value.dtype and torch.equal(rows[name], value), name
+    assert rows["graph"].block == gathered["graph"].block == (4, 5)
 
 
 def test_ranks_share_the_global_batch_without_gap_or_repetition():
