@@ -9,9 +9,9 @@ they are better, and the others the best of these. Where a rate diverges, or ano
 the next lower rate takes its place, at most twice: a code is measured at a rate that it can be used at. All runs are recorded.
 
 Every finished run is one line of `results/accuracy-at-equal-time/runs.jsonl` and is not done again; a run that diverged is a line without
-errors. Tables (text, markdown, JSON) are made from that file alone. A run is known by its settings, not by the version of the code that it
-measured, which its line names: `--again` measures anew, and the last line of a run counts. `accuracy_run` is the loop, `accuracy_data` the
-frames.
+errors. Tables (text, markdown, JSON) are made from that file alone, one for each processor, since codes differ in how they use it. A run is
+known by its settings and its processor, not by the version of the code that it measured, which its line names: `--again` measures anew, and
+the last line of a run counts. `accuracy_run` is the loop, `accuracy_data` the frames.
 """
 
 from __future__ import annotations
@@ -74,10 +74,15 @@ class Job:
     n_params: float
     batch_size: int
     data_fingerprint: str
+    processor: str | None
+    """of the machine, since equal CPU time is something else on each; None where any will do"""
 
     def is_in(self, record: Mapping[str, Any]) -> bool:
         """True where `record` is of this run."""
-        return all(record.get(name) == value for name, value in asdict(self).items())
+        settings = asdict(self)
+        if self.processor is None:
+            del settings["processor"]
+        return all(record.get(name) == value for name, value in settings.items())
 
 
 def run_accuracy(
@@ -176,11 +181,13 @@ class Bench:
     """Runs jobs in their environments."""
 
     def __init__(
-        self, log: RunLog, root: Path | None, cache: Path, *, n_params: float, batch_size: int, workers: int, again: bool
-    ) -> None:
+        self, log: RunLog, root: Path | None, cache: Path, *, n_params: float, batch_size: int, workers: int, again: bool,
+        any_processor: bool = False,
+    ) -> None:  # fmt: skip
         self.log, self.root, self.cache, self.workers = log, root or default_root(), cache, workers
         self.since = len(log.read()) if again else 0
         self.common: dict[str, Any] = {"n_params": n_params, "batch_size": batch_size}
+        self.processor = None if any_processor else _processor()
         self.paths: dict[str, Path] = {}
         self.fingerprints: dict[str, str] = {}
 
@@ -194,7 +201,9 @@ class Bench:
     def job(self, code: Code, data: str, rate: float, seconds: float, seed: int) -> Job:
         """The job of these settings."""
         fingerprint = self.fingerprints[data]
-        return Job(code.name, Path(data).stem, rate, float(seconds), seed, data_fingerprint=fingerprint, **self.common)
+        return Job(
+            code.name, Path(data).stem, rate, float(seconds), seed, data_fingerprint=fingerprint, processor=self.processor, **self.common
+        )  # fmt: skip
 
     def tune(self, code: Code, data: str, *, rates: Sequence[float], seconds: float, extensions: int) -> list[float]:
         """The rates tried, best first, by the force error on the held-back frames; those that diverged are left out."""
@@ -371,27 +380,27 @@ def _processor() -> str:
 
 
 def summarize(records: Iterable[Record], *, reference: str = REFERENCE) -> list[Record]:
-    """One row per data set, budget, size and code, errors averaged over seeds, best first.
+    """One row per data set, budget, size, processor and code, errors averaged over seeds, best first.
 
     The rate is the one whose run with the lowest seed has the least validation force error at that budget, of those that spoil no other
-    seed, if there are any. `ratio` is the reference's mean
-    force error over the code's, below 1 where the reference is better, on the first test.
+    seed, if there are any. `ratio` is the reference's mean force error over the code's, below 1 where the reference is better, on the first
+    test.
     """
     groups: dict[tuple[Any, ...], list[Record]] = {}
-    latest = {tuple(r[n] for n in Job.__dataclass_fields__): r for r in records if r["status"] != "failed"}
+    latest = {tuple(r.get(n) for n in Job.__dataclass_fields__): r for r in records if r["status"] != "failed"}
     for record in latest.values():
-        key = tuple(record[n] for n in ("data", "data_fingerprint", "batch_size", "n_params", "seconds", "code"))
+        key = tuple(record.get(n) for n in ("data", "data_fingerprint", "batch_size", "n_params", "seconds", "code", "processor"))
         groups.setdefault(key, []).append(record)
     rows = [row for key, members in groups.items() if (row := _row(key, members)) is not None]
     for row in rows:
-        same = ("data", "seconds", "n_params", "batch_size", "data_fingerprint")
+        same = ("data", "seconds", "n_params", "batch_size", "data_fingerprint", "processor")
         base = next((r for r in rows if r["code"] == reference and all(r[n] == row[n] for n in same)), None)
         row["ratio"] = None if base is None else base["errors"]["test"]["mean"] / row["errors"]["test"]["mean"]
-    return sorted(rows, key=lambda r: (r["data"], r["seconds"], r["n_params"], r["errors"]["test"]["mean"]))
+    return sorted(rows, key=lambda r: (r["data"], r["seconds"], r["n_params"], r["processor"], r["errors"]["test"]["mean"]))
 
 
 def _row(key: tuple[Any, ...], members: list[Record]) -> Record | None:
-    data, data_fingerprint, batch_size, n_params, seconds, code = key
+    data, data_fingerprint, batch_size, n_params, seconds, code, processor = key
     done = [r for r in members if r["status"] == "done"]
     if not done:
         return None
@@ -418,6 +427,7 @@ def _row(key: tuple[Any, ...], members: list[Record]) -> Record | None:
         "n_params": n_params,
         "batch_size": batch_size,
         "data_fingerprint": data_fingerprint,
+        "processor": processor or "an unknown processor",
     }
 
 
@@ -436,12 +446,16 @@ _COLUMNS = ("code", "parameters", "rate", "ms/step", "yardstick", "steps", "seed
 def format_tables(rows: Sequence[Record], *, reference: str = REFERENCE, markdown: bool = False) -> str:
     """The rows as text or markdown, one table for each data set and budget; errors in meV/Å and meV per frame."""
     parts = []
-    for data, seconds, n_params in dict.fromkeys((r["data"], r["seconds"], r["n_params"]) for r in rows):
-        members = [r for r in rows if (r["data"], r["seconds"], r["n_params"]) == (data, seconds, n_params)]
+    table = ("data", "seconds", "n_params", "processor")
+    for data, seconds, n_params, processor in dict.fromkeys(tuple(r[n] for n in table) for r in rows):
+        members = [r for r in rows if tuple(r[n] for n in table) == (data, seconds, n_params, processor)]
         tests = [name for name in members[0]["errors"] if name != "validation"]
         columns = [*_COLUMNS, "F validation", *(f"F {t}" for t in tests), f"{reference} ÷ code", *(f"E {t}" for t in tests)]
         cells = [columns, *([*_cells(r, tests)] for r in members)]
-        title = f"{data}, {seconds:g} CPU s of one thread, about {n_params:g} parameters: MAE, forces in meV/Å, energies in meV per frame"
+        title = (
+            f"{data}, {seconds:g} CPU s of one thread of {processor}, about {n_params:g} parameters: MAE, forces in meV/Å, energies in meV "
+            "per frame"
+        )
         parts.append(f"### {title}\n\n{_markdown(cells)}\n" if markdown else f"{title}\n{_text(cells)}\n")
     return "\n".join(parts)
 

@@ -82,7 +82,7 @@ def run_stability(plan: Plan, *, file: Path | None, cache: Path | None, save: Ca
     code, rate = code_of(plan.model), default_rate(plan.model)
     bench = Bench(
         RunLog(file or home() / FILE), None, cache or home() / ".sapis" / "bench", n_params=plan.n_params, batch_size=plan.batch_size,
-        workers=plan.workers, again=plan.again,
+        workers=plan.workers, again=plan.again, any_processor=True,
     )  # fmt: skip
     bench.add_data(plan.data)
     rates = {factor: rounded_rate(factor * rate) for factor in plan.factors}

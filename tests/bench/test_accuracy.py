@@ -135,8 +135,10 @@ def test_a_line_that_a_kill_cut_off_is_dropped(tmp_path: Path) -> None:
     assert log.read() == [{"a": 1}, {"a": 3}]
 
 
-def record(code: str, *, error: float, rate: float = 0.01, seed: int = 0, status: str = "done") -> dict[str, Any]:
-    job = accuracy.Job(code, "acac", rate, 60.0, seed, 1e5, 5, "f")
+def record(
+    code: str, *, error: float, rate: float = 0.01, seed: int = 0, status: str = "done", processor: str = "fast"
+) -> dict[str, Any]:  # fmt: skip
+    job = accuracy.Job(code, "acac", rate, 60.0, seed, 1e5, 5, "f", processor)
     scores = {"force_mae": error, "energy_mae": error}
     about = {"status": status, "params": 1, "version": "1", "ms_per_step": 1.0, "yardstick_ms": 1.0, "steps": 1}
     return {**vars(job), **about, **({"validation": scores, "test": scores} if status == "done" else {"reason": "inf"})}
@@ -158,6 +160,18 @@ def test_the_table_takes_the_best_rate_by_validation_and_all_its_seeds(tmp_path:
     assert "11.0 ± 1.4" in write_tables(records, tmp_path)
     assert json.loads((tmp_path / "table.json").read_text())[1]["code"] == "painn"
     assert "| painn |" in format_tables(summarize(records), markdown=True)
+
+
+def test_processors_have_tables_of_their_own_and_are_not_mixed_in_a_row() -> None:
+    records = [
+        record("geat", error=0.010), record("painn", error=0.020), record("painn", error=0.040, seed=1, processor="slow"),
+        record("geat", error=0.030, processor="slow"),
+    ]  # fmt: skip
+    rows = summarize(records)
+    assert [(r["processor"], r["code"], r["seeds"], r["ratio"]) for r in rows] == [
+        ("fast", "geat", [0], 1.0), ("fast", "painn", [0], 0.5), ("slow", "geat", [0], 1.0), ("slow", "painn", [1], 0.75),
+    ]  # fmt: skip
+    assert format_tables(rows).count("CPU s of one thread of") == 2
 
 
 def test_a_rate_that_spoils_another_seed_gives_way_to_the_next_lower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
