@@ -349,18 +349,16 @@ class _Session:
             like = next(p.planned for p in self.points if p.planned.n_params == decision.n_params)
             target, n_frames = like.n_params_target, round(decision.n_frames)
         else:
-            target = float(f"{decision.n_params:.3g}")
-            n_frames = 1
-        study = self._with_labels(study, round(decision.n_frames))
+            target, n_frames = float(f"{decision.n_params:.3g}"), round(decision.n_frames)
+        study = self._with_labels(study, n_frames)
         make = self._maker(study)
         if decision.action not in ASIDE:
-            sized = make(target, study.lattice.n_frames[-1], 0)
-            n_frames = self._frames(sized, decision)
-            study = self._with_labels(study, n_frames)
-            make = self._maker(study)
+            n_frames = self._frames(make(target, study.lattice.n_frames[-1], 0), decision)
             if n_frames == self._basis().rules.most_frames:
+                make = self._maker(self._with_labels(self.study, n_frames))
                 target = self._filled(make, target, n_frames, decision)
                 n_frames = self._frames(make(target, n_frames, 0), decision)
+            make = self._maker(self._with_labels(self.study, n_frames))
         taken = {p.planned.id for p in self.points}
         label = self.study.models[0].label
         seed = next(s for s in range(decision.seed, 10_000) if point_id(label, target, n_frames, s) not in taken)

@@ -33,9 +33,9 @@ def frames_of_step(step: int, *, n_frames: int, batch_size: int, seed: int) -> n
     return np.array([_order(seed, int(k) // n_frames, n_frames)[k % n_frames] for k in wanted])
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=2)  # a batch spans two epochs at most; an order of 10^8 frames takes 800 MB
 def _order(seed: int, epoch: int, n_frames: int) -> np.ndarray:
-    """The order of an epoch; kept, since drawing it anew in every step of an epoch costs as much as making the batch."""
+    """The order of an epoch, (n_frames,) int64; kept, since drawing it anew in every step costs as much as making the batch."""
     return np.random.default_rng([seed, epoch]).permutation(n_frames)
 
 
@@ -81,7 +81,7 @@ class BatchMaker:
         # blocks for every batch, whose graphs need no edges; otherwise each batch takes what is cheaper for it
         self._all_pairs = self.layout == "pairs" and not self._periodic and cheaper
         self._targets = self.store.energy - self.store.composition(np.arange(len(sizes))) @ self.references
-        self._few = self._all_pairs and bool((sizes == sizes[0]).all()) and self.store.positions.nbytes <= HELD
+        self._is_held = self._all_pairs and bool((sizes == sizes[0]).all()) and self.store.positions.nbytes <= HELD
 
     @cached_property
     def _held(self) -> AtomsBatch:
@@ -110,7 +110,7 @@ class BatchMaker:
 
     def __call__(self, ids: np.ndarray, rotations: np.ndarray | None = None) -> AtomsBatch:
         """The batch of the frames `ids` (b,), rotated frame by frame by `rotations` (b, 3, 3) if given."""
-        if self._few and rotations is None:
+        if self._is_held and rotations is None:
             return self._rows(np.array(ids, dtype=np.int64))  # a copy: ids of a split lie in a file that cannot be written
         frames = self.store.frames(ids)
         positions, forces, cell, stress = frames.positions, frames.forces, frames.cell, frames.stress

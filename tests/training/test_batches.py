@@ -61,7 +61,7 @@ def test_a_batch_of_rows_of_a_held_store_has_the_bits_of_one_that_is_gathered(tm
     def batch(held):
         monkeypatch.setattr(_batches, "HELD", held)
         make = _batches.BatchMaker(store, np.array([-13.0, -1000.0, -2000.0]), layout="pairs", cutoff=5.0, dtype=dtype)
-        assert make._few == bool(held)
+        assert make._is_held == bool(held)
         return make(ids).to_dict()
 
     rows, gathered = batch(1 << 20), batch(0)
