@@ -27,7 +27,7 @@ import tempfile
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import mean, stdev
@@ -227,11 +227,14 @@ class Bench:
 
     def known_rates(self, code: Code, data: str, *, seconds: float, seed: int) -> list[float]:
         """The rates that were run at the longest budget shorter than `seconds`, best first; those that diverged or spoiled another seed are
-        left out."""
+        left out. Errors of two processors are not compared, but what was found on another one stands in for a budget not run on this one."""
         finished = [r for r in self.log.read() if r["status"] != "failed"]
-        records = [r for r in finished if self.job(code, data, r["rate"], r["seconds"], r["seed"]).is_in(r)]
+        records = [r for r in finished if replace(self.job(code, data, r["rate"], r["seconds"], r["seed"]), processor=None).is_in(r)]
         longest = max((r["seconds"] for r in records if r["seconds"] < seconds), default=None)
-        latest = {(r["rate"], r["seed"]): _validation(r) for r in records if r["seconds"] == longest}
+        records = [r for r in records if r["seconds"] == longest]
+        processors = [r["processor"] for r in records]
+        chosen = self.processor if self.processor in processors else processors[-1] if processors else None
+        latest = {(r["rate"], r["seed"]): _validation(r) for r in records if r["processor"] == chosen}
         first = {rate: error for (rate, s), error in latest.items() if s == seed and math.isfinite(error)}
         spoiled = {rate for (rate, _), error in latest.items() if rate in first and error > SPOILED * first[rate]}
         return sorted(first.keys() - spoiled, key=lambda rate: first[rate])

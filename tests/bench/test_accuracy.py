@@ -96,6 +96,22 @@ def test_the_longest_budget_starts_from_the_best_rate_of_the_one_before(tmp_path
     assert [rate for _, rate, seconds, _ in stub.started if seconds == 1200] == [0.01]
 
 
+@pytest.mark.parametrize(("here", "started"), [((0.02,), 0.02), ((), 0.005)])
+def test_a_budget_that_ran_on_another_processor_only_stands_in_for_one_of_this(
+    here: tuple[float, ...], started: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stub = Stub(best=0.04, stable={60.0: 1.0, 300.0: 1.0, 1200.0: 1.0}, best_long=0.005)
+    settings: dict[str, Any] = {"extensions": 0, "halvings": 0}
+    monkeypatch.setattr(accuracy, "_processor", lambda: "there")
+    for rate in (0.005, 0.02):
+        stubbed(monkeypatch, tmp_path, stub, rates={"geat": (rate,)}, seconds=(300.0,), **settings)
+    monkeypatch.setattr(accuracy, "_processor", lambda: "here")
+    for rate in here:
+        stubbed(monkeypatch, tmp_path, stub, rates={"geat": (rate,)}, seconds=(300.0,), **settings)
+    stubbed(monkeypatch, tmp_path, stub, rates={"geat": (0.04,)}, seconds=(1200.0,), **settings)
+    assert [rate for _, rate, seconds, _ in stub.started if seconds == 1200] == [started]
+
+
 def test_a_rate_that_diverges_at_the_long_budget_gives_way_to_the_next_lower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stub = Stub(best=0.02, stable={60.0: 0.03, 300.0: 0.015})
     records = stubbed(monkeypatch, tmp_path, stub, rates={"geat": (0.01, 0.02)}, seconds=(300.0,), seeds=(0, 1))
