@@ -227,7 +227,7 @@ class Bench:
 
     def known_rates(self, code: Code, data: str, *, seconds: float, seed: int) -> list[float]:
         """The rates that were run at the longest budget shorter than `seconds`, best first; those that diverged or spoiled another seed are
-        left out. Errors of two processors are not compared, but what was found on another one stands in for a budget not run on this one."""
+        left out. Errors of two processors are not compared, but those of another stand in for a budget not run on this one."""
         finished = [r for r in self.log.read() if r["status"] != "failed"]
         records = [r for r in finished if replace(self.job(code, data, r["rate"], r["seconds"], r["seed"]), processor=None).is_in(r)]
         longest = max((r["seconds"] for r in records if r["seconds"] < seconds), default=None)
