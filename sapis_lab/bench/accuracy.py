@@ -1,6 +1,6 @@
 """Force error at equal CPU time: the same frames, loop, loss and schedule for every code, and each code's learning rate chosen alike.
 
-    python -m sapis_lab.bench.accuracy painn tensornet geat --data acac --seconds 300 --seeds 0 1 2
+    sapis bench accuracy painn tensornet geat --data acac --seconds 300 --seeds 0,1,2
 
 Per code and data set: runs at a grid of rates at a short budget, which is doubled or halved outwards while its best is at an edge; the
 rate with the least force error on the held-back frames is the code's; then runs at the long budgets, shorter ones first, each from the best
@@ -11,31 +11,29 @@ the next lower rate takes its place, at most twice: a code is measured at a rate
 Every finished run is one line of `results/accuracy-at-equal-time/runs.jsonl` and is not done again; a run that diverged is a line without
 errors. Tables (text, markdown, JSON) are made from that file alone, one for each processor, since codes differ in how they use it. A run is
 known by its settings and its processor, not by the version of the code that it measured, which its line names: `--again` measures anew, and
-the last line of a run counts. `accuracy_run` is the loop, `accuracy_data` the frames.
+the last line of a run counts. `accuracy_run` is the loop, `accuracy_data` the frames, `accuracy_log` the file, `accuracy_table` the tables.
 """
 
 from __future__ import annotations
 
-import argparse
-import fcntl
 import json
 import math
 import os
 import subprocess
 import sys
 import tempfile
-import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
 
-from sapis_lab.bench.accuracy_data import SOURCES, fingerprint, prepare_data
+from sapis_lab.bench.accuracy_data import fingerprint, prepare_data
+from sapis_lab.bench.accuracy_log import SPOILED, Job, NoResult, Record, RunLog, is_spoiled, scored, validation_error
+from sapis_lab.bench.accuracy_table import write_tables
 from sapis_lab.bench.adapters import Code, find_code
 from sapis_lab.bench.environments import command, default_root, python_of
 from sapis_lab.config import home
@@ -51,38 +49,10 @@ RATES: dict[str, tuple[float, ...]] = {
     "e3nn-nequip": (0.03, 0.06),
 }
 """Where the search of a code's rate starts, by the name without options; two rates, so that either direction is open."""
-SPOILED = 2.0
-"""Error of another seed over that of the first above which a rate is given up."""
 DEFAULT_RATES = (0.01, 0.02)
 DEFAULT_DATA = ("acac", "ethanol")
 ALLOCATOR = {"MALLOC_TRIM_THRESHOLD_": "1000000000", "MALLOC_MMAP_THRESHOLD_": "1000000000", "MALLOC_TOP_PAD_": "100000000"}
 """Freed memory stays with the process; some codes spend a sixth of a step on page faults otherwise. Read when a process starts."""
-REFERENCE = "geat"
-
-Record = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Job:
-    """One run: what it is named in the file, and by which it is found there."""
-
-    code: str
-    data: str
-    rate: float
-    seconds: float
-    seed: int
-    n_params: float
-    batch_size: int
-    data_fingerprint: str
-    processor: str | None
-    """of the machine, since equal CPU time is something else on each; None where any will do"""
-
-    def is_in(self, record: Mapping[str, Any]) -> bool:
-        """True where `record` is of this run."""
-        settings = asdict(self)
-        if self.processor is None:
-            del settings["processor"]
-        return all(record.get(name) == value for name, value in settings.items())
 
 
 def run_accuracy(
@@ -144,39 +114,6 @@ def run_accuracy(
     return log.read()
 
 
-class NoResult(ValueError):
-    """A code has no rate to go on with: it failed, or diverged at every one."""
-
-
-class RunLog:
-    """A file of one JSON object a line, appended to and never rewritten; a line that a kill cut off is dropped."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = Path(path)
-        self._lock = threading.Lock()
-
-    def read(self) -> list[Record]:
-        """All complete lines."""
-        if not self.path.is_file():
-            return []
-        return [json.loads(line) for line in self.path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-
-    def find(self, job: Job, *, since: int = 0) -> Record | None:
-        """The line of a run, the last where there are several, after the first `since`; a run whose process failed has none."""
-        return next((r for r in reversed(self.read()[since:]) if job.is_in(r) and r["status"] != "failed"), None)
-
-    def append(self, record: Record) -> None:
-        """Add a line at the end."""
-        with self._lock:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("ab+") as file:
-                fcntl.flock(file, fcntl.LOCK_EX)  # another process may be at other codes
-                file.seek(0)
-                text = file.read()
-                file.truncate(text.rfind(b"\n") + 1)
-                file.write(json.dumps(record).encode() + b"\n")
-
-
 class Bench:
     """Runs jobs in their environments."""
 
@@ -210,7 +147,7 @@ class Bench:
         grid = sorted(set(rates))
         for attempt in range(extensions + 1):
             records = self.run([(code, data, rate, seconds, 0) for rate in grid])
-            errors = [_validation(record) for record in records]
+            errors = [validation_error(record) for record in records]
             best = int(np.argmin(errors))
             if attempt == extensions:
                 break
@@ -234,7 +171,7 @@ class Bench:
         records = [r for r in records if r["seconds"] == longest]
         processors = [r["processor"] for r in records]
         chosen = self.processor if self.processor in processors else processors[-1] if processors else None
-        latest = {(r["rate"], r["seed"]): _validation(r) for r in records if r["processor"] == chosen}
+        latest = {(r["rate"], r["seed"]): validation_error(r) for r in records if r["processor"] == chosen}
         first = {rate: error for (rate, s), error in latest.items() if s == seed and math.isfinite(error)}
         spoiled = {rate for (rate, _), error in latest.items() if rate in first and error > SPOILED * first[rate]}
         return sorted(first.keys() - spoiled, key=lambda rate: first[rate])
@@ -254,7 +191,7 @@ class Bench:
         rate = {code.name: chosen[code.name][0] for code in codes}
 
         def first(wanted: Sequence[Code], rates: Mapping[str, float]) -> list[float]:
-            return [_validation(r) for r in self.run([(code, data, rates[code.name], seconds, seeds[0]) for code in wanted])]
+            return [validation_error(r) for r in self.run([(code, data, rates[code.name], seconds, seeds[0]) for code in wanted])]
 
         error: dict[str, float] = {}
         todo = list(codes)
@@ -273,7 +210,7 @@ class Bench:
         todo = list(codes)
         for last in (False, False, True):
             others = self.run([(code, data, rate[code.name], seconds, seed) for seed in seeds[1:] for code in todo])
-            spoiled = {r["code"] for r in others if _is_spoiled(r, error[r["code"]])}
+            spoiled = {r["code"] for r in others if is_spoiled(r, error[r["code"]])}
             todo = [code for code in todo if code.name in spoiled and not last]
             rate |= {code.name: _next_lower(rate[code.name], chosen[code.name]) for code in todo}
             error |= dict(zip([code.name for code in todo], first(todo, rate), strict=True))
@@ -345,23 +282,8 @@ def describe(record: Record) -> str:
     size = f"{record['params']} parameters, {record['ms_per_step']:.1f} ms/step, {record['steps']} steps"
     if record["status"] == "diverged":
         return f"{head}  diverged: {record['reason']}; {size}"
-    errors = "  ".join(f"{name} {1e3 * record[name]['force_mae']:.1f}" for name in _scored(record))
+    errors = "  ".join(f"{name} {1e3 * record[name]['force_mae']:.1f}" for name in scored(record))
     return f"{head}  F MAE (meV/Å) {errors}; {size}"
-
-
-def _scored(record: Mapping[str, Any]) -> list[str]:
-    return [name for name, value in record.items() if isinstance(value, dict) and "force_mae" in value]
-
-
-def _validation(record: Mapping[str, Any]) -> float:
-    if record["status"] == "failed":
-        raise NoResult(f"{record['code']} failed on {record['data']}: {record['reason']}")
-    return record["validation"]["force_mae"] if record["status"] == "done" else math.inf
-
-
-def _is_spoiled(record: Mapping[str, Any], first: float) -> bool:
-    """Another seed diverged, or ended far from the validation error of the first."""
-    return _validation(record) > SPOILED * first
 
 
 def _next_lower(rate: float, known: Sequence[float]) -> float:
@@ -377,170 +299,3 @@ def rounded_rate(rate: float) -> float:
 def _processor() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
-
-
-# ------------------------------------------------------------------------------------------------------------- tables
-
-
-def summarize(records: Iterable[Record], *, reference: str = REFERENCE) -> list[Record]:
-    """One row per data set, budget, size, processor and code, errors averaged over seeds, best first.
-
-    The rate is the one whose run with the lowest seed has the least validation force error at that budget, of those that spoil no other
-    seed, if there are any. `ratio` is the reference's mean force error over the code's, below 1 where the reference is better, on the first
-    test.
-    """
-    groups: dict[tuple[Any, ...], list[Record]] = {}
-    latest = {tuple(r.get(n) for n in Job.__dataclass_fields__): r for r in records if r["status"] != "failed"}
-    for record in latest.values():
-        key = tuple(record.get(n) for n in ("data", "data_fingerprint", "batch_size", "n_params", "seconds", "code", "processor"))
-        groups.setdefault(key, []).append(record)
-    rows = [row for key, members in groups.items() if (row := _row(key, members)) is not None]
-    for row in rows:
-        same = ("data", "seconds", "n_params", "batch_size", "data_fingerprint", "processor")
-        base = next((r for r in rows if r["code"] == reference and all(r[n] == row[n] for n in same)), None)
-        row["ratio"] = None if base is None else base["errors"]["test"]["mean"] / row["errors"]["test"]["mean"]
-    return sorted(rows, key=lambda r: (r["data"], r["seconds"], r["n_params"], r["processor"], r["errors"]["test"]["mean"]))
-
-
-def _row(key: tuple[Any, ...], members: list[Record]) -> Record | None:
-    data, data_fingerprint, batch_size, n_params, seconds, code, processor = key
-    done = [r for r in members if r["status"] == "done"]
-    if not done:
-        return None
-    first = min(r["seed"] for r in done)
-    candidates = sorted((r for r in done if r["seed"] == first), key=_validation)
-    steady = [c for c in candidates if not any(r["rate"] == c["rate"] and _is_spoiled(r, _validation(c)) for r in members)]
-    rate = (steady or candidates)[0]["rate"]
-    chosen = sorted((r for r in done if r["rate"] == rate), key=lambda r: r["seed"])
-    return {
-        "data": data,
-        "seconds": seconds,
-        "code": code,
-        "rate": rate,
-        "rates_tried": sorted({r["rate"] for r in members}),
-        "rates_diverged": sorted({r["rate"] for r in members if r["status"] == "diverged"}),
-        "seeds": [r["seed"] for r in chosen],
-        "params": chosen[0]["params"],
-        "version": chosen[-1]["version"],
-        "ms_per_step": mean(r["ms_per_step"] for r in chosen),
-        "yardstick_ms": mean(r["yardstick_ms"] for r in chosen),
-        "steps": mean(r["steps"] for r in chosen),
-        "errors": {name: _spread([r[name]["force_mae"] for r in chosen]) for name in _scored(chosen[0])},
-        "energy_errors": {name: _spread([r[name]["energy_mae"] for r in chosen]) for name in _scored(chosen[0])},
-        "n_params": n_params,
-        "batch_size": batch_size,
-        "data_fingerprint": data_fingerprint,
-        "processor": processor or "an unknown processor",
-    }
-
-
-def _spread(values: list[float]) -> dict[str, Any]:
-    return {
-        "mean": mean(values),
-        "median": float(np.median(values)),
-        "sd": stdev(values) if len(values) > 1 else None,
-        "values": values,
-    }
-
-
-_COLUMNS = ("code", "parameters", "rate", "ms/step", "yardstick", "steps", "seeds")
-
-
-def format_tables(rows: Sequence[Record], *, reference: str = REFERENCE, markdown: bool = False) -> str:
-    """The rows as text or markdown, one table for each data set and budget; errors in meV/Å and meV per frame."""
-    parts = []
-    table = ("data", "seconds", "n_params", "processor")
-    for data, seconds, n_params, processor in dict.fromkeys(tuple(r[n] for n in table) for r in rows):
-        members = [r for r in rows if tuple(r[n] for n in table) == (data, seconds, n_params, processor)]
-        tests = [name for name in members[0]["errors"] if name != "validation"]
-        columns = [*_COLUMNS, "F validation", *(f"F {t}" for t in tests), f"{reference} ÷ code", *(f"E {t}" for t in tests)]
-        cells = [columns, *([*_cells(r, tests)] for r in members)]
-        title = (
-            f"{data}, {seconds:g} CPU s of one thread of {processor}, about {n_params:g} parameters: MAE, forces in meV/Å, energies in meV "
-            "per frame"
-        )
-        parts.append(f"### {title}\n\n{_markdown(cells)}\n" if markdown else f"{title}\n{_text(cells)}\n")
-    return "\n".join(parts)
-
-
-def _cells(row: Record, tests: Sequence[str]) -> list[str]:
-    def error(value: Mapping[str, Any]) -> str:
-        return f"{1e3 * value['mean']:.1f}" + ("" if value["sd"] is None else f" ± {1e3 * value['sd']:.1f}")
-
-    return [
-        row["code"],
-        f"{row['params']:,}",
-        f"{row['rate']:g}",
-        f"{row['ms_per_step']:.1f}",
-        f"{row['yardstick_ms']:.2f}",
-        f"{row['steps']:,.0f}",
-        str(len(row["seeds"])),
-        error(row["errors"]["validation"]),
-        *(error(row["errors"][t]) for t in tests),
-        "–" if row["ratio"] is None else f"{row['ratio']:.2f}",
-        *(error(row["energy_errors"][t]) for t in tests),
-    ]
-
-
-def _text(cells: Sequence[Sequence[str]]) -> str:
-    widths = [max(len(line[k]) for line in cells) for k in range(len(cells[0]))]
-    padded = [[c.rjust(w) for c, w in zip(line, widths, strict=True)] for line in cells]
-    return "\n".join("  ".join([line[0].ljust(widths[0]), *right[1:]]) for line, right in zip(cells, padded, strict=True))
-
-
-def _markdown(cells: Sequence[Sequence[str]]) -> str:
-    head, *body = ["| " + " | ".join(line) + " |" for line in cells]
-    return "\n".join([head, "|" + "---|" * len(cells[0]), *body])
-
-
-def write_tables(records: Iterable[Record], folder: Path, *, reference: str = REFERENCE) -> str:
-    """`table.json`, `table.md` and `table.txt` in `folder`; returns the text."""
-    rows = summarize(records, reference=reference)
-    text = format_tables(rows, reference=reference)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "table.json").write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
-    (folder / "table.md").write_text(format_tables(rows, reference=reference, markdown=True))
-    (folder / "table.txt").write_text(text)
-    return text
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command of this module; see its docstring."""
-    parser = argparse.ArgumentParser(prog="python -m sapis_lab.bench.accuracy", description="Force error at equal CPU time.")
-    parser.add_argument("codes", nargs="*", help="painn, tensornet, geat, geat,lmax=1 …; none to print the tables of what is there")
-    parser.add_argument("--data", nargs="+", default=list(DEFAULT_DATA), help=f"of {', '.join(SOURCES)}, or batch files")
-    parser.add_argument("--seconds", nargs="*", type=float, default=[300.0], help="long budgets, CPU seconds; none to tune only")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--tune-seconds", type=float, default=60.0)
-    parser.add_argument("--rates", nargs="+", type=float, help="first rates to try, for all codes")
-    parser.add_argument("--extensions", type=int, default=2, help="how often a grid of rates may grow")
-    parser.add_argument("--halvings", type=int, default=2, help="how often a long budget may halve the best rate")
-    parser.add_argument("--n-params", type=float, default=1e5)
-    parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--again", action="store_true", help="make runs once more that are in the file")
-    parser.add_argument("--folder", type=Path, help=f"of the results, default {FOLDER}")
-    parser.add_argument("--root", type=Path, help="folder of the environments, default $SAPIS_PEERS or .sapis/peers")
-    given = parser.parse_args(arguments)
-    folder = given.folder or home() / FOLDER
-    if given.codes:
-        run_accuracy(
-            given.codes,
-            data=given.data,
-            seconds=given.seconds,
-            seeds=given.seeds,
-            tune_seconds=given.tune_seconds,
-            rates=None if given.rates is None else dict.fromkeys(given.codes, given.rates),
-            extensions=given.extensions,
-            halvings=given.halvings,
-            n_params=given.n_params,
-            workers=given.workers,
-            folder=folder,
-            root=given.root,
-            again=given.again,
-        )
-    print(write_tables(RunLog(folder / RUNS).read(), folder))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

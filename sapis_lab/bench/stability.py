@@ -25,7 +25,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sapis_lab.bench.accuracy import Bench, Record, RunLog, rounded_rate
+from sapis_lab.bench.accuracy import Bench, rounded_rate
+from sapis_lab.bench.accuracy_log import Record, RunLog
 from sapis_lab.bench.adapters import Code, find_code
 from sapis_lab.bench.step import model_config
 from sapis_lab.config import expand_use, home, load

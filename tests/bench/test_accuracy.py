@@ -11,9 +11,11 @@ import pytest
 from bench_frames import molecules
 
 from sapis_lab.bench import accuracy
-from sapis_lab.bench.accuracy import RUNS, RunLog, format_tables, run_accuracy, summarize, write_tables
+from sapis_lab.bench.accuracy import RUNS, run_accuracy
 from sapis_lab.bench.accuracy_data import fingerprint
+from sapis_lab.bench.accuracy_log import Job, NoResult, RunLog
 from sapis_lab.bench.accuracy_run import WARM_UP, schedule
+from sapis_lab.bench.accuracy_table import format_tables, summarize, write_tables
 
 
 def data_file(folder: Path) -> Path:
@@ -54,7 +56,7 @@ class Stub:
         self.best, self.stable, self.best_long = best, stable, best_long or best
         self.started: list[tuple[str, float, float, int]] = []
 
-    def __call__(self, bench: Any, code: Any, job: accuracy.Job, path: Path) -> dict[str, Any]:
+    def __call__(self, bench: Any, code: Any, job: Job, path: Path) -> dict[str, Any]:
         self.started.append((job.code, job.rate, job.seconds, job.seed))
         about = {"params": 3000, "version": "0", "ms_per_step": 1.0, "yardstick_ms": 1.0, "steps": 10}
         if job.rate > self.stable[job.seconds]:
@@ -124,7 +126,7 @@ def test_a_rate_that_diverges_at_the_long_budget_gives_way_to_the_next_lower(tmp
 def test_a_failed_run_is_recorded_and_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(accuracy.Bench, "_in_child", lambda *a: {"status": "failed", "reason": "no memory"})
     data = [str(data_file(tmp_path))]
-    with pytest.raises(accuracy.NoResult, match="geat failed on shaken: no memory; transformer failed"):
+    with pytest.raises(NoResult, match="geat failed on shaken: no memory; transformer failed"):
         run_accuracy(["geat", "transformer"], data=data, folder=tmp_path / "results", cache=tmp_path / "cache")
     assert [r["status"] for r in RunLog(tmp_path / "results" / RUNS).read()] == ["failed"] * 4
     stub = Stub(best=0.01, stable={60.0: 1.0})
@@ -154,7 +156,7 @@ def test_a_line_that_a_kill_cut_off_is_dropped(tmp_path: Path) -> None:
 def record(
     code: str, *, error: float, rate: float = 0.01, seed: int = 0, status: str = "done", processor: str = "fast"
 ) -> dict[str, Any]:  # fmt: skip
-    job = accuracy.Job(code, "acac", rate, 60.0, seed, 1e5, 5, "f", processor)
+    job = Job(code, "acac", rate, 60.0, seed, 1e5, 5, "f", processor)
     scores = {"force_mae": error, "energy_mae": error}
     about = {"status": status, "params": 1, "version": "1", "ms_per_step": 1.0, "yardstick_ms": 1.0, "steps": 1}
     return {**vars(job), **about, **({"validation": scores, "test": scores} if status == "done" else {"reason": "inf"})}
@@ -192,7 +194,7 @@ def test_processors_have_tables_of_their_own_and_are_not_mixed_in_a_row() -> Non
 
 def test_a_rate_that_spoils_another_seed_gives_way_to_the_next_lower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Fragile(Stub):
-        def __call__(self, bench: Any, code: Any, job: accuracy.Job, path: Path) -> dict[str, Any]:
+        def __call__(self, bench: Any, code: Any, job: Job, path: Path) -> dict[str, Any]:
             found = super().__call__(bench, code, job, path)
             if job.rate > 0.01 and job.seed == 1:
                 found["validation"] = found["test"] = {key: 3 * value for key, value in found["validation"].items()}

@@ -12,7 +12,8 @@ from bench_frames import molecules
 from typer.testing import CliRunner
 
 from sapis_lab import cli
-from sapis_lab.bench import accuracy, accuracy_run
+from sapis_lab.bench import accuracy, accuracy_log, accuracy_run
+from sapis_lab.bench.adapters import Code
 from sapis_lab.bench.stability import code_of, default_rate, summary
 from sapis_lab.config import expand_use
 
@@ -33,7 +34,7 @@ def invoke(data: Path, *arguments: str) -> Any:
     return CliRunner().invoke(cli.app, ["bench", "stability", *where, "--size", "3e3", *arguments])
 
 
-def here(bench: accuracy.Bench, code: accuracy.Code, job: accuracy.Job, path: Path) -> dict[str, Any]:
+def here(bench: accuracy.Bench, code: Code, job: accuracy_log.Job, path: Path) -> dict[str, Any]:
     """A run in this process, which has imported everything already."""
     settings = accuracy_run.Settings(
         adapter=code.adapter, model=code.model, data=str(path), n_params=job.n_params, rate=job.rate, seconds=job.seconds, seed=job.seed,
@@ -43,7 +44,7 @@ def here(bench: accuracy.Bench, code: accuracy.Code, job: accuracy.Job, path: Pa
 
 
 def stub(status: str, seed_offset: float = 0.0) -> Any:
-    def run(bench: Any, code: Any, job: accuracy.Job, path: Path) -> dict[str, Any]:
+    def run(bench: Any, code: Any, job: accuracy_log.Job, path: Path) -> dict[str, Any]:
         error = 0.01 * (1 + job.seed) + seed_offset
         scores = {"force_mae": error, "force_rmse": error}
         about = {"params": 3000, "ms_per_step": 1.0, "steps": 10, "status": status}
@@ -74,7 +75,7 @@ def test_an_interrupted_check_makes_the_runs_that_lack(data: Path, monkeypatch: 
     assert invoke(data, "--seeds", "2", "--factors", "1").exit_code == 0
     started: list[tuple[int, float]] = []
 
-    def counting(bench: Any, code: Any, job: accuracy.Job, path: Path) -> dict[str, Any]:
+    def counting(bench: Any, code: Any, job: accuracy_log.Job, path: Path) -> dict[str, Any]:
         started.append((job.seed, job.rate))
         return stub("done")(bench, code, job, path)
 

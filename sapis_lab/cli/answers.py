@@ -1,0 +1,143 @@
+"""sapis fit, figures, report: answers from results; nothing is trained, torch is not needed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+
+from sapis_lab.cli.common import numbers, stdout_console
+from sapis_lab.config import ConfigError, home, plainly
+
+app = typer.Typer()
+
+
+def _answered(name: str) -> Path:
+    """The results folder of `name`, its table up to date with the records."""
+    from sapis_lab.sweep.files import checked_name
+    from sapis_lab.sweep.folder import results_folder
+    from sapis_lab.sweep.road import rebuild_table
+
+    folder = results_folder(checked_name(name))
+    if not folder.is_dir():
+        known = sorted(p.name for p in (home() / "results").glob("*") if p.is_dir())
+        raise ConfigError(f"no results of {name!r}; there are {', '.join(known) or 'none'}")
+    rebuild_table(folder)
+    return folder
+
+
+@app.command("fit")
+def fit(
+    name: Annotated[str, typer.Argument(help="A folder in results/, or a table: CSV, parquet, JSON lines.", show_default=False)],
+    quantity: Annotated[str | None, typer.Option(help="Of a study: the loss, a measured quantity; the study's by default.")] = None,
+    n: Annotated[str | None, typer.Option("--n", help="Of a table: the column of model sizes N.", show_default=False)] = None,
+    d: Annotated[str | None, typer.Option("--d", help="The column of data sizes D.", show_default=False)] = None,
+    compute: Annotated[str | None, typer.Option("--compute", help="The column of C for L(C), not N and D.", show_default=False)] = None,
+    loss: Annotated[str | None, typer.Option("--loss", help="The column of losses.", show_default=False)] = None,
+    weight: Annotated[str | None, typer.Option("--weight", help="The column of precisions of ln loss.", show_default=False)] = None,
+    group: Annotated[str | None, typer.Option("--group", help="The column of runs whose points err together.", show_default=False)] = None,
+    epochs: Annotated[str | None, typer.Option("--epochs", help="The column of passes over the D frames.", show_default=False)] = None,
+    law: Annotated[str, typer.Option("--law", help="`all`, `tied`, or laws as `n+d,n+d+nd+e`.")] = "all",
+    robust: Annotated[str, typer.Option("--robust", help="`auto`, `none`, or Huber's threshold on ln loss (of a sum).")] = "auto",
+    n_bootstrap: Annotated[int, typer.Option("--bootstrap", min=0, help="Resamples.")] = 4000,
+    resample: Annotated[
+        str | None, typer.Option("--resample", help="`residuals`, `rows` or `clusters` (by --group).", show_default="residuals")
+    ] = None,
+    calibrate: Annotated[int, typer.Option("--calibrate", min=0, help="Simulated data sets behind each end of an interval; 0: F.")] = 199,
+    seed: Annotated[int, typer.Option("--seed", help="Of resampling and simulation.")] = 0,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write all numbers to this file.", show_default=False)] = None,
+) -> None:
+    """Fit the laws: again from a study's results, with figures and report, or to any table of N, D and loss. Needs no torch.
+
+    Example: `sapis fit rmd17-ethanol --quantity test_force_rmse`
+
+    Example: `sapis fit runs.csv --n params --d tokens --loss loss --law all --robust auto --json fit.json`
+    """
+    if _is_table(name, {"--n": n, "--d": d, "--compute": compute, "--loss": loss}):
+        _fit_table(
+            Path(name), n=n, d=d, compute=compute, loss=loss, weight=weight, group=group, epochs=epochs, law=law, robust=robust,
+            n_bootstrap=n_bootstrap, resample=resample, calibrate=calibrate, seed=seed, json_file=json_file,
+        )  # fmt: skip
+        return
+    from sapis_lab.report import analyse_folder
+    from sapis_lab.sweep.road import print_answers
+
+    folder = _answered(name)
+    plainly(lambda: analyse_folder(folder, **({"quantity": quantity} if quantity else {})))
+    print_answers(folder, stdout_console())
+
+
+def _is_table(name: str, columns: dict[str, str | None]) -> bool:
+    from sapis_lab.analysis.table import READERS
+
+    return Path(name).suffix.lower() in READERS or Path(name).is_file() or any(columns.values())
+
+
+def _fit_table(
+    path: Path, *, n: str | None, d: str | None, compute: str | None, loss: str | None, weight: str | None, group: str | None,
+    epochs: str | None, law: str, robust: str, n_bootstrap: int, resample: str | None, calibrate: int, seed: int, json_file: Path | None,
+) -> None:  # fmt: skip
+    import json
+
+    from sapis_lab.analysis.result import Effort
+    from sapis_lab.analysis.table import Columns
+    from sapis_lab.analysis.table_fit import fit_table, law_names, table_json
+    from sapis_lab.config import write_text
+    from sapis_lab.report.laws_text import print_table_fit
+
+    if compute is not None and (n is not None or d is not None or epochs is not None):
+        raise ConfigError("--compute stands instead of --n, --d and --epochs, got both")
+    wanted = {"--loss": loss} | ({} if compute is not None else {"--n": n, "--d": d})
+    missing = [option for option, column in wanted.items() if column is None]
+    if missing:
+        raise ConfigError(f"{path}: a table needs the names of its columns; missing {', '.join(missing)} (as in --n N --d D --loss loss)")
+    how: Any = robust if robust in ("auto", "none") else numbers(robust, "--robust")[0]
+    resampling: Any = resample or ("clusters" if group else "residuals")
+    if resampling not in ("residuals", "rows", "clusters"):
+        raise ConfigError(f"--resample {resampling!r}: wanted residuals, rows or clusters")
+    if json_file is not None and not json_file.resolve().parent.is_dir():
+        raise ConfigError(f"--json {json_file}: there is no folder {json_file.parent}")
+    columns = Columns(compute or n or "", None if compute else d, loss or "", weight, group, epochs)
+    effort = Effort(n_bootstrap=n_bootstrap, resampling=resampling, n_simulations=calibrate, all_tests=True)
+
+    def run() -> Any:
+        return fit_table(path, columns, laws=law_names(law, compute=compute is not None), robust=how, effort=effort, seed=seed)
+
+    found = plainly(run)
+    print_table_fit(found, stdout_console())
+    if json_file is not None:
+        write_text(json_file, json.dumps(table_json(found), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+@app.command("figures")
+def figures(name: Annotated[str, typer.Argument(help="Name of a folder in results/.", show_default=False)]) -> None:
+    """Draw a study's figures again from its results, each as PDF, SVG, PNG and CSV. Trains nothing, needs no torch.
+
+    Example: `sapis figures rmd17-ethanol`
+    """
+    from sapis_lab.report import analyse_folder
+    from sapis_lab.report.page import not_drawn
+    from sapis_lab.sweep.progress import shown
+
+    folder = _answered(name)
+    plainly(lambda: analyse_folder(folder))
+    for path in sorted((folder / "figures").glob("*.pdf")):
+        stdout_console().print(shown(path), soft_wrap=True)
+    for kind, reason in not_drawn(folder / "figures").items():
+        stdout_console().print(Text(f"not drawn: {kind}: {reason}"), soft_wrap=True)
+
+
+@app.command("report")
+def report(name: Annotated[str, typer.Argument(help="Name of a folder in results/.", show_default=False)]) -> None:
+    """Write a study's report again from its results. Trains nothing, needs no torch.
+
+    Example: `sapis report rmd17-ethanol`
+    """
+    from sapis_lab.report import analyse_folder
+    from sapis_lab.sweep.progress import shown
+
+    folder = _answered(name)
+    plainly(lambda: analyse_folder(folder))
+    stdout_console().print(shown(folder / "report.html"), soft_wrap=True)

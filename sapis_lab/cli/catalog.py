@@ -1,0 +1,60 @@
+"""sapis kinds, schema: what can be put into a config."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from sapis_lab.cli.common import stdout_console
+from sapis_lab.config import ConfigError, plainly
+
+app = typer.Typer()
+
+KIND_FOLDERS = ("models", "data")
+"""Folders whose kinds can stand in a study."""
+
+
+@app.command("kinds")
+def kinds_of(
+    folder: Annotated[str | None, typer.Argument(help="models or data; both when not given.", show_default=False)] = None,
+    kind: Annotated[str | None, typer.Argument(help="Show the settings of one kind.", show_default=False)] = None,
+) -> None:
+    """List what a `kind:` can be, or the settings of one kind with their meaning and defaults.
+
+    Example: `sapis kinds data xtb`
+    """
+    from sapis_lab.config import kind_class, kinds
+
+    if folder not in (None, *KIND_FOLDERS):
+        raise ConfigError(f"{folder!r} has no kinds; known: {', '.join(KIND_FOLDERS)}")
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    if folder is None or kind is None:
+        for column in ("folder", "kind", "settings"):
+            table.add_column(column)
+        for place in KIND_FOLDERS if folder is None else (folder,):
+            for known in kinds(place):
+                table.add_row(place, known, ", ".join(f for f in kind_class(place, known).model_fields if f != "kind"))
+        stdout_console().print(table)
+        return
+    config = plainly(lambda: kind_class(folder, kind))
+    for column in ("setting", "default", "meaning"):
+        table.add_column(column, no_wrap=column == "setting")
+    for field, info in config.model_fields.items():
+        default = "required" if info.is_required() else repr(info.get_default(call_default_factory=True))
+        table.add_row(field, default, (info.description or "").replace("\n", " "))
+    stdout_console().print(table)
+
+
+@app.command("schema")
+def schema() -> None:
+    """Print the JSON schema of a study file, for editors that check and complete YAML.
+
+    Example: `sapis schema > study.schema.json`
+    """
+    import json
+
+    from sapis_lab.sweep.schema import study_schema
+
+    print(json.dumps(study_schema(), indent=1))

@@ -1,0 +1,115 @@
+"""What the commands share: options, the console, settings from words."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from sapis_lab.config import ConfigError
+
+HELP: dict[str, Any] = {
+    "no_args_is_help": True,
+    "rich_markup_mode": "markdown",
+    "context_settings": {"help_option_names": ["-h", "--help"]},
+}
+"""Settings of every group of commands."""
+
+Name = Annotated[str, typer.Argument(help="Name of a file in studies/, without `.yaml`.", show_default=False)]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", help="Override a setting: `key=value` with a dotted key; may be repeated.", metavar="KEY=VALUE")
+]
+As = Annotated[str | None, typer.Option("--as", help="Keep the results under another name.", metavar="NAME")]
+Only = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--only",
+        help="Points to take: an id, a glob (`'geat-*'`) or values (`n_frames=50,seed=0`); may be repeated.",
+        metavar="POINTS",
+    ),
+]
+Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Points at a time; one per core, or per GPU, by default.")]
+Json = Annotated[Path | None, typer.Option("--json", help="Write all numbers to this file.", show_default=False)]
+Root = Annotated[Path | None, typer.Option("--root", help="Folder of the peers' environments; $SAPIS_PEERS or `.sapis/peers`.")]
+
+
+def to_stderr(text: str) -> None:
+    """A line for people, beside what a program may read."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def stdout_console() -> Console:
+    """Prints tables and boards to the terminal, or to what stands for it."""
+    # A file or a pipe has no width, and a cut number is worse than a long line.
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+
+
+def broken_cell(error: ConfigError) -> Text:
+    """A file that cannot be read, as a cell of the list it stands in: the others are shown all the same."""
+    return Text(" ".join(str(error).split()), style="red")
+
+
+def dataset_config(name: str, settings: list[str]) -> Any:
+    """The settings of `configs/data/NAME.yaml`, some of them overridden by `key=value`."""
+    from pydantic import create_model
+
+    from sapis_lab.config import composed_kind, load, override
+    from sapis_lab.data import DatasetConfig
+
+    holder = create_model("Data", data=(composed_kind("data", DatasetConfig), ...))
+    raw = override({"data": name}, [f"data.{s}" for s in settings])
+    return load(holder, raw, source=f"configs/data/{name}.yaml").data
+
+
+def keeper(json_file: Path | None, what: str) -> Callable[[dict[str, Any]], None]:
+    """Writes results, with where they come from, to the file of --json, whose folder must be there."""
+    import json
+    import platform
+    from datetime import UTC, datetime
+    from importlib.metadata import version
+
+    from sapis_lab.config import write_text
+    from sapis_lab.sweep.provenance import current_commit
+
+    if json_file is not None and not json_file.resolve().parent.is_dir():
+        raise ConfigError(f"--json {json_file}: there is no folder {json_file.parent}")
+    commit, dirty = current_commit()
+    about = {
+        "format": 1, "what": what, "started": datetime.now(UTC).isoformat(timespec="seconds"), "commit": commit, "dirty": dirty,
+        "host": platform.node(), "python": platform.python_version(), "torch": version("torch"),
+    }  # fmt: skip
+
+    def save(results: dict[str, Any]) -> None:
+        if json_file is not None:
+            write_text(json_file, json.dumps({**about, **results}, indent=1, ensure_ascii=False) + "\n")
+
+    return save
+
+
+def positive_numbers(text: str, option: str) -> tuple[float, ...]:
+    """Different numbers above 0 with commas between them."""
+    values = tuple(dict.fromkeys(numbers(text, option)))
+    if not all(0 < value < float("inf") for value in values):
+        raise ConfigError(f"{option} {text!r}: wanted numbers above 0")
+    return values
+
+
+def counts(text: str, option: str) -> list[int]:
+    """Different whole numbers above 0 with commas between them."""
+    values = positive_numbers(text, option)
+    if not all(value.is_integer() for value in values):
+        raise ConfigError(f"{option} {text!r}: wanted whole numbers, as in 1,4,8")
+    return [int(value) for value in values]
+
+
+def numbers(text: str, option: str) -> list[float]:
+    """Numbers with commas between them."""
+    try:
+        return [float(word) for word in text.split(",")]
+    except ValueError:
+        raise ConfigError(f"{option} {text!r}: wanted numbers with commas between them, as in 1,2") from None
