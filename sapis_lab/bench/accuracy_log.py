@@ -1,0 +1,90 @@
+"""The file of runs at equal CPU time: one JSON object a line, by which a run is found again, and what its errors say."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+import threading
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+SPOILED = 2.0
+"""Error of another seed over that of the first above which a rate is given up."""
+
+Record = dict[str, Any]
+
+
+class NoResult(ValueError):
+    """A code has no rate to go on with: it failed, or diverged at every one."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run: what it is named in the file, and by which it is found there."""
+
+    code: str
+    data: str
+    rate: float
+    seconds: float
+    seed: int
+    n_params: float
+    batch_size: int
+    data_fingerprint: str
+    processor: str | None
+    """of the machine, since equal CPU time is something else on each; None where any will do"""
+
+    def is_in(self, record: Mapping[str, Any]) -> bool:
+        """True where `record` is of this run."""
+        settings = asdict(self)
+        if self.processor is None:
+            del settings["processor"]
+        return all(record.get(name) == value for name, value in settings.items())
+
+
+class RunLog:
+    """A file of one JSON object a line, appended to and never rewritten; a line that a kill cut off is dropped."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        self._lock = threading.Lock()
+
+    def read(self) -> list[Record]:
+        """All complete lines."""
+        if not self.path.is_file():
+            return []
+        return [json.loads(line) for line in self.path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+
+    def find(self, job: Job, *, since: int = 0) -> Record | None:
+        """The line of a run, the last where there are several, after the first `since`; a run whose process failed has none."""
+        return next((r for r in reversed(self.read()[since:]) if job.is_in(r) and r["status"] != "failed"), None)
+
+    def append(self, record: Record) -> None:
+        """Add a line at the end."""
+        with self._lock:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("ab+") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)  # another process may be at other codes
+                file.seek(0)
+                text = file.read()
+                file.truncate(text.rfind(b"\n") + 1)
+                file.write(json.dumps(record).encode() + b"\n")
+
+
+def scored(record: Mapping[str, Any]) -> list[str]:
+    """The sets of frames that a run has errors on."""
+    return [name for name, value in record.items() if isinstance(value, dict) and "force_mae" in value]
+
+
+def validation_error(record: Mapping[str, Any]) -> float:
+    """Force error on the held-back frames, eV/Å; infinite where the run diverged."""
+    if record["status"] == "failed":
+        raise NoResult(f"{record['code']} failed on {record['data']}: {record['reason']}")
+    return record["validation"]["force_mae"] if record["status"] == "done" else math.inf
+
+
+def is_spoiled(record: Mapping[str, Any], first: float) -> bool:
+    """Another seed diverged, or ended far from the validation error of the first."""
+    return validation_error(record) > SPOILED * first

@@ -1,0 +1,135 @@
+"""Tables of force error at equal CPU time, from the lines of the runs alone: text, markdown, JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from statistics import mean, median, stdev
+from typing import Any
+
+from sapis_lab.bench.accuracy_log import Job, Record, is_spoiled, scored, validation_error
+
+REFERENCE = "geat"
+
+
+def summarize(records: Iterable[Record], *, reference: str = REFERENCE) -> list[Record]:
+    """One row per data set, budget, size, processor and code, errors averaged over seeds, best first.
+
+    The rate is the one whose run with the lowest seed has the least validation force error at that budget, of those that spoil no other
+    seed, if there are any. `ratio` is the reference's mean force error over the code's, below 1 where the reference is better, on the first
+    test.
+    """
+    groups: dict[tuple[Any, ...], list[Record]] = {}
+    latest = {tuple(r.get(n) for n in Job.__dataclass_fields__): r for r in records if r["status"] != "failed"}
+    for record in latest.values():
+        key = tuple(record.get(n) for n in ("data", "data_fingerprint", "batch_size", "n_params", "seconds", "code", "processor"))
+        groups.setdefault(key, []).append(record)
+    rows = [row for key, members in groups.items() if (row := _row(key, members)) is not None]
+    for row in rows:
+        same = ("data", "seconds", "n_params", "batch_size", "data_fingerprint", "processor")
+        base = next((r for r in rows if r["code"] == reference and all(r[n] == row[n] for n in same)), None)
+        row["ratio"] = None if base is None else base["errors"]["test"]["mean"] / row["errors"]["test"]["mean"]
+    return sorted(rows, key=lambda r: (r["data"], r["seconds"], r["n_params"], r["processor"], r["errors"]["test"]["mean"]))
+
+
+def _row(key: tuple[Any, ...], members: list[Record]) -> Record | None:
+    data, data_fingerprint, batch_size, n_params, seconds, code, processor = key
+    done = [r for r in members if r["status"] == "done"]
+    if not done:
+        return None
+    first = min(r["seed"] for r in done)
+    candidates = sorted((r for r in done if r["seed"] == first), key=validation_error)
+    steady = [c for c in candidates if not any(r["rate"] == c["rate"] and is_spoiled(r, validation_error(c)) for r in members)]
+    rate = (steady or candidates)[0]["rate"]
+    chosen = sorted((r for r in done if r["rate"] == rate), key=lambda r: r["seed"])
+    return {
+        "data": data,
+        "seconds": seconds,
+        "code": code,
+        "rate": rate,
+        "rates_tried": sorted({r["rate"] for r in members}),
+        "rates_diverged": sorted({r["rate"] for r in members if r["status"] == "diverged"}),
+        "seeds": [r["seed"] for r in chosen],
+        "params": chosen[0]["params"],
+        "version": chosen[-1]["version"],
+        "ms_per_step": mean(r["ms_per_step"] for r in chosen),
+        "yardstick_ms": mean(r["yardstick_ms"] for r in chosen),
+        "steps": mean(r["steps"] for r in chosen),
+        "errors": {name: _spread([r[name]["force_mae"] for r in chosen]) for name in scored(chosen[0])},
+        "energy_errors": {name: _spread([r[name]["energy_mae"] for r in chosen]) for name in scored(chosen[0])},
+        "n_params": n_params,
+        "batch_size": batch_size,
+        "data_fingerprint": data_fingerprint,
+        "processor": processor or "an unknown processor",
+    }
+
+
+def _spread(values: list[float]) -> dict[str, Any]:
+    return {
+        "mean": mean(values),
+        "median": median(values),
+        "sd": stdev(values) if len(values) > 1 else None,
+        "values": values,
+    }
+
+
+_COLUMNS = ("code", "parameters", "rate", "ms/step", "yardstick", "steps", "seeds")
+
+
+def format_tables(rows: Sequence[Record], *, reference: str = REFERENCE, markdown: bool = False) -> str:
+    """The rows as text or markdown, one table for each data set and budget; errors in meV/Å and meV per frame."""
+    parts = []
+    table = ("data", "seconds", "n_params", "processor")
+    for data, seconds, n_params, processor in dict.fromkeys(tuple(r[n] for n in table) for r in rows):
+        members = [r for r in rows if tuple(r[n] for n in table) == (data, seconds, n_params, processor)]
+        tests = [name for name in members[0]["errors"] if name != "validation"]
+        columns = [*_COLUMNS, "F validation", *(f"F {t}" for t in tests), f"{reference} ÷ code", *(f"E {t}" for t in tests)]
+        cells = [columns, *([*_cells(r, tests)] for r in members)]
+        title = (
+            f"{data}, {seconds:g} CPU s of one thread of {processor}, about {n_params:g} parameters: MAE, forces in meV/Å, energies in meV "
+            "per frame"
+        )
+        parts.append(f"### {title}\n\n{_markdown(cells)}\n" if markdown else f"{title}\n{_text(cells)}\n")
+    return "\n".join(parts)
+
+
+def _cells(row: Record, tests: Sequence[str]) -> list[str]:
+    def error(value: Mapping[str, Any]) -> str:
+        return f"{1e3 * value['mean']:.1f}" + ("" if value["sd"] is None else f" ± {1e3 * value['sd']:.1f}")
+
+    return [
+        row["code"],
+        f"{row['params']:,}",
+        f"{row['rate']:g}",
+        f"{row['ms_per_step']:.1f}",
+        f"{row['yardstick_ms']:.2f}",
+        f"{row['steps']:,.0f}",
+        str(len(row["seeds"])),
+        error(row["errors"]["validation"]),
+        *(error(row["errors"][t]) for t in tests),
+        "–" if row["ratio"] is None else f"{row['ratio']:.2f}",
+        *(error(row["energy_errors"][t]) for t in tests),
+    ]
+
+
+def _text(cells: Sequence[Sequence[str]]) -> str:
+    widths = [max(len(line[k]) for line in cells) for k in range(len(cells[0]))]
+    padded = [[c.rjust(w) for c, w in zip(line, widths, strict=True)] for line in cells]
+    return "\n".join("  ".join([line[0].ljust(widths[0]), *right[1:]]) for line, right in zip(cells, padded, strict=True))
+
+
+def _markdown(cells: Sequence[Sequence[str]]) -> str:
+    head, *body = ["| " + " | ".join(line) + " |" for line in cells]
+    return "\n".join([head, "|" + "---|" * len(cells[0]), *body])
+
+
+def write_tables(records: Iterable[Record], folder: Path, *, reference: str = REFERENCE) -> str:
+    """`table.json`, `table.md` and `table.txt` in `folder`; returns the text."""
+    rows = summarize(records, reference=reference)
+    text = format_tables(rows, reference=reference)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "table.json").write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
+    (folder / "table.md").write_text(format_tables(rows, reference=reference, markdown=True))
+    (folder / "table.txt").write_text(text)
+    return text
