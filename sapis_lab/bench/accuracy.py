@@ -72,6 +72,7 @@ def run_accuracy(
     root: Path | None = None,
     cache: Path | None = None,
     again: bool = False,
+    amsgrad: bool = False,
 ) -> list[Record]:
     """Tune and run `codes`, write the tables, and return the lines of the file.
 
@@ -84,6 +85,7 @@ def run_accuracy(
         n_params: target size.   workers: runs at a time, each on one thread.
         folder: of the results, `results/accuracy-at-equal-time` of the project.   root: folder of the environments.
         cache: folder of the batch files, `.sapis/bench` of the project.   again: runs that are in the file are made once more.
+        amsgrad: Adam with the largest second moment so far, which keeps long runs from spikes.
 
     Raises:
         ValueError: unknown names, a missing environment; or, after everything else is done, codes that failed or diverged at every rate.
@@ -93,7 +95,7 @@ def run_accuracy(
     for code in found:
         python_of(code.environment, root)
     log = RunLog(folder / RUNS)
-    bench = Bench(log, root, cache, n_params=n_params, batch_size=batch_size, workers=workers, again=again)
+    bench = Bench(log, root, cache, n_params=n_params, batch_size=batch_size, workers=workers, again=again, amsgrad=amsgrad)
     faults: list[str] = []
     for name in data:
         bench.add_data(name)
@@ -119,11 +121,11 @@ class Bench:
 
     def __init__(
         self, log: RunLog, root: Path | None, cache: Path, *, n_params: float, batch_size: int, workers: int, again: bool,
-        any_processor: bool = False,
+        any_processor: bool = False, amsgrad: bool = False,
     ) -> None:  # fmt: skip
         self.log, self.root, self.cache, self.workers = log, root or default_root(), cache, workers
         self.since = len(log.read()) if again else 0
-        self.common: dict[str, Any] = {"n_params": n_params, "batch_size": batch_size}
+        self.common: dict[str, Any] = {"n_params": n_params, "batch_size": batch_size, "amsgrad": amsgrad}
         self.processor = None if any_processor else _processor()
         self.paths: dict[str, Path] = {}
         self.fingerprints: dict[str, str] = {}

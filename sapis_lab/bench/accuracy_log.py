@@ -35,13 +35,15 @@ class Job:
     data_fingerprint: str
     processor: str | None
     """of the machine, since equal CPU time is something else on each; None where any will do"""
+    amsgrad: bool = False
+    """lines without it are of plain Adam"""
 
     def is_in(self, record: Mapping[str, Any]) -> bool:
         """True where `record` is of this run."""
         settings = asdict(self)
         if self.processor is None:
             del settings["processor"]
-        return all(record.get(name) == value for name, value in settings.items())
+        return all({"amsgrad": False, **record}.get(name) == value for name, value in settings.items())
 
 
 class RunLog:

@@ -61,6 +61,8 @@ class Settings:
     """every training frame batch is rotated at random"""
     distribution: str
     """package whose version is recorded"""
+    amsgrad: bool = False
+    """Adam with the largest second moment so far"""
 
 
 class Diverged(Exception):
@@ -121,7 +123,7 @@ class Training:
         self.scale = float(np.sqrt((arrays["F"][atoms] ** 2).mean()))
         """RMS of the training forces, eV/Å"""
         self.parameters = peer.params()
-        self.optimizer = torch.optim.Adam(self.parameters, lr=settings.rate)
+        self.optimizer = torch.optim.Adam(self.parameters, lr=settings.rate, amsgrad=settings.amsgrad)
         self.used, self.step, self.first = 0.0, 0, 0.0
         self.curve: list[dict[str, float]] = []
         """CPU seconds, steps and force error (eV/Å) on some validation frames, on the way"""

@@ -13,6 +13,9 @@ from sapis_lab.bench.accuracy_log import Job, Record, is_spoiled, scored, valida
 REFERENCE = "geat"
 
 
+_GROUP = ("data", "data_fingerprint", "batch_size", "n_params", "seconds", "code", "processor", "amsgrad")
+
+
 def summarize(records: Iterable[Record], *, reference: str = REFERENCE) -> list[Record]:
     """One row per data set, budget, size, processor and code, errors averaged over seeds, best first.
 
@@ -21,20 +24,21 @@ def summarize(records: Iterable[Record], *, reference: str = REFERENCE) -> list[
     test.
     """
     groups: dict[tuple[Any, ...], list[Record]] = {}
-    latest = {tuple(r.get(n) for n in Job.__dataclass_fields__): r for r in records if r["status"] != "failed"}
+    finished = [{"amsgrad": False, **r} for r in records if r["status"] != "failed"]
+    latest = {tuple(r.get(n) for n in Job.__dataclass_fields__): r for r in finished}
     for record in latest.values():
-        key = tuple(record.get(n) for n in ("data", "data_fingerprint", "batch_size", "n_params", "seconds", "code", "processor"))
-        groups.setdefault(key, []).append(record)
+        groups.setdefault(tuple(record.get(n) for n in _GROUP), []).append(record)
     rows = [row for key, members in groups.items() if (row := _row(key, members)) is not None]
     for row in rows:
-        same = ("data", "seconds", "n_params", "batch_size", "data_fingerprint", "processor")
+        same = ("data", "seconds", "n_params", "batch_size", "data_fingerprint", "processor", "amsgrad")
         base = next((r for r in rows if r["code"] == reference and all(r[n] == row[n] for n in same)), None)
         row["ratio"] = None if base is None else base["errors"]["test"]["mean"] / row["errors"]["test"]["mean"]
-    return sorted(rows, key=lambda r: (r["data"], r["seconds"], r["n_params"], r["processor"], r["errors"]["test"]["mean"]))
+    order = ("data", "seconds", "n_params", "processor", "amsgrad")
+    return sorted(rows, key=lambda r: (*(r[n] for n in order), r["errors"]["test"]["mean"]))
 
 
 def _row(key: tuple[Any, ...], members: list[Record]) -> Record | None:
-    data, data_fingerprint, batch_size, n_params, seconds, code, processor = key
+    data, data_fingerprint, batch_size, n_params, seconds, code, processor, amsgrad = key
     done = [r for r in members if r["status"] == "done"]
     if not done:
         return None
@@ -62,6 +66,7 @@ def _row(key: tuple[Any, ...], members: list[Record]) -> Record | None:
         "batch_size": batch_size,
         "data_fingerprint": data_fingerprint,
         "processor": processor or "an unknown processor",
+        "amsgrad": amsgrad,
     }
 
 
@@ -80,15 +85,16 @@ _COLUMNS = ("code", "parameters", "rate", "ms/step", "yardstick", "steps", "seed
 def format_tables(rows: Sequence[Record], *, reference: str = REFERENCE, markdown: bool = False) -> str:
     """The rows as text or markdown, one table for each data set and budget; errors in meV/Å and meV per frame."""
     parts = []
-    table = ("data", "seconds", "n_params", "processor")
-    for data, seconds, n_params, processor in dict.fromkeys(tuple(r[n] for n in table) for r in rows):
-        members = [r for r in rows if tuple(r[n] for n in table) == (data, seconds, n_params, processor)]
+    table = ("data", "seconds", "n_params", "processor", "amsgrad")
+    for key in dict.fromkeys(tuple(r[n] for n in table) for r in rows):
+        data, seconds, n_params, processor, amsgrad = key
+        members = [r for r in rows if tuple(r[n] for n in table) == key]
         tests = [name for name in members[0]["errors"] if name != "validation"]
         columns = [*_COLUMNS, "F validation", *(f"F {t}" for t in tests), f"{reference} ÷ code", *(f"E {t}" for t in tests)]
         cells = [columns, *([*_cells(r, tests)] for r in members)]
         title = (
-            f"{data}, {seconds:g} CPU s of one thread of {processor}, about {n_params:g} parameters: MAE, forces in meV/Å, energies in meV "
-            "per frame"
+            f"{data}, {seconds:g} CPU s of one thread of {processor}{', AMSGrad' if amsgrad else ''}, about {n_params:g} parameters: MAE, "
+            "forces in meV/Å, energies in meV per frame"
         )
         parts.append(f"### {title}\n\n{_markdown(cells)}\n" if markdown else f"{title}\n{_text(cells)}\n")
     return "\n".join(parts)

@@ -136,6 +136,7 @@ def bench_accuracy(
     halvings: Annotated[int, typer.Option("--halvings", min=0, help="How often a long budget may halve the rate it starts from.")] = 2,
     n_params: Annotated[float, typer.Option("--size", help="Number of parameters.")] = 1e5,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Runs at a time, one thread each.")] = 1,
+    amsgrad: Annotated[bool, typer.Option("--amsgrad", help="AMSGrad instead of Adam, for all codes.")] = False,
     again: Again = False,
     folder: Annotated[Path | None, typer.Option("--folder", help="Of the results.", show_default="results/accuracy-at-equal-time")] = None,
     root: Root = None,
@@ -159,7 +160,7 @@ def bench_accuracy(
                 names, data=words_of(data, option="--data"), seconds=[] if seconds == "none" else numbers(seconds, "--seconds"),
                 seeds=[int(seed) for seed in numbers(seeds, "--seeds")], tune_seconds=tune_seconds,
                 rates=dict.fromkeys(names, first) if first else None, halvings=halvings, n_params=n_params, workers=workers, folder=place,
-                root=root, again=again,
+                root=root, again=again, amsgrad=amsgrad,
             )
         )  # fmt: skip
     elif not (place / RUNS).is_file():

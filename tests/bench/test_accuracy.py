@@ -192,6 +192,17 @@ def test_processors_have_tables_of_their_own_and_are_not_mixed_in_a_row() -> Non
     assert format_tables(rows).count("CPU s of one thread of") == 2
 
 
+def test_amsgrad_is_another_run_with_a_table_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings: dict[str, Any] = {"rates": {"geat": (0.01,)}, "extensions": 0, "seconds": (60.0,), "seeds": (0,)}
+    stub = Stub(best=0.01, stable={60.0: 1.0})
+    stubbed(monkeypatch, tmp_path, stub, **settings)
+    records = stubbed(monkeypatch, tmp_path, stub, **settings, amsgrad=True)
+    assert len(stub.started) == 2 and [r["amsgrad"] for r in records] == [False, True]
+    del records[0]["amsgrad"]  # as in lines from before there was a choice
+    assert [r["amsgrad"] for r in summarize(records)] == [False, True]
+    assert format_tables(summarize(records)).count(", AMSGrad, about") == 1
+
+
 def test_a_rate_that_spoils_another_seed_gives_way_to_the_next_lower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Fragile(Stub):
         def __call__(self, bench: Any, code: Any, job: Job, path: Path) -> dict[str, Any]:
