@@ -48,6 +48,9 @@ class TrainConfig(Config):
     """Share of the steps in the decay of `wsd`."""
     betas: tuple[float, float] = (0.9, 0.999)
     """AdamW's decay rates of the first and second moment."""
+    amsgrad: bool = False
+    """Divide by the root of the largest second moment so far (Reddi et al., arXiv:1904.09237): slower at first, and no bursts in long runs,
+    where second moments shrink with the gradients."""
     weight_decay: float = Field(default=0.0, ge=0)
     """AdamW's decoupled decay, times the learning rate."""
     clip: float | None = Field(default=30.0, gt=0)
@@ -134,6 +137,8 @@ class PointConfig(Config):
         del plain["id"], plain["n_params"]
         if self.parent is None:  # points without one keep the fingerprints that they had before there were parents
             del plain["parent"]
+        if not self.train.amsgrad:  # likewise
+            del plain["train"]["amsgrad"]
         plain["data"] |= dict.fromkeys(type(self.data).location_fields & plain["data"].keys())
         plain["versions"] = {"data": type(self.data).version, "model": type(self.model).version, "train": type(self.train).version}
         return plain

@@ -74,8 +74,9 @@ class TrainingModule(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=self.learning_rate, betas=self.config.betas, weight_decay=self.config.weight_decay, fused=True
-        )
+            self.model.parameters(), lr=self.learning_rate, betas=self.config.betas, amsgrad=self.config.amsgrad,
+            weight_decay=self.config.weight_decay, fused=True,
+        )  # fmt: skip
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_factor(step, steps=self.steps, config=self.config))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

@@ -92,9 +92,10 @@ def test_tensorboard_shows_curves_settings_and_final_errors(tmp_path, frames):
     assert (told["model"].string_value, told["n_params"].number_value) == (record.model, record.n_params)
 
 
-def test_a_run_killed_at_a_random_step_ends_in_the_same_numbers(tmp_path, frames):
+@pytest.mark.parametrize("amsgrad", [False, True])
+def test_a_run_killed_at_a_random_step_ends_in_the_same_numbers(amsgrad, tmp_path, frames):
     for name in ("whole", "killed"):
-        point(tmp_path / name, frames, steps=60)
+        point(tmp_path / name, frames, steps=60, amsgrad=amsgrad)
     code = textwrap.dedent(f"""
         import sys
         from pathlib import Path
@@ -153,6 +154,16 @@ def test_where_the_data_lie_is_no_part_of_a_result(tmp_path, frames):
     there = here.model_copy(update={"data": here.data.model_copy(update={"root": tmp_path})})
     assert here.fingerprint == there.fingerprint
     assert here.fingerprint != here.model_copy(update={"seed": 1}).fingerprint
+
+
+def test_amsgrad_is_part_of_a_result_only_where_it_is_on(tmp_path, frames):
+    off, on = (point(tmp_path / name, frames, steps=60, amsgrad=name == "on") for name in ("off", "on"))
+    assert off.fingerprint == point(tmp_path / "plain", frames, steps=60).model_copy(update={"id": "off"}).fingerprint != on.fingerprint
+    assert "amsgrad" not in off.science()["train"] and on.science()["train"]["amsgrad"]
+    for name in ("off", "on"):
+        run_point(tmp_path / name, cache=tmp_path / "cache")
+    errors = [read_record(tmp_path / name).metrics["val_force_rmse"] for name in ("off", "on")]
+    assert errors[0] != errors[1]
 
 
 def test_settings_of_a_point_load_back_to_the_same_value(tmp_path, frames):
