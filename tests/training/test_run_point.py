@@ -92,10 +92,9 @@ def test_tensorboard_shows_curves_settings_and_final_errors(tmp_path, frames):
     assert (told["model"].string_value, told["n_params"].number_value) == (record.model, record.n_params)
 
 
-@pytest.mark.parametrize("amsgrad", [False, True])
-def test_a_run_killed_at_a_random_step_ends_in_the_same_numbers(amsgrad, tmp_path, frames):
+def test_a_run_killed_at_a_random_step_ends_in_the_same_numbers(tmp_path, frames):
     for name in ("whole", "killed"):
-        point(tmp_path / name, frames, steps=60, amsgrad=amsgrad)
+        point(tmp_path / name, frames, steps=60, amsgrad=True)  # three moments to restore, not two
     code = textwrap.dedent(f"""
         import sys
         from pathlib import Path
