@@ -43,7 +43,8 @@ class Job:
         settings = asdict(self)
         if self.processor is None:
             del settings["processor"]
-        return all({"amsgrad": False, **record}.get(name) == value for name, value in settings.items())
+        known = complete(record)
+        return all(known.get(name) == value for name, value in settings.items())
 
 
 class RunLog:
@@ -73,6 +74,11 @@ class RunLog:
                 text = file.read()
                 file.truncate(text.rfind(b"\n") + 1)
                 file.write(json.dumps(record).encode() + b"\n")
+
+
+def complete(record: Mapping[str, Any]) -> Record:
+    """A line with the settings that lines did not name before there was a choice."""
+    return {"amsgrad": False, **record}
 
 
 def scored(record: Mapping[str, Any]) -> list[str]:

@@ -8,23 +8,21 @@ from pathlib import Path
 from statistics import mean, median, stdev
 from typing import Any
 
-from sapis_lab.bench.accuracy_log import Job, Record, is_spoiled, scored, validation_error
+from sapis_lab.bench.accuracy_log import Job, Record, complete, is_spoiled, scored, validation_error
 
 REFERENCE = "geat"
-
-
 _GROUP = ("data", "data_fingerprint", "batch_size", "n_params", "seconds", "code", "processor", "amsgrad")
 
 
 def summarize(records: Iterable[Record], *, reference: str = REFERENCE) -> list[Record]:
-    """One row per data set, budget, size, processor and code, errors averaged over seeds, best first.
+    """One row per data set, budget, size, processor, optimiser and code, errors (eV/Å, eV per frame) averaged over seeds, best first.
 
     The rate is the one whose run with the lowest seed has the least validation force error at that budget, of those that spoil no other
     seed, if there are any. `ratio` is the reference's mean force error over the code's, below 1 where the reference is better, on the first
     test.
     """
     groups: dict[tuple[Any, ...], list[Record]] = {}
-    finished = [{"amsgrad": False, **r} for r in records if r["status"] != "failed"]
+    finished = [complete(r) for r in records if r["status"] != "failed"]
     latest = {tuple(r.get(n) for n in Job.__dataclass_fields__): r for r in finished}
     for record in latest.values():
         groups.setdefault(tuple(record.get(n) for n in _GROUP), []).append(record)

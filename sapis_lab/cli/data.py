@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from sapis_lab.cli.common import HELP, Set, Workers, broken_cell, dataset_config, stdout_console
+from sapis_lab.cli.common import HELP, Set, Workers, broken_cell, dataset_config, new_table, stdout_console
 from sapis_lab.config import ConfigError, home, plainly
 
 app = typer.Typer(help="Prepare and list data sets, the files in configs/data/.\n\nExample: `sapis data prepare ethanol-xtb`", **HELP)
@@ -44,9 +43,7 @@ def data_list() -> None:
     """
     from sapis_lab.config import read_yaml
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for column in ("data", "kind", "settings"):
-        table.add_column(column, no_wrap=column != "settings")
+    table = new_table("data", "kind", "settings", wrapped="settings")
     for path in sorted((home() / "configs" / "data").glob("*.yaml")):
         try:
             raw = read_yaml(path)

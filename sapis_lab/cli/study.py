@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-from sapis_lab.cli.common import HELP, As, Name, Only, Set, Workers, broken_cell, stdout_console
+from sapis_lab.cli.common import HELP, As, Name, Only, Set, Workers, broken_cell, new_table, stdout_console
 from sapis_lab.config import ConfigError, home
 
 if TYPE_CHECKING:
@@ -173,9 +172,7 @@ def study_list() -> None:
     from sapis_lab.sweep.files import study_names
     from sapis_lab.sweep.road import known_studies
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for column in ("study", "state", "question"):
-        table.add_column(column, no_wrap=column != "question")
+    table = new_table("study", "state", "question", wrapped="question")
     for study, word in known_studies(study_names()):
         question: str | Text
         try:

@@ -49,8 +49,8 @@ class TrainConfig(Config):
     betas: tuple[float, float] = (0.9, 0.999)
     """AdamW's decay rates of the first and second moment."""
     amsgrad: bool = False
-    """Divide by the root of the largest second moment so far (Reddi et al., arXiv:1904.09237): slower at first, and no bursts in long runs,
-    where second moments shrink with the gradients."""
+    """Divide by the root of the largest second moment so far (Reddi et al., arXiv:1904.09237): long runs burst
+    less, where Adam divides by second moments that shrink with the gradients."""
     weight_decay: float = Field(default=0.0, ge=0)
     """AdamW's decoupled decay, times the learning rate."""
     clip: float | None = Field(default=30.0, gt=0)
