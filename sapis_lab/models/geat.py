@@ -28,7 +28,7 @@ same output together, and halving the rate of any one group does not stop it, wh
 and the rest as it is, at a higher rate, gave the same error after 60 s of CPU time.
 
 With Adam the rate that is safe falls with the number of steps: 0.02 held for 12,000 steps of five frames and spiked in a run of 26,000,
-0.01 held for 26,000 and spiked in runs of 84,000, where PaiNN and TensorNet are spoiled too. A spike is a burst of some thirty steps in which
+0.01 held for 26,000 and spiked in runs of 84,000, and PaiNN and TensorNet fail there too. A spike is a burst of some thirty steps in which
 all weights grow fourfold; then the first layer's features are so large that the second layer stops learning, and the run does not
 recover. Second moments that shrink with the gradients are the likely cause, since the steps then grow: the largest second moment so far
 (AMSGrad, `train.amsgrad`) or eps = 1e-4 instead of 1e-8 brought 0.02 through 22,000 steps, which weight decay, beta2 = 0.99 and a bound
