@@ -25,13 +25,11 @@ from typing import Annotated, Any, ClassVar, TypeVar
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, SerializeAsAny, ValidationError, ValidationInfo, model_validator
 
+from sapis_lab.errors import ConfigError
+
 HOME_VARIABLE = "SAPIS_HOME"
 
 T = TypeVar("T")
-
-
-class ConfigError(ValueError):
-    """A setting that cannot be used; the message names file, field, what it got and what it wanted."""
 
 
 def plainly(function: Callable[[], T], *, about: str = "") -> T:
@@ -299,14 +297,3 @@ def differing_keys(a: Any, b: Any, prefix: str = "") -> list[str]:
         keys = sorted({*a, *b}, key=str)
         return [d for k in keys for d in differing_keys(a.get(k), b.get(k), f"{prefix}.{k}" if prefix else str(k))]
     return [] if a == b else [prefix]
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file in one step: a reader sees the old content or the new, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as f:
-        f.write(text)
-        f.flush()
-        os.fsync(f.fileno())
-    temporary.replace(path)

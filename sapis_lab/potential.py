@@ -16,8 +16,9 @@ import yaml
 from safetensors.torch import load_file, save
 
 from sapis_lab.atoms import AtomsBatch, collate, make_graph
-from sapis_lab.config import dump, kind_class, load, read_yaml, write_text
+from sapis_lab.config import dump, kind_class, load, read_yaml
 from sapis_lab.derivatives import predict
+from sapis_lab.files import write_bytes, write_text
 from sapis_lab.models import Model, ModelConfig
 from sapis_lab.neighbors import neighbor_list
 
@@ -90,11 +91,8 @@ def _closest(positions: np.ndarray) -> str:
 
 def save_potential(folder: Path, potential: Potential) -> None:
     """Write the potential into `folder`; the description last, so that a folder with one is whole."""
-    folder.mkdir(parents=True, exist_ok=True)
     weights = save({k: v.detach().cpu().contiguous() for k, v in potential.model.state_dict().items()})
-    temporary = folder / f".{WEIGHTS}.tmp"  # written here rather than by safetensors, whose files nobody else may read
-    temporary.write_bytes(weights)
-    temporary.replace(folder / WEIGHTS)
+    write_bytes(folder / WEIGHTS, weights)  # not by safetensors, whose files nobody else may read
     description = {
         "format": FORMAT,
         "model": dump(potential.config),

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 import math
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from sapis_lab.config import Config, ConfigError, dump, load, write_text
+from sapis_lab.config import Config, ConfigError, dump, load
+from sapis_lab.files import write_text, write_with
 from sapis_lab.quantities import QUANTITIES
 
 if TYPE_CHECKING:
@@ -187,8 +187,8 @@ def _row(folder: Path, point: Planned) -> dict[str, Any] | None:
 def write_table(table: DataFrame, folder: Path) -> None:
     """Write runs.parquet and runs.csv, each in one step; the CSV holds every float with all its digits."""
     folder = Path(folder)
-    _replace(folder / "runs.parquet", lambda path: table.to_parquet(path, index=False))
-    _replace(folder / "runs.csv", lambda path: table.to_csv(path, index=False))
+    write_with(folder / "runs.parquet", lambda path: table.to_parquet(path, index=False))
+    write_with(folder / "runs.csv", lambda path: table.to_csv(path, index=False))
 
 
 def read_table(folder: Path) -> DataFrame:
@@ -199,12 +199,6 @@ def read_table(folder: Path) -> DataFrame:
     if not path.exists():
         raise ConfigError(f"{path}: no such file; no point of this study has finished yet")
     return pd.read_parquet(path)
-
-
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    write(temporary)
-    temporary.replace(path)
 
 
 def same_numbers(a: DataFrame, b: DataFrame) -> bool:

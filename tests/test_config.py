@@ -25,8 +25,8 @@ from sapis_lab.config import (
     override,
     plainly,
     read_yaml,
-    write_text,
 )
+from sapis_lab.files import write_text
 
 
 class Inner(Config):

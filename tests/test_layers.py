@@ -14,6 +14,8 @@ PACKAGE = Path(__file__).resolve().parent.parent / "sapis_lab"
 
 # The first column: a part may import parts of its own and of lower rank.
 TORCH_COLUMN = [
+    {"errors"},
+    {"files"},
     {"units", "quantities", "config"},
     {"atoms", "graphs", "neighbors", "geometry"},
     {"models", "kernels", "derivatives", "growth", "potential", "calculator", "oracles", "data", "propagators"},
@@ -25,7 +27,7 @@ TORCH_COLUMN = [
     {"cli"},
 ]
 # The second column never imports torch, and may be imported by anyone.
-TABLE_COLUMN = [{"units", "quantities", "config"}, {"records"}, {"analysis"}, {"figures"}, {"report"}]
+TABLE_COLUMN = [{"errors"}, {"files"}, {"units", "quantities", "config"}, {"records"}, {"analysis"}, {"figures"}, {"report"}]
 
 HOMES = {
     "lightning": {"training"},

@@ -30,7 +30,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from sapis_lab.config import ConfigError, read_yaml, write_text
+from sapis_lab.config import ConfigError, read_yaml
+from sapis_lab.files import write_text
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -28,7 +28,7 @@ from sapis_lab.analysis.laws import Array
 from sapis_lab.analysis.result import Effort, LawResult, fit_laws, law_json, plain
 from sapis_lab.analysis.selection import select
 from sapis_lab.analysis.uncertainty import band, floor_band
-from sapis_lab.config import write_text
+from sapis_lab.files import write_text
 from sapis_lab.quantities import Quantity
 from sapis_lab.quantities import quantity as quantity_named
 

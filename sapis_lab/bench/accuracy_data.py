@@ -19,6 +19,7 @@ import numpy as np
 
 from sapis_lab.config import expand_use, kind_class
 from sapis_lab.data import DatasetConfig, FrameStore, prepare
+from sapis_lab.files import replacing
 
 CUTOFF = 5.0
 """Å"""
@@ -37,9 +38,8 @@ def prepare_data(name: str, cache: Path) -> Path:
         config = kind_class("data", settings["kind"]).model_validate(settings)
         assert isinstance(config, DatasetConfig)
         arrays = batch_file(prepare(config, cache=Path(cache) / "stores"), cutoff=CUTOFF, test_stride=TEST_STRIDE.get(name, 1))
-        part = path.with_name(f".{name}.part.npz")
-        np.savez(part, **arrays)  # type: ignore[arg-type]
-        part.replace(path)
+        with replacing(path) as temporary, temporary.open("wb") as f:
+            np.savez(f, **arrays)  # type: ignore[arg-type]
     return path
 
 

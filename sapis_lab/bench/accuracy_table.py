@@ -9,6 +9,7 @@ from statistics import mean, median, stdev
 from typing import Any
 
 from sapis_lab.bench.accuracy_log import Job, Record, complete, is_spoiled, scored, validation_error
+from sapis_lab.files import write_text
 
 REFERENCE = "geat"
 _GROUP = ("data", "data_fingerprint", "batch_size", "n_params", "seconds", "code", "processor", "amsgrad")
@@ -132,8 +133,7 @@ def write_tables(records: Iterable[Record], folder: Path, *, reference: str = RE
     """`table.json`, `table.md` and `table.txt` in `folder`; returns the text."""
     rows = summarize(records, reference=reference)
     text = format_tables(rows, reference=reference)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "table.json").write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
-    (folder / "table.md").write_text(format_tables(rows, reference=reference, markdown=True))
-    (folder / "table.txt").write_text(text)
+    write_text(folder / "table.json", json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
+    write_text(folder / "table.md", format_tables(rows, reference=reference, markdown=True))
+    write_text(folder / "table.txt", text)
     return text

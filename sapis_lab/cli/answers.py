@@ -84,7 +84,7 @@ def _fit_table(
     from sapis_lab.analysis.result import Effort
     from sapis_lab.analysis.table import Columns
     from sapis_lab.analysis.table_fit import fit_table, law_names, table_json
-    from sapis_lab.config import write_text
+    from sapis_lab.files import write_text
     from sapis_lab.report.laws_text import print_table_fit
 
     if compute is not None and (n is not None or d is not None or epochs is not None):

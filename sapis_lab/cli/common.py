@@ -82,7 +82,7 @@ def keeper(json_file: Path | None, what: str) -> Callable[[dict[str, Any]], None
     from datetime import UTC, datetime
     from importlib.metadata import version
 
-    from sapis_lab.config import write_text
+    from sapis_lab.files import write_text
     from sapis_lab.sweep.provenance import current_commit
 
     if json_file is not None and not json_file.resolve().parent.is_dir():

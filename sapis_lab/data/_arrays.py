@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sapis_lab.config import write_text
+from sapis_lab.files import make_folder, write_bytes, write_text
 
 MANIFEST = "manifest.json"
 _HEADER = 128
@@ -46,12 +46,12 @@ class GrowingArrays:
     def create(cls, folder: Path, columns: Mapping[str, Column], **facts: Any) -> GrowingArrays:
         """An empty folder of arrays; what an unfinished attempt left there is replaced. `facts` go into the manifest."""
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         (folder / MANIFEST).unlink(missing_ok=True)
         schema = {name: {"dtype": np.dtype(c.dtype).str, "row": list(c.row), "n": 0} for name, c in columns.items()}
         arrays = cls(folder, {"arrays": schema, **facts}, writable=True)
         for name in columns:
-            arrays.path(name).write_bytes(arrays._header(name, 0))
+            write_bytes(arrays.path(name), arrays._header(name, 0))
         arrays.write_manifest()
         return arrays
 
@@ -143,7 +143,7 @@ class GrowingArrays:
 @contextmanager
 def lock(path: Path) -> Iterator[None]:
     """Hold an exclusive lock on the file `path` (created if needed); the system releases it when the holder ends, however it ends."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with path.open("a") as f:
         fcntl.flock(f, fcntl.LOCK_EX)
         yield

@@ -27,6 +27,7 @@ import numpy as np
 
 from sapis_lab.config import Config
 from sapis_lab.data._base import Progress
+from sapis_lab.files import make_folder, replacing
 from sapis_lab.oracles._langevin import State, baoab, thermal_momenta
 from sapis_lab.oracles.xtb import Method, label
 
@@ -133,12 +134,8 @@ def make_block(task: TrajectoryTask, block: int) -> Block:
 
 def write_block(path: Path, block: Block) -> None:
     """Write a block in one step."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as f:
+    with replacing(path) as temporary, temporary.open("wb") as f:
         np.savez(f, **block._asdict())
-        f.flush()
-        os.fsync(f.fileno())
-    temporary.replace(path)
 
 
 def read_block(path: Path) -> Block:
@@ -221,7 +218,7 @@ def main() -> None:
     """Make the missing blocks of the one trajectory described on standard input."""
     die_with_parent(int(sys.argv[1]))
     task = TrajectoryTask.model_validate_json(sys.stdin.buffer.read())
-    task.folder.mkdir(parents=True, exist_ok=True)
+    make_folder(task.folder)
     for block in range(task.n_blocks):
         if not task.block_file(block).exists():
             write_block(task.block_file(block), make_block(task, block))

@@ -26,6 +26,7 @@ import numpy as np
 from sapis_lab.data._arrays import MANIFEST, Column, GrowingArrays, segments
 from sapis_lab.data._neighbor_table import NeighborTable, neighbor_table
 from sapis_lab.data._splits import is_test_split
+from sapis_lab.files import replacing
 
 FORMAT = 1
 
@@ -132,7 +133,8 @@ class FrameStore:
         generation = int(self._arrays.manifest.get("generation", 0)) + 1
         for name, ids in splits.items():
             # A new file for every sealing: the manifest goes on naming the old ones until it is replaced.
-            np.save(self.folder / "splits" / f"{name}-{generation}.npy", ids, allow_pickle=False)
+            with replacing(self.folder / "splits" / f"{name}-{generation}.npy") as temporary, temporary.open("wb") as f:
+                np.save(f, ids, allow_pickle=False)
         named = np.concatenate(list(splits.values()))
         elements = [int(z) for z in np.unique(self.species[segments(self.offsets, named)[0]])]
         self._arrays.manifest.update(

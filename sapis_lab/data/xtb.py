@@ -23,6 +23,7 @@ from sapis_lab.data._checks import check_store
 from sapis_lab.data._generation import LABEL_ACCURACY, Block, TrajectoryTask, generate, read_block
 from sapis_lab.data._splits import nested_order
 from sapis_lab.data._store import Frames, FrameStore
+from sapis_lab.files import make_folder
 from sapis_lab.oracles.xtb import Method
 
 
@@ -98,7 +99,7 @@ class XtbDataConfig(DatasetConfig):
 
     def build_store(self, folder: Path, *, n_workers: int, progress: Progress) -> None:
         blocks = folder / "blocks"
-        blocks.mkdir(parents=True, exist_ok=True)
+        make_folder(blocks)
         by_split = trajectory_tasks(self, blocks)
         tasks = [task for split in by_split.values() for task in split]
         generate(tasks, n_workers=n_workers, progress=progress, what=f"{self.method} frames of {self.molecule}")

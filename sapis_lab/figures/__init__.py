@@ -16,8 +16,8 @@ import pkgutil
 from pathlib import Path
 
 from sapis_lab.analysis.study import StudyAnalysis
-from sapis_lab.config import write_text
 from sapis_lab.figures._drawing import SUFFIXES, Drawing, NotDrawn, save
+from sapis_lab.files import make_folder, write_text
 
 NOT_DRAWN = "not_drawn.json"
 
@@ -45,7 +45,7 @@ def draw_all(study: StudyAnalysis, folder: Path) -> list[Path]:
         missing[kind] = drawing.reason
         for suffix in SUFFIXES:
             (folder / f"{kind}.{suffix}").unlink(missing_ok=True)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     write_text(folder / NOT_DRAWN, json.dumps(missing, indent=1, ensure_ascii=False) + "\n")
     return [*written, folder / NOT_DRAWN]
 

@@ -18,7 +18,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from sapis_lab.analysis.identify import interval_text
 from sapis_lab.analysis.laws import SYMBOLS, law_named
-from sapis_lab.config import read_yaml, write_text
+from sapis_lab.config import read_yaml
+from sapis_lab.files import write_text
 from sapis_lab.quantities import Quantity, quantity
 from sapis_lab.records import read_table
 from sapis_lab.report.verdict import verdict

@@ -16,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 
-from sapis_lab.config import write_text
+from sapis_lab.files import make_folder, write_text
 from sapis_lab.quantities import Quantity, quantity
 from sapis_lab.report.page import equal_error_rows, law_rows, number, optimum_rows
 
@@ -41,7 +41,7 @@ def write_tables(fits: Mapping[str, Any], runs: pd.DataFrame, folder: Path) -> l
         "equal_error": equal_error_table(fits),
         "optimum": optimum_table(fits, measured),
     }
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     paths = []
     for name, text in texts.items():
         path = folder / f"{name}.tex"

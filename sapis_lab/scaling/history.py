@@ -22,7 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from sapis_lab.config import ConfigError, write_text
+from sapis_lab.config import ConfigError
+from sapis_lab.files import write_text
 from sapis_lab.scaling.policies import Decision, Policy, Prices, Rules, Runs, decide, posterior_of
 
 HISTORY, DECISIONS = "history.csv", "decisions.jsonl"

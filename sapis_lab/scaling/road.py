@@ -24,8 +24,9 @@ from rich.table import Table
 from rich.text import Text
 
 from sapis_lab.analysis.optimum import Cost
-from sapis_lab.config import ConfigError, dump_yaml, load, plainly, read_yaml, write_text
+from sapis_lab.config import ConfigError, dump_yaml, load, plainly, read_yaml
 from sapis_lab.data import DatasetConfig, DatasetInfo
+from sapis_lab.files import write_text
 from sapis_lab.growth import expanded
 from sapis_lab.models import ModelConfig
 from sapis_lab.quantities import quantity

@@ -24,7 +24,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from sapis_lab.config import write_text
+from sapis_lab.files import write_text
 from sapis_lab.records import differing_columns
 from sapis_lab.selftest.ranks import write_molecules
 from sapis_lab.sweep.events import read_events

@@ -11,8 +11,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from sapis_lab.config import dump, dump_yaml, kind_class, load, read_yaml, write_text
+from sapis_lab.config import dump, dump_yaml, kind_class, load, read_yaml
 from sapis_lab.derivatives import predict
+from sapis_lab.files import write_text
 from sapis_lab.models import ModelConfig
 from sapis_lab.records import read_record
 from sapis_lab.selftest.contracts import SPECIES, random_molecule

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from sapis_lab.config import ConfigError
+from sapis_lab.files import is_temporary
 from sapis_lab.records import FAILURE, RECORD
 from sapis_lab.sweep.folder import locked, read_manifest
 
@@ -94,7 +95,7 @@ def _kind(path: Path, done: bool) -> What | None:
 
 
 def _is_temporary(path: Path) -> bool:
-    return path.is_file() and path.name.startswith(".") and path.name.endswith(".tmp")
+    return path.is_file() and is_temporary(path)
 
 
 def _size(path: Path) -> int:

@@ -20,7 +20,8 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal
 
-from sapis_lab.config import ConfigError, differing_keys, dump_yaml, read_yaml, write_text
+from sapis_lab.config import ConfigError, differing_keys, dump_yaml, read_yaml
+from sapis_lab.files import write_text
 from sapis_lab.records import CHECKPOINT, FAILURE, RECORD, Record, read_raw, read_record
 from sapis_lab.sweep.events import EventLog
 from sapis_lab.sweep.executor import Executor

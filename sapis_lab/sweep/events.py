@@ -14,6 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sapis_lab.files import make_folder
+
 if TYPE_CHECKING:
     from sapis_lab.sweep.engine import Event
 
@@ -42,7 +44,7 @@ class EventLog:
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         line = json.dumps({"time": now, "host": platform.node(), "process": os.getpid(), "event": event, **about}, ensure_ascii=False)
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self.path.parent)
             fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
             try:
                 # what a kill has cut off must not swallow this line

@@ -12,12 +12,12 @@ Equal contents give equal bytes: entries are sorted and carry no times.
 from __future__ import annotations
 
 import hashlib
-import os
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from sapis_lab.config import ConfigError
+from sapis_lab.files import replacing
 from sapis_lab.sweep.folder import MANIFEST
 
 TOP = ("study.yaml", "provenance.json", MANIFEST, "runs.csv", "runs.parquet", "fit.json", "regime.json", "report.html", "events.jsonl")
@@ -42,15 +42,12 @@ def export(folder: Path, target: Path, *, models: bool = False) -> list[str]:
         raise ConfigError(f"{folder.name}: no runs.csv in {folder}; run the study first: sapis study run {folder.name}")
     files = dict(_files(folder, models))
     sums = "".join(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {name}\n" for name, path in files.items())
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+        with replacing(target) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
             for name, path in files.items():
                 archive.writestr(_entry(f"{folder.name}/{name}"), path.read_bytes())
             archive.writestr(_entry(f"{folder.name}/{SUMS}"), sums)
-        temporary.replace(target)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise ConfigError(f"{target}: cannot be written: {error.strerror or error}") from None
     return [*files, SUMS]
 

@@ -23,7 +23,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from sapis_lab.config import Config, ConfigError, home, load, read_yaml, write_text
+from sapis_lab.config import Config, ConfigError, home, load, read_yaml
+from sapis_lab.files import make_folder, write_text
 from sapis_lab.records import FAILURE, RECORD, Planned, read_raw
 
 MANIFEST, LOCK, PROGRESS = "points.json", ".lock", "progress.json"
@@ -69,7 +70,7 @@ def locked(folder: Path) -> Iterator[str | None]:
     if folder in _held:  # the road holds it around the engine
         yield None
         return
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     path = folder / LOCK
     fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     over = threading.Event()

@@ -39,6 +39,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from sapis_lab.files import replacing
+
 LOG, LOCK, FAILURE = "log.txt", ".lock", "failure.txt"
 STOPPED = 75
 """Exit status of what was stopped and can be continued."""
@@ -279,13 +281,8 @@ def _reason(error: BaseException) -> str:
 
 def write_failure(folder: Path, reason: str, detail: str) -> None:
     """`failure.txt`: the reason on the first line, then what is known about it."""
-    temporary = folder / f".{FAILURE}.{os.getpid()}.tmp"
-    try:
-        temporary.write_text(f"{reason}\n\n{detail.rstrip()}\n", encoding="utf-8")
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    temporary.replace(folder / FAILURE)
+    with replacing(folder / FAILURE) as temporary:
+        temporary.write_text(f"{reason}\n\n{detail.rstrip()}\n", encoding="utf-8", errors="replace")
 
 
 def _hold(path: Path) -> None:

@@ -13,7 +13,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from sapis_lab.config import home, write_text
+from sapis_lab.config import home
+from sapis_lab.files import write_text
 from sapis_lab.sweep.files import without_password
 
 FILE = "provenance.json"

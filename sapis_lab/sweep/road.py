@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from rich.console import Console
 from rich.text import Text
 
-from sapis_lab.config import ConfigError, dump_yaml, fingerprint, load, plainly, read_yaml, write_text
+from sapis_lab.config import ConfigError, dump_yaml, fingerprint, load, plainly, read_yaml
+from sapis_lab.files import write_text
 from sapis_lab.records import Planned, runs_table, write_table
 from sapis_lab.sweep.files import checked_name, raw_study
 from sapis_lab.sweep.folder import (

@@ -28,7 +28,8 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field, field_validator
 
-from sapis_lab.config import Config, ConfigError, load, write_text
+from sapis_lab.config import Config, ConfigError, load
+from sapis_lab.files import write_text
 from sapis_lab.records import FAILURE, RECORD
 from sapis_lab.sweep.engine import Event, Stop, Stopped, stop_signals, work_through
 from sapis_lab.sweep.executor import Ended, Executor

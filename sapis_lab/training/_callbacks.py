@@ -13,7 +13,7 @@ from typing import Any
 
 import lightning as L
 
-from sapis_lab.config import write_text
+from sapis_lab.files import write_text
 from sapis_lab.records import CHECKPOINT
 from sapis_lab.training._module import TrainingModule
 from sapis_lab.training._signals import Stopped, StopSignals
@@ -167,7 +167,8 @@ class Curve(L.Callback):
 def show(folder: Path, *, step: int, steps: int, loss: float | None, val: dict[str, float], seconds: float) -> None:
     """Write progress.json, which `sapis study status` and the progress display read."""
     finite = loss if loss is not None and math.isfinite(loss) else None
-    write_text(folder / PROGRESS, json.dumps({"step": step, "steps": steps, "loss": finite, "val": val or None, "seconds": seconds}))
+    said = {"step": step, "steps": steps, "loss": finite, "val": val or None, "seconds": seconds}
+    write_text(folder / PROGRESS, json.dumps(said), durable=False)
 
 
 _ERRORS = ("force_rmse", "force_mae", "energy_rmse", "energy_mae", "energy_mae_per_atom")

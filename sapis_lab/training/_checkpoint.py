@@ -7,7 +7,6 @@ one is written. Tensors and plain Python only: loading runs no code.
 from __future__ import annotations
 
 import io
-import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins.io import CheckpointIO
 
+from sapis_lab.files import flush, replacing
 from sapis_lab.records import CHECKPOINT
 
 PREVIOUS = "previous.ckpt"
@@ -32,40 +32,17 @@ class CheckpointFiles(CheckpointIO):
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
         path = Path(path)
-        temporary = path.with_name(f".{path.name}.tmp")
-        write_bytes(temporary, buffer.getbuffer(), called=path)
-        if path.exists():
-            path.replace(path.with_name(PREVIOUS))
-        temporary.replace(path)
-        flush_folder(path.parent)
+        with replacing(path) as temporary:
+            temporary.write_bytes(buffer.getbuffer())
+            if path.exists():
+                flush(temporary)  # before the old one loses its name
+                path.replace(path.with_name(PREVIOUS))
 
     def load_checkpoint(self, path: Any, map_location: Any | None = None, weights_only: bool | None = True) -> dict[str, Any]:
         return dict(torch.load(path, map_location="cpu", weights_only=True))
 
     def remove_checkpoint(self, path: Any) -> None:
         Path(path).unlink(missing_ok=True)
-
-
-def write_bytes(path: Path, data: bytes | memoryview, *, called: Path) -> None:
-    """Write and flush a file; an OSError names `called`, and no half of a file stays behind."""
-    try:
-        with path.open("wb") as f:
-            f.write(data)
-            f.flush()
-            os.fsync(f.fileno())
-    except OSError as error:
-        path.unlink(missing_ok=True)
-        error.filename = str(called)
-        raise
-
-
-def flush_folder(folder: Path) -> None:
-    """Bring the names in a folder to the disk."""
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def usable_checkpoint(folder: Path) -> int | None:

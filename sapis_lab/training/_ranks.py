@@ -29,7 +29,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from sapis_lab.config import write_text
+from sapis_lab.files import write_text
 
 TIMEOUT = "SAPIS_RANK_TIMEOUT"
 """Environment variable: seconds after which a rank gives up waiting for the others; half an hour by default."""

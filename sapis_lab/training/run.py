@@ -5,7 +5,6 @@ One process, or several ranks that train the point together (`_ranks`); only the
 
 from __future__ import annotations
 
-import errno
 import logging
 import math
 import os
@@ -33,6 +32,8 @@ from sapis_lab.atoms import AtomsBatch
 from sapis_lab.config import load, read_yaml
 from sapis_lab.data import FrameStore, fit_references, prepare
 from sapis_lab.derivatives import predict
+from sapis_lab.errors import disk_error
+from sapis_lab.files import TEMPORARY
 from sapis_lab.growth import grow
 from sapis_lab.kernels import reference_forms
 from sapis_lab.models import Model
@@ -173,23 +174,11 @@ def _set_up_process(threads: int) -> None:
 
 def _remove_temporaries(folder: Path) -> None:
     """What a killed process or a full disk left half written."""
-    for name in (CHECKPOINT, "model.safetensors", "model.yaml", "record.json", "progress.json", CURVE):
-        for path in folder.glob(f".{name}*.tmp"):
-            path.unlink(missing_ok=True)
+    for path in folder.glob(f".*{TEMPORARY}"):
+        path.unlink(missing_ok=True)
 
 
 # ------------------------------------------------------------------------------------------------------------ limits
-
-_OF_THE_DISK = {
-    errno.ENOSPC: "make room on that disk",
-    errno.EDQUOT: "make room within the quota of that disk",
-    errno.EFBIG: "allow larger files there",
-    errno.EROFS: "make that folder writable",
-    errno.EACCES: "give this user the right to use it",
-    errno.EPERM: "give this user the right to use it",
-    errno.EIO: "see to that disk",
-}
-
 
 @contextmanager
 def _limits_told(point: PointConfig, folder: Path, devices: int) -> Iterator[None]:
@@ -197,12 +186,12 @@ def _limits_told(point: PointConfig, folder: Path, devices: int) -> Iterator[Non
     try:
         yield
     except OSError as error:
-        advice = _OF_THE_DISK.get(error.errno or 0)
-        if advice is None:
+        told = disk_error(error, about=folder, then="and run the point again to continue")
+        if told is None:
             raise
         if not devices > 1 or os.environ.get("RANK", os.environ.get("SLURM_PROCID")) == "0":
             _remove_temporaries(folder)
-        raise PointFailed(f"{error.filename or folder}: {error.strerror}; {advice} and run the point again to continue") from error
+        raise PointFailed(str(told)) from error
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
             raise

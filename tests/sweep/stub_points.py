@@ -11,7 +11,8 @@ import sys
 import time
 from pathlib import Path
 
-from sapis_lab.config import Config, dump, fingerprint, load, read_yaml, write_text
+from sapis_lab.config import Config, dump, fingerprint, load, read_yaml
+from sapis_lab.files import write_text
 from sapis_lab.records import Record, write_record
 
 STEPS = 40

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 from stub_points import StubPoint, record
 
-from sapis_lab.config import ConfigError, dump, load, write_text
+from sapis_lab.config import ConfigError, dump, load
+from sapis_lab.files import write_text
 from sapis_lab.records import (
     Planned,
     Record,

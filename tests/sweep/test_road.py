@@ -10,8 +10,9 @@ import pytest
 from rich.console import Console
 from stub_points import StubPoint, record
 
-from sapis_lab.config import ConfigError, write_text
+from sapis_lab.config import ConfigError
 from sapis_lab.data import DatasetInfo
+from sapis_lab.files import write_text
 from sapis_lab.records import Planned, write_record
 from sapis_lab.sweep import road
 from sapis_lab.sweep.folder import Manifest, is_finished, read_manifest, write_manifest

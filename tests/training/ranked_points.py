@@ -21,7 +21,8 @@ from ase.io import write
 from safetensors.torch import load_file
 from torch import Tensor
 
-from sapis_lab.config import dump, dump_yaml, kind_class, load, read_yaml, write_text
+from sapis_lab.config import dump, dump_yaml, kind_class, load, read_yaml
+from sapis_lab.files import write_text
 from sapis_lab.training import PointConfig
 from sapis_lab.training._batches import TrainingStream
 from sapis_lab.training._compiled import make_step

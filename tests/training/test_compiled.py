@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from sapis_lab.atoms import AtomsBatch
-from sapis_lab.config import ConfigError, dump, dump_yaml, kind_class, kinds, load, write_text
+from sapis_lab.config import ConfigError, dump, dump_yaml, kind_class, kinds, load
+from sapis_lab.files import write_text
 from sapis_lab.models import Model
 from sapis_lab.records import read_record
 from sapis_lab.selftest import SPECIES, Frame, batch_of, build, random_crystal, random_molecule

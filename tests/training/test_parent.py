@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from test_run_point import frames, point  # noqa: F401  (frames is a fixture)
 
-from sapis_lab.config import dump_yaml, load, write_text
+from sapis_lab.config import dump_yaml, load
 from sapis_lab.data import prepare
+from sapis_lab.files import write_text
 from sapis_lab.growth import expanded
 from sapis_lab.potential import Potential, load_potential
 from sapis_lab.records import read_record

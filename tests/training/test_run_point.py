@@ -15,7 +15,8 @@ from ase.calculators.emt import EMT
 from ase.io import write
 
 import sapis_lab
-from sapis_lab.config import dump_yaml, load, read_yaml, write_text
+from sapis_lab.config import dump_yaml, load, read_yaml
+from sapis_lab.files import write_text
 from sapis_lab.records import read_record
 from sapis_lab.training import PointConfig
 from sapis_lab.training.run import PointFailed, run_point

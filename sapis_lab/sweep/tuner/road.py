@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
-from sapis_lab.config import ConfigError, dump_yaml, plainly, read_yaml, write_text
+from sapis_lab.config import ConfigError, dump_yaml, plainly, read_yaml
+from sapis_lab.files import write_text
 from sapis_lab.sweep.engine import POINT_ARGUMENTS
 from sapis_lab.sweep.files import checked_name, checked_url, raw_study, without_password
 from sapis_lab.sweep.folder import locked, results_folder

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from sapis_lab.config import ConfigError, write_text
+from sapis_lab.config import ConfigError
+from sapis_lab.files import write_text
 from sapis_lab.quantities import quantity
 from sapis_lab.records import RECORD, read_raw
 from sapis_lab.sweep.tuner import tickets

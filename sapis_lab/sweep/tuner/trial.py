@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from sapis_lab.config import ConfigError, dump_yaml, write_text
+from sapis_lab.config import ConfigError, dump_yaml
+from sapis_lab.files import write_text
 from sapis_lab.records import FAILURE, RECORD, read_raw
 from sapis_lab.sweep.engine import SCIENCE
 from sapis_lab.sweep.folder import failure_reason

@@ -1,0 +1,219 @@
+"""Files of this project: written whole or not at all, and read with limits. No outside package is imported here.
+
+Writing: the bytes go to a temporary file beside the target, are brought to the disk, and take the target's name in one step; then the
+folder is brought to the disk as well. After a power cut a name therefore holds the old bytes or the new ones, never a part and
+never nothing, and what was written first is there first. (A rename alone promises nothing about the bytes: ext4 may commit it before them.)
+
+Reading: regular files up to a size, UTF-8, nested up to a depth; anything else (a folder, a pipe that would hang the reader, a damaged or
+hostile file) is a ConfigError that names the file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from sapis_lab.errors import ConfigError, MissingFile
+
+MIB = 2**20
+LIMIT = 256 * MIB
+"""Largest file of ours that is read into memory as a whole, bytes."""
+MAX_DEPTH = 50
+"""Deepest nesting of lists and mappings in a file of ours."""
+MAX_INTEGER = 2**64 - 1
+"""Largest integer in a file of ours; C counts beyond that are floats."""
+
+TEMPORARY = ".tmp"
+"""Suffix of files that are being written; their names begin with a dot."""
+
+
+# ------------------------------------------------------------------------------------------------------------- writing
+
+
+@contextlib.contextmanager
+def replacing(path: Path | str, *, durable: bool = True) -> Iterator[Path]:
+    """Gives a temporary path beside `path`; what the block writes there becomes `path` in one step when the block ends.
+
+    When the block fails the temporary file is removed and `path` is as it was.
+
+    Args:
+        durable: bring file and folder to the disk, so that a power cut cannot undo or empty what was written. Without, only for
+            files whose loss costs nothing (progress for people).
+
+    Raises:
+        OSError: with `path` as its file name.
+    """
+    path = Path(path)
+    temporary = temporary_of(path)
+    try:
+        yield temporary
+        if durable:
+            flush(temporary)
+        temporary.replace(path)
+        if durable:
+            flush_folder(path.parent)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        if isinstance(error, OSError) and error.errno is not None and error.filename in (None, str(temporary)):
+            error.filename = str(path)
+            error.filename2 = None
+        raise
+
+
+def temporary_of(path: Path) -> Path:
+    """Where this process writes what is to become `path`."""
+    return path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether `path` is a file that somebody writes, or has left half written."""
+    return path.name.startswith(".") and path.name.endswith(TEMPORARY)
+
+
+def write_bytes(path: Path | str, data: bytes | memoryview, *, durable: bool = True) -> None:
+    """Make `data` the file `path`, see `replacing`; folders that are missing are made."""
+    path = Path(path)
+    make_folder(path.parent)
+    with replacing(path, durable=durable) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_text(path: Path | str, text: str, *, durable: bool = True) -> None:
+    """Make `text`, in UTF-8, the file `path`, see `replacing`; folders that are missing are made."""
+    write_bytes(path, text.encode("utf-8"), durable=durable)
+
+
+def write_with(path: Path | str, write: Callable[[Path], object], *, durable: bool = True) -> None:
+    """`write(temporary path)`, whose file then becomes `path`, see `replacing`: for libraries that open files themselves."""
+    path = Path(path)
+    make_folder(path.parent)
+    with replacing(path, durable=durable) as temporary:
+        write(temporary)
+
+
+def make_folder(path: Path | str) -> None:
+    """Make a folder with its parents, and bring every new name to the disk."""
+    path = Path(path)
+    new = []
+    while not path.exists():
+        new.append(path)
+        path = path.parent
+    for folder in reversed(new):
+        folder.mkdir(exist_ok=True)
+        flush_folder(folder.parent)
+
+
+def flush(path: Path) -> None:
+    """Bring the bytes of a file to the disk."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def flush_folder(folder: Path) -> None:
+    """Bring the names in a folder to the disk."""
+    try:
+        flush(folder)
+    except OSError as error:
+        if error.errno not in _NO_FSYNC_OF_FOLDERS:
+            raise
+
+
+# some network and FUSE file systems cannot, and keep names in their own way; a folder that only others may read cannot be opened
+_NO_FSYNC_OF_FOLDERS = {22, 13, 95}  # EINVAL, EACCES, EOPNOTSUPP
+
+
+# ------------------------------------------------------------------------------------------------------------- reading
+
+
+def read_bytes(path: Path | str, *, limit: int = LIMIT) -> bytes:
+    """The bytes of a regular file of at most `limit` bytes.
+
+    Raises:
+        MissingFile: there is none.   ConfigError: it is no regular file, too large, or cannot be read.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe without a writer would hang otherwise
+    except FileNotFoundError:
+        raise MissingFile(f"{path}: no such file") from None
+    except (OSError, ValueError) as error:  # a ValueError: a name with a zero byte
+        raise ConfigError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    try:
+        facts = os.fstat(fd)
+        if not stat.S_ISREG(facts.st_mode):
+            raise ConfigError(f"{path}: wanted a file, got {_sort_of(facts.st_mode)}")
+        if facts.st_size > limit:
+            raise ConfigError(f"{path}: has {facts.st_size} bytes, wanted at most {limit}")
+        with open(fd, "rb", closefd=False) as f:
+            return f.read(limit + 1)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from None
+    finally:
+        os.close(fd)
+
+
+def _sort_of(mode: int) -> str:
+    kinds = {stat.S_ISDIR: "a folder", stat.S_ISFIFO: "a pipe", stat.S_ISSOCK: "a socket"}
+    return next((word for test, word in kinds.items() if test(mode)), "a device")
+
+
+def read_text(path: Path | str, *, limit: int = LIMIT) -> str:
+    """The UTF-8 text in a file, see `read_bytes`."""
+    try:
+        return read_bytes(path, limit=limit).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}") from None
+
+
+def read_json(path: Path | str, *, limit: int = LIMIT) -> dict[str, Any]:
+    """The JSON object in a file, see `read_bytes` and `check_plain`.
+
+    Raises:
+        ConfigError: as `read_bytes`, and for what is no JSON, no object, nested too deeply, or holds an integer that is too large.
+    """
+    text = read_text(path, limit=limit)
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise ConfigError(f"{path}: nested more than {MAX_DEPTH} levels deep") from None
+    except ValueError as error:
+        raise ConfigError(f"{path}: not valid JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path}: wanted a JSON object, got {'null' if value is None else type(value).__name__}")
+    check_plain(value, source=str(path))
+    return value
+
+
+def check_plain(value: Any, *, source: str) -> None:
+    """ConfigError when plain data are nested deeper than `MAX_DEPTH` or hold an integer beyond `MAX_INTEGER`.
+
+    `source` opens the message.
+    """
+    level, depth = [value], 0
+    while level:
+        if depth > MAX_DEPTH:
+            raise ConfigError(f"{source}: nested more than {MAX_DEPTH} levels deep")
+        below: list[Any] = []
+        for item in {id(item): item for item in level}.values():  # YAML's aliases are one object in many places
+            if isinstance(item, Mapping):
+                below += item.values()
+            elif isinstance(item, list | tuple):
+                below += item
+            elif isinstance(item, int) and abs(item) > MAX_INTEGER:
+                raise ConfigError(f"{source}: holds an integer of {item.bit_length()} bits, wanted at most {MAX_INTEGER.bit_length()}")
+        level, depth = below, depth + 1
+
+
+def digest(path: Path | str) -> str:
+    """sha256 (hex) of the bytes of a file, read in pieces."""
+    with Path(path).open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
