@@ -19,7 +19,7 @@ from rich.text import Text
 
 from sapis_lab.config import ConfigError, dump_yaml, fingerprint, load, plainly, read_yaml
 from sapis_lab.files import write_text
-from sapis_lab.records import Planned, runs_table, write_table
+from sapis_lab.records import RECORD, Planned, runs_table, write_table
 from sapis_lab.sweep.files import checked_name, raw_study
 from sapis_lab.sweep.folder import (
     Locked,
@@ -34,6 +34,7 @@ from sapis_lab.sweep.folder import (
     state,
     write_manifest,
 )
+from sapis_lab.sweep.keep import KEPT, keep, restore
 from sapis_lab.sweep.launcher import LOG
 from sapis_lab.sweep.progress import Board, DataBoard, duration, shown
 from sapis_lab.sweep.provenance import FILE as PROVENANCE
@@ -131,6 +132,7 @@ def _run(job: Job, request: Request, console: Console) -> int:
     refuse_damaged(folder, [p.planned for p in job.points])
     if job.executor == "local":
         _refuse_if_queued(job, folder, console)
+    restore(folder, [p.planned for p in job.points])
     states = {p.id: state(point_folder(folder, p.id)) for p in job.chosen}
     to_run = [p for p in _longest_first(job) if states[p.id] != "done" and (states[p.id] != "failed" or request.retry_failed)]
     _announce(job, states, [p.id for p in to_run], console)
@@ -470,9 +472,14 @@ def _conclude(folder: Path, again: Callable[..., str], console: Console, *, chos
 
 
 def rebuild_table(folder: Path) -> None:
-    """runs.parquet and runs.csv from the records, where the points are still there; published results come without them."""
-    if (folder / "points").is_dir():
-        write_table(runs_table(folder / "points", read_manifest(folder).points), folder)
+    """runs.parquet and runs.csv from the records, where those are still there; older published results come without them."""
+    if (folder / "points").is_dir() or (folder / KEPT).is_dir():
+        points = read_manifest(folder).points
+        restore(folder, points)
+        for point in points:
+            if (point_folder(folder, point.id) / RECORD).exists():
+                keep(folder, point.id)
+        write_table(runs_table(folder / "points", points), folder)
 
 
 def analyse(folder: Path) -> Any:
