@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from sapis_lab.config import Seed
 from sapis_lab.data._base import DatasetConfig, DatasetInfo, Progress, bytes_estimate, mean_pairs
 from sapis_lab.data._checks import check_store
 from sapis_lab.data._generation import LABEL_ACCURACY, Block, TrajectoryTask, generate, read_block
@@ -36,37 +37,37 @@ class XtbDataConfig(DatasetConfig):
     """Name of a molecule in `ase.build.molecule` (the G2 set); the default is ethanol."""
     method: Method = "GFN2-xTB"
     """The surface that is sampled and that labels the frames."""
-    temperature: float = Field(default=500.0, gt=0)
+    temperature: float = Field(default=500.0, ge=1, le=5000)
     """K."""
-    timestep: float = Field(default=1.0, gt=0, le=2.0)
+    timestep: float = Field(default=1.0, ge=0.01, le=2.0)
     """fs."""
-    friction: float = Field(default=0.01, gt=0)
+    friction: float = Field(default=0.01, ge=1e-6, le=10)
     """Langevin friction, 1/fs: 0.01 lets momenta forget within 100 fs."""
-    interval_fs: float = Field(default=100.0, gt=0)
+    interval_fs: float = Field(default=100.0, gt=0, le=1e6)
     """Time between stored frames, fs; a multiple of the timestep."""
-    equilibration_fs: float = Field(default=1000.0, ge=0)
+    equilibration_fs: float = Field(default=1000.0, ge=0, le=1e9)
     """Time before the first stored frame of every trajectory, fs; a multiple of the timestep."""
-    n_train: int = Field(default=400, ge=1)
+    n_train: int = Field(default=400, ge=1, le=10**7)
     """Frames of the training pool."""
-    n_validation: int = Field(default=100, ge=1)
+    n_validation: int = Field(default=100, ge=1, le=10**7)
     """Frames for validation, from a trajectory of their own."""
-    n_test: int = Field(default=100, ge=1)
+    n_test: int = Field(default=100, ge=1, le=10**7)
     """Frames for testing, from a trajectory of their own."""
-    n_more: int = Field(default=0, ge=0)
+    n_more: int = Field(default=0, ge=0, le=10**7)
     """Frames labelled later, a multiple of `trajectory_frames`: they join the training pool behind the others, which stay what and where
     they were, as do validation and test frames. Every trajectory of them is in an order of its own."""
-    trajectory_frames: int = Field(default=100, ge=1)
+    trajectory_frames: int = Field(default=100, ge=1, le=10**7)
     """Frames per trajectory at most; a split with more is spread evenly over several trajectories, which run in parallel."""
-    block_frames: int = Field(default=10, ge=1)
+    block_frames: int = Field(default=10, ge=1, le=10**7)
     """Frames per atomic block: what an interruption can lose, per worker. Part of the identity, because every block draws its own seed."""
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     """Of all random numbers."""
 
     @model_validator(mode="after")
     def _whole_steps(self) -> XtbDataConfig:
         for name in ("interval_fs", "equilibration_fs"):
             steps = getattr(self, name) / self.timestep
-            if abs(steps - round(steps)) > 1e-6:
+            if abs(steps - round(steps)) > 1e-6 or (name == "interval_fs" and round(steps) < 1):
                 raise ValueError(f"{name}={getattr(self, name)} is not a multiple of timestep={self.timestep} fs; choose one that is")
         return self
 

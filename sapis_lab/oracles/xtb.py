@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
+from pydantic import Field
 
 from sapis_lab import units
 from sapis_lab.config import KindConfig
@@ -33,11 +34,11 @@ class XtbConfig(KindConfig):
     kind: Literal["xtb"] = "xtb"
     method: Method = "GFN2-xTB"
     """The parametrisation."""
-    accuracy: float = 0.01
+    accuracy: float = Field(default=0.01, ge=1e-4, le=1000)
     """tblite's accuracy: thresholds of the self-consistency scale with it. 0.01 costs a quarter more than 1."""
-    charge: float = 0.0
+    charge: float = Field(default=0.0, ge=-100, le=100)
     """Total charge, e."""
-    n_unpaired: int = 0
+    n_unpaired: int = Field(default=0, ge=0, le=100)
     """Unpaired electrons."""
 
     def label(self, species: np.ndarray, positions: np.ndarray) -> Label:
