@@ -8,15 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import torch
-import yaml
-from safetensors.torch import load_file, save
+from pydantic import Field, model_validator
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 
 from sapis_lab.atoms import AtomsBatch, collate, make_graph
-from sapis_lab.config import dump, kind_class, load, read_yaml
+from sapis_lab.config import Config, ConfigError, dump, kind_class, load, plainly, read_yaml, yaml_text
 from sapis_lab.derivatives import predict
 from sapis_lab.files import write_bytes, write_text
 from sapis_lab.models import Model, ModelConfig
@@ -24,6 +25,7 @@ from sapis_lab.neighbors import neighbor_list
 
 FORMAT = 1
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.yaml"
+UNITS = {"energy": "eV", "length": "Angstrom", "forces": "eV/Angstrom", "stress": "eV/Angstrom^3, tension positive"}
 
 
 @dataclass(frozen=True)
@@ -100,29 +102,110 @@ def save_potential(folder: Path, potential: Potential) -> None:
         "mean_neighbors": potential.mean_neighbors,
         "reference_energies": {int(z): float(e) for z, e in potential.references.items()},
         "precision": str(potential.dtype).removeprefix("torch."),
-        "units": {"energy": "eV", "length": "Angstrom", "forces": "eV/Angstrom", "stress": "eV/Angstrom^3, tension positive"},
+        "units": UNITS,
         "origin": dict(potential.origin),
     }
-    write_text(folder / DESCRIPTION, yaml.safe_dump(description, sort_keys=False))
+    write_text(folder / DESCRIPTION, yaml_text(description))
 
 
 def load_potential(path: str | Path, *, device: str = "cpu") -> Potential:
     """The potential in a point's folder (or whose model.yaml `path` is).
 
+    The description is checked, and the header of the weights against it, before a model of that size is made.
+
     Raises:
-        ValueError: no potential there, or one of a newer format than this version reads.
+        ConfigError: no potential there, one of a newer format than this version reads, or a damaged one; the message names file and field.
     """
     path = Path(path)
     folder = path.parent if path.name in (DESCRIPTION, WEIGHTS) else path
     if not (folder / DESCRIPTION).exists():
-        raise ValueError(f"{folder} holds no trained potential ({DESCRIPTION} is missing); give the folder of a finished point")
-    saved = read_yaml(folder / DESCRIPTION)
-    if saved["format"] > FORMAT:
-        raise ValueError(f"{folder / DESCRIPTION} has format {saved['format']}, this version reads up to {FORMAT}; update sapis_lab")
-    config = load(kind_class("models", saved["model"]["kind"]), saved["model"], source=str(folder / DESCRIPTION))
-    model = config.build(species=tuple(saved["species"]), mean_neighbors=saved["mean_neighbors"], seed=0)
-    model = model.to(dtype=getattr(torch, saved["precision"]))
-    model.load_state_dict(load_file(folder / WEIGHTS))
+        raise ConfigError(f"{folder} holds no trained potential ({DESCRIPTION} is missing); give the folder of a finished point")
+    saved, config = _described(folder / DESCRIPTION)
+    weights = _weights(folder / WEIGHTS, config, saved)
+    model = config.build(species=saved.species, mean_neighbors=saved.mean_neighbors, seed=0)
+    model = model.to(dtype=getattr(torch, saved.precision))
+    model.load_state_dict(weights)
     model.eval().requires_grad_(False)
-    references = {int(z): float(e) for z, e in saved["reference_energies"].items()}
-    return Potential(model.to(device), config, references, saved["mean_neighbors"], saved["origin"])
+    return Potential(model.to(device), config, saved.reference_energies, saved.mean_neighbors, saved.origin)
+
+
+class Description(Config):
+    """What `model.yaml` says."""
+
+    format: int = Field(ge=1)
+    """Of the two files together."""
+    model: dict[str, Any]
+    """Settings of the model, by its kind."""
+    species: tuple[Annotated[int, Field(ge=1, le=118)], ...] = Field(min_length=1)
+    """Atomic numbers it knows, ascending."""
+    mean_neighbors: float = Field(ge=0, le=1e6)
+    """Average number of neighbours, which sets the size of sums over them."""
+    reference_energies: dict[int, float]
+    """Reference energy of every species, eV, by atomic number."""
+    precision: Literal["float32", "float64"]
+    """Floating-point type of the weights."""
+    units: dict[str, str] = UNITS
+    """For readers; always the same."""
+    origin: dict[str, Any] = {}
+    """The point it was trained at."""
+
+    @model_validator(mode="after")
+    def _one_reference_each(self) -> Self:
+        if list(self.species) != sorted(set(self.species)):
+            raise ValueError(f"species: wanted distinct atomic numbers in ascending order, got {list(self.species)}")
+        if set(self.reference_energies) != set(self.species):
+            raise ValueError(
+                f"reference_energies: wanted one for each of the species {list(self.species)}, got {list(self.reference_energies)}"
+            )
+        if self.units != UNITS:
+            raise ValueError(f"units: wanted {UNITS}, got {self.units}")
+        return self
+
+
+def _described(path: Path) -> tuple[Description, ModelConfig]:
+    raw = read_yaml(path)
+    version = raw.get("format")
+    if isinstance(version, int) and version > FORMAT:
+        raise ConfigError(f"{path} has format {version}, this version reads up to {FORMAT}; update sapis_lab")
+    saved: Description = load(Description, raw, source=str(path))
+    kind = saved.model.get("kind")
+    if not isinstance(kind, str):
+        raise ConfigError(f"{path}: model.kind: wanted the name of a model kind, got {kind!r}")
+    cls = plainly(lambda: kind_class("models", kind), about=f"{path}: model.kind")
+    config: ModelConfig = load(cls, saved.model, source=f"{path}: model")
+    # a default in the place of what was trained with would be another function of the same weights
+    missing = [name for name, field in cls.model_fields.items() if name not in saved.model and field.default is not None]
+    if missing:
+        raise ConfigError(f"{path}: model: lacks {', '.join(missing)}; wanted all settings of the model that the weights were trained in")
+    return saved, config
+
+
+def _weights(path: Path, config: ModelConfig, saved: Description) -> dict[str, torch.Tensor]:
+    """The tensors of a file of weights, which are those of the model that was described, and finite."""
+    if not path.is_file():
+        raise ConfigError(f"{path}: {'wanted a file' if path.exists() else 'no such file'}; this potential has lost its weights")
+    dtype = getattr(torch, saved.precision)
+    with torch.device("meta"):  # shapes without memory, however large the description says the model is
+        model = config.build(species=saved.species, mean_neighbors=saved.mean_neighbors, seed=0).to(dtype=dtype)
+    wanted = {name: (tuple(t.shape), _DTYPES[t.dtype]) for name, t in model.state_dict().items()}
+    try:
+        with safe_open(path, framework="pt") as file:
+            found = {name: (tuple(file.get_slice(name).get_shape()), file.get_slice(name).get_dtype()) for name in file.keys()}  # noqa: SIM118
+            for name in [*wanted, *found]:
+                if wanted.get(name) != found.get(name):
+                    got = _said(found.get(name))
+                    raise ConfigError(f"{path}: {name}: wanted {_said(wanted.get(name))} as {DESCRIPTION} says, got {got}")
+            tensors = {name: file.get_tensor(name) for name in wanted}
+    except (SafetensorError, OSError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}; this potential is damaged") from None
+    for name, tensor in tensors.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise ConfigError(f"{path}: {name}: wanted finite numbers, got infinite ones or NaN")
+    return tensors
+
+
+_DTYPES = {torch.float32: "F32", torch.float64: "F64"}
+
+
+def _said(tensor: tuple[tuple[int, ...], str] | None) -> str:
+    return "nothing of that name" if tensor is None else f"{tensor[1]} {list(tensor[0])}"
