@@ -9,24 +9,25 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import torch
-import yaml
-from safetensors.torch import load as load_safetensors
+from pydantic import Field, model_validator
+from pydantic.fields import FieldInfo
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from sapis_lab.atoms import AtomsBatch, collate, make_graph
-from sapis_lab.config import dump, kind_class, load, read_yaml
+from sapis_lab.config import Added, Config, ConfigError, dump, kind_class, load, plainly, read_yaml, yaml_text
 from sapis_lab.derivatives import predict
-from sapis_lab.files import read_bytes, write_bytes, write_text
+from sapis_lab.files import digest, write_bytes, write_text
 from sapis_lab.models import Model, ModelConfig
 from sapis_lab.neighbors import neighbor_list
 
 FORMAT = 1
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.yaml"
-_LARGEST_WEIGHTS = 2**36
+UNITS = {"energy": "eV", "length": "Angstrom", "forces": "eV/Angstrom", "stress": "eV/Angstrom^3, tension positive"}
 
 
 @dataclass(frozen=True)
@@ -106,42 +107,123 @@ def save_potential(folder: Path, potential: Potential) -> str:
         "mean_neighbors": potential.mean_neighbors,
         "reference_energies": {int(z): float(e) for z, e in potential.references.items()},
         "precision": str(potential.dtype).removeprefix("torch."),
-        "units": {"energy": "eV", "length": "Angstrom", "forces": "eV/Angstrom", "stress": "eV/Angstrom^3, tension positive"},
+        "units": UNITS,
         "origin": dict(potential.origin),
         "weights_sha256": (weights_sha256 := hashlib.sha256(weights).hexdigest()),
     }
-    write_text(folder / DESCRIPTION, yaml.safe_dump(description, sort_keys=False))
+    write_text(folder / DESCRIPTION, yaml_text(description))
     return weights_sha256
 
 
 def load_potential(path: str | Path, *, device: str = "cpu") -> Potential:
     """The potential in a point's folder (or whose model.yaml `path` is).
 
+    The description is checked, and the header of the weights against it, before a model of that size is made.
+
     Raises:
-        ValueError: no potential there, or one of a newer format than this version reads.
+        ConfigError: no potential there, one of a newer format than this version reads, or a damaged one; the message names file and field.
     """
     path = Path(path)
     folder = path.parent if path.name in (DESCRIPTION, WEIGHTS) else path
     if not (folder / DESCRIPTION).exists():
-        raise ValueError(f"{folder} holds no trained potential ({DESCRIPTION} is missing); give the folder of a finished point")
-    saved = read_yaml(folder / DESCRIPTION)
-    if saved["format"] > FORMAT:
-        raise ValueError(f"{folder / DESCRIPTION} has format {saved['format']}, this version reads up to {FORMAT}; update sapis_lab")
-    config = load(kind_class("models", saved["model"]["kind"]), saved["model"], source=str(folder / DESCRIPTION))
-    model = config.build(species=tuple(saved["species"]), mean_neighbors=saved["mean_neighbors"], seed=0)
-    model = model.to(dtype=getattr(torch, saved["precision"]))
-    model.load_state_dict(_weights(folder / WEIGHTS, wanted=saved.get("weights_sha256")))
+        raise ConfigError(f"{folder} holds no trained potential ({DESCRIPTION} is missing); give the folder of a finished point")
+    saved, config = _described(folder / DESCRIPTION)
+    weights = _weights(folder / WEIGHTS, config, saved)
+    model = config.build(species=saved.species, mean_neighbors=saved.mean_neighbors, seed=0)
+    model = model.to(dtype=getattr(torch, saved.precision))
+    model.load_state_dict(weights)
     model.eval().requires_grad_(False)
-    references = {int(z): float(e) for z, e in saved["reference_energies"].items()}
-    return Potential(model.to(device), config, references, saved["mean_neighbors"], saved["origin"])
+    return Potential(model.to(device), config, saved.reference_energies, saved.mean_neighbors, saved.origin)
 
 
-def _weights(path: Path, *, wanted: str | None) -> dict[str, torch.Tensor]:
-    """The tensors in a file of weights, once its sha256 is found to be `wanted`; potentials of older versions do not say theirs."""
-    data = read_bytes(path, limit=_LARGEST_WEIGHTS)
-    if wanted is not None and (got := hashlib.sha256(data).hexdigest()) != wanted:
-        raise ValueError(
-            f"{path} is not the file that {DESCRIPTION} was written with (sha256 {got[:12]} of {len(data)} bytes, wanted {wanted[:12]}): "
+class Description(Config):
+    """What `model.yaml` says."""
+
+    format: int = Field(ge=1)
+    """Of the two files together."""
+    model: dict[str, Any]
+    """Settings of the model, by its kind."""
+    species: tuple[Annotated[int, Field(ge=1, le=118)], ...] = Field(min_length=1)
+    """Atomic numbers it knows, ascending."""
+    mean_neighbors: float = Field(ge=0, le=1e6)
+    """Average number of neighbours, which sets the size of sums over them."""
+    reference_energies: dict[int, float]
+    """Reference energy of every species, eV, by atomic number."""
+    precision: Literal["float32", "float64"]
+    """Floating-point type of the weights."""
+    units: dict[str, str] = UNITS
+    """For readers; always the same."""
+    origin: dict[str, Any] = {}
+    """The point it was trained at."""
+    weights_sha256: str | None = None
+    """sha256 (hex) of the file of weights; none in potentials of older versions."""
+
+    @model_validator(mode="after")
+    def _one_reference_each(self) -> Self:
+        if list(self.species) != sorted(set(self.species)):
+            raise ValueError(f"species: wanted distinct atomic numbers in ascending order, got {list(self.species)}")
+        if set(self.reference_energies) != set(self.species):
+            raise ValueError(
+                f"reference_energies: wanted one for each of the species {list(self.species)}, got {list(self.reference_energies)}"
+            )
+        if self.units != UNITS:
+            raise ValueError(f"units: wanted {UNITS}, got {self.units}")
+        return self
+
+
+def _described(path: Path) -> tuple[Description, ModelConfig]:
+    raw = read_yaml(path)
+    version = raw.get("format")
+    if isinstance(version, int) and version > FORMAT:
+        raise ConfigError(f"{path} has format {version}, this version reads up to {FORMAT}; update sapis_lab")
+    saved: Description = load(Description, raw, source=str(path))
+    kind = saved.model.get("kind")
+    if not isinstance(kind, str):
+        raise ConfigError(f"{path}: model.kind: wanted the name of a model kind, got {kind!r}")
+    cls = plainly(lambda: kind_class("models", kind), about=f"{path}: model.kind")
+    config: ModelConfig = load(cls, saved.model, source=f"{path}: model", recorded=True)
+    # a default in the place of what was trained with would be another function of the same weights
+    missing = [name for name, field in cls.model_fields.items() if _is_missing(name, field, saved.model)]
+    if missing:
+        raise ConfigError(f"{path}: model: lacks {', '.join(missing)}; wanted all settings of the model that the weights were trained in")
+    return saved, config
+
+
+def _is_missing(name: str, field: FieldInfo, given: Mapping[str, Any]) -> bool:
+    return name not in given and field.default is not None and not any(isinstance(mark, Added) for mark in field.metadata)
+
+
+def _weights(path: Path, config: ModelConfig, saved: Description) -> dict[str, torch.Tensor]:
+    """The tensors of a file of weights, which are those of the model that was described, and finite."""
+    if not path.is_file():
+        raise ConfigError(f"{path}: {'wanted a file' if path.exists() else 'no such file'}; this potential has lost its weights")
+    if saved.weights_sha256 is not None and (got := digest(path)) != saved.weights_sha256:
+        raise ConfigError(
+            f"{path} is not the file that {DESCRIPTION} was written with (sha256 {got[:12]}, wanted {saved.weights_sha256[:12]}): "
             "it was damaged, or comes from another potential"
         )
-    return load_safetensors(data)
+    dtype = getattr(torch, saved.precision)
+    with torch.device("meta"):  # shapes without memory, however large the description says the model is
+        model = config.build(species=saved.species, mean_neighbors=saved.mean_neighbors, seed=0).to(dtype=dtype)
+    wanted = {name: (tuple(t.shape), _DTYPES[t.dtype]) for name, t in model.state_dict().items()}
+    try:
+        with safe_open(path, framework="pt") as file:
+            found = {name: (tuple(file.get_slice(name).get_shape()), file.get_slice(name).get_dtype()) for name in file.keys()}  # noqa: SIM118
+            for name in [*wanted, *found]:
+                if wanted.get(name) != found.get(name):
+                    got = _said(found.get(name))
+                    raise ConfigError(f"{path}: {name}: wanted {_said(wanted.get(name))} as {DESCRIPTION} says, got {got}")
+            tensors = {name: file.get_tensor(name) for name in wanted}
+    except (SafetensorError, OSError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}; this potential is damaged") from None
+    for name, tensor in tensors.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise ConfigError(f"{path}: {name}: wanted finite numbers, got infinite ones or NaN")
+    return tensors
+
+
+_DTYPES = {torch.float32: "F32", torch.float64: "F64"}
+
+
+def _said(tensor: tuple[tuple[int, ...], str] | None) -> str:
+    return "nothing of that name" if tensor is None else f"{tensor[1]} {list(tensor[0])}"

@@ -15,7 +15,7 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 from pydantic import Field, model_validator
 
-from sapis_lab.config import Added
+from sapis_lab.config import Added, Seed
 from sapis_lab.data._base import DatasetConfig, DatasetInfo, Progress, bytes_estimate, mean_pairs
 from sapis_lab.data._checks import check_store
 from sapis_lab.data._generation import Block, TrajectoryTask, generate, read_block
@@ -64,7 +64,7 @@ class TrajectoryDataConfig(DatasetConfig):
     """Frames per trajectory at most; a split with more is spread evenly over several trajectories, which run in parallel."""
     block_frames: int = Field(default=10, ge=1, le=10**7)
     """Frames per atomic block: what an interruption can lose, per worker. Part of the identity, because every block draws its own seed."""
-    seed: int = Field(default=0, ge=0, le=2**64 - 1)
+    seed: Seed = 0
     """Of all random numbers."""
 
     @abstractmethod

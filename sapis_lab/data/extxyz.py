@@ -18,6 +18,7 @@ import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from sapis_lab import units
+from sapis_lab.config import MOST_NAME, Seed
 from sapis_lab.data._base import DatasetConfig, DatasetInfo, Progress, bytes_estimate, mean_pairs
 from sapis_lab.data._checks import check_store
 from sapis_lab.data._elements import ATOMIC_NUMBER, SYMBOLS
@@ -53,13 +54,13 @@ class ExtxyzConfig(DatasetConfig):
     """Validation files, unless `n_validation` frames are held out of the training files."""
     tests: dict[str, Files] = {}
     """Test files by split name, `test` or `test_<letters and digits>` such as test_600K, unless `n_test` frames are held out."""
-    n_train: int | None = Field(default=None, ge=1)
+    n_train: int | None = Field(default=None, ge=1, le=10**9)
     """Frames of the training pool, the first of the permuted order; by default all that are not held out."""
-    n_validation: int = Field(default=0, ge=0)
+    n_validation: int = Field(default=0, ge=0, le=10**9)
     """Frames held out of the training files for validation."""
-    n_test: int = Field(default=0, ge=0)
+    n_test: int = Field(default=0, ge=0, le=10**9)
     """Frames held out of the training files as the split 'test'."""
-    seed: int | None = Field(default=0, ge=0)
+    seed: Seed | None = 0
     """Of the order of the training frames, numpy's default_rng(seed).permutation; null keeps the order of the files."""
     strata: Literal["none", "composition"] = "none"
     """Whether every training subset holds each composition in its share."""
@@ -115,6 +116,8 @@ class ExtxyzConfig(DatasetConfig):
         if bool(self.tests) == bool(self.n_test):
             raise ValueError("give either tests (files by split name) or n_test (frames held out of train), exactly one of them")
         for name in self.tests:
+            if len(name) > MOST_NAME:
+                raise ValueError(f"tests has a split with a name of {len(name)} characters, wanted at most {MOST_NAME}")
             if not is_test_split(name):
                 raise ValueError(f"tests has a split named {name!r}; wanted 'test', or 'test_' with letters and digits only (test_600K), "
                                  "because the quantities of a split are named after it")  # fmt: skip

@@ -17,6 +17,7 @@ import numpy as np
 from pydantic import Field
 
 from sapis_lab import units
+from sapis_lab.config import Seed
 from sapis_lab.data._base import DatasetConfig, DatasetInfo, Progress, bytes_estimate, mean_pairs
 from sapis_lab.data._checks import check_store
 from sapis_lab.data._npz import open_npz, read_numbers
@@ -42,7 +43,7 @@ class Rmd17Config(DatasetConfig):
     """Number of the official split."""
     n_validation: int = Field(default=50, ge=1, lt=_N_OFFICIAL)
     """Frames held out of the 1000 official training frames, the last ones."""
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     """Of the order that defines the training subsets."""
     root: Path | None = None
     """Folder that holds `rmd17/`; by default the environment variable SAPIS_DATA."""

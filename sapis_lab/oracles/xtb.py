@@ -36,7 +36,7 @@ class XtbConfig(OracleConfig):
     kind: Literal["xtb"] = "xtb"
     method: Method = "GFN2-xTB"
     """The parametrisation."""
-    accuracy: float = Field(default=LABEL_ACCURACY, gt=0, le=100)
+    accuracy: float = Field(default=LABEL_ACCURACY, ge=1e-4, le=1000)
     """tblite's accuracy: thresholds of the self-consistency scale with it."""
     charge: float = Field(default=0.0, ge=-100, le=100)
     """Total charge, e."""

@@ -7,13 +7,15 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any
 
-from sapis_lab.config import ConfigError, home, override, read_yaml
+from sapis_lab.config import MOST_NAME, ConfigError, home, override, read_yaml
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
 def checked_name(name: str) -> str:
     """`name`, if it can name a study; ConfigError otherwise (it must not lead out of studies/ or results/)."""
+    if len(name) > MOST_NAME:
+        raise ConfigError(f"{name[:20]!r}... cannot name a study: wanted at most {MOST_NAME} characters, got {len(name)}")
     if not NAME.fullmatch(name) or ".." in name:
         raise ConfigError(f"{name!r} cannot name a study: wanted letters, digits, '_', '-' and '.', without a path or suffix")
     return name

@@ -277,9 +277,9 @@ def collect_study(name: str, console: Console, *, resubmit: bool = False) -> int
             from sapis_lab.sweep.study import Study
             from sapis_lab.training import PointConfig
 
-            study: Study = load(Study, read_yaml(folder / "study.yaml"), source=str(folder / "study.yaml"))
+            study: Study = load(Study, read_yaml(folder / "study.yaml"), source=str(folder / "study.yaml"), recorded=True)
             places = [point_folder(folder, id) for id in gone]
-            points = [load(PointConfig, read_yaml(p / "config.yaml"), source=str(p / "config.yaml")) for p in places]
+            points = [load(PointConfig, read_yaml(p / "config.yaml"), source=str(p / "config.yaml"), recorded=True) for p in places]
             queue = _queue(study, folder, points=points, expected=manifest.expected_seconds)
             queue.start(*places)
             _say_submitted(queue, len(places), console)

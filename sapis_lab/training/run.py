@@ -89,7 +89,7 @@ def run_point(
     began = time.perf_counter()
     _set_up_process(threads)
     folder, cache = Path(folder), Path(cache)
-    point: PointConfig = load(PointConfig, read_yaml(folder / "config.yaml"), source=str(folder / "config.yaml"))
+    point: PointConfig = load(PointConfig, read_yaml(folder / "config.yaml"), source=str(folder / "config.yaml"), recorded=True)
     with StopSignals() as stop, _limits_told(point, folder, devices):
         where = device_of(device, devices)
         form = chosen_form(step, device=where)

@@ -372,7 +372,7 @@ def _recorded(folder: Path) -> Tuning:
     from sapis_lab.sweep.study import Study
     from sapis_lab.sweep.tuner.space import cells
 
-    study = load(Study, read_yaml(folder / "study.yaml"), source=str(folder / "study.yaml"))
+    study = load(Study, read_yaml(folder / "study.yaml"), source=str(folder / "study.yaml"), recorded=True)
     assert study.tune is not None
     known = plainly(lambda: infos(study), about=f"data {study.data.kind!r}")
     keys = study.tune.objectives_of(study.law.quantity)
