@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from sapis_lab.cli.common import numbers, stdout_console
+from sapis_lab.cli.common import check_json, numbers, stdout_console
 from sapis_lab.config import ConfigError, home, plainly
 
 app = typer.Typer()
@@ -72,7 +72,8 @@ def fit(
 def _is_table(name: str, columns: dict[str, str | None]) -> bool:
     from sapis_lab.analysis.table import READERS
 
-    return Path(name).suffix.lower() in READERS or Path(name).is_file() or any(columns.values())
+    path = Path(name)  # a pipe goes where tables go, to be refused as what it is
+    return path.suffix.lower() in READERS or (path.exists() and not path.is_dir()) or any(columns.values())
 
 
 def _fit_table(
@@ -97,8 +98,7 @@ def _fit_table(
     resampling: Any = resample or ("clusters" if group else "residuals")
     if resampling not in ("residuals", "rows", "clusters"):
         raise ConfigError(f"--resample {resampling!r}: wanted residuals, rows or clusters")
-    if json_file is not None and not json_file.resolve().parent.is_dir():
-        raise ConfigError(f"--json {json_file}: there is no folder {json_file.parent}")
+    check_json(json_file)
     columns = Columns(compute or n or "", None if compute else d, loss or "", weight, group, epochs)
     effort = Effort(n_bootstrap=n_bootstrap, resampling=resampling, n_simulations=calibrate, all_tests=True)
 

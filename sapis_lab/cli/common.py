@@ -75,6 +75,16 @@ def dataset_config(name: str, settings: list[str]) -> Any:
     return load(holder, raw, source=f"configs/data/{name}.yaml").data
 
 
+def check_json(json_file: Path | None) -> None:
+    """ConfigError where the file of --json cannot be written, before anything is computed for it."""
+    if json_file is None:
+        return
+    if not json_file.resolve().parent.is_dir():
+        raise ConfigError(f"--json {json_file}: there is no folder {json_file.parent}")
+    if json_file.exists() and not json_file.is_file():
+        raise ConfigError(f"--json {json_file}: wanted a file, got {'a folder' if json_file.is_dir() else 'something else'}")
+
+
 def keeper(json_file: Path | None, what: str) -> Callable[[dict[str, Any]], None]:
     """Writes results, with where they come from, to the file of --json, whose folder must be there."""
     import json
@@ -85,8 +95,7 @@ def keeper(json_file: Path | None, what: str) -> Callable[[dict[str, Any]], None
     from sapis_lab.files import write_text
     from sapis_lab.sweep.provenance import current_commit
 
-    if json_file is not None and not json_file.resolve().parent.is_dir():
-        raise ConfigError(f"--json {json_file}: there is no folder {json_file.parent}")
+    check_json(json_file)
     commit, dirty = current_commit()
     about = {
         "format": 1, "what": what, "started": datetime.now(UTC).isoformat(timespec="seconds"), "commit": commit, "dirty": dirty,
