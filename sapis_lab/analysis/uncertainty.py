@@ -10,9 +10,9 @@ t interval would be: at 3 % noise on a 3 x 3 lattice nominal 95 % intervals then
 (60 synthetic lattices per law). Two others assume less: rows, which resamples points with all they carry, and clusters, which resamples
 whole runs, for points that err together.
 
-A band or an interval is of an estimate, and holds it: where still nearly all draws lie to one side, as beside a bound, the end on
-the other side is the estimate (`ends`). Reflected about the estimate (the "basic" interval) such bands would exclude it as often, and covered
-less on those tables: 86 % against 94 % beyond a lattice with a floor.
+A band or an interval is of an estimate, and holds it: where still nearly all draws lie to one side, as beside a bound, the end
+on the other side is the estimate (`ends`). Reflected about the estimate (the "basic" interval) such bands would exclude it as often,
+and covered less on those tables: 86 % against 94 % beyond a lattice with a floor.
 
 Every resample starts from the optimum and from the other modes of the fit, and all of them are solved together. Intervals of parameters
 come from profiles (`profile`), which cover better; draws serve what is computed from all parameters at once: bands, optima.

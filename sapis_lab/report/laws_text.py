@@ -22,10 +22,9 @@ def print_table_fit(fits: TableFit, console: Console) -> None:
     how = {"auto": "Huber, 1.345 sigma", "none": "least squares"}.get(str(fits.robust), f"Huber, delta {fits.robust}")
     console.print(Text(f"{table.path}: {len(table.points)} points{cells}; ln loss, {how}"), soft_wrap=True)
     if table.n_copies:
-        n = table.n_copies
-        copies = "1 row equals an earlier one in every column and was" if n == 1 else f"{n} rows equal earlier ones in every column and were"
-        told = f"{copies} left out as copies; runs that are to count as repeats must differ in a column, such as a seed"
-        console.print(Text(told, style="yellow"), soft_wrap=True)
+        rows = "1 row equals an earlier one" if table.n_copies == 1 else f"{table.n_copies} rows equal earlier ones"
+        advice = "runs that are to count as repeats must differ in a column, such as a seed"
+        console.print(Text(f"{rows} in every column and count as copies of one run; {advice}", style="yellow"), soft_wrap=True)
     console.print()
     names = [n for n in ("alpha", "beta", "gamma", "E") if any(r.fit and n in r.fit.law.param_names for r in fits.laws.values())]
     grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
