@@ -26,6 +26,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, SerializeAsAny, ValidationError, ValidationInfo, model_validator
 
 from sapis_lab.errors import ConfigError
+from sapis_lab.text import without_password
 
 HOME_VARIABLE = "SAPIS_HOME"
 
@@ -182,7 +183,7 @@ def override(raw: dict[str, Any], settings: Iterable[str]) -> dict[str, Any]:
         try:
             value = yaml.load(text, Loader=_Loader)
         except (yaml.YAMLError, ValueError) as error:  # a ValueError: what looks like a date and is none
-            raise ConfigError(f"--set {setting!r}: the value is not YAML: {error}") from None
+            raise ConfigError(f"--set {setting!r}: the value is not YAML: {_fault(error)}") from None
         _set(result, dotted.split("."), value, setting)
     return result
 
@@ -245,10 +246,19 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}") from None
     except (yaml.YAMLError, ValueError) as error:  # a ValueError: what looks like a date and is none
-        raise ConfigError(f"{path}: not valid YAML: {error}") from None
+        raise ConfigError(f"{path}: not valid YAML: {_fault(error)}") from None
     if not isinstance(value, dict):
         raise ConfigError(f"{path}: wanted a mapping of keys to values, got {type(value).__name__}")
     return value
+
+
+def _fault(error: Exception) -> str:
+    """What is wrong with a YAML text, and where, without the piece of it that PyYAML cuts out: half a password is not known as one."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:
+        return str(error)
+    words = [w for w in (getattr(error, "context", None), getattr(error, "problem", None)) if w]
+    return f"{', '.join(words)}, in line {mark.line + 1}, column {mark.column + 1}"
 
 
 def dump(config: BaseModel) -> dict[str, Any]:
@@ -279,7 +289,7 @@ def _lines(error: ValidationError, source: str) -> Iterable[str]:
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
+    text = without_password(repr(value))  # before it is cut: a password without its end would not be known as one
     return text if len(text) < 80 else text[:77] + "..."
 
 

@@ -13,6 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from sapis_lab.config import ConfigError
+from sapis_lab.sweep.console import PlainConsole
+from sapis_lab.text import visible
 
 HELP: dict[str, Any] = {
     "no_args_is_help": True,
@@ -41,13 +43,13 @@ Root = Annotated[Path | None, typer.Option("--root", help="Folder of the peers' 
 
 def to_stderr(text: str) -> None:
     """A line for people, beside what a program may read."""
-    print(text, file=sys.stderr, flush=True)
+    print(visible(text), file=sys.stderr, flush=True)
 
 
 def stdout_console() -> Console:
     """Prints tables and boards to the terminal, or to what stands for it."""
     # A file or a pipe has no width, and a cut number is worse than a long line.
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    return PlainConsole(width=None if sys.stdout.isatty() else 160)
 
 
 def new_table(*columns: str, wrapped: str) -> Table:

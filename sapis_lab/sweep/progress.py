@@ -18,6 +18,7 @@ from rich.text import Text
 from sapis_lab.config import home
 from sapis_lab.quantities import quantity
 from sapis_lab.records import RECORD, read_raw
+from sapis_lab.sweep.console import PlainConsole
 from sapis_lab.sweep.engine import Event
 from sapis_lab.sweep.folder import PROGRESS, Manifest, Progress, State, failure_reason, holder, point_folder, read_progress, state
 from sapis_lab.sweep.launcher import LOG
@@ -44,7 +45,7 @@ class Board:
     ) -> None:
         self.ids, self.folder, self.workers, self.loss_key = tuple(ids), folder, workers, loss_key
         self.expected = {id: expected.get(id, 60.0) for id in ids}
-        self.console = console or Console()
+        self.console = console or PlainConsole()
         self.done: set[str] = set()
         self.failed: dict[str, str] = {}
         self.stopped: dict[str, str] = {}
@@ -193,7 +194,7 @@ class DataBoard:
     """Follows the making of data: call it as progress(what, done, total)."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console()
+        self.console = console or PlainConsole()
         self.begin = self.last = 0.0
         self.what = ""
         self.first = 0

@@ -20,10 +20,11 @@ from rich.text import Text
 from sapis_lab.config import ConfigError, dump_yaml, plainly, read_yaml
 from sapis_lab.files import write_text
 from sapis_lab.sweep.engine import POINT_ARGUMENTS
-from sapis_lab.sweep.files import checked_name, checked_url, raw_study, without_password
+from sapis_lab.sweep.files import checked_name, checked_url, raw_study
 from sapis_lab.sweep.folder import locked, results_folder
 from sapis_lab.sweep.local import PRELOAD, TARGET
 from sapis_lab.sweep.progress import duration, shown
+from sapis_lab.text import without_password
 
 if TYPE_CHECKING:
     from optuna import Study as OptunaStudy
