@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 
 from sapis_lab.config import ConfigError, read_yaml
 from sapis_lab.files import write_text
+from sapis_lab.text import from_spreadsheets
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -356,7 +357,7 @@ def fit_folder(folder: Path) -> Regime | None:
     objectives = tune.get("objectives") or [law.get("quantity")]
     if len(objectives) > 1 or {"n_params_target", "n_frames"} & set(tune.get("space", {})):
         return None
-    regime = fit_regime(pd.read_csv(folder / "tune" / "trials.csv"), study=str(settings["name"]), quantity=objectives[0])
+    regime = fit_regime(from_spreadsheets(pd.read_csv(folder / "tune" / "trials.csv")), study=str(settings["name"]), quantity=objectives[0])
     if regime is not None:
         write_regime(regime, folder, train=settings["train"])
     return regime

@@ -148,7 +148,7 @@ def _separator(text: str) -> str:
 def _json_lines(text: str, path: Path) -> pd.DataFrame:
     if text.lstrip().startswith("["):
         return pd.DataFrame([_object(row, f"{path}, entry {k}") for k, row in enumerate(_parsed(text, f"{path}"), start=1)])
-    lines = [(f"{path}, line {k}", line) for k, line in enumerate(text.splitlines(), start=1) if line.strip()]
+    lines = [(f"{path}, line {k}", line) for k, line in enumerate(text.split("\n"), start=1) if line.strip()]
     return pd.DataFrame([_object(_parsed(line, place), place) for place, line in lines])
 
 
