@@ -16,6 +16,7 @@ import platform
 import re
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -29,7 +30,7 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import Field, field_validator
 
 from sapis_lab.config import Config, ConfigError, load
-from sapis_lab.files import write_text
+from sapis_lab.files import make_folder, write_text
 from sapis_lab.records import FAILURE, RECORD
 from sapis_lab.sweep.engine import Event, Stop, Stopped, stop_signals, work_through
 from sapis_lab.sweep.executor import Ended, Executor
@@ -163,7 +164,7 @@ class SlurmQueue:
         import submitit
         from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-        place = self.folder / FOLDER
+        place = private_folder(self.folder / FOLDER)
         past = _read(self.folder)
         # Known by name before it has a number: a submission that is killed in the middle is still found in the queue.
         entry = {
@@ -232,6 +233,32 @@ class SlurmQueue:
 
     def close(self) -> None:
         """Jobs go on without this process."""
+
+
+def private_folder(path: Path) -> Path:
+    """`path`, made for this user alone where it is missing: jobs run what submitit has pickled there, so who may write there may run
+    programs as this user.
+
+    Raises:
+        ConfigError: others own it or may write to it, or anybody may put another folder in its place.
+    """
+    if not path.is_symlink() and not path.exists():
+        make_folder(path.parent)
+        path.mkdir(mode=0o700)
+    facts = path.lstat()
+    why = ""
+    if not stat.S_ISDIR(facts.st_mode):
+        why = "it is no folder"
+    elif facts.st_uid != os.getuid():
+        why = "another user owns it"
+    elif facts.st_mode & 0o022:
+        why = "others may write to it"
+    elif path.resolve().parent.stat().st_mode & (0o002 | stat.S_ISVTX) == 0o002:
+        why = f"everybody may write to {path.parent}"
+    if why:
+        advice = f"look at what is in it, and then: chmod go-w {path.parent} {path}" if "write" in why else "remove it"
+        raise ConfigError(f"{path}: Slurm's jobs run what lies there, and {why}; {advice}")
+    return path
 
 
 def bundled(ids: Sequence[str], expected: Mapping[str, float], *, least: float) -> list[list[str]]:
