@@ -103,7 +103,7 @@ def test_the_executor_is_an_option_of_running():
 
 
 def test_the_folder_whose_pickles_jobs_run_is_made_for_its_owner_alone(tmp_path: Path) -> None:
-    old = os.umask(0)
+    old = os.umask(0o002)
     try:
         made = private_folder(tmp_path / "results" / "x" / "slurm")
     finally:
