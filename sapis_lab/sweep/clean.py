@@ -2,10 +2,10 @@
 
 Kept in any case: settings, records, logs, tables, laws, figures, reports, and whatever an unfinished point needs to go on.
 
-Files that a kill left half written lie anywhere: with the points, the figures, the tables, the campaign of `scale`, the trials of
-`tune`, and in the folder of frame stores that the study reads. Where nobody but the holder of the study's lock writes they go at once. In the
-stores, which studies share, and where jobs of Slurm or workers of a tuning may be writing on other hosts, they go when their process
-is gone from this host and nothing was written to them for `SILENCE`, or when they are older than `DAY`.
+Files that a kill left half written lie anywhere: with the points, the figures, the tables, the campaign of `scale`, the trials
+of `tune`, and in the folder of frame stores that the study reads. Where nobody but the holder of the study's lock writes they go
+at once. In the stores, which studies share, and where jobs of Slurm or workers of a tuning may be writing on other hosts, they
+go when their process is gone from this host and nothing was written to them for `SILENCE`, or when they are older than `DAY`.
 """
 
 from __future__ import annotations

@@ -349,7 +349,7 @@ def fit_regime(folder: Path, console: Console) -> None:
 
 def print_status(request: TuneRequest, console: Console) -> None:
     """How far a tuning is and the best of it, from its storage where that can be reached, else from trials.csv."""
-    from sapis_lab.sweep.tuner.table import print_table, read_trials
+    from sapis_lab.sweep.tuner.table import print_table, read_trials, trials_table
 
     folder, name = request.folder, request.folder.parent.name
     if not (folder / "study.yaml").exists():
@@ -362,7 +362,8 @@ def print_status(request: TuneRequest, console: Console) -> None:
         table = read_trials(folder)
     else:
         with _closed(storage):
-            table = report(tuning, folder, _studies(tuning, storage))
+            studies = _studies(tuning, storage)  # its files are those of the process that tunes
+            table = trials_table(tuning.cells, studies, folder=folder / "trials", keys=tuning.keys, names=tuning.names)
     print_table(table, console, title=f"{name}: {len(table)} trials", keys=tuning.keys, names=tuning.names)
 
 
