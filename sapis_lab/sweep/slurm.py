@@ -37,6 +37,7 @@ from sapis_lab.sweep.executor import Ended, Executor
 from sapis_lab.sweep.folder import point_folder, read_progress
 from sapis_lab.sweep.launcher import STOPPED
 from sapis_lab.sweep.local import PRELOAD, TARGET, LocalPool, worker_environment
+from sapis_lab.text import never_fails
 
 FOLDER, SUBMISSIONS = "slurm", "submissions.json"
 _INTERVAL = 5.0
@@ -434,6 +435,7 @@ def run_bundle(folder: str, how: dict[str, Any], ids: Sequence[str]) -> str:
     Told to save (SIGUSR1, SIGUSR2), it puts itself back into the queue. Told to end (SIGTERM: preempted, or cancelled), it saves and
     waits: Slurm, which knows which of the two it was, puts it back or not, but takes a job that ends by itself for complete.
     """
+    never_fails(sys.stdout, sys.stderr)
     job = _own_number()
     os.environ["SAPIS_JOB"] = f"Slurm job {job}"
     places = [place for id in ids if not _has_ended(place := point_folder(Path(folder), id))]
