@@ -39,6 +39,7 @@ from pydantic import (
 
 from sapis_lab.errors import ConfigError
 from sapis_lab.files import MAX_DEPTH, MIB, check_plain, read_text
+from sapis_lab.text import without_password
 
 HOME_VARIABLE = "SAPIS_HOME"
 
@@ -271,7 +272,7 @@ def override(raw: dict[str, Any], settings: Iterable[str]) -> dict[str, Any]:
     for setting in settings:
         dotted, sep, text = setting.partition("=")
         if not sep or not dotted:
-            raise ConfigError(f"--set {setting!r}: wanted key=value, as in --set train.steps=100")
+            raise ConfigError(f"--set {_short(setting)}: wanted key=value, as in --set train.steps=100")
         shown = _short(setting)
         keys = dotted.split(".")
         if len(keys) > MAX_DEPTH:
@@ -371,7 +372,7 @@ def _parsed(text: str, *, told: str) -> Any:
         return yaml.load(text, Loader=_Loader)
     except (yaml.YAMLError, ValueError, ArithmeticError, LookupError, AttributeError, TypeError) as error:
         # other than YAMLError: what looks like a date and is none, or has a tag such as !!int that it does not fit
-        what = str(error) if isinstance(error, yaml.YAMLError | ValueError) else f"a value does not fit its tag ({type(error).__name__})"
+        what = _fault(error) if isinstance(error, yaml.YAMLError | ValueError) else f"a value does not fit its tag ({type(error).__name__})"
         raise ConfigError(f"{told}: {what}") from None
 
 
@@ -383,6 +384,15 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: wanted a mapping of keys to values, got {'nothing' if value is None else type(value).__name__}")
     check_plain(value, source=str(path))
     return value
+
+
+def _fault(error: Exception) -> str:
+    """What is wrong with a YAML text, and where, without the piece of it that PyYAML cuts out: half a password is not known as one."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:
+        return str(error)
+    words = [w for w in (getattr(error, "context", None), getattr(error, "problem", None)) if w]
+    return f"{', '.join(words)}, in line {mark.line + 1}, column {mark.column + 1}"
 
 
 def dump(config: BaseModel) -> dict[str, Any]:
@@ -440,7 +450,7 @@ _PROBLEMS = 20
 def _short(value: Any) -> str:
     if isinstance(value, int) and value.bit_length() > 200:  # Python refuses to write out thousands of digits
         return f"an integer of {value.bit_length()} bits"
-    return _cut(repr(value))
+    return _cut(without_password(repr(value)))  # before it is cut: a password without its end would not be known as one
 
 
 def _cut(text: str) -> str:

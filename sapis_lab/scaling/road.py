@@ -195,6 +195,7 @@ def print_comparison(name: str, others: Sequence[str], console: Console) -> None
         ConfigError: results that are not there, or without a run of the campaign's model.
     """
     folder = results_folder(name)
+    refuse_if_running(folder)  # comparison.json is written there
     rows = read_history(folder / FOLDER)
     study: Study = load(Study, read_yaml(folder / "study.yaml"), source=str(folder / "study.yaml"), recorded=True)
     key, label = study.law.quantity, study.models[0].label
