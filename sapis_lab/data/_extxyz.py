@@ -96,7 +96,9 @@ def _frame_starts(f: IO[str], path: Path) -> Iterator[int]:
             try:
                 n_atoms = int(line)
             except ValueError:
-                raise ValueError(f"{path}, frame {number}: wanted a line with the number of atoms, got {line.strip()[:60]!r}") from None
+                # Not quoted: of a file that was named by mistake, or with intent, the first line may be a secret.
+                raise ValueError(f"{path}, frame {number}: wanted a line with the number of atoms, got one of {len(line.strip())} "
+                                 "characters that is no whole number; is the file extended XYZ?") from None  # fmt: skip
             if n_atoms < 1:
                 raise ValueError(f"{path}, frame {number}: got {n_atoms} atoms, wanted at least 1; remove the frame")
             yield n_atoms

@@ -24,7 +24,7 @@ from sapis_lab.data._checks import check_store
 from sapis_lab.data._elements import ATOMIC_NUMBER, SYMBOLS
 from sapis_lab.data._extxyz import CELL_NAMES, PBC_NAMES, XyzFrame, numbers_of, read_extxyz, read_species, spelled
 from sapis_lab.data._npz import open_npz, read_member, read_numbers
-from sapis_lab.data._sources import DATA_VARIABLE, data_root, known_root, need_file, source_record
+from sapis_lab.data._sources import DATA_VARIABLE, data_root, known_root, need_file, reading, source_record
 from sapis_lab.data._splits import is_test_split, nested_order
 from sapis_lab.data._store import Frames, FrameStore
 
@@ -222,11 +222,12 @@ def _scan(config: ExtxyzConfig, root: Path, name: str) -> list[np.ndarray]:
     """The species of every frame of one file (with its slice), without the labels."""
     relative, wanted = _split_slice(name)
     path = need_file(root, relative)
-    if _format(config, path) == "npz":
-        arrays = _npz_arrays(config, path)
-        z, n_frames = arrays["species"], len(arrays["energy"])
-        return list(np.broadcast_to(z, (n_frames, z.shape[-1]))[wanted])
-    return read_species(path, wanted=wanted)
+    with reading(root, path):
+        if _format(config, path) == "npz":
+            arrays = _npz_arrays(config, path)
+            z, n_frames = arrays["species"], len(arrays["energy"])
+            return list(np.broadcast_to(z, (n_frames, z.shape[-1]))[wanted])
+        return read_species(path, wanted=wanted)
 
 
 class _Part(NamedTuple):
@@ -291,7 +292,8 @@ def _read_file(config: ExtxyzConfig, root: Path, name: str, *, at_most: int | No
     """The frames of one file (with its slice) in eV and Å, and where each came from."""
     relative, wanted = _split_slice(name)
     path = need_file(root, relative)
-    part = _read_npz(config, path, wanted) if _format(config, path) == "npz" else _read_xyz(config, path, wanted, at_most)
+    with reading(root, path):
+        part = _read_npz(config, path, wanted) if _format(config, path) == "npz" else _read_xyz(config, path, wanted, at_most)
     if not len(part.frames):
         raise ValueError(f"{path}: no frames{' in ' + name if name != relative else ''}")
     return part
@@ -505,7 +507,8 @@ def _isolated_atoms(config: ExtxyzConfig, root: Path) -> dict[int, float] | None
     if isinstance(config.isolated_atoms, dict):
         return {ATOMIC_NUMBER[s]: e * factor for s, e in config.isolated_atoms.items()}
     path = need_file(root, config.isolated_atoms)
-    return _read_isolated_atoms(config, path)
+    with reading(root, path):
+        return _read_isolated_atoms(config, path)
 
 
 def _read_isolated_atoms(config: ExtxyzConfig, path: Path) -> dict[int, float]:

@@ -269,7 +269,7 @@ def test_torn_and_foreign_files_are_refused(files):
     with pytest.raises(ValueError, match=r"a\.xyz, frame 39: the file ends after 2 of 3 atoms"):
         make(files)
     (files / "a.xyz").write_text("not a number\n")
-    with pytest.raises(ValueError, match=r"a\.xyz, frame 0: wanted a line with the number of atoms, got 'not a number'"):
+    with pytest.raises(ValueError, match=r"a\.xyz, frame 0: wanted a line with the number of atoms, got one of 12 characters"):
         make(files)
     with pytest.raises(ValueError, match="pickled formats are refused"):
         (files / "c.pkl").write_bytes(b"")
