@@ -27,6 +27,7 @@ from sapis_lab.data._npz import open_npz, read_member, read_numbers
 from sapis_lab.data._sources import DATA_VARIABLE, data_root, known_root, need_file, reading, source_record
 from sapis_lab.data._splits import is_test_split, nested_order
 from sapis_lab.data._store import Frames, FrameStore
+from sapis_lab.neighbors import wrapped
 
 Files = tuple[str, ...]
 
@@ -321,6 +322,7 @@ def _read_xyz(config: ExtxyzConfig, path: Path, wanted: slice, at_most: int | No
     )
     # A cell without periodicity (a box written around a molecule) has no meaning and would make equal frames look different.
     frames.cell[~frames.pbc.any(1)] = 0.0
+    _wrap_scattered(frames)
     return _Part(frames, [f"{path}, frame {r.frame.number}" for r in raw])
 
 
@@ -466,7 +468,22 @@ def _read_npz(config: ExtxyzConfig, path: Path, wanted: slice) -> _Part:
         energy=_total(config, e[wanted], n_atoms),
         forces=f[wanted].reshape(-1, 3) * _force_factor(config),
     )
+    _wrap_scattered(frames)
     return _Part(frames, places)
+
+
+_MOST_CELLS = 120
+"""Cells between two atoms up to which positions are stored as the file gives them; neighbour tables store shifts of up to 127 cells."""
+
+
+def _wrap_scattered(frames: Frames) -> None:
+    """Wrap the atoms of periodic frames that have drifted too far apart for a neighbour table (unwrapped dynamics of a liquid)."""
+    ends = np.cumsum(frames.n_atoms)
+    for k in np.nonzero(frames.pbc.any(1) & np.isfinite(frames.cell).all((1, 2)))[0]:
+        x, cell, pbc = frames.positions[ends[k] - frames.n_atoms[k] : ends[k]], frames.cell[k], frames.pbc[k]
+        # pinv: cells with a vector of zero, or without volume, are for the checks to refuse
+        if (np.ptp(x @ np.linalg.pinv(cell), axis=0)[pbc] > _MOST_CELLS).any():
+            x[:] = wrapped(x, cell, pbc)
 
 
 def _species(z: np.ndarray, n_atoms: np.ndarray, places: list[str]) -> np.ndarray:
