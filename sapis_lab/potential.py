@@ -5,6 +5,7 @@ model.yaml: format, the model's settings, species, mean_neighbors, reference ene
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +18,10 @@ from safetensors.torch import load_file, save
 
 from sapis_lab.atoms import AtomsBatch, collate, make_graph
 from sapis_lab.config import dump, kind_class, load, read_yaml
-from sapis_lab.derivatives import predict
+from sapis_lab.derivatives import predict_in_double
 from sapis_lab.files import write_bytes, write_text
 from sapis_lab.models import Model, ModelConfig
-from sapis_lab.neighbors import neighbor_list
+from sapis_lab.neighbors import MIN_DISTANCE, Closest, closest, neighbor_list, wrapped
 
 FORMAT = 1
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.yaml"
@@ -55,7 +56,12 @@ class Potential:
         """Total energy (eV), forces (n_atoms, 3) eV/Å and, on request, stress (3, 3) eV/Å^3 of one structure.
 
         Args:
-            species: (n_atoms,) atomic numbers.   positions: (n_atoms, 3) Å.   cell: (3, 3) Å, rows are lattice vectors.   pbc: (3,) bool.
+            species: (n_atoms,) atomic numbers.   positions: (n_atoms, 3) Å; along periodic directions they may lie anywhere.
+            cell: (3, 3) Å, rows are lattice vectors.   pbc: (3,) bool.
+
+        Raises:
+            ValueError: no atoms, elements the model does not know, numbers that are not finite, or two atoms (images included) closer
+                than `neighbors.MIN_DISTANCE`; the message names them and their distance.
         """
         species = np.asarray(species)
         if not len(species):
@@ -63,30 +69,33 @@ class Potential:
         unknown = sorted({int(z) for z in species} - set(self.model.species))
         if unknown:
             raise ValueError(f"the potential knows the elements {list(self.model.species)}, got atomic numbers {unknown} as well")
-        batch = self._batch(species, np.asarray(positions, dtype=float), cell, pbc)
-        result = predict(self.model, batch.to(self.model.energy_scale.device), stress=stress)
-        total = float(result.energy.double()) + sum(self.references[int(z)] for z in species)
-        if not (np.isfinite(total) and bool(torch.isfinite(result.forces).all())):
-            raise ValueError(f"energy or forces are not finite; {_closest(np.asarray(positions, dtype=float))}")
-        tension = None if result.stress is None else result.stress[0].double().cpu().numpy()
-        return total, result.forces.double().cpu().numpy(), tension
+        batch, pair = self._batch(species, np.asarray(positions, dtype=float), cell, pbc)
+        if pair is not None and pair.distance < MIN_DISTANCE:
+            raise ValueError(f"{pair}, wanted at least {MIN_DISTANCE} Å; no model has learnt from such a structure")
+        result = predict_in_double(self.model, batch.to(self.model.energy_scale.device), stress=stress)
+        elements, counts = np.unique(species, return_counts=True)
+        references = math.fsum(int(n) * self.references[int(z)] for z, n in zip(elements, counts, strict=True))
+        total, forces = float(result.energy) + references, result.forces.cpu().numpy()
+        if not (np.isfinite(total) and np.isfinite(forces).all()):
+            raise ValueError(f"energy or forces are not finite; {pair or 'no atom has a neighbour'}")
+        return total, forces, None if result.stress is None else result.stress[0].cpu().numpy()
 
-    def _batch(self, species: np.ndarray, positions: np.ndarray, cell: np.ndarray | None, pbc: np.ndarray | None) -> AtomsBatch:
+    def _batch(
+        self, species: np.ndarray, positions: np.ndarray, cell: np.ndarray | None, pbc: np.ndarray | None
+    ) -> tuple[AtomsBatch, Closest | None]:
+        """The structure as a batch in float64, its atoms wrapped into the cell, and its closest pair."""
         cell = np.zeros((3, 3)) if cell is None else np.asarray(cell, dtype=float)
         pbc = np.zeros(3, dtype=bool) if pbc is None else np.asarray(pbc, dtype=bool)
+        given, positions = positions, wrapped(positions, cell, pbc)
         n_atoms = np.array([len(species)])
         edges = neighbor_list(positions, cell, pbc, self.model.cutoff)
         graph = make_graph(layout=self.model.layout, n_atoms=n_atoms, edges=[edges], periodic=bool(pbc.any()), cutoff=self.model.cutoff)
-        return collate(n_atoms=n_atoms, species=species, positions=positions, cell=cell[None], graph=graph, dtype=self.dtype)
-
-
-def _closest(positions: np.ndarray) -> str:
-    """The closest pair of atoms, in words."""
-    if len(positions) < 2 or not np.isfinite(positions).all():
-        return "positions must be finite numbers"
-    distance = np.linalg.norm(positions[:, None] - positions[None], axis=-1) + np.diag(np.full(len(positions), np.inf))
-    i, j = np.unravel_index(np.argmin(distance), distance.shape)
-    return f"atoms {i} and {j} are {distance[i, j]:.3g} Å apart"
+        batch = collate(n_atoms=n_atoms, species=species, positions=positions, cell=cell[None], graph=graph, dtype=torch.float64)
+        pair = closest(positions, cell, edges)
+        if pair is not None:  # which pairs cross a boundary is said of the positions as they were given
+            plain = np.linalg.norm(given[pair.neighbor] - given[pair.center])
+            pair = pair._replace(across=not np.isclose(plain, pair.distance, atol=1e-6))
+        return batch, pair
 
 
 def save_potential(folder: Path, potential: Potential) -> None:
