@@ -35,17 +35,24 @@ class Prediction(NamedTuple):
     stress: Tensor | None
     """(B, 3, 3) eV/Å^3, on request"""
     node_features: Tensor
-    """(A, F); without a graph where a compiled form computed them"""
+    """(A, F), differentiable in the parameters"""
 
 
 def predict(model: Model, batch: AtomsBatch, *, stress: bool = False, differentiable: bool = False) -> Prediction:
     """Energies, forces and, on request, stress of a batch.
 
     Args:
-        differentiable: keep the graph, so that a loss of forces can be differentiated in the parameters.
+        differentiable: keep the graph, so that a loss of forces (and of node features) can be differentiated in the parameters. In the
+            positions nothing is: forces of a further readout come from `model(batch)`.
         stress: needs a cell of non-zero volume in every frame.
+
+    Raises:
+        ValueError: gradients in positions or cell are wanted, or stress without a volume.
     """
     graph = batch.graph
+    if differentiable and (batch.positions.requires_grad or batch.cell.requires_grad):
+        raise ValueError("predict gives gradients in the parameters, not in positions or cell (for forces of a readout of node_features): "
+                         "call model(batch), whose energies and features are differentiable in them")  # fmt: skip
     with torch.no_grad():
         vectors = graph.vectors(batch.positions, batch.cell)
     found = _compiled(model, vectors, batch, differentiable)
