@@ -1,13 +1,15 @@
 """A trained potential on disk and in hand: `model.safetensors` holds the weights, `model.yaml` everything else; nothing is pickled.
 
-model.yaml: format, the model's settings, species, mean_neighbors, reference energies (eV), precision, and where it came from.
+model.yaml: format, the model's settings, species, mean_neighbors, reference energies (eV), what these were made from (in files that say
+so), precision, and where it came from.
 """
 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from sapis_lab.derivatives import predict_in_double
 from sapis_lab.files import write_bytes, write_text
 from sapis_lab.models import Model, ModelConfig
 from sapis_lab.neighbors import MIN_DISTANCE, Closest, closest, neighbor_list, wrapped
+from sapis_lab.references import ReferencesFrom, UndeterminedEnergy
 
 FORMAT = 1
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.yaml"
@@ -38,6 +41,9 @@ class Potential:
     mean_neighbors: float
     origin: Mapping[str, Any]
     """The point it was trained at: id, fingerprint, data."""
+    references_from: ReferencesFrom | None = None
+    """What the reference energies were made from; None in older files, of whose energies nothing can be warned."""
+    _warned: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -60,8 +66,11 @@ class Potential:
             cell: (3, 3) Å, rows are lattice vectors.   pbc: (3,) bool.
 
         Raises:
-            ValueError: no atoms, elements the model does not know, numbers that are not finite, or two atoms (images included) closer
-                than `neighbors.MIN_DISTANCE`; the message names them and their distance.
+            ValueError: no atoms, elements the model does not know, numbers that are not finite, two atoms (images included) closer than
+                `neighbors.MIN_DISTANCE` (the message names them and their distance), or a lone atom whose energy has no meaning.
+
+        Warns:
+            UndeterminedEnergy: the training data leave an offset of the energy open (once a potential).
         """
         species = np.asarray(species)
         if not len(species):
@@ -72,6 +81,10 @@ class Potential:
         batch, pair = self._batch(species, np.asarray(positions, dtype=float), cell, pbc)
         if pair is not None and pair.distance < MIN_DISTANCE:
             raise ValueError(f"{pair}, wanted at least {MIN_DISTANCE} Å; no model has learnt from such a structure")
+        doubt = None if self.references_from is None else self.references_from.doubt(species, lone=len(species) == 1 and pair is None)
+        if doubt and not self._warned:
+            self._warned.add(doubt)
+            warnings.warn(doubt, UndeterminedEnergy, stacklevel=2)
         result = predict_in_double(self.model, batch.to(self.model.energy_scale.device), stress=stress)
         elements, counts = np.unique(species, return_counts=True)
         references = math.fsum(int(n) * self.references[int(z)] for z, n in zip(elements, counts, strict=True))
@@ -108,6 +121,7 @@ def save_potential(folder: Path, potential: Potential) -> None:
         "species": list(potential.model.species),
         "mean_neighbors": potential.mean_neighbors,
         "reference_energies": {int(z): float(e) for z, e in potential.references.items()},
+        **({} if potential.references_from is None else {"references_from": potential.references_from.plain()}),
         "precision": str(potential.dtype).removeprefix("torch."),
         "units": {"energy": "eV", "length": "Angstrom", "forces": "eV/Angstrom", "stress": "eV/Angstrom^3, tension positive"},
         "origin": dict(potential.origin),
@@ -134,4 +148,6 @@ def load_potential(path: str | Path, *, device: str = "cpu") -> Potential:
     model.load_state_dict(load_file(folder / WEIGHTS))
     model.eval().requires_grad_(False)
     references = {int(z): float(e) for z, e in saved["reference_energies"].items()}
-    return Potential(model.to(device), config, references, saved["mean_neighbors"], saved["origin"])
+    told = saved.get("references_from")
+    references_from = None if told is None else load(ReferencesFrom, told, source=f"{folder / DESCRIPTION}: references_from")
+    return Potential(model.to(device), config, references, saved["mean_neighbors"], saved["origin"], references_from)

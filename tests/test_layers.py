@@ -18,7 +18,7 @@ TORCH_COLUMN = [
     {"files"},
     {"units", "quantities", "config"},
     {"atoms", "graphs", "neighbors", "geometry"},
-    {"models", "kernels", "derivatives", "growth", "potential", "calculator", "oracles", "data", "propagators"},
+    {"models", "kernels", "derivatives", "growth", "potential", "references", "calculator", "oracles", "data", "propagators"},
     {"accounting", "training", "simulation"},
     {"evaluation"},
     {"sweep"},
