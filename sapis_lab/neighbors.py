@@ -19,8 +19,8 @@ ALL_PAIRS_ATOMS = 200
 
 
 MIN_DISTANCE = 0.3
-"""Å. No two nuclei come closer in any data we know (H2 compressed in extreme sampling reaches 0.5, scans of dimers 0.35), so that
-no frame below it is accepted for training and no model knows anything there: its answer would be a number without a meaning."""
+"""Å. No two nuclei come closer in any data we know (H2 compressed in extreme sampling reaches 0.5, scans of dimers 0.35).
+No frame below it is accepted for training, so no model knows anything there: its answer would be a number without meaning."""
 
 
 class Pairs(NamedTuple):
@@ -86,7 +86,7 @@ def closest(positions: np.ndarray, cell: np.ndarray | None, pairs: Pairs) -> Clo
     """The closest of `pairs`, images included, in float64; None where there are none.
 
     Args:
-        positions: (n_atoms, 3), Å.   cell: (3, 3), Å, as for `neighbor_list`; not used where no pair crosses a boundary.
+        positions: (n_atoms, 3), Å.   cell: (3, 3), Å, as for `neighbor_list`; not used where no pair is of an image.
     """
     if not len(pairs.center):
         return None
@@ -94,7 +94,9 @@ def closest(positions: np.ndarray, cell: np.ndarray | None, pairs: Pairs) -> Clo
     if cell is not None and pairs.shift.any():
         r = r + pairs.shift @ np.asarray(cell, dtype=np.float64)
     k = int(np.argmin((r**2).sum(1)))
-    return Closest(int(pairs.center[k]), int(pairs.neighbor[k]), float(np.linalg.norm(r[k])), bool(pairs.shift[k].any()))
+    return Closest(
+        int(pairs.center[k]), int(pairs.neighbor[k]), float(np.linalg.norm(r[k])), bool(pairs.shift[k].any())
+    )
 
 
 def wrapped(positions: np.ndarray, cell: np.ndarray | None, pbc: np.ndarray | bool) -> np.ndarray:

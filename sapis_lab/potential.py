@@ -1,7 +1,7 @@
 """A trained potential on disk and in hand: `model.safetensors` holds the weights, `model.yaml` everything else; nothing is pickled.
 
-model.yaml: format, the model's settings, species, mean_neighbors, reference energies (eV), what these were made from (in files that say
-so), precision, and where it came from.
+model.yaml: format, the model's settings, species, mean_neighbors, reference energies (eV), what these were made from (not in
+older files), precision, and where it came from.
 """
 
 from __future__ import annotations
@@ -66,8 +66,9 @@ class Potential:
             cell: (3, 3) Å, rows are lattice vectors.   pbc: (3,) bool.
 
         Raises:
-            ValueError: no atoms, elements the model does not know, numbers that are not finite, two atoms (images included) closer than
-                `neighbors.MIN_DISTANCE` (the message names them and their distance), or a lone atom whose energy has no meaning.
+            ValueError: no atoms, elements the model does not know, numbers that are not finite, two atoms (images included)
+                closer than `neighbors.MIN_DISTANCE` (the message names them and their distance), or a lone atom whose energy
+                has no meaning.
 
         Warns:
             UndeterminedEnergy: the training data leave an offset of the energy open (once a potential).
@@ -78,13 +79,17 @@ class Potential:
         unknown = sorted({int(z) for z in species} - set(self.model.species))
         if unknown:
             raise ValueError(f"the potential knows the elements {list(self.model.species)}, got atomic numbers {unknown} as well")
-        batch, pair = self._batch(species, np.asarray(positions, dtype=float), cell, pbc)
+        positions = np.asarray(positions, dtype=float)
+        if positions.shape != (len(species), 3):
+            raise ValueError(f"positions have shape {positions.shape}, wanted {(len(species), 3)} for {len(species)} species")
+        batch, pair = self._batch(species, positions, cell, pbc)
         if pair is not None and pair.distance < MIN_DISTANCE:
             raise ValueError(f"{pair}, wanted at least {MIN_DISTANCE} Å; no model has learnt from such a structure")
-        doubt = None if self.references_from is None else self.references_from.doubt(species, lone=len(species) == 1 and pair is None)
-        if doubt and not self._warned:
-            self._warned.add(doubt)
-            warnings.warn(doubt, UndeterminedEnergy, stacklevel=2)
+        if self.references_from is not None:
+            doubt = self.references_from.doubt(species, lone=len(species) == 1 and pair is None)
+            if doubt and not self._warned:
+                self._warned.add(doubt)
+                warnings.warn(doubt, UndeterminedEnergy, stacklevel=2)
         result = predict_in_double(self.model, batch.to(self.model.energy_scale.device), stress=stress)
         elements, counts = np.unique(species, return_counts=True)
         references = math.fsum(int(n) * self.references[int(z)] for z, n in zip(elements, counts, strict=True))
@@ -103,7 +108,9 @@ class Potential:
         n_atoms = np.array([len(species)])
         edges = neighbor_list(positions, cell, pbc, self.model.cutoff)
         graph = make_graph(layout=self.model.layout, n_atoms=n_atoms, edges=[edges], periodic=bool(pbc.any()), cutoff=self.model.cutoff)
-        batch = collate(n_atoms=n_atoms, species=species, positions=positions, cell=cell[None], graph=graph, dtype=torch.float64)
+        batch = collate(
+            n_atoms=n_atoms, species=species, positions=positions, cell=cell[None], graph=graph, dtype=torch.float64
+        )
         pair = closest(positions, cell, edges)
         if pair is not None:  # which pairs cross a boundary is said of the positions as they were given
             plain = np.linalg.norm(given[pair.neighbor] - given[pair.center])
@@ -149,5 +156,7 @@ def load_potential(path: str | Path, *, device: str = "cpu") -> Potential:
     model.eval().requires_grad_(False)
     references = {int(z): float(e) for z, e in saved["reference_energies"].items()}
     told = saved.get("references_from")
-    references_from = None if told is None else load(ReferencesFrom, told, source=f"{folder / DESCRIPTION}: references_from")
+    references_from = (
+        None if told is None else load(ReferencesFrom, told, source=f"{folder / DESCRIPTION}: references_from")
+    )
     return Potential(model.to(device), config, references, saved["mean_neighbors"], saved["origin"], references_from)

@@ -140,7 +140,9 @@ def check_overlaps(store: FrameStore, where: Where) -> None:
             frame, n = first + k, rows["n_edges"][k]
             x = store.positions[store.offsets[frame] : store.offsets[frame + 1]]
             pair = closest(x, store.cell[frame], Pairs(rows["center"][:n], rows["neighbor"][:n], rows["shift"][:n]))
-            raise ValueError(f"{where(frame)}: {pair}, wanted at least {MIN_DISTANCE} Å; is the length unit (or the cell) right?")
+            raise ValueError(
+                f"{where(frame)}: {pair}, wanted at least {MIN_DISTANCE} Å; is the length unit (or the cell) right?"
+            )
 
 
 def check_forces_present(store: FrameStore, splits: Mapping[str, np.ndarray], where: Where) -> None:

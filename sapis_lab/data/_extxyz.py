@@ -3,8 +3,9 @@
 A reader of our own rather than ASE's: it renames nothing, moves no key into a calculator, applies no constraint, needs no package, and when
 a line is wrong it says which frame of which file.
 
-Keys that decide physics (Lattice, pbc, Properties, the columns pos and species) are taken in any case, since other codes write them so.
-What could be the cell or the periodicity under another name, or twice, is refused: unread, it would turn a crystal into an open cluster.
+Keys that decide physics (Lattice, pbc, Properties, the columns pos and species) are taken in any case, since other codes
+write them so. What could be the cell or the periodicity under another name, or twice, is refused: unread, it would turn a
+crystal into an open cluster.
 """
 
 from __future__ import annotations
@@ -24,10 +25,14 @@ _PAIR = re.compile(rf"([^\s=]+)(?:=({_QUOTED}|\S+)|\s*=\s*({_QUOTED}|[^\s=]+(?=\
 """key=value, or with blanks around the sign; but in `a= b=c` the value of `a` is missing, and not `b=c`."""
 _TYPES = {"R": np.float64, "I": np.int64, "S": np.str_, "L": np.str_}
 _SPECIES_NAMES = {"species", "Z", "numbers"}
-CELL_NAMES = {"lattice", "cell", "unitcell", "box", "simulationbox", "latticevectors", "cellvectors", "boxvectors", "latticeparameters",
-               "cellparameters", "celllengths", "boxlengths", "latticematrix", "cellmatrix"}  # fmt: skip
+CELL_NAMES = {
+    "lattice", "cell", "unitcell", "box", "simulationbox", "latticevectors", "cellvectors", "boxvectors", "latticematrix",
+    "cellmatrix", "latticeparameters", "cellparameters", "celllengths", "boxlengths",
+}  # fmt: skip
 """Keys (small letters alone) that hold a cell in some code; in which order and form, only that of Lattice is known."""
-PBC_NAMES = {"pbc", "pbcs", "periodic", "periodicity", "isperiodic", "boundary", "boundaryconditions", "periodicboundaryconditions"}
+PBC_NAMES = {
+    "pbc", "pbcs", "periodic", "periodicity", "isperiodic", "boundary", "boundaryconditions", "periodicboundaryconditions",
+}  # fmt: skip
 """The same for keys that say which directions are periodic."""
 _CELL_WORD = re.compile(r"(?<![^\W_])(lattice|cell|pbc)(?![^\W_])", re.IGNORECASE)
 _TRUTH = {"T": True, "True": True, "true": True, "1": True, "F": False, "False": False, "false": False, "0": False}
@@ -97,8 +102,10 @@ def _frame_starts(f: IO[str], path: Path) -> Iterator[int]:
                 n_atoms = int(line)
             except ValueError:
                 # Not quoted: of a file that was named by mistake, or with intent, the first line may be a secret.
-                raise ValueError(f"{path}, frame {number}: wanted a line with the number of atoms, got one of {len(line.strip())} "
-                                 "characters that is no whole number; is the file extended XYZ?") from None  # fmt: skip
+                raise ValueError(
+                    f"{path}, frame {number}: wanted a line with the number of atoms, got one of {len(line.strip())} characters "
+                    "that is no whole number; is the file extended XYZ?"
+                ) from None
             if n_atoms < 1:
                 raise ValueError(f"{path}, frame {number}: got {n_atoms} atoms, wanted at least 1; remove the frame")
             yield n_atoms
@@ -199,16 +206,19 @@ def _info(line: str, place: str) -> dict[str, str]:
     for written, value, apart in _PAIR.findall(line):
         key, text = written.strip("\"'"), (value or apart).strip("\"'{}")
         if key in info and info[key] != text:
-            raise ValueError(f"{place}: the comment line has the key {key} twice, with different values; remove one of them")
+            raise ValueError(
+                f"{place}: the comment line has the key {key} twice, with different values; remove one of them"
+            )
         info[key] = text
     return info
 
 
 def _cell_and_pbc(info: dict[str, str], line: str, place: str) -> tuple[np.ndarray, np.ndarray]:
-    """Cell (3, 3) and periodicity (3,) of one frame; their keys are removed from `info`. Without `pbc` a cell means periodic.
+    """Cell (3, 3) and periodicity (3,) of one frame; their keys are removed from `info`. A cell without `pbc` means periodic.
 
     Raises:
-        ValueError: a key that looks like the cell or the periodicity and is none that is known, unless the frame says that it is open.
+        ValueError: a key that looks like the cell or the periodicity and is none that is known, unless the frame says that it
+            is open.
     """
     lattice, pbc = spelled(info, "Lattice", place), spelled(info, "pbc", place)
     cell = np.zeros((3, 3)) if lattice is None else numbers_of(info.pop(lattice), (3, 3), f"{place}: {lattice}")
@@ -218,15 +228,19 @@ def _cell_and_pbc(info: dict[str, str], line: str, place: str) -> tuple[np.ndarr
         raise ValueError(f'{place}: {pbc} is {text!r}, wanted three of T and F, as in "T T F"')
     periodic = np.array([_TRUTH[word] for word in words])
     if pbc is None:
-        _refuse_unread(info, PBC_NAMES, 'says what is periodic, in a form that is not known; write pbc="T T T", "F F F" or as it is', place)
+        problem = 'says what is periodic, in a form that is not known; write pbc="T T T", "F F F" or as it is'
+        _refuse_unread(info, PBC_NAMES, problem, place)
     if lattice is None and (periodic.any() or pbc is None):
         remedy = 'write Lattice="…" with nine numbers, vector after vector, or pbc="F F F" for an open structure'
         _refuse_unread(info, CELL_NAMES, f"seems to be a cell, in a form that is not known; {remedy}", place)
         word = _CELL_WORD.search(_PAIR.sub(" ", line))
         if word:
-            raise ValueError(f"{place}: the comment line has {word[0]!r} without a value of its own, which may mean a cell; {remedy}")
+            raise ValueError(
+                f"{place}: the comment line has {word[0]!r} without a value of its own, which may mean a cell; {remedy}"
+            )
     if lattice is not None and periodic.any():
-        _refuse_unread(info, CELL_NAMES, f"stands beside {lattice}, and which of them is the cell is not known; remove one", place)
+        problem = f"stands beside {lattice}, and which of them is the cell is not known; remove one"
+        _refuse_unread(info, CELL_NAMES, problem, place)
     return cell, periodic
 
 
@@ -268,7 +282,9 @@ def numbers_of(text: str, shape: tuple[int, ...], place: str) -> np.ndarray:
 
 def _atomic_numbers(columns: dict[str, np.ndarray], place: str) -> np.ndarray:
     """The atomic numbers by the columns Z, numbers or species (all removed), which must not contradict each other."""
-    found: dict[str, np.ndarray] = {key: _read_numbers(columns.pop(key), key, place) for key in ("Z", "numbers") if key in columns}
+    found: dict[str, np.ndarray] = {
+        key: _read_numbers(columns.pop(key), key, place) for key in ("Z", "numbers") if key in columns
+    }
     symbols = columns.pop("species", None)
     if symbols is not None and not found:
         return _read_symbols(symbols, place)
@@ -279,14 +295,18 @@ def _atomic_numbers(columns: dict[str, np.ndarray], place: str) -> np.ndarray:
     for other in found:
         if (found[key] != found[other]).any():
             atom = int(np.argmax(found[key] != found[other]))
-            raise ValueError(f"{place}: atom {atom} is of element {found[key][atom]} by {key} and {found[other][atom]} by {other}; "
-                             "correct or remove one of the columns")  # fmt: skip
+            raise ValueError(
+                f"{place}: atom {atom} is of element {found[key][atom]} by {key} and {found[other][atom]} by {other}; "
+                "correct or remove one of the columns"
+            )
     return found[key]
 
 
 def _read_numbers(numbers: np.ndarray, key: str, place: str) -> np.ndarray:
     if numbers.ndim != 1 or numbers.dtype.kind not in "if":
-        raise ValueError(f"{place}: {key} has shape {numbers.shape} and type {numbers.dtype}, wanted {key}:I:1, atomic numbers")
+        raise ValueError(
+            f"{place}: {key} has shape {numbers.shape} and type {numbers.dtype}, wanted {key}:I:1, atomic numbers"
+        )
     if (numbers != np.round(numbers)).any():
         atom = int(np.argmax(numbers != np.round(numbers)))
         raise ValueError(f"{place}: atom {atom} has atomic number {numbers[atom]:g}, wanted a whole number")

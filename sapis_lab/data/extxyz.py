@@ -91,7 +91,7 @@ class ExtxyzConfig(DatasetConfig):
     virial_key: str | None = None
     """Key of the virial (9 or 6 numbers, energy unit), if that is to be read instead."""
     npz_keys: dict[Literal["species", "positions", "energy", "forces", "cell", "pbc"], str] = {}
-    """Array names in .npz files; by default those of sGDML and rMD17 are recognised. A cell without pbc means periodic."""
+    """Array names in .npz files; by default those of sGDML and rMD17 are recognised. A cell alone means periodic."""
     isolated_atoms: dict[str, float] | str | None = None
     """Energies of isolated atoms at the labels' level of theory: a file of one-atom frames, or {H: -13.6, ...} in energy_unit."""
     level_of_theory: str = ""
@@ -294,7 +294,8 @@ def _read_file(config: ExtxyzConfig, root: Path, name: str, *, at_most: int | No
     relative, wanted = _split_slice(name)
     path = need_file(root, relative)
     with reading(root, path):
-        part = _read_npz(config, path, wanted) if _format(config, path) == "npz" else _read_xyz(config, path, wanted, at_most)
+        is_npz = _format(config, path) == "npz"
+        part = _read_npz(config, path, wanted) if is_npz else _read_xyz(config, path, wanted, at_most)
     if not len(part.frames):
         raise ValueError(f"{path}: no frames{' in ' + name if name != relative else ''}")
     return part
@@ -335,7 +336,8 @@ class _Labels(NamedTuple):
 
 def _labels(config: ExtxyzConfig, frame: XyzFrame, place: str) -> _Labels:
     """Energy and forces of one frame as the file has them, stress already as tension in eV/Å³."""
-    energy_key, forces_key = _written(frame.info, config.energy_key, place), _written(frame.columns, config.forces_key, place)
+    energy_key = _written(frame.info, config.energy_key, place)
+    forces_key = _written(frame.columns, config.forces_key, place)
     if energy_key is None:
         raise ValueError(f"{place}: no key {config.energy_key!r} in the comment line; it has {', '.join(frame.info)}; set energy_key")
     if forces_key is None:
@@ -349,7 +351,7 @@ def _labels(config: ExtxyzConfig, frame: XyzFrame, place: str) -> _Labels:
 
 
 def _written(keys: Iterable[str], name: str, place: str) -> str | None:
-    """The key `name` of the config as it stands, else as the frame spells it (in any case, in one spelling); None where it is absent."""
+    """The key `name` of the config as it stands, else as the frame spells it (in any case); None where it is absent."""
     keys = list(keys)
     return name if name in keys else spelled(keys, name, place)
 
@@ -411,7 +413,9 @@ def _npz_key(archive: np.lib.npyio.NpzFile, what: str, path: Path) -> str | None
                          f"(tried {', '.join(names)}); set npz_keys")  # fmt: skip
     for other in known[1:]:
         if not np.array_equal(read_member(archive, known[0], path), read_member(archive, other, path)):
-            raise ValueError(f"{path}: the arrays {known[0]} and {other} differ, and either may hold the {what}; set npz_keys")
+            raise ValueError(
+                f"{path}: the arrays {known[0]} and {other} differ, and either may hold the {what}; set npz_keys"
+            )
     return known[0] if known else None
 
 
@@ -421,7 +425,11 @@ def _npz_pbc(arrays: dict[str, np.ndarray], n_frames: int, path: Path) -> np.nda
     given, has_cell = arrays.get("pbc"), np.any(cells, axis=1)
     if given is None:
         return np.repeat(has_cell.reshape(-1, 1), 3, axis=1)
-    if given.shape not in ((), (3,), (1, 3), (n_frames, 3)) or given.dtype.kind not in "biuf" or not np.isin(given, (0, 1)).all():
+    if (
+        given.shape not in ((), (3,), (1, 3), (n_frames, 3))
+        or given.dtype.kind not in "biuf"
+        or not np.isin(given, (0, 1)).all()
+    ):
         got = given.tolist() if given.size < 10 else f"of shape {given.shape} and type {given.dtype}"
         raise ValueError(f"{path}: pbc is {got}, wanted (3,) or {(n_frames, 3)} of true and false")
     pbc = np.array(np.broadcast_to(given.astype(bool), (n_frames, 3)))
@@ -432,15 +440,21 @@ def _npz_pbc(arrays: dict[str, np.ndarray], n_frames: int, path: Path) -> np.nda
     return pbc
 
 
-def _refuse_unread_cell(archive: np.lib.npyio.NpzFile, given: dict[str, str], arrays: dict[str, np.ndarray], path: Path) -> None:
-    """ValueError where an array that is not read could be the cell or the periodicity of frames that would else be read as open."""
+def _refuse_unread_cell(
+    archive: np.lib.npyio.NpzFile, given: dict[str, str], arrays: dict[str, np.ndarray], path: Path
+) -> None:
+    """ValueError where an array that is not read could be the cell or the periodicity of frames that do not say it otherwise."""
     is_open = "pbc" in arrays and not arrays["pbc"].any()
-    unread = [key for key in archive.files if key not in given.values() and key.casefold() not in ("cell", "lattice", "pbc")]
+    unread = [
+        key for key in archive.files if key not in given.values() and key.casefold() not in ("cell", "lattice", "pbc")
+    ]
     for what, names in (("cell", CELL_NAMES), ("pbc", PBC_NAMES)):
         may_hold = [key for key in unread if re.sub(r"[\W_\d]", "", key.casefold()) in names]
         if may_hold and what not in arrays and not is_open:
-            raise ValueError(f"{path}: the array {may_hold[0]} may hold the {what} and is not read; set npz_keys: "
-                             f"{{{what}: {may_hold[0]}}}, or give an array pbc of three zeros if the structures are open")  # fmt: skip
+            raise ValueError(
+                f"{path}: the array {may_hold[0]} may hold the {what} and is not read; set npz_keys: {{{what}: {may_hold[0]}}}, "
+                "or give an array pbc of three zeros if the structures are open"
+            )
 
 
 def _read_npz(config: ExtxyzConfig, path: Path, wanted: slice) -> _Part:
@@ -473,11 +487,11 @@ def _read_npz(config: ExtxyzConfig, path: Path, wanted: slice) -> _Part:
 
 
 _MOST_CELLS = 120
-"""Cells between two atoms up to which positions are stored as the file gives them; neighbour tables store shifts of up to 127 cells."""
+"""Cells between two atoms up to which positions are stored as the file gives them; neighbour tables store shifts of 127."""
 
 
 def _wrap_scattered(frames: Frames) -> None:
-    """Wrap the atoms of periodic frames that have drifted too far apart for a neighbour table (unwrapped dynamics of a liquid)."""
+    """Wrap the atoms of periodic frames that have drifted too far apart for a neighbour table (unwrapped dynamics)."""
     ends = np.cumsum(frames.n_atoms)
     for k in np.nonzero(frames.pbc.any(1) & np.isfinite(frames.cell).all((1, 2)))[0]:
         x, cell, pbc = frames.positions[ends[k] - frames.n_atoms[k] : ends[k]], frames.cell[k], frames.pbc[k]
@@ -537,9 +551,14 @@ def _read_isolated_atoms(config: ExtxyzConfig, path: Path) -> dict[int, float]:
         key = _written(frame.info, config.energy_key, place)
         if key is None:
             raise ValueError(f"{place}: no key {config.energy_key!r} in the comment line; it has {', '.join(frame.info)}")
-        z, energy = int(frame.species[0]), float(numbers_of(frame.info[key], (), f"{place}: {key}")) * units.ENERGY[config.energy_unit]
+        z, energy = (
+            int(frame.species[0]),
+            float(numbers_of(frame.info[key], (), f"{place}: {key}")) * units.ENERGY[config.energy_unit],
+        )
         if energies.setdefault(z, energy) != energy:
-            raise ValueError(f"{place}: a second {SYMBOLS[z]} with another energy, {energy} eV after {energies[z]} eV; keep one of them")
+            raise ValueError(
+                f"{place}: a second {SYMBOLS[z]} with another energy, {energy} eV after {energies[z]} eV; keep one of them"
+            )
     return energies
 
 

@@ -11,8 +11,9 @@
 //
 //     y' = x' W,   x~ = y~ W^T,   x~' = y~' W^T,   dL/dW = x^T y~' + x'^T y~,
 //
-// with ' the tangent and ~ the adjoint of E; the loss of energies enters as the tangent c_i of the adjoint 1 of E_i. A loss of the
-// scalar features at the end of the layers, which further readouts use, enters there: its cotangent is added to the tangent of their adjoint.
+// with ' the tangent and ~ the adjoint of E; the loss of energies enters as the tangent c_i of the adjoint 1 of E_i.  A loss of
+// the scalar features at the end of the layers, which further readouts use, enters there: its cotangent is added to the tangent
+// of their adjoint.
 //
 // Layout.  Atoms are taken in chunks of whole frames, small enough for the second-level cache.  Node features are component-first
 // (M, N, C), edge features one row per pair, all rows padded to 8 lanes with zeros.  Pairs beyond the cutoff are dropped; the pair (i, i)
@@ -1491,8 +1492,8 @@ public:
     }
 
 private:
-    void backward_chunk(Chunk<T>& c, const T* energy, const T* gradient, const T* features, std::vector<Weights<T>>& grad,
-                        Ends<T>& grad_ends) const {
+    void backward_chunk(Chunk<T>& c, const T* energy, const T* gradient, const T* features,
+                        std::vector<Weights<T>>& grad, Ends<T>& grad_ends) const {
         const int64_t N = c.n, P = c.pairs, stride = batch.entries;
         const T scale = T(s.energy_scale);
         Arena arena;
@@ -1552,7 +1553,8 @@ private:
             }
         }
         if (features)
-            for (int64_t n = 0; n < N; n++) std::memcpy(x0bd + n * Cp, features + int64_t(c.atom[n]) * C, C * sizeof(T));
+            for (int64_t n = 0; n < N; n++)
+                std::memcpy(x0bd + n * Cp, features + int64_t(c.atom[n]) * C, C * sizeof(T));
         outer(grad_ends.readout_in, N, c.xr, Cp, C, zbd.data(), Cp);
         outer(grad_ends.readout_in, N, xr_dot.data(), Cp, C, zb.data(), Cp);
         add_rows(grad_ends.readout_in_bias, N, zbd.data(), Cp, Cp);
@@ -1589,7 +1591,8 @@ EXPORT void* geat_forward(const sapis::Shape* shape, const sapis::Batch* batch, 
         return nullptr;
     }
 }
-EXPORT int geat_backward(void* step, const REAL* energy, const REAL* gradient, const REAL* features, REAL* const* grads) {
+EXPORT int geat_backward(void* step, const REAL* energy, const REAL* gradient, const REAL* features,
+                         REAL* const* grads) {
     try {
         static_cast<sapis::Geat<REAL, DEGREES>*>(step)->backward(energy, gradient, features, grads);
     } catch (const std::bad_alloc&) {

@@ -90,14 +90,17 @@ class GeatKernel:
         )  # fmt: skip
 
     def __call__(self, model: Geat, vectors: Tensor, graph: PairGraph, n_atoms: Tensor, species: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Energies (A,), dE/dv in the layout of `vectors` (3, G, I, K), and scalar features (A, C), differentiable in the parameters.
+        """Energies (A,), dE/dv in the layout of `vectors` (3, G, I, K), and scalar features (A, C), all differentiable in the
+        parameters.
 
         Raises:
             ValueError: gradients in `vectors` are asked for, which are not there.
         """
         if vectors.requires_grad and torch.is_grad_enabled():
-            raise ValueError("the GEAT kernel gives gradients in the parameters, not in the displacements (for forces of a readout of the "
-                             "features): call model(batch), which is differentiable in the positions")  # fmt: skip
+            raise ValueError(
+                "the GEAT kernel gives gradients in the parameters, not in the displacements (for forces of a readout of the "
+                "features): call model(batch), which is differentiable in the positions"
+            )
         named = dict(model.named_parameters())
         return _Step.apply(self, float(model.energy_scale), vectors, graph, n_atoms, species, *(named[name] for name in self.names))
 
@@ -148,7 +151,9 @@ class _Step(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, on_energy: Tensor | None, on_gradient: Tensor | None, on_features: Tensor | None) -> tuple[Tensor | None, ...]:
+    def backward(
+        ctx: Any, on_energy: Tensor | None, on_gradient: Tensor | None, on_features: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
         kernel, parameters = ctx.kernel, ctx.kept[-1]
         vectors, species = ctx.kept[1], ctx.kept[5]
         on_energy = vectors.new_zeros(len(species)) if on_energy is None else on_energy.contiguous()
@@ -159,7 +164,11 @@ class _Step(torch.autograd.Function):
         for place, g in zip(kernel.place, gradients, strict=True):
             pointers[place] = g.data_ptr()
         failed = kernel.lib.backward(
-            ctx.handle.step, _address(on_energy), _address(on_gradient), _address(on_features), ctypes.addressof(pointers)
+            ctx.handle.step,
+            _address(on_energy),
+            _address(on_gradient),
+            _address(on_features),
+            ctypes.addressof(pointers),
         )
         if failed:
             raise MemoryError("the GEAT kernel could not allocate its work space")

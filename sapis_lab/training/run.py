@@ -246,7 +246,9 @@ def _prepare(point: PointConfig, cache: Path, *, siblings: Path | None = None) -
     force_rms = float(np.sqrt(np.mean(frames.forces.astype(np.float64) ** 2)))
     if point.parent is None:
         references = _references(point, store, ids)
-        made_from: ReferencesFrom | None = ReferencesFrom.of_frames(store.composition(ids), store.elements, kind=point.train.references)
+        made_from: ReferencesFrom | None = ReferencesFrom.of_frames(
+            store.composition(ids), store.elements, kind=point.train.references
+        )
         model = point.model.build(species=store.elements, mean_neighbors=mean_neighbors, seed=point.seed)
     else:
         model, references, made_from, mean_neighbors = _inherited(point, store, siblings)
@@ -261,14 +263,24 @@ def _prepare(point: PointConfig, cache: Path, *, siblings: Path | None = None) -
     if point.parent is None:
         model.energy_scale.fill_(force_rms)
     make = BatchMaker(store, references, layout=model.layout, cutoff=point.model.cutoff, dtype=dtype)
-    return _Setup(store, ids, make, model, references, made_from, mean_neighbors, force_rms, min(point.train.batch_size, point.n_frames))
+    return _Setup(
+        store,
+        ids,
+        make,
+        model,
+        references,
+        made_from,
+        mean_neighbors,
+        force_rms,
+        min(point.train.batch_size, point.n_frames),
+    )
 
 
 def _inherited(
     point: PointConfig, store: FrameStore, siblings: Path | None
 ) -> tuple[Model, np.ndarray, ReferencesFrom | None, float]:
-    """Model, reference energies (n_species,) eV with their record, and mean neighbours of a point that starts from its parent: the same
-    function, in a model of the point's size."""
+    """Model, reference energies (n_species,) eV with their record, and mean neighbours of a point that starts from its parent:
+    the same function, in a model of the point's size."""
     assert point.parent is not None
     if siblings is None:
         raise ValueError(f"{point.id} starts from {point.parent.id}, but nothing says where that point lies")

@@ -269,7 +269,9 @@ def test_torn_and_foreign_files_are_refused(files):
     with pytest.raises(ValueError, match=r"a\.xyz, frame 39: the file ends after 2 of 3 atoms"):
         make(files)
     (files / "a.xyz").write_text("not a number\n")
-    with pytest.raises(ValueError, match=r"a\.xyz, frame 0: wanted a line with the number of atoms, got one of 12 characters"):
+    with pytest.raises(
+        ValueError, match=r"a\.xyz, frame 0: wanted a line with the number of atoms, got one of 12 characters"
+    ):
         make(files)
     with pytest.raises(ValueError, match="pickled formats are refused"):
         (files / "c.pkl").write_bytes(b"")
@@ -485,7 +487,9 @@ def test_atoms_that_overlap_across_a_boundary_are_refused_by_name(tmp_path, apar
 
     write(tmp_path / "a.xyz", 0, change=at(7, x=doubled), extra=LATTICE)
     write(tmp_path / "b.xyz", 1, extra=LATTICE)
-    message = rf"a\.xyz, frame 7: atoms 0 and 2 are {apart:.3f} Å apart across the periodic boundary, wanted at least 0\.3"
+    message = (
+        rf"a\.xyz, frame 7: atoms 0 and 2 are {apart:.3f} Å apart across the periodic boundary, wanted at least 0\.3"
+    )
     with pytest.raises(ValueError, match=message):
         make(tmp_path)
 

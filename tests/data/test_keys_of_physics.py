@@ -24,7 +24,12 @@ def springs(n: int = 12) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return x, -10.0 + 2.5 * (r[:, 0] - 2.0) ** 2, np.stack([pull, -pull], 1)
 
 
-def write(path: Path, comment: str, columns: str = "Properties=species:S:1:pos:R:3:forces:R:3", names: tuple[str, ...] = ("Cu",)) -> Path:
+def write(
+    path: Path,
+    comment: str,
+    columns: str = "Properties=species:S:1:pos:R:3:forces:R:3",
+    names: tuple[str, ...] = ("Cu",),
+) -> Path:
     """Frames whose comment line is `comment`, with {e} for the energy."""
     lines = []
     for x, e, f in zip(*springs(), strict=True):
@@ -35,12 +40,22 @@ def write(path: Path, comment: str, columns: str = "Properties=species:S:1:pos:R
 
 
 def store_of(path: Path, **changes: object) -> FrameStore:
-    given = {"train": path.name, "n_validation": 3, "n_test": 3, "energy_unit": "eV", "length_unit": "Angstrom", "root": path.parent}
+    given = {
+        "train": path.name,
+        "n_validation": 3,
+        "n_test": 3,
+        "energy_unit": "eV",
+        "length_unit": "Angstrom",
+        "root": path.parent,
+    }
     return prepare(ExtxyzConfig(**{**given, **changes}), cache=path.parent / f"cache-{path.name}")
 
 
 def same(a: FrameStore, b: FrameStore) -> bool:
-    return all(np.array_equal(getattr(a, name), getattr(b, name)) for name in ("cell", "pbc", "positions", "species", "energy", "forces"))
+    return all(
+        np.array_equal(getattr(a, name), getattr(b, name))
+        for name in ("cell", "pbc", "positions", "species", "energy", "forces")
+    )
 
 
 @pytest.mark.parametrize(
@@ -72,16 +87,28 @@ def test_periodicity_in_any_spelling_is_honoured(tmp_path: Path, key: str) -> No
     ("comment", "message"),
     [
         (f"Lattice={CELL} lattice={CELL} energy={{e}}", "has Lattice and lattice, wanted one Lattice"),
-        (f'Lattice={CELL} Lattice="5 0 0 0 5 0 0 0 5" energy={{e}}', "has the key Lattice twice, with different values"),
+        (
+            f'Lattice={CELL} Lattice="5 0 0 0 5 0 0 0 5" energy={{e}}',
+            "has the key Lattice twice, with different values",
+        ),
         ('Lattice="9 0 0 0 9 0 0 0 9" pbc="T T T" PBC="F F F" energy={e}', "has pbc and PBC, wanted one pbc"),
-        ('cell="4 4 4" energy={e}', 'the key cell seems to be a cell, in a form that is not known; write Lattice="…" with nine numbers'),
+        (
+            'cell="4 4 4" energy={e}',
+            'the key cell seems to be a cell, in a form that is not known; write Lattice="…" with nine numbers',
+        ),
         (f"Cell={CELL} energy={{e}}", "the key Cell seems to be a cell"),
         ('unit_cell="4 4 4 90 90 90" pbc="T T T" energy={e}', "the key unit_cell seems to be a cell"),
         ("box=4.0 energy={e}", "the key box seems to be a cell"),
-        (f'Lattice={CELL} cell="5 5 5" energy={{e}}', "the key cell stands beside Lattice, and which of them is the cell is not known"),
+        (
+            f'Lattice={CELL} cell="5 5 5" energy={{e}}',
+            "the key cell stands beside Lattice, and which of them is the cell is not known",
+        ),
         ("CELL(abcABC): 4 4 4 90 90 90 energy={e}", "has 'CELL' without a value of its own, which may mean a cell"),
         ("Lattice energy={e}", "has 'Lattice' without a value of its own"),
-        (f'Lattice={CELL} periodic="F F F" energy={{e}}', "the key periodic says what is periodic, in a form that is not known"),
+        (
+            f'Lattice={CELL} periodic="F F F" energy={{e}}',
+            "the key periodic says what is periodic, in a form that is not known",
+        ),
         ("energy={e} energy=-3.0", "has the key energy twice"),
         ("Energy={e} ENERGY={e}", "has Energy and ENERGY, wanted one energy"),
     ],
@@ -136,7 +163,9 @@ def test_isolated_atoms_that_are_given_twice_must_agree(tmp_path: Path) -> None:
     path = write(tmp_path / "a.xyz", "energy={e}")
     atom = "1\nProperties=species:S:1:pos:R:3 energy={}\nCu 0 0 0\n"
     (tmp_path / "atoms.xyz").write_text(atom.format(-3) + atom.format(-4))
-    with pytest.raises(ValueError, match=r"atoms\.xyz, frame 1: a second Cu with another energy, -4.0 eV after -3.0 eV"):
+    with pytest.raises(
+        ValueError, match=r"atoms\.xyz, frame 1: a second Cu with another energy, -4.0 eV after -3.0 eV"
+    ):
         store_of(path, isolated_atoms="atoms.xyz")
 
 
@@ -154,7 +183,9 @@ BOX = SIDE * np.eye(3)
 
 def test_an_npz_cell_means_periodic_and_its_pbc_is_honoured(tmp_path: Path) -> None:
     assert store_of(npz(tmp_path / "crystal.npz", cell=BOX)).pbc.all()
-    assert same(store_of(npz(tmp_path / "capitals.npz", Lattice=BOX, PBC=np.ones(3))), store_of(tmp_path / "crystal.npz"))
+    assert same(
+        store_of(npz(tmp_path / "capitals.npz", Lattice=BOX, PBC=np.ones(3))), store_of(tmp_path / "crystal.npz")
+    )
     slab = store_of(npz(tmp_path / "slab.npz", cell=BOX, pbc=np.array([True, True, False])))
     assert slab.pbc.all(0).tolist() == [True, True, False] and slab.cell.any()
     boxed = store_of(npz(tmp_path / "boxed.npz", lattice=BOX, pbc=np.zeros((12, 3), dtype=int)))
@@ -167,7 +198,10 @@ def test_an_npz_cell_means_periodic_and_its_pbc_is_honoured(tmp_path: Path) -> N
     ("arrays", "message"),
     [
         ({"pbc": np.ones(3)}, r"frame 0: pbc is \[True, True, True\], but there is no cell"),
-        ({"cell": BOX, "pbc": np.array([1, 1, 2])}, r"pbc is \[1, 1, 2\], wanted \(3,\) or \(12, 3\) of true and false"),
+        (
+            {"cell": BOX, "pbc": np.array([1, 1, 2])},
+            r"pbc is \[1, 1, 2\], wanted \(3,\) or \(12, 3\) of true and false",
+        ),
         ({"cell": BOX, "pbc": np.ones(12)}, r"pbc is of shape \(12,\) and type float64"),
         ({"cell": BOX, "pbc": np.array("T T T")}, "pbc is T T T, wanted"),
         ({"box": BOX}, "the array box may hold the cell and is not read; set npz_keys: {cell: box}"),
@@ -179,7 +213,9 @@ def test_an_npz_cell_means_periodic_and_its_pbc_is_honoured(tmp_path: Path) -> N
         ({"species": np.array([28, 29])}, "the arrays z and species differ, and either may hold the species"),
     ],
 )
-def test_arrays_that_may_be_meant_are_refused_by_name(tmp_path: Path, arrays: dict[str, np.ndarray], message: str) -> None:
+def test_arrays_that_may_be_meant_are_refused_by_name(
+    tmp_path: Path, arrays: dict[str, np.ndarray], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         store_of(npz(tmp_path / "a.npz", **arrays))
 

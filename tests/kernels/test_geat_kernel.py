@@ -124,17 +124,26 @@ def test_gradients_of_a_head_on_the_features_are_those_of_pytorch(case: str, str
     found = head_gradients(model, made, parts=parts)
     assert apart(found, wanted) < 1e-10
     assert found["embedding"].abs().max() > 0 and found["layers.0.project"].abs().max() > 0
-    assert ("energies" in parts) == (found["readout_skip"].abs().max() > 0)  # the readout does not lie beneath the features
+    assert ("energies" in parts) == (
+        found["readout_skip"].abs().max() > 0
+    )  # the readout does not lie beneath the features
 
 
 @needs_compiler
 def test_a_head_on_the_features_of_padded_molecules_reaches_the_right_atoms() -> None:
-    made = batch_of([random_molecule(n, np.random.default_rng(6)) for n in (6, 7, 5)], layout="pairs", cutoff=4.0, dtype=torch.float64)
+    made = batch_of(
+        [random_molecule(n, np.random.default_rng(6)) for n in (6, 7, 5)],
+        layout="pairs",
+        cutoff=4.0,
+        dtype=torch.float64,
+    )
     assert made.graph.slot is not None
     model = built({})
 
     def gradient(atom: int) -> Tensor:
-        return torch.autograd.grad(predict(model, made, differentiable=True).node_features[atom].sum(), model.embedding)[0]
+        return torch.autograd.grad(
+            predict(model, made, differentiable=True).node_features[atom].sum(), model.embedding
+        )[0]
 
     for atom in (0, 5, 6, 12, 13, 17):
         found = gradient(atom)
@@ -146,7 +155,9 @@ def test_a_head_on_the_features_of_padded_molecules_reaches_the_right_atoms() ->
 def test_gradients_in_the_displacements_are_refused_rather_than_left_out() -> None:
     model, made = built({}), batch("molecules")
     vectors = made.graph.vectors(made.positions, made.cell).requires_grad_(True)
-    with pytest.raises(ValueError, match=r"gives gradients in the parameters, not in the displacements .* call model\(batch\)"):
+    with pytest.raises(
+        ValueError, match=r"gives gradients in the parameters, not in the displacements .* call model\(batch\)"
+    ):
         model.energy_and_gradient(vectors, made)
     made.positions.requires_grad_(True)
     for form in (contextlib.nullcontext(), kernels.reference_forms()):

@@ -106,6 +106,12 @@ def test_atoms_on_top_of_each_other_and_empty_structures_are_refused():
         potential().evaluate(species=np.array([], dtype=int), positions=np.zeros((0, 3)))
 
 
+def test_positions_of_another_number_of_atoms_are_refused():
+    for shape in ((3, 3), (1, 3), (2, 2), (6,)):
+        with pytest.raises(ValueError, match=r"positions have shape .*, wanted \(2, 3\) for 2 species"):
+            potential(lmax=1).evaluate(species=np.array([6, 8]), positions=np.zeros(shape))
+
+
 def test_unknown_elements_are_refused_by_name(ethanol):
     with pytest.raises(ValueError, match=r"knows the elements \[1, 6, 8\], got atomic numbers \[7\]"):
         potential().evaluate(species=np.array([7, 1]), positions=np.eye(3)[:2])
@@ -162,7 +168,11 @@ def crystal(n):
     """(species, positions, cell) of a rattled crystal of 32 atoms repeated n times along every axis."""
     rng = np.random.default_rng(3)
     atoms = bulk("Cu", cubic=True).repeat(2)
-    x, cell, z = atoms.positions + rng.normal(scale=0.1, size=(32, 3)), atoms.cell.array, np.where(rng.random(32) < 0.5, 29, 79)
+    x, cell, z = (
+        atoms.positions + rng.normal(scale=0.1, size=(32, 3)),
+        atoms.cell.array,
+        np.where(rng.random(32) < 0.5, 29, 79),
+    )
     steps = np.stack(np.meshgrid(*[np.arange(n)] * 3, indexing="ij"), -1).reshape(-1, 3)
     return np.tile(z, len(steps)), (x[None] + (steps @ cell)[:, None]).reshape(-1, 3), n * cell
 
@@ -174,7 +184,8 @@ def test_energy_and_forces_of_a_repeated_crystal_are_those_of_its_cell(form):
         p.model.get_parameter("readout_out.bias").fill_(-30.0)
     with reference_forms() if form == "pytorch" else contextlib.nullcontext():
         few, many = (
-            p.evaluate(species=z, positions=x, cell=c, pbc=np.ones(3, bool), stress=True) for z, x, c in (crystal(1), crystal(5))
+            p.evaluate(species=z, positions=x, cell=c, pbc=np.ones(3, bool), stress=True)
+            for z, x, c in (crystal(1), crystal(5))
         )
     # in float32 alone it is off by 71 meV; what is left is the rounding of one atom's energy in batches of different shape
     assert many[0] == pytest.approx(125 * few[0], abs=1e-3)
@@ -183,7 +194,9 @@ def test_energy_and_forces_of_a_repeated_crystal_are_those_of_its_cell(form):
 
 
 def test_forces_far_from_the_origin_are_those_near_it():
-    p, reference = (potential(species=(29, 79), dtype=dtype, lmax=1, cutoff=4.0) for dtype in (torch.float32, torch.float64))
+    p, reference = (
+        potential(species=(29, 79), dtype=dtype, lmax=1, cutoff=4.0) for dtype in (torch.float32, torch.float64)
+    )
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for q, double in zip(p.model.parameters(), reference.model.parameters(), strict=True):
@@ -211,5 +224,8 @@ def test_atoms_anywhere_outside_the_cell_are_wrapped():
 def test_a_cell_that_is_no_number_is_refused():
     with pytest.raises(ValueError, match=r"the cell is .*nan.*, wanted finite numbers"):
         potential(species=(29,)).evaluate(
-            species=np.array([29]), positions=np.zeros((1, 3)), cell=np.diag([3, 3, np.nan]), pbc=np.array([True, True, False])
+            species=np.array([29]),
+            positions=np.zeros((1, 3)),
+            cell=np.diag([3, 3, np.nan]),
+            pbc=np.array([True, True, False]),
         )

@@ -34,7 +34,9 @@ def energy(p, atoms):
 
 
 def test_a_record_spans_the_training_compositions_with_few():
-    frames = np.array([ETHANOL] * 50 + [METHANOL] * 3 + [[10, 3, 2]] * 9 + [[12, 4, 2]])  # the last two are sums of the first
+    frames = np.array(
+        [ETHANOL] * 50 + [METHANOL] * 3 + [[10, 3, 2]] * 9 + [[12, 4, 2]]
+    )  # the last two are sums of the first
     assert record(*frames).compositions == ({1: 4, 6: 1, 8: 1}, {1: 6, 6: 2, 8: 1})
 
 
@@ -43,7 +45,9 @@ def test_a_composition_is_determined_exactly_when_no_shift_of_references_that_tr
     rng = np.random.default_rng(seed)
     counts = rng.integers(0, 9, (3, 6)).repeat(4, axis=0) + 0
     made = record(*counts, elements=(1, 6, 7, 8, 16, 17))
-    null = np.linalg.svd(counts.astype(float))[2][np.linalg.matrix_rank(counts) :]  # shifts of references without effect in training
+    null = np.linalg.svd(counts.astype(float))[2][
+        np.linalg.matrix_rank(counts) :
+    ]  # shifts of references without effect in training
     for row in [*(rng.integers(0, 4, 12) @ counts for _ in range(20)), *rng.integers(0, 9, (20, 6))]:
         moved = np.abs(null @ row).max() > 1e-9
         assert made.determine({z: int(n) for z, n in zip((1, 6, 7, 8, 16, 17), row, strict=True) if n}) == (not moved)
@@ -61,7 +65,9 @@ def test_a_composition_beyond_those_of_training_is_warned_of_once():
         far = molecule("CH3CH2OH")
         far.translate([50, 0, 0])
         assert energy(p, molecule("CH3CH2OH") + far) == pytest.approx(2 * one, abs=1e-3)
-    with pytest.warns(UndeterminedEnergy, match="the energy of CH4 has an arbitrary offset: .* were fitted on C2H6O and") as told:
+    with pytest.warns(
+        UndeterminedEnergy, match="the energy of CH4 has an arbitrary offset: .* were fitted on C2H6O and"
+    ) as told:
         energy(p, molecule("CH4"))
         energy(p, molecule("H2O"))
         energy(p, molecule("CH4"))
@@ -70,7 +76,9 @@ def test_a_composition_beyond_those_of_training_is_warned_of_once():
 
 def test_a_lone_atom_of_fitted_references_is_refused():
     for made_from, species in ((record(ETHANOL), ELEMENTS), (record([4], [32], elements=(29,)), (29,))):
-        with pytest.raises(ValueError, match=r"a lone (H|Cu) atom: its energy, and atomisation energies with it, would have no meaning"):
+        with pytest.raises(
+            ValueError, match=r"a lone (H|Cu) atom: its energy, and atomisation energies with it, would have no meaning"
+        ):
             energy(potential(made_from, species), Atoms([species[0]]))
 
 
@@ -86,7 +94,9 @@ def test_a_lone_atom_of_isolated_references_is_warned_of_and_compositions_are_no
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         energy(p, molecule("CH4"))
-    with pytest.warns(UndeterminedEnergy, match="a lone H atom: training showed none, so its energy is not that of the isolated atom"):
+    with pytest.warns(
+        UndeterminedEnergy, match="a lone H atom: training showed none, so its energy is not that of the isolated atom"
+    ):
         energy(p, Atoms("H"))
 
 
