@@ -20,7 +20,7 @@ TORCH_COLUMN = [
     {"units", "quantities", "config"},
     {"atoms", "graphs", "neighbors", "geometry", "integrators"},
     {"samplers"},
-    {"models", "kernels", "derivatives", "growth", "potential", "calculator", "oracles", "data", "propagators"},
+    {"models", "kernels", "derivatives", "growth", "potential", "references", "calculator", "oracles", "data", "propagators"},
     {"accounting", "training", "simulation"},
     {"evaluation"},
     {"sweep"},

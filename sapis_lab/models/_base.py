@@ -123,8 +123,8 @@ class Model(nn.Module, ABC):
         return Output(energy, node_features, extras)
 
     def energy_and_gradient(self, vectors: Tensor, batch: AtomsBatch) -> tuple[Tensor, Tensor, Tensor] | None:
-        """Energies per atom (A,), dE/dvectors and node features by a compiled form, once differentiable in the parameters, where it can
-        compute this model on this device; by default there is none, and autograd differentiates `evaluate`."""
+        """Energies per atom (A,), dE/dvectors and node features by a compiled form, all once differentiable in the parameters,
+        where it can compute this model on this device; by default there is none, and autograd differentiates `evaluate`."""
         return None
 
     def kernel(self, device: torch.device) -> str:

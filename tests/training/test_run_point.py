@@ -69,6 +69,12 @@ def test_a_point_records_what_it_is_and_its_model_opens_as_a_calculator(tmp_path
         errors.append((free.get_forces() - labelled.get_forces()).ravel())
     rmse = float(np.sqrt(np.mean(np.concatenate(errors) ** 2)))
     assert min(abs(rmse / record.metrics[k] - 1) for k in ("val_force_rmse", "test_force_rmse")) < 1e-4
+    made_from = calculator.potential.references_from
+    assert made_from.kind == "ridge" and made_from.compositions == ({29: 3, 79: 1}, {29: 3, 79: 2})
+    with pytest.raises(
+        ValueError, match="a lone Cu atom: its energy, and atomisation energies with it, would have no meaning"
+    ):
+        Atoms("Cu", calculator=calculator).get_potential_energy()
 
 
 def test_the_checkpoint_loads_without_running_code(tmp_path, frames):
