@@ -6,6 +6,7 @@ point that ended, in the order of the lattice; two identical studies give tables
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import Field, field_validator, model_validator
 
 from sapis_lab.config import Config, ConfigError, dump, load
-from sapis_lab.files import write_text, write_with
+from sapis_lab.files import read_bytes, read_json, read_lossy, read_text, write_text, write_with
 from sapis_lab.quantities import QUANTITIES
 
 if TYPE_CHECKING:
@@ -145,15 +146,23 @@ def read_record(folder: Path) -> Record:
 def read_raw(path: Path) -> dict[str, Any]:
     """A record as plain data, its schema version checked: much faster than `read_record` when two keys are wanted."""
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = read_json(path, then=_ANEW)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file; the point has not finished") from None
-    except ValueError as error:
-        raise ConfigError(f"{path}: not valid JSON ({error}); remove its folder and run the point again") from None
-    version = raw.get("schema_version", 0) if isinstance(raw, dict) else 0
+    version = raw.get("schema_version", 0)
+    if not isinstance(version, int):
+        raise ConfigError(f"{path}: schema_version: wanted an integer, got {version!r}; {_ANEW}")
     if version > SCHEMA_VERSION:
         raise ConfigError(f"{path} has schema version {version}, this program reads up to {SCHEMA_VERSION}; update sapis_lab to read it")
+    missing = [name for name in _NEEDED if name not in raw]
+    if missing or not isinstance(raw["science"], dict) or not isinstance(raw["metrics"], dict):
+        what = f"lacks {', '.join(missing)}" if missing else "science and metrics must be mappings"
+        raise ConfigError(f"{path}: {what}; {_ANEW}")
     return raw
+
+
+_ANEW = "remove its folder and run the point again"
+_NEEDED = tuple(name for name, field in Record.model_fields.items() if field.is_required())
 
 
 # --------------------------------------------------------------------------------------------------------------- table
@@ -179,7 +188,7 @@ def _row(folder: Path, point: Planned) -> dict[str, Any] | None:
             raise ConfigError(f"{folder / RECORD} was made from other settings than the study has now; run the study to see which")
         return {**dump(record), "status": "done"}
     if (folder / FAILURE).exists():
-        reason = (folder / FAILURE).read_text(encoding="utf-8").partition("\n")[0] or "no reason recorded"
+        reason = read_lossy(folder / FAILURE).partition("\n")[0] or "no reason recorded"
         return {**dump(point), "status": "failed", "failure": reason, "metrics": {}}
     return None
 
@@ -198,7 +207,27 @@ def read_table(folder: Path) -> DataFrame:
     path = Path(folder) / "runs.parquet"
     if not path.exists():
         raise ConfigError(f"{path}: no such file; no point of this study has finished yet")
-    return pd.read_parquet(path)
+    data = io.BytesIO(read_bytes(path))
+    try:
+        return pd.read_parquet(data)
+    except (OSError, ValueError) as error:  # those of pyarrow are either
+        raise ConfigError(f"{path}: cannot be read ({str(error).splitlines()[0]}); run the study again to write it anew") from None
+
+
+def read_csv(path: Path, *, columns: Sequence[str], then: str) -> DataFrame:
+    """A table of ours in CSV. ConfigError when it is damaged or lacks one of `columns`; `then` says what to do."""
+    import pandas as pd
+
+    text = read_text(path)
+    try:
+        table = pd.read_csv(io.StringIO(text))
+    except (ValueError, OverflowError) as error:  # those of pandas are ValueErrors
+        raise ConfigError(f"{path}: cannot be read ({str(error).splitlines()[0]}); {then}") from None
+    missing = [name for name in columns if name not in table]
+    if missing:
+        got = ", ".join(map(str, table.columns))[:200]
+        raise ConfigError(f"{path}: no columns {', '.join(missing)}, got {got}; {then}")
+    return table
 
 
 def same_numbers(a: DataFrame, b: DataFrame) -> bool:

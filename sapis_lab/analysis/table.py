@@ -7,7 +7,6 @@ names file, column and row (1 is the first row after the header), what stood the
 from __future__ import annotations
 
 import difflib
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import pandas as pd
 
 from sapis_lab.analysis.fit import Points
 from sapis_lab.analysis.laws import Array
+from sapis_lab.files import digest, read_text
 
 READERS = {
     ".csv": "CSV", ".tsv": "CSV", ".parquet": "parquet", ".pq": "parquet",
@@ -77,13 +77,15 @@ def read_points(path: Path, columns: Columns) -> PointTable:
     if epochs is not None and (epochs < 1).any():
         row = int(np.flatnonzero(epochs < 1)[0])
         raise ValueError(f"{path}, column {columns.epochs!r}, row {row + 1}: got {epochs[row]:g} epochs, wanted at least 1")
-    return PointTable(Points(**numbers, group=group), epochs, path, columns, hashlib.sha256(path.read_bytes()).hexdigest())
+    return PointTable(Points(**numbers, group=group), epochs, path, columns, digest(path))
 
 
 def read_frame(path: Path) -> pd.DataFrame:
     """The table as it stands in the file."""
-    if not path.is_file():
+    if not path.exists():
         raise ValueError(f"{path}: there is no such file")
+    if not path.is_file():
+        raise ValueError(f"{path}: wanted a file, got a folder, a pipe or a device")
     form = READERS.get(path.suffix.lower())
     if form is None:
         raise ValueError(f"{path}: got a file ending in {path.suffix or 'nothing'!r}, wanted one of {', '.join(READERS)}")
@@ -108,7 +110,7 @@ def _separator(path: Path) -> str:
 
 
 def _json_lines(path: Path) -> pd.DataFrame:
-    text = path.read_text(encoding="utf-8")
+    text = read_text(path, limit=2**62)  # a table of the user's, as large as they like
     if text.lstrip().startswith("["):
         return pd.DataFrame([_object(row, f"{path}, entry {k}") for k, row in enumerate(_parsed(text, f"{path}"), start=1)])
     lines = [(f"{path}, line {k}", line) for k, line in enumerate(text.splitlines(), start=1) if line.strip()]
@@ -118,8 +120,9 @@ def _json_lines(path: Path) -> pd.DataFrame:
 def _parsed(text: str, place: str) -> Any:
     try:
         return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{place}: not JSON ({error.msg}), wanted one object a line, or an array of objects") from None
+    except (ValueError, RecursionError) as error:
+        what = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+        raise ValueError(f"{place}: not JSON ({what}), wanted one object a line, or an array of objects") from None
 
 
 def _object(row: Any, place: str) -> dict[str, Any]:

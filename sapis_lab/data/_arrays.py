@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sapis_lab.files import make_folder, write_bytes, write_text
+from sapis_lab.errors import ConfigError
+from sapis_lab.files import make_folder, read_json, write_bytes, write_text
 
 MANIFEST = "manifest.json"
 _HEADER = 128
@@ -31,6 +32,25 @@ class Column(NamedTuple):
 
     dtype: str
     row: tuple[int, ...] = ()
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a folder of arrays. MissingFile when there is none; ConfigError when it is damaged, which says so."""
+    path, then = Path(folder) / MANIFEST, "it was damaged; remove the folder to have it made again"
+    manifest = read_json(path, then=then, keys=["arrays"])
+    columns = manifest["arrays"]
+    if not isinstance(columns, dict) or not all(_is_column(column) for column in columns.values()):
+        raise ConfigError(f"{path}: arrays: wanted dtype, row and n of every array, got {str(columns)[:80]}; {then}")
+    return manifest
+
+
+def _is_column(column: Any) -> bool:
+    try:
+        if np.dtype(column["dtype"]).kind not in "biuf":  # no objects, which would have to be unpickled
+            return False
+        return all(isinstance(k, int) and 0 <= k < 2**31 for k in column["row"]) and isinstance(column["n"], int) and column["n"] >= 0
+    except (KeyError, TypeError, ValueError, SyntaxError):
+        return False
 
 
 class GrowingArrays:
@@ -60,7 +80,7 @@ class GrowingArrays:
         """The arrays in `folder`. ValueError when it holds none, or files shorter than its manifest says."""
         folder = Path(folder)
         try:
-            manifest = json.loads((folder / MANIFEST).read_text())
+            manifest = read_manifest(folder)
         except FileNotFoundError:
             raise ValueError(f"{folder} has no {MANIFEST}: it is not a store, or its making was interrupted at the start") from None
         arrays = cls(folder, manifest, writable=writable)

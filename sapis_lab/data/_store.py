@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from sapis_lab.data._arrays import MANIFEST, Column, GrowingArrays, segments
+from sapis_lab.data._arrays import MANIFEST, Column, GrowingArrays, read_manifest, segments
 from sapis_lab.data._neighbor_table import NeighborTable, neighbor_table
 from sapis_lab.data._splits import is_test_split
 from sapis_lab.files import replacing
@@ -270,5 +270,4 @@ class FrameStore:
 
 def is_sealed(folder: Path) -> bool:
     """Whether `folder` holds a finished store."""
-    path = Path(folder) / MANIFEST
-    return path.exists() and bool(json.loads(path.read_text()).get("sealed"))
+    return (Path(folder) / MANIFEST).exists() and bool(read_manifest(folder).get("sealed"))

@@ -21,10 +21,10 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from sapis_lab.config import Config, ConfigError, home, load, read_yaml
-from sapis_lab.files import make_folder, write_text
+from sapis_lab.files import make_folder, read_bytes, read_json, read_lossy, write_text
 from sapis_lab.records import FAILURE, RECORD, Planned, read_raw
 
 MANIFEST, LOCK, PROGRESS = "points.json", ".lock", "progress.json"
@@ -215,11 +215,7 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     if not path.exists():
         raise ConfigError(f"{path}: no such file; the study {folder.name!r} has not been started")
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error}); run the study again to write it anew") from None
-    return load(Manifest, raw, source=str(path))
+    return load(Manifest, read_json(path, then="run the study again to write it anew"), source=str(path))
 
 
 def inputs_hash(name: str, settings: Sequence[str]) -> str:
@@ -230,7 +226,7 @@ def inputs_hash(name: str, settings: Sequence[str]) -> str:
     files += sorted((home() / "results").glob("*/regime.json"))  # rules that a study may take its rates from
     digest = hashlib.sha256(json.dumps(list(settings)).encode())
     for path in files:
-        digest.update(path.name.encode() + b"\0" + (path.read_bytes() if path.exists() else b""))
+        digest.update(path.name.encode() + b"\0" + (read_bytes(path) if path.exists() else b""))
     return digest.hexdigest()
 
 
@@ -244,7 +240,7 @@ def is_finished(folder: Path, inputs: str) -> Manifest | None:
         if manifest.inputs != inputs or not all((folder / a).exists() for a in ANSWERS):
             return None
         quantity = (read_yaml(folder / "study.yaml").get("law") or {}).get("quantity")
-        if json.loads((folder / "fit.json").read_text(encoding="utf-8")).get("quantity") != quantity:
+        if read_json(folder / "fit.json").get("quantity") != quantity:
             return None
         records = (read_raw(point_folder(folder, p.id) / RECORD) for p in manifest.points)
         same = all(r.get("fingerprint") == p.fingerprint for r, p in zip(records, manifest.points, strict=True))
@@ -276,11 +272,12 @@ class Progress(NamedTuple):
 def read_progress(folder: Path) -> Progress | None:
     """The latest `progress.json` of a point, if there is one."""
     try:
-        raw: dict[str, Any] = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+        raw = read_json(folder / PROGRESS)
+        val = {k if k.startswith("val_") else f"val_{k}": float(v) for k, v in (raw.get("val") or {}).items()}
+        loss = None if raw.get("loss") is None else float(raw["loss"])
+        return Progress(int(raw.get("step", 0)), int(raw.get("steps", 0)), loss, val, float(raw.get("seconds", 0.0)))
+    except (ValueError, TypeError, AttributeError, OverflowError):  # it is written once a second: the next one will do
         return None
-    val = {k if k.startswith("val_") else f"val_{k}": v for k, v in (raw.get("val") or {}).items()}
-    return Progress(int(raw.get("step", 0)), int(raw.get("steps", 0)), raw.get("loss"), val, float(raw.get("seconds", 0.0)))
 
 
 def state(folder: Path) -> State:
@@ -313,4 +310,4 @@ def _is_locked(path: Path) -> bool:
 def failure_reason(folder: Path) -> str:
     """Why a point failed, one line."""
     path = folder / FAILURE
-    return (path.read_text(encoding="utf-8").partition("\n")[0] if path.exists() else "") or "no reason recorded"
+    return (read_lossy(path).partition("\n")[0] if path.exists() else "") or "no reason recorded"

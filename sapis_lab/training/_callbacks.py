@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import os
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 import lightning as L
 
-from sapis_lab.files import write_text
+from sapis_lab.files import plain_rows, read_lossy, write_text
 from sapis_lab.records import CHECKPOINT
 from sapis_lab.training._module import TrainingModule
 from sapis_lab.training._signals import Stopped, StopSignals
@@ -185,11 +186,14 @@ def append_row(path: Path, row: dict[str, float]) -> None:
         writer.writerow(row)
 
 
+def _is_step(text: str, last: int) -> bool:
+    return re.fullmatch("[0-9]{1,18}", text) is not None and int(text) <= last
+
+
 def cut_rows(path: Path, *, last_step: int) -> None:
     """Drop the rows after `last_step`, which a resumed run will write again."""
     if not path.exists():
         return
-    with path.open(newline="") as f:
-        rows = [r for r in csv.DictReader(f) if (r.get("step") or "").isdigit() and int(r["step"]) <= last_step]
+    rows = [r for r in plain_rows(read_lossy(path)) if _is_step(r.get("step") or "", last_step)]
     lines = [",".join(COLUMNS), *(",".join(r.get(c) or "" for c in COLUMNS) for r in rows)]
     write_text(path, "\n".join(lines) + "\n")

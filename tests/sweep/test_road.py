@@ -104,5 +104,5 @@ def test_answers_about_another_quantity_do_not_finish_a_study(project):
 
 def test_a_damaged_list_of_points_is_told(project):
     write_text(project / "results/one/points.json", "{")
-    with pytest.raises(ConfigError, match=r"points\.json: cannot be read"):
+    with pytest.raises(ConfigError, match=r"points\.json: not valid JSON"):
         read_manifest(project / "results/one")
