@@ -160,6 +160,21 @@ def test_a_pipe_among_the_configs_does_not_hang_a_study(project: Path) -> None:
         inputs_hash("smoke", [])
 
 
+@pytest.mark.parametrize("damage", [*DAMAGE, "array"])
+def test_a_damaged_block_of_labels_is_refused_with_what_to_do(tmp_path, damage):
+    import numpy as np
+
+    from sapis_lab.data._generation import Block, read_block, write_block
+
+    path = tmp_path / "block.npz"
+    write_block(path, Block(*[np.zeros(3)] * len(Block._fields)))
+    assert len(read_block(path).energy) == 3
+    for content in (DAMAGE.get(damage) or b"\x93NUMPY" + b"\x01" * 50, path.read_bytes()[:-100], path.read_bytes()[:200]):
+        path.write_bytes(content)
+        with pytest.raises(ConfigError, match=r"block.npz: cannot be read .* remove it, and the blocks after it"):
+            read_block(path)
+
+
 def described(**changes: Any) -> dict[str, Any]:
     return {"arrays": {"energy": {"dtype": "<f8", "row": [], "n": 0} | changes}}
 
