@@ -426,12 +426,7 @@ def _lines(error: ValidationError, source: str) -> Iterable[str]:
     by_place: dict[str, list[Any]] = {}
     for problem in error.errors(include_url=False, include_context=False):
         by_place.setdefault(".".join(str(part) for part in problem["loc"] if not _BRANCH.fullmatch(str(part))), []).append(problem)
-    # where a field may be of several types, what the value is refused for by the one that it has says more than the others
-    telling = {
-        where: [p for p in problems if not p["type"].endswith(("_type", "literal_error"))][:1] or problems
-        for where, problems in by_place.items()
-    }
-    problems = [(where, problem) for where, several in telling.items() for problem in several]
+    problems = [(where, problem) for where, several in by_place.items() for problem in _telling(several)]
     for where, problem in problems[:_PROBLEMS]:
         message = problem["msg"].removeprefix("Value error, ")
         got = problem.get("input")
@@ -439,6 +434,14 @@ def _lines(error: ValidationError, source: str) -> Iterable[str]:
         yield f"{source}: {_cut(where) + ': ' if where else ''}{message[:1].lower() + message[1:]}{shown}"
     if len(problems) > _PROBLEMS:
         yield f"{source}: and {len(problems) - _PROBLEMS} more"
+
+
+def _telling(problems: list[Any]) -> list[Any]:
+    """Of the problems that one value has with the types it may have: what the type says that it nearly is, else all."""
+    for other in (("_type", "literal_error", "_parsing"), ("_type", "literal_error")):
+        if near := [p for p in problems if not p["type"].endswith(other)]:
+            return near[:1]
+    return problems
 
 
 # what pydantic adds to the place of a problem for every type that a field may have

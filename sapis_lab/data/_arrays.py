@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sapis_lab.errors import ConfigError, MissingFile
+from sapis_lab.errors import ConfigError
 from sapis_lab.files import make_folder, read_json, with_checksum, without_checksum, write_bytes, write_text
 
 MANIFEST = "manifest.json"
@@ -40,6 +40,26 @@ class Column(NamedTuple):
 
     dtype: str
     row: tuple[int, ...] = ()
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a folder of arrays. MissingFile when there is none; ConfigError when it is damaged, or was changed
+    after it was written."""
+    path = Path(folder) / MANIFEST
+    manifest = without_checksum(read_json(path, then=REMOVE, keys=["arrays"]), source=str(path), advice=REMOVE)
+    columns = manifest["arrays"]
+    if not isinstance(columns, dict) or not all(_is_column(column) for column in columns.values()):
+        raise ConfigError(f"{path}: arrays: wanted dtype, row and n of every array, got {str(columns)[:80]}; {REMOVE}")
+    return manifest
+
+
+def _is_column(column: Any) -> bool:
+    try:
+        if np.dtype(column["dtype"]).kind not in "biuf":  # no objects, which would have to be unpickled
+            return False
+        return all(isinstance(k, int) and 0 <= k < 2**31 for k in column["row"]) and isinstance(column["n"], int) and column["n"] >= 0
+    except (KeyError, TypeError, ValueError, SyntaxError):
+        return False
 
 
 class GrowingArrays:
@@ -168,21 +188,6 @@ class GrowingArrays:
     def _rewrite_header(self, name: str) -> None:
         with self.path(name).open("r+b") as f:
             f.write(self._header(name, self.manifest["arrays"][name]["n"]))
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a folder of arrays.
-
-    Raises:
-        MissingFile: there is none.   ConfigError: it is damaged, or was changed after it was written.
-    """
-    path = folder / MANIFEST
-    try:
-        return without_checksum(read_json(path), source=str(path), advice=REMOVE)
-    except MissingFile:
-        raise
-    except ConfigError as error:
-        raise ConfigError(str(error) if str(error).endswith(REMOVE) else f"{error}; {REMOVE}") from None
 
 
 def crc32(values: np.ndarray, before: int = 0) -> int:

@@ -13,12 +13,15 @@ loaded, and (on Linux) asks the kernel to be killed with its parent.
 from __future__ import annotations
 
 import ctypes
+import io
 import os
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -27,7 +30,8 @@ import numpy as np
 
 from sapis_lab.config import Config, composed_kind
 from sapis_lab.data._base import Progress
-from sapis_lab.files import make_folder, replacing
+from sapis_lab.errors import ConfigError
+from sapis_lab.files import make_folder, read_bytes, replacing
 from sapis_lab.integrators.langevin import State
 from sapis_lab.oracles import Failed, Labels, OracleConfig
 from sapis_lab.samplers import SamplerConfig
@@ -174,11 +178,16 @@ def write_block(path: Path, block: Block) -> None:
 
 
 def read_block(path: Path) -> Block:
-    """The block at `path`."""
-    with np.load(path, allow_pickle=False) as archive:
-        more = {name.removeprefix(_MORE): archive[name] for name in archive.files if name.startswith(_MORE)}
-        failed = tuple(str(text) for text in archive["failed"]) if "failed" in archive.files else ()
-        return Block(**{name: archive[name] for name in Block._fields[:-2]}, failed=failed, more=more)
+    """The block at `path`. ConfigError when it is damaged."""
+    data = io.BytesIO(read_bytes(path))
+    try:
+        with np.load(data, allow_pickle=False) as archive:
+            more = {name.removeprefix(_MORE): archive[name] for name in archive.files if name.startswith(_MORE)}
+            failed = tuple(str(text) for text in archive["failed"]) if "failed" in archive.files else ()
+            return Block(**{name: archive[name] for name in Block._fields[:-2]}, failed=failed, more=more)
+    except (ValueError, LookupError, EOFError, OSError, AttributeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+        # AttributeError: what is no archive but a single array
+        raise ConfigError(f"{path}: cannot be read ({error}); remove it, and the blocks after it, to have them labelled again") from None
 
 
 def generate(tasks: Sequence[TrajectoryTask], *, n_workers: int, progress: Progress, what: str) -> None:

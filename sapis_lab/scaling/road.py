@@ -329,8 +329,8 @@ class _Session:
         runs = runs_of(self.rows)
         info, lattice, found = self.campaign.info, self.study.lattice, []
         for factor in SIZES:
-            near = Lattice(n_params=(float(f"{factor * runs.n_params[runs.last]:.3g}"),), n_frames=lattice.n_frames[-1:], seeds=(0,))
             try:
+                near = _lattice(float(f"{factor * runs.n_params[runs.last]:.3g}"), lattice.n_frames[-1], 0)
                 found += points(self.study.model_copy(update={"lattice": near}), info)
             except ConfigError:
                 continue  # a size that the family cannot have
@@ -374,7 +374,7 @@ class _Session:
         info = next(iter(known.values()))
 
         def make(target: float, n_frames: int, seed: int) -> Point:
-            lattice = Lattice(n_params=(target,), n_frames=(n_frames,), seeds=(seed,))
+            lattice = _lattice(target, n_frames, seed)
             return points(study.model_copy(update={"lattice": lattice}), info)[0]
 
         return make
@@ -541,6 +541,12 @@ class _Kept:
 def _unless_kept(board: Board) -> Any:
     """The board, without a line for every point that was done before."""
     return lambda event: None if event.kind == "kept" else board(event)
+
+
+def _lattice(n_params: float, n_frames: int, seed: int) -> Lattice:
+    """Of one point. ConfigError for a size that no lattice may have."""
+    one: Lattice = load(Lattice, {"n_params": [n_params], "n_frames": [n_frames], "seeds": [seed]}, source="scale")
+    return one
 
 
 def _with_more(data: DatasetConfig, n_frames: int) -> DatasetConfig:

@@ -21,7 +21,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal
 
 from sapis_lab.config import ConfigError, differing_keys, dump_yaml, read_yaml
-from sapis_lab.files import write_text
+from sapis_lab.files import read_json, write_text
 from sapis_lab.records import CHECKPOINT, FAILURE, RECORD, Record, read_raw, read_record
 from sapis_lab.sweep.events import EventLog
 from sapis_lab.sweep.executor import Executor
@@ -195,7 +195,7 @@ def _recorded_science(folder: Path, point: PointConfig) -> dict[str, Any] | None
             raw = read_raw(place / RECORD)
             return None if raw.get("fingerprint") == point.fingerprint else dict(raw.get("science") or {})
     if (folder / SCIENCE).exists():
-        return dict(json.loads((folder / SCIENCE).read_text(encoding="utf-8")))
+        return read_json(folder / SCIENCE, then="remove its folder to train the point anew")
     return None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shlex
@@ -19,7 +18,7 @@ from rich.console import Console
 from rich.text import Text
 
 from sapis_lab.config import ConfigError, dump_yaml, fingerprint, load, plainly, read_yaml
-from sapis_lab.files import write_text
+from sapis_lab.files import read_json, write_text
 from sapis_lab.records import RECORD, Planned, runs_table, write_table
 from sapis_lab.sweep.console import PlainConsole
 from sapis_lab.sweep.files import checked_name, raw_study
@@ -303,7 +302,7 @@ def collect_study(name: str, console: Console, *, resubmit: bool = False) -> int
 
 def _command_of(folder: Path) -> Callable[..., str]:
     """The command that made the results, as they recorded it."""
-    words = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))["command"]
+    words = str(read_json(folder / PROVENANCE, then="run the study again to write it anew", keys=["command"])["command"])
     return lambda retry: words if not retry or "--retry-failed" in words else f"{words} --retry-failed"
 
 
@@ -529,9 +528,9 @@ def verdict_sentences(folder: Path) -> list[str]:
     """The report's verdict on the study."""
     from sapis_lab.quantities import quantity
     from sapis_lab.records import read_table
-    from sapis_lab.report.verdict import verdict
+    from sapis_lab.report.verdict import read_fit, verdict
 
-    fits = json.loads((folder / "fit.json").read_text(encoding="utf-8"))
+    fits = read_fit(folder)
     return verdict(fits, read_table(folder), quantity(fits["quantity"]))
 
 

@@ -30,7 +30,7 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import Field, field_validator
 
 from sapis_lab.config import Config, ConfigError, load
-from sapis_lab.files import make_folder, write_text
+from sapis_lab.files import make_folder, read_json_list, write_text
 from sapis_lab.records import FAILURE, RECORD
 from sapis_lab.sweep.engine import Event, Stop, Stopped, stop_signals, work_through
 from sapis_lab.sweep.executor import Ended, Executor
@@ -414,11 +414,8 @@ def _read(folder: Path) -> list[_Submission]:
     path = folder / FOLDER / SUBMISSIONS
     if not path.exists():
         return []
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ConfigError(f"{path}: not JSON: {error}") from None
-    return [load(_Submission, entry, source=str(path)) for entry in raw]
+    entries = read_json_list(path, then="remove it once none of these jobs is in the queue, and submit again")
+    return [load(_Submission, entry, source=str(path)) for entry in entries]
 
 
 def _write(folder: Path, submissions: Sequence[_Submission | dict[str, Any]]) -> None:
