@@ -1,4 +1,4 @@
-"""The errors that end a command with one line instead of a traceback. No outside package is imported here."""
+"""The errors that end a command with one line, and the warning that people must see. No outside package is imported here."""
 
 from __future__ import annotations
 
@@ -16,6 +16,10 @@ class MissingFile(ConfigError, FileNotFoundError):
 
 class DiskError(ConfigError):
     """A disk that does not take or give what it should: full, read-only, without permission, broken. The message says what to do."""
+
+
+class Notice(RuntimeWarning):
+    """A warning that is meant for people: it stands in the log of the point that gave it and, once, on the screen of who runs points."""
 
 
 _ADVICE = {

@@ -25,6 +25,8 @@ from sapis_lab.files import write_text
 from sapis_lab.records import CHECKPOINT, FAILURE, RECORD, Record, read_raw, read_record
 from sapis_lab.sweep.events import EventLog
 from sapis_lab.sweep.executor import Executor
+from sapis_lab.sweep.notices import Notices
+from sapis_lab.sweep.signals import Stop, stop_signals
 from sapis_lab.sweep.folder import failure_reason, locked, point_folder
 from sapis_lab.sweep.launcher import LOG, STOPPED, UNTOLD, write_failure
 from sapis_lab.sweep.local import PRELOAD, TARGET, WORKER_ENVIRONMENT, LauncherDied, LocalPool
@@ -39,6 +41,8 @@ __all__ = [
 
 SCIENCE = "science.json"
 POINT_ARGUMENTS = {"step": "auto", "checkpoint_seconds": 20.0}
+_LOOK = 3.0
+"""Time between two looks at what the running points have to say, s."""
 """Keys of `run:` that `run_point` is told, with its defaults."""
 _GRACE_STOP = 60.0
 _GRACE_ENDED = 1.0
@@ -58,9 +62,11 @@ class Stopped(Exception):
 class Event:
     """What `on_event` is told. `tick` comes twice a second while points run."""
 
-    kind: Literal["kept", "failed_before", "launching", "launched", "started", "done", "failed", "killed", "stopped", "stopping", "tick"]
+    kind: Literal[
+        "kept", "failed_before", "launching", "launched", "started", "done", "failed", "killed", "stopped", "stopping", "notice", "tick"
+    ]
     """`killed`: a point was, and will be started again. `stopped`: a point ended, saved, though nobody here asked it to; it is no failure,
-    and the next run goes on with it."""
+    and the next run goes on with it. `notice`: what a point wants people to know though it goes on."""
     id: str = ""
     text: str = ""
     seconds: float = 0.0
@@ -233,8 +239,10 @@ class Stop:
 def stop_signals() -> Iterator[Stop]:
     """SIGINT, SIGTERM, SIGUSR1 and SIGUSR2 are noted instead of raised (in the main thread; elsewhere Python allows no handlers)."""
     stop = Stop()
+    notices: Notices = field(default_factory=Notices)
     if threading.current_thread() is not threading.main_thread():
         yield stop
+    next_look: float = 0.0
         return
     old = {number: signal.signal(number, stop.count) for number in STOP_SIGNALS}
     try:
@@ -250,10 +258,21 @@ def stop_signals() -> Iterator[Stop]:
 def work_through(folders: Sequence[Path], executor: Executor, stop: Stop, on_event: OnEvent) -> None:
     """Run the points in `folders`, in that order, as the executor has room for them.
 
+                self._look()
     Raises:
         Stopped: `stop` was asked for; every point that this process had started has ended.
     """
     _Run(deque(folders), executor, stop, on_event).to_the_end()
+    def _look(self) -> None:
+        if time.monotonic() > self.next_look:
+            self.next_look = time.monotonic() + _LOOK
+            for id in self.executor.running:
+                self._notice(self.given[id])
+
+    def _notice(self, folder: Path) -> None:
+        for text in self.notices.new(folder):
+            self.on_event(Event("notice", folder.name, text))
+
 
 
 @dataclass
@@ -272,6 +291,7 @@ class _Run:
     """How often a point was killed with the same checkpoint, and when that was written."""
     deadline: float = 0.0
     next_tick: float = 0.0
+        self._notice(folder)
 
     def to_the_end(self) -> None:
         told = 0

@@ -246,7 +246,7 @@ def _follower(console: Console) -> Callable[[Event], None]:
 
     def tell(event: Event) -> None:
         if event.kind not in ("tick", "kept", "failed_before", "stopping"):
-            text = f": {event.text}" if event.kind in ("failed", "killed", "stopped") else ""
+            text = f": {event.text}" if event.kind in ("failed", "killed", "stopped", "notice") else ""
             console.print(Text(f"{event.kind:8s} {event.id}{text}"), soft_wrap=True)
 
     return tell

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from sapis_lab.records import FAILURE
 from sapis_lab.sweep.executor import Ended
+from sapis_lab.sweep.notices import Notices
 from sapis_lab.sweep.tuner import tickets
 from sapis_lab.sweep.tuner.one_host import Pool
 from sapis_lab.sweep.tuner.options import TuneOptions
@@ -121,6 +122,8 @@ class Worker:
 
     def run(self, pool: Pool) -> bool:
         """Run tickets until none waits or runs anywhere; False when it was stopped before."""
+    notices: Notices = field(default_factory=Notices)
+
         while not self.n_stops():
             self.queue()
             waiting = [tickets.n_waiting(study) for study in self.studies]
@@ -178,8 +181,14 @@ class Worker:
                 told = self.n_stops()
                 self.say(f"stopping {name} (again: at once) ...")
                 pool.stop(name, number=signal.SIGTERM if told == 1 else signal.SIGKILL)
-            if not ended and not told and running.follow():
-                pool.stop(name, number=signal.SIGKILL)
+            try:
+                if not ended and not told and running.follow():
+                    pool.stop(name, number=signal.SIGKILL)
+            except Exception:
+                self._save(name, pool)
+                raise
+        for text in self.notices.new(running.folder):
+            self.say(f"warning  {name}: {text}")
         if running.pruned is not None:
             note_pruned(running)
         result = outcome(running.folder, self.keys)
