@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -38,7 +36,9 @@ from sapis_lab.sweep.folder import (
 from sapis_lab.sweep.launcher import LOG
 from sapis_lab.sweep.progress import Board, DataBoard, duration, shown
 from sapis_lab.sweep.provenance import FILE as PROVENANCE
-from sapis_lab.sweep.provenance import n_cores, note_finished, write_provenance
+from sapis_lab.sweep.provenance import note_finished, write_provenance
+from sapis_lab.sweep.resources import Resources, resources, slurm_queue
+from sapis_lab.sweep.signals import Stop, interrupting
 
 if TYPE_CHECKING:
     from sapis_lab.data import FrameStore
@@ -106,23 +106,21 @@ def run_study(request: Request, console: Console | None = None) -> int:
     """
     console = console or Console()
     raw_study(request.name, request.settings, called=request.called)
-    if not request.only and (manifest := is_finished(request.folder, request.inputs)):
-        console.print(Text(f"{request.folder.name} is finished: all {len(manifest.points)} points are done, nothing to do"), soft_wrap=True)
-        console.print(Text(f"report {shown(request.folder / 'report.html')}"), soft_wrap=True)
+    if _says_finished(request, console):
         return COMPLETE
     refuse_if_running(request.folder)
-    with _signals_interrupt():
+    with interrupting() as stop:
         try:
             job = prepare_job(request)
             with locked(request.folder) as taken_over:
                 if taken_over:
                     console.print(Text(taken_over, style="yellow"), soft_wrap=True)
-                return _run(job, request, console)
+                return _run(job, request, console, stop)
         except KeyboardInterrupt:
             return _say_stopped(request, console)
 
 
-def _run(job: Job, request: Request, console: Console) -> int:
+def _run(job: Job, request: Request, console: Console, stop: Stop | None = None) -> int:
     from sapis_lab.sweep import engine
 
     begin = time.monotonic()
@@ -157,6 +155,8 @@ def _run(job: Job, request: Request, console: Console) -> int:
         note_finished(folder)
     return _conclude(folder, _again(request), console, chosen=[p.id for p in job.chosen], seconds=time.monotonic() - begin)
 
+    if stop is not None:
+        stop.check()
 
 def _train(job: Job, request: Request, console: Console) -> None:
     from sapis_lab.sweep import engine
@@ -381,6 +381,9 @@ def _prepare_data(study: Study, cores: int, console: Console) -> FrameStore:
     from sapis_lab.data import prepare
 
     with DataBoard(console) as board:
+    """What a stop leaves to do, or that it came too late for that; the exit status."""
+    if _says_finished(request, console):
+        return COMPLETE
         about = f"data {study.data.kind!r}"
         store = plainly(lambda: prepare(study.data, cache=study.run.cache_folder, n_workers=cores, progress=board), about=about)
         if study.train.references == "isolated" and store.isolated_atoms is None:
@@ -408,22 +411,16 @@ def _longest_first(job: Job) -> list[Any]:
     return sorted((p.config for p in job.points if p.planned.id in chosen), key=lambda c: -cost[c.id])
 
 
-@contextmanager
-def _signals_interrupt() -> Iterator[None]:
-    """SIGTERM, SIGUSR1 and SIGUSR2 do what Ctrl-C does, also while data are made."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    numbers = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-    old = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
-
-
 # ----------------------------------------------------------------------------------------------------------- after
+
+
+def _says_finished(request: Request, console: Console) -> bool:
+    """Whether nothing of the study is left, which is told then."""
+    manifest = None if request.only else is_finished(request.folder, request.inputs)
+    if manifest is not None:
+        console.print(Text(f"{request.folder.name} is finished: all {len(manifest.points)} points are done, nothing to do"), soft_wrap=True)
+        console.print(Text(f"report {shown(request.folder / 'report.html')}"), soft_wrap=True)
+    return manifest is not None
 
 
 def _say_stopped(request: Request, console: Console) -> int:

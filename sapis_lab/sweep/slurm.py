@@ -31,11 +31,12 @@ from pydantic import Field, field_validator
 from sapis_lab.config import Config, ConfigError, load
 from sapis_lab.files import write_text
 from sapis_lab.records import FAILURE, RECORD
-from sapis_lab.sweep.engine import Event, Stop, Stopped, stop_signals, work_through
+from sapis_lab.sweep.engine import Event, Stopped, work_through
 from sapis_lab.sweep.executor import Ended, Executor
 from sapis_lab.sweep.folder import point_folder, read_progress
 from sapis_lab.sweep.launcher import STOPPED
 from sapis_lab.sweep.local import PRELOAD, TARGET, LocalPool, worker_environment
+from sapis_lab.sweep.signals import Stop, stop_signals
 
 FOLDER, SUBMISSIONS = "slurm", "submissions.json"
 _INTERVAL = 5.0
