@@ -101,6 +101,13 @@ class SlurmOptions(Config):
 # ------------------------------------------------------------------------------------------------------------- executor
 
 
+def refuse_without_slurm() -> None:
+    """ConfigError if this machine has no Slurm."""
+    missing = [program for program in ("sbatch", "squeue", "scontrol", "srun") if shutil.which(program) is None]
+    if missing:
+        raise ConfigError(f"run.executor: 'slurm' wants {', '.join(missing)}, which this machine does not have; use local")
+
+
 class SlurmQueue:
     """The points of one study in the queue of Slurm, as an executor; leaving it (`close`, `stop`) leaves the jobs where they are.
 
@@ -125,9 +132,7 @@ class SlurmQueue:
         target: str = TARGET,
         preload: Sequence[str] = PRELOAD,
     ) -> None:
-        missing = [program for program in ("sbatch", "squeue", "scontrol", "srun") if shutil.which(program) is None]
-        if missing:
-            raise ConfigError(f"run.executor: 'slurm' wants {', '.join(missing)}, which this machine does not have; use local")
+        refuse_without_slurm()
         self.folder, self.options, self.expected = folder, options, expected or {}
         self.device, self.devices = device, devices
         self.how = {
