@@ -20,7 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,7 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import Field, field_validator
 
 from sapis_lab.config import Config, ConfigError, load
+from sapis_lab.errors import disk_error
 from sapis_lab.files import write_text
 from sapis_lab.records import FAILURE, RECORD
 from sapis_lab.sweep.engine import Event, Stopped, work_through
@@ -182,8 +183,10 @@ class SlurmQueue:
             executor.update_parameters(job_name=entry["name"], **self._parameters())
             jobs = executor.map_array(partial(run_bundle, str(self.folder), self.how), bundles)
         except (FailedJobError, FailedSubmissionError, subprocess.SubprocessError, OSError) as error:
-            _write(self.folder, past)
-            raise ConfigError(f"Slurm refused the jobs: {' '.join(str(error).split())}") from None
+            with suppress(OSError):
+                _write(self.folder, past)
+            disk = disk_error(error, about=place) if isinstance(error, OSError) else None
+            raise disk or ConfigError(f"Slurm refused the jobs: {' '.join(str(error).split())}") from None
         entry["job"] = jobs[0].job_id.partition("_")[0]
         _write(self.folder, [*past, entry])
         self.submitted.append((str(entry["job"]), len(bundles), sum(map(len, bundles))))

@@ -119,8 +119,10 @@ def _unless_stopped(request: TuneRequest, console: Console, work: Callable[[], i
 
 
 def _tune_here(request: TuneRequest, tuning: Tuning, console: Console) -> int:
+    from sapis_lab.sweep.tuner.tickets import disk_told
+
     folder, began = request.folder, time.monotonic()
-    with locked(folder.parent):
+    with locked(folder.parent), disk_told(folder / DATABASE):
         tuning = _ready(request, tuning, console)
         with _closed(_sqlite(folder)) as storage:
             with stop_signals() as stop:
@@ -141,8 +143,8 @@ def _ready(request: TuneRequest, tuning: Tuning, console: Console) -> Tuning:
     console.print(Text(f"{study.name}: {study.question}", style="bold"), soft_wrap=True)
     text = f"{n} trials of {len(tuning.cells)} (model, N, D) by {tuning.tune.sampler} over {', '.join(tuning.names)}"
     console.print(Text(text), soft_wrap=True)
-    _prepare_data(study, _use(request, study).cores, console)
     write_text(request.folder / "study.yaml", dump_yaml(study))
+    _prepare_data(study, _use(request, study).cores, console)
     return resolve(request)
 
 
