@@ -215,7 +215,7 @@ def _make_usable(folder: Path) -> None:
         if (who := _other_writer(place.lstat(), kept_here=place in own)) is not None:
             raise FolderError(f"{place} can be written to by {who}, who could put other code into {folder}; "
                               "take that right away (chmod go-w), or set $SAPIS_KERNEL_CACHE to a folder of yours")  # fmt: skip
-    if os.statvfs(folder).f_flag & os.ST_NOEXEC:
+    if os.statvfs(folder).f_flag & getattr(os, "ST_NOEXEC", 0):  # macOS has no such flag
         raise FolderError(f"{folder} lies on a disk from which no program may be run (noexec); set $SAPIS_KERNEL_CACHE to another folder")
 
 

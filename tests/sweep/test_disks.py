@@ -118,6 +118,14 @@ def test_the_command_ends_with_74(sapis_here, monkeypatch, error):
     assert ended == 74 and told.startswith("error: ") and told.count("\n") == 1
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_an_output_that_takes_no_more_is_an_error(project):
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "sapis_lab.cli", "study", "list"]
+        done = subprocess.run(command, cwd=project, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 74 and done.stderr == f"error: {FULL}\n"
+
+
 def test_what_is_no_error_of_the_disk_is_not_called_one(sapis_here, monkeypatch):
     def fail(names):
         raise OSError(110, "Connection timed out")

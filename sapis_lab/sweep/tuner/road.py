@@ -390,8 +390,13 @@ def print_status(request: TuneRequest, console: Console) -> None:
     if storage is None:
         table = read_trials(folder)
     else:
-        with _closed(storage):
-            table = report(tuning, folder, _studies(tuning, storage))
+        from sapis_lab.sweep.tuner.patient import DatabaseGone
+
+        try:
+            with _closed(storage):
+                table = report(tuning, folder, _studies(tuning, storage))
+        except DatabaseGone as gone:
+            raise ConfigError(f"run.storage: {gone}") from None
     print_table(table, console, title=f"{name}: {len(table)} trials", keys=tuning.keys, names=tuning.names)
 
 
