@@ -79,7 +79,7 @@ def test_nobody_else_decides_about_workers():
     ("storage", "words"),
     [
         ("null", "give run.storage, the URL of a PostgreSQL database, and submit workers, as in sbatch --wrap 'sapis tune rate-rule "),
-        ("postgresql+psycopg://u@h/d", "wait for nothing; submit workers, as in sbatch --wrap 'sapis tune rate-rule "),
+        ("postgresql+psycopg://u@h/d", "from those before it; submit workers, as in sbatch --wrap 'sapis tune rate-rule "),
     ],
 )
 def test_tune_on_slurm_is_refused_with_what_to_use_instead(project, storage, words):

@@ -171,7 +171,7 @@ def _refuse_slurm(request: TuneRequest, tuning: Tuning) -> None:
         worker = shlex.quote(" ".join([*request.command, "--worker"]))
         database = "" if tuning.study.run.storage else "give run.storage, the URL of a PostgreSQL database, and "
         raise ConfigError(
-            "run.executor: 'slurm' cannot run trials, which are chosen one after the other and wait for nothing; "
+            "run.executor: 'slurm' cannot run trials, each of which is chosen from those before it; "
             f"{database}submit workers, as in sbatch --wrap {worker}, or tune on this machine with --set run.executor=local"
         )
 
