@@ -37,7 +37,7 @@ from pydantic import (
     model_validator,
 )
 
-from sapis_lab.errors import ConfigError
+from sapis_lab.errors import ConfigError, DiskError, disk_error
 from sapis_lab.files import MAX_DEPTH, MIB, check_plain, read_text
 from sapis_lab.text import without_password
 
@@ -49,13 +49,16 @@ T = TypeVar("T")
 def plainly(function: Callable[[], T], *, about: str = "") -> T:
     """`function()`, its failures told as a ConfigError: for calls that fail when files, packages or settings are not as they should be.
 
-    `about` opens the message.
+    `about` opens the message. What the disk does not take or give stays a DiskError.
     """
     try:
         return function()
     except (ConfigError, BrokenPipeError):  # the latter is the end of our own reader, not a fault of the settings
         raise
     except (ValueError, OSError, ImportError, RuntimeError) as error:
+        disk = disk_error(error) if isinstance(error, OSError) else None
+        if disk is not None:
+            raise DiskError(f"{about}: {disk}" if about else str(disk)) from error
         text = str(error).strip() or type(error).__name__
         told = f"{type(error).__name__}: {text}" if isinstance(error, RuntimeError) else text
         raise ConfigError(f"{about}: {told}" if about else told) from error

@@ -11,6 +11,7 @@ opened, large ones on request (`damaged`), so that a bit that a disk has turned 
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import io
 import json
@@ -152,12 +153,17 @@ class GrowingArrays:
             value = np.ascontiguousarray(value, dtype=column["dtype"])
             if list(value.shape[1:]) != column["row"]:
                 raise ValueError(f"{self.folder}: rows of {name!r} have shape {value.shape[1:]}, wanted {tuple(column['row'])}")
-            with self.path(name).open("r+b") as f:
-                f.truncate(self._end(name))
-                f.seek(self._end(name))
-                f.write(value.tobytes())
-                f.flush()
-                os.fsync(f.fileno())
+            try:
+                with self.path(name).open("r+b") as f:
+                    f.truncate(self._end(name))
+                    f.seek(self._end(name))
+                    f.write(value.tobytes())
+                    f.flush()
+                    os.fsync(f.fileno())
+            except OSError as error:
+                self._cut()
+                error.filename = error.filename or str(self.path(name))
+                raise
             if "crc32" in column:
                 sums[name] = crc32(value, column["crc32"])
         for name, value in rows.items():
@@ -168,6 +174,12 @@ class GrowingArrays:
         self.manifest.update(facts)
         self._mapped.clear()
         self.write_manifest()
+
+    def _cut(self) -> None:
+        """Remove the bytes behind the valid ends: on a full disk they are room that is missed."""
+        for name in self.manifest["arrays"]:
+            with contextlib.suppress(OSError):
+                os.truncate(self.path(name), self._end(name))
 
     def write_manifest(self) -> None:
         write_text(self.folder / MANIFEST, json.dumps(with_checksum(self.manifest), indent=1) + "\n")

@@ -13,6 +13,7 @@ Sealing again after appending may only lengthen a split: earlier subsets stay wh
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -27,7 +28,7 @@ from sapis_lab.data._arrays import DAMAGED, MANIFEST, Column, GrowingArrays, crc
 from sapis_lab.data._neighbor_table import NeighborTable, neighbor_table
 from sapis_lab.data._splits import is_test_split
 from sapis_lab.errors import ConfigError
-from sapis_lab.files import replacing
+from sapis_lab.files import write_bytes
 
 FORMAT = 1
 
@@ -134,8 +135,9 @@ class FrameStore:
         generation = int(self._arrays.manifest.get("generation", 0)) + 1
         for name, ids in splits.items():
             # A new file for every sealing: the manifest goes on naming the old ones until it is replaced.
-            with replacing(self.folder / "splits" / f"{name}-{generation}.npy") as temporary, temporary.open("wb") as f:
-                np.save(f, ids, allow_pickle=False)
+            file = io.BytesIO()  # numpy's error about a full disk does not say that it is one
+            np.save(file, ids, allow_pickle=False)
+            write_bytes(self.folder / "splits" / f"{name}-{generation}.npy", file.getbuffer())
         named = np.concatenate(list(splits.values()))
         elements = [int(z) for z in np.unique(self.species[segments(self.offsets, named)[0]])]
         self._arrays.manifest.update(
