@@ -253,7 +253,7 @@ def test_it_stops_on_sigterm_refuses_a_second_one_shows_its_state_and_goes_on(pr
     with pytest.raises(Locked, match=f"process {process.pid}"):
         tune()
     status, out, _ = inside("tune", "t", "--status")  # on a copy of the file
-    assert status == 0 and "t: 8 trials" in out and set(table(project)["state"]) == {"running", "waiting"}
+    assert status == 0 and "t: 8 trials" in out and not (project / "results/t/tune/trials.csv").exists()  # it only looks
     process.terminate()
     assert process.wait(timeout=120) == 75
     assert "nothing is lost. Continue with: sapis tune t" in (project / "out0.txt").read_text()
