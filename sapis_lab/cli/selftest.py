@@ -102,3 +102,19 @@ def power(
 
     plan = Plan(copies=copies, continued=continued, seeds=seeds, seed=seed)
     raise typer.Exit(run_power(plan, say=lambda line: print(line, flush=True)))
+
+
+@app.command("renames")
+def renames(
+    kinds: Annotated[str, typer.Option("--kinds", help="Kinds of files as globs, with commas between them.")] = "*",
+    each: Annotated[bool, typer.Option("--each", help="At every rename of a kind, not at the first alone. Long.")] = False,
+) -> None:
+    """Kill a study before and after the first rename of every kind of file, and compare what it ends in. Ten minutes or so.
+
+    Exit status: 1 if a point is lost or doubled, any number or weight differs, or a half-written file is left.
+
+    Example: `sapis selftest renames --kinds 'points/*,runs.*'`
+    """
+    from sapis_lab.selftest.renames import Plan, run_renames
+
+    raise typer.Exit(run_renames(Plan(tuple(kinds.split(",")), each), say=lambda line: print(line, flush=True)))
