@@ -17,6 +17,7 @@ import os
 import pkgutil
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
@@ -284,6 +285,40 @@ def _short(value: Any) -> str:
 
 
 # ------------------------------------------------------------------------------------------------------- fingerprint
+
+
+@dataclass(frozen=True)
+class Added:
+    """Marks a setting that came when there were results already: `learning: Annotated[str, Added(before="adamw")] = "soap"`.
+
+    At the value `before`, which gives the numbers from before the setting was there, it is left out of every identity, so that results made
+    without it stay valid. `before` never changes; the default may, and then says of new results what they are.
+    """
+
+    before: Any
+
+
+def identity(config: BaseModel) -> dict[str, Any]:
+    """What the numbers made from `config` depend on, as plain data: all its settings but those at the value before they were `Added`."""
+    plain = dump(config)
+    for name, info in type(config).model_fields.items():
+        value = getattr(config, name)
+        if any(isinstance(mark, Added) and mark.before == value for mark in info.metadata):
+            del plain[name]
+        else:
+            plain[name] = _identity_of(value, plain[name])
+    return plain
+
+
+def _identity_of(value: Any, plain: Any) -> Any:
+    """The same inside lists and mappings of settings; `plain` is what `value` was dumped to."""
+    if isinstance(value, BaseModel):
+        return identity(value)
+    if isinstance(value, list | tuple):
+        return [_identity_of(v, p) for v, p in zip(value, plain, strict=True)]
+    if isinstance(value, Mapping):
+        return {key: _identity_of(v, p) for (key, p), v in zip(plain.items(), value.values(), strict=True)}
+    return plain
 
 
 def fingerprint(value: Any) -> str:

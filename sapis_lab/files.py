@@ -154,7 +154,7 @@ def read_bytes(path: Path | str, *, limit: int = LIMIT) -> bytes:
         if facts.st_size > limit:
             raise ConfigError(f"{path}: has {facts.st_size} bytes, wanted at most {limit}")
         with open(fd, "rb", closefd=False) as f:
-            return f.read(limit + 1)
+            return f.read(facts.st_size + 1)  # `limit` would be allocated at once
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from None
     finally:
@@ -211,6 +211,35 @@ def check_plain(value: Any, *, source: str) -> None:
             elif isinstance(item, int) and abs(item) > MAX_INTEGER:
                 raise ConfigError(f"{source}: holds an integer of {item.bit_length()} bits, wanted at most {MAX_INTEGER.bit_length()}")
         level, depth = below, depth + 1
+
+
+# ----------------------------------------------------------------------------------------------------------- checksums
+
+CHECKSUM = "checksum"
+"""The key under which a file of ours holds the sha256 of everything else in it."""
+
+
+def checksum(plain: Mapping[str, Any]) -> str:
+    """sha256 (hex) of plain data as JSON gives them back, without their own checksum; the same on every machine."""
+    rest = json.loads(json.dumps({key: value for key, value in plain.items() if key != CHECKSUM}))
+    return hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def with_checksum(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """`plain` with its checksum."""
+    return {**plain, CHECKSUM: checksum(plain)}
+
+
+def without_checksum(raw: Mapping[str, Any], *, source: str, advice: str) -> dict[str, Any]:
+    """`raw` without its checksum, once that is found right; files of older versions have none.
+
+    Raises:
+        ConfigError: the contents were changed after they were written; the message names `source` and ends in `advice`.
+    """
+    rest = {key: value for key, value in raw.items() if key != CHECKSUM}
+    if CHECKSUM in raw and raw[CHECKSUM] != checksum(raw):
+        raise ConfigError(f"{source}: its contents were changed after they were written (the checksum in it is of others); {advice}")
+    return rest
 
 
 def digest(path: Path | str) -> str:

@@ -5,6 +5,7 @@ model.yaml: format, the model's settings, species, mean_neighbors, reference ene
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,17 +14,19 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from safetensors.torch import load_file, save
+from safetensors.torch import load as load_safetensors
+from safetensors.torch import save
 
 from sapis_lab.atoms import AtomsBatch, collate, make_graph
 from sapis_lab.config import dump, kind_class, load, read_yaml
 from sapis_lab.derivatives import predict
-from sapis_lab.files import write_bytes, write_text
+from sapis_lab.files import read_bytes, write_bytes, write_text
 from sapis_lab.models import Model, ModelConfig
 from sapis_lab.neighbors import neighbor_list
 
 FORMAT = 1
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.yaml"
+_LARGEST_WEIGHTS = 2**36
 
 
 @dataclass(frozen=True)
@@ -89,8 +92,11 @@ def _closest(positions: np.ndarray) -> str:
     return f"atoms {i} and {j} are {distance[i, j]:.3g} Å apart"
 
 
-def save_potential(folder: Path, potential: Potential) -> None:
-    """Write the potential into `folder`; the description last, so that a folder with one is whole."""
+def save_potential(folder: Path, potential: Potential) -> str:
+    """Write the potential into `folder`; the description, which holds the sha256 of the weights, last, so that a folder with one is whole.
+
+    Returns the sha256 (hex) of the file of weights.
+    """
     weights = save({k: v.detach().cpu().contiguous() for k, v in potential.model.state_dict().items()})
     write_bytes(folder / WEIGHTS, weights)  # not by safetensors, whose files nobody else may read
     description = {
@@ -102,8 +108,10 @@ def save_potential(folder: Path, potential: Potential) -> None:
         "precision": str(potential.dtype).removeprefix("torch."),
         "units": {"energy": "eV", "length": "Angstrom", "forces": "eV/Angstrom", "stress": "eV/Angstrom^3, tension positive"},
         "origin": dict(potential.origin),
+        "weights_sha256": (weights_sha256 := hashlib.sha256(weights).hexdigest()),
     }
     write_text(folder / DESCRIPTION, yaml.safe_dump(description, sort_keys=False))
+    return weights_sha256
 
 
 def load_potential(path: str | Path, *, device: str = "cpu") -> Potential:
@@ -122,7 +130,18 @@ def load_potential(path: str | Path, *, device: str = "cpu") -> Potential:
     config = load(kind_class("models", saved["model"]["kind"]), saved["model"], source=str(folder / DESCRIPTION))
     model = config.build(species=tuple(saved["species"]), mean_neighbors=saved["mean_neighbors"], seed=0)
     model = model.to(dtype=getattr(torch, saved["precision"]))
-    model.load_state_dict(load_file(folder / WEIGHTS))
+    model.load_state_dict(_weights(folder / WEIGHTS, wanted=saved.get("weights_sha256")))
     model.eval().requires_grad_(False)
     references = {int(z): float(e) for z, e in saved["reference_energies"].items()}
     return Potential(model.to(device), config, references, saved["mean_neighbors"], saved["origin"])
+
+
+def _weights(path: Path, *, wanted: str | None) -> dict[str, torch.Tensor]:
+    """The tensors in a file of weights, once its sha256 is found to be `wanted`; potentials of older versions do not say theirs."""
+    data = read_bytes(path, limit=_LARGEST_WEIGHTS)
+    if wanted is not None and (got := hashlib.sha256(data).hexdigest()) != wanted:
+        raise ValueError(
+            f"{path} is not the file that {DESCRIPTION} was written with (sha256 {got[:12]} of {len(data)} bytes, wanted {wanted[:12]}): "
+            "it was damaged, or comes from another potential"
+        )
+    return load_safetensors(data)

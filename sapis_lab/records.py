@@ -14,15 +14,20 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from sapis_lab.config import Config, ConfigError, dump, load
-from sapis_lab.files import write_text, write_with
+from sapis_lab.config import Config, ConfigError, dump, fingerprint, load
+from sapis_lab.errors import MissingFile
+from sapis_lab.files import read_json, with_checksum, without_checksum, write_text, write_with
 from sapis_lab.quantities import QUANTITIES
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 SCHEMA_VERSION = 1
+ERRORS = ("_rmse", "_mae", "_mae_per_atom")
+"""Ends of the names of quantities that cannot be negative."""
 RECORD, FAILURE, CHECKPOINT = "record.json", "failure.txt", "last.ckpt"
+AGAIN = "remove that file and run the study again, which trains that point again"
+"""What to do about a record that cannot be believed."""
 
 
 class Planned(Config):
@@ -89,6 +94,11 @@ class Record(Planned):
     """Where it ran."""
     host: str | None = None
     """Which machine it ran on."""
+    kernel: str | None = None
+    """The forms of the training step that made the numbers, which agree to rounding alone: 'C++', 'PyTorch', 'PyTorch compiled',
+    'PyTorch on cuda', 'CUDA graph', or several where the point was interrupted and went on in another; none in older records."""
+    weights: str | None = None
+    """sha256 (hex) of the file of its trained weights; none in records from before it was noted."""
     metrics: dict[str, float]
     """Measured quantities by key, in the package's units."""
     versions: dict[str, str] = {}
@@ -111,6 +121,9 @@ class Record(Planned):
         bad = {k: v for k, v in metrics.items() if not math.isfinite(v)}
         if bad:
             raise ValueError(f"metrics must be finite, got {bad}; a run without finite numbers is a failed point")
+        impossible = {k: v for k, v in metrics.items() if k.endswith(ERRORS) and v < 0}
+        if impossible:
+            raise ValueError(f"an error is never negative, got {impossible}")
         return metrics
 
 
@@ -121,7 +134,7 @@ _DTYPES = {
     "n_frames": "int64", "steps": "int64", "epochs": "float64", "samples": "Int64", "batch_size": "int64", "learning_rate": "float64",
     "flops_per_step": "float64", "flops_elementwise_per_step": "float64", "flops_train": "float64",
     "flops_inference_per_frame": "float64", "seconds_train": "float64", "cpu_seconds_train": "float64", "seconds_total": "float64",
-    "device": "str", "host": "str", "commit": "str", "dirty": "boolean",
+    "device": "str", "kernel": "str", "host": "str", "commit": "str", "dirty": "boolean",
     "fingerprint": "str",
 }  # fmt: skip
 
@@ -132,7 +145,7 @@ _DTYPES = {
 def write_record(folder: Path, record: Record) -> Path:
     """Write `record.json` in one step, the last act of a point; returns its path."""
     path = Path(folder) / RECORD
-    write_text(path, json.dumps(dump(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, json.dumps(with_checksum(dump(record)), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     return path
 
 
@@ -143,17 +156,21 @@ def read_record(folder: Path) -> Record:
 
 
 def read_raw(path: Path) -> dict[str, Any]:
-    """A record as plain data, its schema version checked: much faster than `read_record` when two keys are wanted."""
+    """A record as plain data, its schema version and its checksum checked: faster than `read_record` when two keys are wanted.
+
+    Raises:
+        ConfigError: there is none, it is damaged or was edited, or a newer program wrote it.
+    """
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file; the point has not finished") from None
-    except ValueError as error:
-        raise ConfigError(f"{path}: not valid JSON ({error}); remove its folder and run the point again") from None
-    version = raw.get("schema_version", 0) if isinstance(raw, dict) else 0
-    if version > SCHEMA_VERSION:
-        raise ConfigError(f"{path} has schema version {version}, this program reads up to {SCHEMA_VERSION}; update sapis_lab to read it")
-    return raw
+        raw = read_json(path)
+    except MissingFile:
+        raise MissingFile(f"{path}: no such file; the point has not finished") from None
+    except ConfigError as error:
+        raise ConfigError(f"{error}; {AGAIN}") from None
+    version = raw.get("schema_version", 0)
+    if not isinstance(version, int) or version > SCHEMA_VERSION:
+        raise ConfigError(f"{path} has schema version {version!r}, this program reads up to {SCHEMA_VERSION}; update sapis_lab to read it")
+    return without_checksum(raw, source=str(path), advice=AGAIN)
 
 
 # --------------------------------------------------------------------------------------------------------------- table
@@ -174,14 +191,29 @@ def runs_table(points_folder: Path, expected: Sequence[Planned]) -> DataFrame:
 
 def _row(folder: Path, point: Planned) -> dict[str, Any] | None:
     if (folder / RECORD).exists():
-        record = read_record(folder)
-        if record.fingerprint != point.fingerprint:
-            raise ConfigError(f"{folder / RECORD} was made from other settings than the study has now; run the study to see which")
-        return {**dump(record), "status": "done"}
+        return {**dump(believed_record(folder, point)), "status": "done"}
     if (folder / FAILURE).exists():
         reason = (folder / FAILURE).read_text(encoding="utf-8").partition("\n")[0] or "no reason recorded"
         return {**dump(point), "status": "failed", "failure": reason, "metrics": {}}
     return None
+
+
+def believed_record(folder: Path, point: Planned) -> Record:
+    """The record in the folder of a planned point, once it is found to be of that point.
+
+    Raises:
+        ConfigError: there is none; it is damaged, or of other settings, or says something else about itself than the plan.
+    """
+    record, path = read_record(folder), Path(folder) / RECORD
+    if record.fingerprint != point.fingerprint:
+        raise ConfigError(f"{path} was made from other settings than the study has now; run the study to see which")
+    if fingerprint(record.science) != record.fingerprint:
+        raise ConfigError(f"{path}: its fingerprint is not that of the settings in it (science); {AGAIN}")
+    for key in Planned.model_fields:
+        got, wanted = getattr(record, key), getattr(point, key)
+        if got != wanted:
+            raise ConfigError(f"{path}: {key} is {got!r}, the lattice has {wanted!r}; {AGAIN}")
+    return record
 
 
 def write_table(table: DataFrame, folder: Path) -> None:
@@ -202,12 +234,12 @@ def read_table(folder: Path) -> DataFrame:
 
 
 def same_numbers(a: DataFrame, b: DataFrame) -> bool:
-    """Two tables are equal, bit for bit, in every column but times, host, device and commit."""
+    """Two tables are equal, bit for bit, in every column but times, host, device, form of the step and commit."""
     return not differing_columns(a, b)
 
 
 def differing_columns(a: DataFrame, b: DataFrame) -> list[str]:
-    """The columns in which two tables differ (or that one lacks), times, host, device and commit aside."""
-    ignored = {"host", "device", "commit", "dirty"} | {key for key, q in QUANTITIES.items() if q.is_time}
+    """The columns in which two tables differ (or that one lacks); times, host, device, form of the step and commit aside."""
+    ignored = {"host", "device", "kernel", "commit", "dirty"} | {key for key, q in QUANTITIES.items() if q.is_time}
     columns = [c for c in dict.fromkeys([*a, *b]) if c not in ignored]
     return [c for c in columns if c not in a or c not in b or not a[c].reset_index(drop=True).equals(b[c].reset_index(drop=True))]

@@ -18,7 +18,7 @@ def test_a_file_reaches_the_disk_before_its_name_and_the_name_before_the_end(tmp
     fsync, replace = os.fsync, Path.replace
 
     def noted_fsync(fd):
-        calls.append(("fsync", Path(os.readlink(f"/proc/self/fd/{fd}")).name))
+        calls.append(("fsync", Path(f"/proc/self/fd/{fd}").readlink().name))
         fsync(fd)
 
     def noted_replace(self, target):

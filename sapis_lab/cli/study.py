@@ -142,6 +142,28 @@ def study_clean(
     stdout_console().print(f"{name}: {words}", soft_wrap=True)
 
 
+@app.command("verify")
+def study_verify(name: Annotated[str, typer.Argument(help="Name of a folder in results/.", show_default=False)]) -> None:
+    """Read everything of a study and compare it with its checksums: records, weights, checkpoints, answers, frames. Changes nothing.
+
+    Exit status: 0 all is whole, 1 something is damaged, missing or was changed; a line says what, and what to do.
+
+    Example: `sapis study verify quickstart`
+    """
+    from sapis_lab.sweep.files import checked_name
+    from sapis_lab.sweep.folder import results_folder
+    from sapis_lab.sweep.whole import store_problems, verify
+
+    folder = results_folder(checked_name(name))
+    found, stores = verify(folder), store_problems(folder)
+    for problem in [*found.problems, *stores.problems]:
+        stdout_console().print(Text(problem, style="red"), soft_wrap=True)
+    looked_at = f"{found.n_points} finished points, {found.n_checkpoints} checkpoints, {found.n_answers} answers, {stores.n_frames} frames"
+    n = len(found.problems) + len(stores.problems)
+    stdout_console().print(f"{name}: {looked_at} read; {'all is whole' if not n else f'{n} not whole'}", soft_wrap=True)
+    raise typer.Exit(int(n > 0))
+
+
 @app.command("export")
 def study_export(
     name: Annotated[str, typer.Argument(help="Name of a folder in results/.", show_default=False)],

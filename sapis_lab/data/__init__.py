@@ -8,7 +8,7 @@ from sapis_lab.data._neighbor_table import Edges, NeighborTable
 from sapis_lab.data._references import fit_references
 from sapis_lab.data._sources import DATA_VARIABLE
 from sapis_lab.data._splits import nested_order
-from sapis_lab.data._store import Frames, FrameStore
+from sapis_lab.data._store import Frames, FrameStore, is_sealed
 
 __all__ = [
     "DATA_VARIABLE",
@@ -21,6 +21,7 @@ __all__ = [
     "Progress",
     "dataset_info",
     "fit_references",
+    "is_sealed",
     "nested_order",
     "prepare",
     "store_folder",

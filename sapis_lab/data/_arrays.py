@@ -4,6 +4,9 @@ Appending writes behind the valid end of every file, then rewrites the .npy head
 step. The manifest alone decides what is there: a process killed at any moment leaves bytes behind the valid end, which readers
 do not look at and the next writer cuts off. The files stay ordinary .npy files, readable by `np.load` anywhere, and are
 memory mapped, so a folder of 10⁸ frames opens as fast as one of ten.
+
+The manifest also holds a running CRC-32 of every array, and a checksum of itself: small folders are compared with them whenever they are
+opened, large ones on request (`damaged`), so that a bit that a disk has turned over is found before anything is trained on it.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import fcntl
 import io
 import json
 import os
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,9 +23,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sapis_lab.files import make_folder, write_bytes, write_text
+from sapis_lab.errors import ConfigError, MissingFile
+from sapis_lab.files import make_folder, read_json, with_checksum, without_checksum, write_bytes, write_text
 
 MANIFEST = "manifest.json"
+CHECKED_BYTES = 64_000_000
+"""Folders up to this size are compared with their checksums whenever they are opened (0.05 s)."""
+REMOVE = "delete its folder to make it again"
+DAMAGED = f"not what was written there (its checksum is of other bytes): the disk or somebody changed it; {REMOVE}"
 _HEADER = 128
 """Bytes of the .npy header. numpy pads headers to 64 bytes and leaves room for a growing first axis; 128 fits every array here."""
 
@@ -48,7 +57,7 @@ class GrowingArrays:
         folder = Path(folder)
         make_folder(folder)
         (folder / MANIFEST).unlink(missing_ok=True)
-        schema = {name: {"dtype": np.dtype(c.dtype).str, "row": list(c.row), "n": 0} for name, c in columns.items()}
+        schema = {name: {"dtype": np.dtype(c.dtype).str, "row": list(c.row), "n": 0, "crc32": 0} for name, c in columns.items()}
         arrays = cls(folder, {"arrays": schema, **facts}, writable=True)
         for name in columns:
             write_bytes(arrays.path(name), arrays._header(name, 0))
@@ -57,10 +66,14 @@ class GrowingArrays:
 
     @classmethod
     def open(cls, folder: Path, *, writable: bool = False) -> GrowingArrays:
-        """The arrays in `folder`. ValueError when it holds none, or files shorter than its manifest says."""
+        """The arrays in `folder`, which are compared with their checksums if they are small.
+
+        Raises:
+            ValueError: it holds none, files are shorter than its manifest says, or something was changed after it was written.
+        """
         folder = Path(folder)
         try:
-            manifest = json.loads((folder / MANIFEST).read_text())
+            manifest = read_manifest(folder)
         except FileNotFoundError:
             raise ValueError(f"{folder} has no {MANIFEST}: it is not a store, or its making was interrupted at the start") from None
         arrays = cls(folder, manifest, writable=writable)
@@ -73,7 +86,19 @@ class GrowingArrays:
                 os.truncate(arrays.path(name), wanted)
             if writable:
                 arrays._rewrite_header(name)
+        if arrays.n_bytes <= CHECKED_BYTES and (damaged := arrays.damaged()):
+            raise ValueError(f"{arrays.path(damaged[0])}: {DAMAGED}")
         return arrays
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of all arrays."""
+        return sum(self._end(name) - _HEADER for name in self.manifest["arrays"])
+
+    def damaged(self) -> list[str]:
+        """Names of the arrays whose valid rows are not those that were written; all of them are read. Arrays of folders that older
+        versions made have no checksum, and count as whole."""
+        return [name for name, column in self.manifest["arrays"].items() if column.get("crc32") not in (None, crc32(self[name]))]
 
     def __getitem__(self, name: str) -> np.ndarray:
         """The valid rows of array `name`, memory mapped and read-only."""
@@ -101,6 +126,7 @@ class GrowingArrays:
             raise ValueError(f"{self.folder} is open for reading; open it with writable=True to append")
         if set(rows) != set(self.manifest["arrays"]):
             raise ValueError(f"{self.folder}: got arrays {sorted(rows)}, wanted {sorted(self.manifest['arrays'])}")
+        sums: dict[str, int] = {}
         for name, value in rows.items():
             column = self.manifest["arrays"][name]
             value = np.ascontiguousarray(value, dtype=column["dtype"])
@@ -112,15 +138,19 @@ class GrowingArrays:
                 f.write(value.tobytes())
                 f.flush()
                 os.fsync(f.fileno())
+            if "crc32" in column:
+                sums[name] = crc32(value, column["crc32"])
         for name, value in rows.items():
             self.manifest["arrays"][name]["n"] += len(value)
+            if name in sums:
+                self.manifest["arrays"][name]["crc32"] = sums[name]
             self._rewrite_header(name)
         self.manifest.update(facts)
         self._mapped.clear()
         self.write_manifest()
 
     def write_manifest(self) -> None:
-        write_text(self.folder / MANIFEST, json.dumps(self.manifest, indent=1) + "\n")
+        write_text(self.folder / MANIFEST, json.dumps(with_checksum(self.manifest), indent=1) + "\n")
 
     def _end(self, name: str) -> int:
         column = self.manifest["arrays"][name]
@@ -138,6 +168,26 @@ class GrowingArrays:
     def _rewrite_header(self, name: str) -> None:
         with self.path(name).open("r+b") as f:
             f.write(self._header(name, self.manifest["arrays"][name]["n"]))
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a folder of arrays.
+
+    Raises:
+        MissingFile: there is none.   ConfigError: it is damaged, or was changed after it was written.
+    """
+    path = folder / MANIFEST
+    try:
+        return without_checksum(read_json(path), source=str(path), advice=REMOVE)
+    except MissingFile:
+        raise
+    except ConfigError as error:
+        raise ConfigError(str(error) if str(error).endswith(REMOVE) else f"{error}; {REMOVE}") from None
+
+
+def crc32(values: np.ndarray, before: int = 0) -> int:
+    """Running CRC-32 of the bytes of an array, after rows whose sum is `before`."""
+    return zlib.crc32(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data, before) if values.size else before
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from sapis_lab.config import KindConfig, fingerprint
+from sapis_lab.config import KindConfig, fingerprint, identity
 from sapis_lab.data._arrays import lock
 from sapis_lab.data._sources import sha256
 from sapis_lab.data._store import FrameStore, is_sealed
@@ -67,7 +67,8 @@ class DatasetConfig(KindConfig):
 
     def identity(self) -> dict[str, Any]:
         """The settings that determine the frames, as plain Python, with the kind's version."""
-        return {**self.model_dump(mode="json", exclude=set(self.location_fields)), "version": type(self).version}
+        plain = {key: value for key, value in identity(self).items() if key not in self.location_fields}
+        return {**plain, "version": type(self).version}
 
     def source_root(self) -> Path | None:
         """The folder that the recorded source files are relative to; None for generated data or where it is not known."""

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from sapis_lab.data._arrays import MANIFEST, Column, GrowingArrays, segments
+from sapis_lab.data._arrays import DAMAGED, MANIFEST, Column, GrowingArrays, crc32, read_manifest, segments
 from sapis_lab.data._neighbor_table import NeighborTable, neighbor_table
 from sapis_lab.data._splits import is_test_split
 from sapis_lab.files import replacing
@@ -139,7 +139,7 @@ class FrameStore:
         elements = [int(z) for z in np.unique(self.species[segments(self.offsets, named)[0]])]
         self._arrays.manifest.update(
             sealed=True, generation=generation, elements=elements, metadata=json.loads(json.dumps(dict(metadata))),
-            splits={name: f"{name}-{generation}.npy" for name in splits},
+            splits={name: f"{name}-{generation}.npy" for name in splits}, splits_crc32={name: crc32(ids) for name, ids in splits.items()},
         )  # fmt: skip
         self._arrays.write_manifest()
         self._forget()
@@ -237,7 +237,21 @@ class FrameStore:
         folder = self.folder / "splits"
         files = self._arrays.manifest["splits"]
         loaded = {name: np.load(folder / file, mmap_mode="r", allow_pickle=False).view(np.ndarray) for name, file in files.items()}
+        for name, wanted in self._arrays.manifest.get("splits_crc32", {}).items():
+            if crc32(loaded[name]) != wanted:
+                raise ValueError(f"{folder / files[name]}: {DAMAGED}")
         return MappingProxyType(loaded)
+
+    def problems(self) -> list[str]:
+        """What in the folder is not what was written there, in sentences; everything is read, neighbour tables and splits included."""
+        every = [self._arrays]
+        every += [GrowingArrays(f, read_manifest(f), writable=False) for f in sorted(self.folder.glob("neighbors-*")) if f.is_dir()]
+        found = [f"{arrays.path(name)}: {DAMAGED}" for arrays in every for name in arrays.damaged()]
+        self._forget()
+        try:
+            return found if self.splits else [*found, f"{self.folder} has no splits"]
+        except (OSError, ValueError) as error:
+            return [*found, str(error)]
 
     def frames(self, ids: np.ndarray) -> Frames:
         """The frames `ids` (n,) gathered into new arrays, in that order."""
@@ -270,5 +284,4 @@ class FrameStore:
 
 def is_sealed(folder: Path) -> bool:
     """Whether `folder` holds a finished store."""
-    path = Path(folder) / MANIFEST
-    return path.exists() and bool(json.loads(path.read_text()).get("sealed"))
+    return (Path(folder) / MANIFEST).exists() and bool(read_manifest(Path(folder)).get("sealed"))

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, model_validator
 
+from sapis_lab.config import Added
 from sapis_lab.data._base import DatasetConfig, DatasetInfo, Progress, bytes_estimate, mean_pairs
 from sapis_lab.data._checks import check_store
 from sapis_lab.data._generation import LABEL_ACCURACY, Block, TrajectoryTask, generate, read_block
@@ -52,7 +53,7 @@ class XtbDataConfig(DatasetConfig):
     """Frames for validation, from a trajectory of their own."""
     n_test: int = Field(default=100, ge=1)
     """Frames for testing, from a trajectory of their own."""
-    n_more: int = Field(default=0, ge=0)
+    n_more: Annotated[int, Field(ge=0), Added(before=0)] = 0
     """Frames labelled later, a multiple of `trajectory_frames`: they join the training pool behind the others, which stay what and where
     they were, as do validation and test frames. Every trajectory of them is in an order of its own."""
     trajectory_frames: int = Field(default=100, ge=1)
@@ -75,12 +76,6 @@ class XtbDataConfig(DatasetConfig):
         if self.n_more % self.trajectory_frames:
             raise ValueError(f"n_more={self.n_more} is not a multiple of trajectory_frames={self.trajectory_frames}; choose one that is")
         return self
-
-    @model_serializer(mode="wrap")
-    def _without_none_more(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Pools that were never added to are written as before there was `n_more`: stores and records stay valid.
-        plain: dict[str, Any] = handler(self)
-        return plain if self.n_more else {k: v for k, v in plain.items() if k != "n_more"}
 
     def info(self, *, cutoff: float) -> DatasetInfo:
         atoms = _molecule(self.molecule)

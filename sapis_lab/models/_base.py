@@ -123,6 +123,10 @@ class Model(nn.Module, ABC):
         compute this model on this device; by default there is none, and autograd differentiates `evaluate`."""
         return None
 
+    def kernel(self, device: torch.device) -> str:
+        """What computes this model's training step on `device`: 'PyTorch', or the name of a compiled form ('C++')."""
+        return "PyTorch"
+
     def forward(self, batch: AtomsBatch) -> Output:
         """Energies, differentiable in the positions to any order (slower than `derivatives.predict` where forces are wanted)."""
         return self.evaluate(self.features(batch.graph.vectors(batch.positions, batch.cell), batch), batch)

@@ -531,6 +531,10 @@ class Geat(Model):
             log_f,
         )
 
+    def kernel(self, device: torch.device) -> str:
+        """'C++' where the kernel computes this model, else 'PyTorch'."""
+        return "C++" if device.type == "cpu" and kernel_of(self) is not None else "PyTorch"
+
     def energy_and_gradient(self, vectors: Tensor, batch: AtomsBatch) -> tuple[Tensor, Tensor, Tensor] | None:
         """By the C++ kernel (`sapis_lab.kernels.geat`) on CPU tensors."""
         assert isinstance(batch.graph, PairGraph)

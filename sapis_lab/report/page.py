@@ -69,7 +69,7 @@ def write_report(folder: Path) -> Path:
             not_drawn=not_drawn(folder / "figures"),
             runs=run_rows(runs, measured),
             symbols=SYMBOLS,
-            provenance=flat(provenance) + commits(runs),
+            provenance=flat(provenance) + commits(runs) + kernels(runs),
         )
     )
     path = folder / "report.html"
@@ -259,6 +259,15 @@ def commits(runs: pd.DataFrame) -> list[tuple[str, str]]:
     if names.nunique() < 2:
         return []
     return [("commits of the points", ", ".join(f"{name} ({n})" for name, n in names.value_counts(sort=False).items()))]
+
+
+def kernels(runs: pd.DataFrame) -> list[tuple[str, str]]:
+    """What computed the training steps of each model, as lines of the provenance."""
+    if "kernel" not in runs:
+        return []
+    done = runs[(runs["status"] == "done") & runs["kernel"].notna()]
+    by_model = {model: k.value_counts(sort=False) for model, k in done.groupby("model", sort=False)["kernel"]}
+    return [(f"training steps of {m}", ", ".join(f"{name} ({n} points)" for name, n in k.items())) for m, k in by_model.items()]
 
 
 def flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:

@@ -14,7 +14,24 @@ def verdict(fits: Mapping[str, Any], runs: pd.DataFrame, measured: Quantity) -> 
     """How the models compare, what equal error costs, which law the reference follows and how it splits a budget; less when the points
     cannot tell."""
     sentences = [comparison_sentence(fits, measured), equal_error_sentence(fits), law_sentence(fits), optimum_sentence(fits, measured)]
-    return [s for s in sentences if s] or ["No point has finished yet, so there is nothing to conclude."]
+    found = [s for s in sentences if s] or ["No point has finished yet, so there is nothing to conclude."]
+    return found + mixture_sentences(runs)
+
+
+def mixture_sentences(runs: pd.DataFrame) -> list[str]:
+    """One sentence for every model whose points were not all trained by the same form of the training step."""
+    if "kernel" not in runs:
+        return []
+    done, sentences = runs[(runs["status"] == "done") & runs["kernel"].notna()], []
+    for model, kernels in done.groupby("model", sort=False)["kernel"]:
+        forms = {form for text in kernels for form in str(text).split(", ")}
+        if len(forms) > 1:
+            counts = ", ".join(f"{n} by {name.replace(', ', ' and ')}" for name, n in kernels.value_counts(sort=False).items())
+            sentences.append(
+                f"The points of {model} were trained by different forms of the training step ({counts}), which agree to rounding alone: "
+                "trained again in one form, their errors may differ from those here as those of another seed do."
+            )
+    return sentences
 
 
 def comparison_sentence(fits: Mapping[str, Any], measured: Quantity) -> str:

@@ -14,7 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -26,6 +26,7 @@ from sapis_lab.records import CHECKPOINT, FAILURE, RECORD, Record, read_raw, rea
 from sapis_lab.sweep.events import EventLog
 from sapis_lab.sweep.executor import Executor
 from sapis_lab.sweep.folder import failure_reason, locked, point_folder
+from sapis_lab.sweep.keep import keep, kept_folder
 from sapis_lab.sweep.launcher import LOG, STOPPED, UNTOLD, write_failure
 from sapis_lab.sweep.local import PRELOAD, TARGET, WORKER_ENVIRONMENT, LauncherDied, LocalPool
 
@@ -102,7 +103,7 @@ def run(
         Stopped: SIGINT, SIGTERM, SIGUSR1 or SIGUSR2 arrived; all children have ended. What another executor has queued stays there.
     """
     folder, cache = Path(folder).absolute(), Path(cache).absolute()
-    on_event = _both(EventLog(folder), on_event)
+    on_event = _both(EventLog(folder), _both(_keeper(folder), on_event))
     with locked(folder):
         refuse_other_settings(points, folder)
         arguments = point_arguments(folder, device)
@@ -133,6 +134,17 @@ def _both(first: OnEvent, second: OnEvent) -> OnEvent:
         second(event)
 
     return tell
+
+
+def _keeper(folder: Path) -> OnEvent:
+    """Keeps the record of every point that finishes. A full disk costs the copy, not the study: the next start makes it up."""
+
+    def note(event: Event) -> None:
+        if event.kind in ("done", "kept"):
+            with suppress(OSError, ConfigError):
+                keep(folder, event.id)
+
+    return note
 
 
 def point_arguments(folder: Path, device: str) -> dict[str, Any]:
@@ -171,17 +183,17 @@ def refuse_other_settings(points: Sequence[PointConfig], folder: Path) -> None:
         raise Refused(
             f"results/{folder.name} holds points that were made from other settings (recorded -> wanted):\n"
             + "\n".join(problems[:5] + more)
-            + f"\ngive the changed study a name of its own (--as NAME), or remove results/{folder.name}/points to train everything again"
+            + "\ngive the changed study a name of its own (--as NAME), "
+            + f"or remove points/ and records/ of results/{folder.name} to train everything again"
         )
 
 
 def _recorded_science(folder: Path, point: PointConfig) -> dict[str, Any] | None:
-    """The settings that the record, or the unfinished work, in a point's folder was made from."""
-    if (folder / RECORD).exists():
-        raw = read_raw(folder / RECORD)
-        if raw.get("fingerprint") == point.fingerprint:
-            return None
-        return dict(raw.get("science") or {})
+    """The settings that the record, or the unfinished work, of a point was made from."""
+    for place in (folder, kept_folder(folder.parent.parent, point.id)):
+        if (place / RECORD).exists():
+            raw = read_raw(place / RECORD)
+            return None if raw.get("fingerprint") == point.fingerprint else dict(raw.get("science") or {})
     if (folder / SCIENCE).exists():
         return dict(json.loads((folder / SCIENCE).read_text(encoding="utf-8")))
     return None

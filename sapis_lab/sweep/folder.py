@@ -5,6 +5,7 @@ results/NAME/
   points.json       the lattice: every point with its N, D and fingerprint, and what it was made from
   points/ID/        config.yaml, progress.json while it runs, then record.json or failure.txt; log.txt; last.ckpt
   runs.parquet, runs.csv, fit.json, figures/, report.html
+  answers.json      sha256 of the records and of the answers made from them (`whole`)
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from sapis_lab.config import Config, ConfigError, home, load, read_yaml
-from sapis_lab.files import make_folder, write_text
-from sapis_lab.records import FAILURE, RECORD, Planned, read_raw
+from sapis_lab.config import Config, ConfigError, dump, home, load
+from sapis_lab.errors import MissingFile
+from sapis_lab.files import make_folder, read_json, with_checksum, without_checksum, write_text
+from sapis_lab.records import FAILURE, RECORD, Planned
 
 MANIFEST, LOCK, PROGRESS = "points.json", ".lock", "progress.json"
-ANSWERS = ("runs.parquet", "runs.csv", "fit.json", "report.html")
 
 State = Literal["done", "running", "failed", "stopped", "waiting"]
 
@@ -207,52 +208,40 @@ class Manifest(Config):
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    write_text(folder / MANIFEST, manifest.model_dump_json(indent=1) + "\n")
+    write_text(folder / MANIFEST, json.dumps(with_checksum(dump(manifest)), indent=1, ensure_ascii=False) + "\n")
 
 
 def read_manifest(folder: Path) -> Manifest:
     """The lattice of a results folder. ConfigError when the study was never started."""
     path = folder / MANIFEST
-    if not path.exists():
-        raise ConfigError(f"{path}: no such file; the study {folder.name!r} has not been started")
+    again = "run the study again to write it anew"
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error}); run the study again to write it anew") from None
+        raw = without_checksum(read_json(path), source=str(path), advice=again)
+    except MissingFile:
+        raise MissingFile(f"{path}: no such file; the study {folder.name!r} has not been started") from None
+    except ConfigError as error:
+        raise ConfigError(str(error) if str(error).endswith(again) else f"{error}; {again}") from None
     return load(Manifest, raw, source=str(path))
 
 
+_SOURCES = (".py", ".j2", ".mplstyle", ".cpp", ".h", ".cu")
+_ASIDE = ("bench", "selftest", "cli")
+
+
 def inputs_hash(name: str, settings: Sequence[str]) -> str:
-    """sha256 of the study file with its overrides, all configs and the program: what a study's lattice and answers depend on."""
+    """sha256 of the study file with its overrides, all configs and the program: what a study's lattice and answers depend on.
+
+    Of the program it takes every source that numbers or answers can depend on, the C++ kernels too; what only measures, tests or prints
+    (`_ASIDE`) may change without reopening a study.
+    """
     package = Path(__file__).resolve().parent.parent
     files = [home() / "studies" / f"{name}.yaml", *sorted((home() / "configs").rglob("*.yaml"))]
-    files += sorted(p for p in package.rglob("*") if p.suffix in (".py", ".j2", ".mplstyle"))
+    files += sorted(p for p in package.rglob("*") if p.suffix in _SOURCES and p.relative_to(package).parts[0] not in _ASIDE)
     files += sorted((home() / "results").glob("*/regime.json"))  # rules that a study may take its rates from
     digest = hashlib.sha256(json.dumps(list(settings)).encode())
     for path in files:
         digest.update(path.name.encode() + b"\0" + (path.read_bytes() if path.exists() else b""))
     return digest.hexdigest()
-
-
-def is_finished(folder: Path, inputs: str) -> Manifest | None:
-    """The manifest, if every point has its record, every answer is there and newer, and nothing they were made from has changed.
-
-    Answers about another quantity than the study's (`sapis fit NAME --quantity ...`) are not its answers.
-    """
-    try:
-        manifest = read_manifest(folder)
-        if manifest.inputs != inputs or not all((folder / a).exists() for a in ANSWERS):
-            return None
-        quantity = (read_yaml(folder / "study.yaml").get("law") or {}).get("quantity")
-        if json.loads((folder / "fit.json").read_text(encoding="utf-8")).get("quantity") != quantity:
-            return None
-        records = (read_raw(point_folder(folder, p.id) / RECORD) for p in manifest.points)
-        same = all(r.get("fingerprint") == p.fingerprint for r, p in zip(records, manifest.points, strict=True))
-        last = max(((point_folder(folder, p.id) / RECORD).stat().st_mtime_ns for p in manifest.points), default=0)
-        same = same and min((folder / a).stat().st_mtime_ns for a in ANSWERS) >= last  # Slurm's jobs end when they end
-    except (ConfigError, OSError, ValueError):
-        return None
-    return manifest if same else None
 
 
 # -------------------------------------------------------------------------------------------------------------- states

@@ -19,14 +19,13 @@ from rich.text import Text
 
 from sapis_lab.config import ConfigError, dump_yaml, fingerprint, load, plainly, read_yaml
 from sapis_lab.files import write_text
-from sapis_lab.records import Planned, runs_table, write_table
+from sapis_lab.records import RECORD, Planned, runs_table, write_table
 from sapis_lab.sweep.files import checked_name, raw_study
 from sapis_lab.sweep.folder import (
     Locked,
     Manifest,
     failure_reason,
     inputs_hash,
-    is_finished,
     locked,
     point_folder,
     read_manifest,
@@ -35,10 +34,12 @@ from sapis_lab.sweep.folder import (
     state,
     write_manifest,
 )
+from sapis_lab.sweep.keep import KEPT, keep, restore
 from sapis_lab.sweep.launcher import LOG
 from sapis_lab.sweep.progress import Board, DataBoard, duration, shown
 from sapis_lab.sweep.provenance import FILE as PROVENANCE
 from sapis_lab.sweep.provenance import n_cores, note_finished, write_provenance
+from sapis_lab.sweep.whole import finished, note_answers, records_digest, refuse_damaged
 
 if TYPE_CHECKING:
     from sapis_lab.data import FrameStore
@@ -106,7 +107,7 @@ def run_study(request: Request, console: Console | None = None) -> int:
     """
     console = console or Console()
     raw_study(request.name, request.settings, called=request.called)
-    if not request.only and (manifest := is_finished(request.folder, request.inputs)):
+    if not request.only and (manifest := finished(request.folder, request.inputs)):
         console.print(Text(f"{request.folder.name} is finished: all {len(manifest.points)} points are done, nothing to do"), soft_wrap=True)
         console.print(Text(f"report {shown(request.folder / 'report.html')}"), soft_wrap=True)
         return COMPLETE
@@ -128,8 +129,10 @@ def _run(job: Job, request: Request, console: Console) -> int:
     begin = time.monotonic()
     folder, study = request.folder, job.study
     engine.refuse_other_settings([p.config for p in job.points], folder)
+    refuse_damaged(folder, [p.planned for p in job.points])
     if job.executor == "local":
         _refuse_if_queued(job, folder, console)
+    restore(folder, [p.planned for p in job.points])
     states = {p.id: state(point_folder(folder, p.id)) for p in job.chosen}
     to_run = [p for p in _longest_first(job) if states[p.id] != "done" and (states[p.id] != "failed" or request.retry_failed)]
     _announce(job, states, [p.id for p in to_run], console)
@@ -442,10 +445,12 @@ def _conclude(folder: Path, again: Callable[..., str], console: Console, *, chos
     states = {p.id: state(point_folder(folder, p.id)) for p in manifest.points}
     failed = [id for id, s in states.items() if s == "failed"]
     n_done = list(states.values()).count("done")
+    records = records_digest(folder, manifest)
     rebuild_table(folder)
     if n_done:
         console.print(Text("laws, figures and report ..."))
         plainly(lambda: analyse(folder), about="the points are kept, but their analysis failed")
+        note_answers(folder, records)
     n_open = len(states) - n_done - len(failed)
     left = f", {n_open} not run yet" if n_open else ""
     console.print(
@@ -467,9 +472,14 @@ def _conclude(folder: Path, again: Callable[..., str], console: Console, *, chos
 
 
 def rebuild_table(folder: Path) -> None:
-    """runs.parquet and runs.csv from the records, where the points are still there; published results come without them."""
-    if (folder / "points").is_dir():
-        write_table(runs_table(folder / "points", read_manifest(folder).points), folder)
+    """runs.parquet and runs.csv from the records, where those are still there; older published results come without them."""
+    if (folder / "points").is_dir() or (folder / KEPT).is_dir():
+        points = read_manifest(folder).points
+        restore(folder, points)
+        for point in points:
+            if (point_folder(folder, point.id) / RECORD).exists():
+                keep(folder, point.id)
+        write_table(runs_table(folder / "points", points), folder)
 
 
 def analyse(folder: Path) -> Any:

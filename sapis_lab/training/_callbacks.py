@@ -15,6 +15,7 @@ import lightning as L
 
 from sapis_lab.files import write_text
 from sapis_lab.records import CHECKPOINT
+from sapis_lab.training._checkpoint import SCIENCE
 from sapis_lab.training._module import TrainingModule
 from sapis_lab.training._signals import Stopped, StopSignals
 
@@ -64,7 +65,8 @@ class Clock(L.Callback):
 class Curve(L.Callback):
     """Follows a point: curve rows, progress for people, checkpoints for resuming, and the end of a run that diverges or has to stop.
 
-    With several ranks all validate, and the first one writes.
+    With several ranks all validate, and the first one writes. Checkpoints hold `science`, what the point's numbers depend on, and the
+    forms of the training step (`kernel`) of all sessions so far.
     """
 
     def __init__(
@@ -77,9 +79,14 @@ class Curve(L.Callback):
         clock: Clock,
         checkpoint_seconds: float,
         stop: StopSignals,
+        science: dict[str, Any] | None = None,
+        kernel: str = "PyTorch",
     ) -> None:
         self.folder, self.steps, self.validate, self.clock, self.checkpoint_seconds = folder, steps, validate, clock, checkpoint_seconds
         self.stop = stop
+        self.science, self.kernel = science, kernel
+        self.kernels = [kernel]
+        """Forms of the training step over all sessions."""
         self.validation_steps = {round(steps * (k + 1) / validations) for k in range(validations)}
         self.log_every = max(1, steps // 100)
         self.last_validation: dict[str, float] = {}
@@ -158,10 +165,11 @@ class Curve(L.Callback):
         return self.clock.wall
 
     def state_dict(self) -> dict[str, Any]:
-        return {"last_validation": self.last_validation}
+        return {"last_validation": self.last_validation, SCIENCE: self.science, "kernels": self.kernels}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.last_validation = state["last_validation"]
+        self.kernels = list(dict.fromkeys([*state.get("kernels", []), self.kernel]))
 
 
 def show(folder: Path, *, step: int, steps: int, loss: float | None, val: dict[str, float], seconds: float) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from sapis_lab.config import Config, composed_kind, dump, fingerprint
+from sapis_lab.config import Added, Config, composed_kind, fingerprint, identity
 from sapis_lab.data import DatasetConfig
 from sapis_lab.models import ModelConfig
 
@@ -48,7 +48,7 @@ class TrainConfig(Config):
     """Share of the steps in the decay of `wsd`."""
     betas: tuple[float, float] = (0.9, 0.999)
     """AdamW's decay rates of the first and second moment."""
-    amsgrad: bool = False
+    amsgrad: Annotated[bool, Added(before=False)] = False
     """Divide by the root of the largest second moment so far (Reddi et al., arXiv:1904.09237): long runs burst
     less, where Adam divides by second moments that shrink with the gradients."""
     weight_decay: float = Field(default=0.0, ge=0)
@@ -126,19 +126,15 @@ class PointConfig(Config):
     """Training; `learning_rate` is the one number in force."""
     n_params: int | None = None
     """The exact N that was planned, which the model built must have; no part of what the numbers depend on, since `model` says it."""
-    parent: Parent | None = None
+    parent: Annotated[Parent | None, Added(before=None)] = None
     """Where training starts: the averaged weights, reference energies and energy scale of that point, its model grown to `model`
     (`sapis_lab.growth`). The schedule is that of any other point, and `flops_train` counts this point's own steps alone."""
 
     def science(self) -> dict[str, Any]:
         """What the numbers depend on, as plain data: the settings and the version of every kind, without the name of the point and
         the place where its data lie."""
-        plain = dump(self)
+        plain = identity(self)
         del plain["id"], plain["n_params"]
-        if self.parent is None:  # points without one keep the fingerprints that they had before there were parents
-            del plain["parent"]
-        if not self.train.amsgrad:  # likewise
-            del plain["train"]["amsgrad"]
         plain["data"] |= dict.fromkeys(type(self.data).location_fields & plain["data"].keys())
         plain["versions"] = {"data": type(self.data).version, "model": type(self.model).version, "train": type(self.train).version}
         return plain

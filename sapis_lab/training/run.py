@@ -5,6 +5,7 @@ One process, or several ranks that train the point together (`_ranks`); only the
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import os
@@ -29,7 +30,7 @@ from torch.utils.data import DataLoader
 
 from sapis_lab.accounting import STEP_FACTOR, FlopCounter
 from sapis_lab.atoms import AtomsBatch
-from sapis_lab.config import load, read_yaml
+from sapis_lab.config import differing_keys, load, read_yaml
 from sapis_lab.data import FrameStore, fit_references, prepare
 from sapis_lab.derivatives import predict
 from sapis_lab.errors import disk_error
@@ -38,7 +39,7 @@ from sapis_lab.growth import grow
 from sapis_lab.kernels import reference_forms
 from sapis_lab.models import Model
 from sapis_lab.potential import Potential, load_potential, save_potential
-from sapis_lab.records import CHECKPOINT, Record, write_record
+from sapis_lab.records import CHECKPOINT, RECORD, Record, read_raw, write_record
 from sapis_lab.training._batches import BatchMaker, FixedBatches, TrainingStream
 from sapis_lab.training._callbacks import CURVE, Clock, Curve, PointFailed, cut_rows, show
 from sapis_lab.training._checkpoint import PREVIOUS, CheckpointFiles, usable_checkpoint
@@ -55,6 +56,8 @@ __all__ = ["STOPPED", "PeerLost", "PointFailed", "Stopped", "run_point"]
 HOPELESS = 10.0
 """A validation force RMSE above this multiple of the training force RMS counts as diverged: predicting zero forces gives 1."""
 SCORING_BATCH = 32
+FORM_NAMES = {"compiled": "PyTorch compiled", "graph": "CUDA graph"}
+"""Forms of the step in records; of the eager step the model says what computes it."""
 PACKAGES = ("sapis-lab", "torch", "lightning", "torch-geometric", "e3nn", "numpy")
 VERSIONS = {"python": sys.version.split()[0], **{p: version(p) for p in PACKAGES}}
 
@@ -118,6 +121,7 @@ class _Run:
 def _run(point: PointConfig, folder: Path, run: _Run) -> None:
     if run.ranks.is_first:
         _remove_temporaries(folder)
+        _refuse_other_record(point, folder)
     setup = _prepare(point, run.cache, siblings=folder.parent)
     module = TrainingModule(
         setup.model,
@@ -140,8 +144,8 @@ def _run(point: PointConfig, folder: Path, run: _Run) -> None:
     if not run.ranks.is_first:
         return
     with module.averaged():
-        save_potential(folder, _potential(setup, point))
-    record = _record(point, setup, module, metrics, clock=clock, run=run)
+        weights = save_potential(folder, _potential(setup, point))
+    record = _record(point, setup, module, metrics, clock=clock, run=run, kernel=", ".join(follow.kernels), weights=weights)
     _log_settings(trainer, record)
     show(folder, step=module.steps, steps=module.steps, loss=_last(module), val=follow.last_validation, seconds=clock.wall)
     write_record(folder, record)
@@ -170,6 +174,16 @@ def _set_up_process(threads: int) -> None:
     warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
     warnings.filterwarnings("ignore", message="The `srun` command is available on your system but is not used")
     warnings.filterwarnings("ignore", message="TensorFloat32 tensor cores .* available but not enabled")
+
+
+def _refuse_other_record(point: PointConfig, folder: Path) -> None:
+    """A finished point is not trained over under other settings."""
+    if (folder / RECORD).exists() and (recorded := read_raw(folder / RECORD)).get("fingerprint") != point.fingerprint:
+        keys = differing_keys(recorded.get("science"), json.loads(json.dumps(point.science())))
+        raise ValueError(
+            f"{folder / RECORD} was made from other settings than config.yaml has now; they differ in {', '.join(keys[:8])}. "
+            "Give the changed point a folder of its own, or remove that record with its checkpoints"
+        )
 
 
 def _remove_temporaries(folder: Path) -> None:
@@ -303,7 +317,7 @@ def _references(point: PointConfig, store: FrameStore, ids: np.ndarray) -> np.nd
 
 def _train(module: TrainingModule, setup: _Setup, point: PointConfig, *, folder: Path, run: _Run) -> tuple[L.Trainer, Clock, Curve]:
     ranks = run.ranks
-    start = ranks.from_first(_first_step(folder) if ranks.is_first else 0)
+    start = ranks.from_first(_first_step(folder, point) if ranks.is_first else 0)
     validation = FixedBatches(setup.make, np.asarray(setup.store.splits["validation"]), batch_size=SCORING_BATCH)
 
     def validate() -> dict[str, float]:
@@ -319,6 +333,8 @@ def _train(module: TrainingModule, setup: _Setup, point: PointConfig, *, folder:
         clock=clock,
         checkpoint_seconds=run.checkpoint_seconds,
         stop=run.stop,
+        science=point.science(),
+        kernel=_kernel(setup.model, run),
     )
     trainer = L.Trainer(
         max_steps=module.steps,
@@ -354,9 +370,9 @@ def _train(module: TrainingModule, setup: _Setup, point: PointConfig, *, folder:
     return trainer, clock, follow
 
 
-def _first_step(folder: Path) -> int:
+def _first_step(folder: Path, point: PointConfig) -> int:
     """The step to continue from, 0 without a checkpoint; the curve ends there."""
-    start = usable_checkpoint(folder) or 0
+    start = usable_checkpoint(folder, science=point.science()) or 0
     cut_rows(folder / CURVE, last_step=start)
     return start
 
@@ -420,7 +436,10 @@ def _flops(module: TrainingModule, setup: _Setup, point: PointConfig, ranks: Ran
     }
 
 
-def _record(point: PointConfig, setup: _Setup, module: TrainingModule, metrics: dict[str, float], *, clock: Clock, run: _Run) -> Record:
+def _record(
+    point: PointConfig, setup: _Setup, module: TrainingModule, metrics: dict[str, float], *, clock: Clock, run: _Run, kernel: str,
+    weights: str,
+) -> Record:  # fmt: skip
     counts = module.model.count()
     flops = _flops(module, setup, point, run.ranks)
     samples = module.steps * setup.batch_size
@@ -450,11 +469,19 @@ def _record(point: PointConfig, setup: _Setup, module: TrainingModule, metrics: 
         seconds_total=time.perf_counter() - run.began,
         device=_device_name(run),
         host=platform.node(),
+        kernel=kernel,
+        weights=weights,
         metrics=metrics,
         commit=os.environ.get("SAPIS_COMMIT") or None,
         dirty={"0": False, "1": True}.get(os.environ.get("SAPIS_DIRTY", "")),
         versions=dict(VERSIONS),
     )
+
+
+def _kernel(model: Model, run: _Run) -> str:
+    """What computes the training step, for the record: 'C++', 'PyTorch', 'PyTorch compiled', 'PyTorch on cuda', 'CUDA graph'."""
+    name = model.kernel(run.device) if run.form == "eager" else FORM_NAMES[run.form]
+    return name if run.device.type == "cpu" or run.form == "graph" else f"{name} on {run.device.type}"
 
 
 def _device_name(run: _Run) -> str:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from sapis_lab.data import Frames, FrameStore
 from sapis_lab.data._arrays import GrowingArrays, segments
+from sapis_lab.files import with_checksum
 from sapis_lab.neighbors import neighbor_list
 
 
@@ -116,7 +117,7 @@ def test_opening_reads_nothing_but_the_manifest(tmp_path):
         size = 128 + n * int(np.prod(column["row"], dtype=int)) * np.dtype(column["dtype"]).itemsize
         with (tmp_path / f"{name}.npy").open("r+b") as f:
             f.truncate(size)
-    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    (tmp_path / "manifest.json").write_text(json.dumps(with_checksum(manifest)))
     store = FrameStore.open(tmp_path)
     assert store.n_frames == n - 1 and store.energy[n - 1] == 0
 
@@ -228,3 +229,42 @@ def test_appending_to_arrays_open_for_reading_is_refused(tmp_path):
     FrameStore.create(tmp_path)
     with pytest.raises(ValueError, match="writable=True"):
         GrowingArrays.open(tmp_path).append({})
+
+
+@pytest.mark.parametrize("name", ["positions", "energy", "forces", "offsets", "species", "pbc"])
+def test_a_bit_turned_over_in_a_store_is_found_when_it_is_opened(tmp_path, name):
+    store = FrameStore.create(tmp_path)
+    for seed in range(3):  # the sum runs on over several appends
+        store.append(random_frames(seed, [3, 4]))
+    store.seal(splits=three_splits(6), metadata={})
+    assert FrameStore.open(tmp_path).problems() == []
+    path = tmp_path / f"{name}.npy"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(bytes(data))
+    with pytest.raises(ValueError, match=rf"{name}\.npy: not what was written there .* delete its folder to make it again"):
+        FrameStore.open(tmp_path)
+
+
+def test_large_stores_are_read_on_request(tmp_path, monkeypatch):
+    store = FrameStore.create(tmp_path)
+    store.append(random_frames(0, [3] * 6))
+    store.seal(splits=three_splits(6), metadata={})
+    store.neighbors(3.0)
+    monkeypatch.setattr("sapis_lab.data._arrays.CHECKED_BYTES", 10)
+    for path in (tmp_path / "energy.npy", next((tmp_path / "neighbors-3.0").glob("shift.npy")), next((tmp_path / "splits").glob("test*"))):
+        data = path.read_bytes()
+        path.write_bytes(data[:-1] + bytes([data[-1] ^ 8]))
+        problems = FrameStore.open(tmp_path).problems()
+        assert len(problems) == 1 and str(path) in problems[0]
+        path.write_bytes(data)
+
+
+def test_an_edited_manifest_of_a_store_is_refused(tmp_path):
+    store = FrameStore.create(tmp_path)
+    store.append(random_frames(0, [3] * 6))
+    store.seal(splits=three_splits(6), metadata={"isolated_atoms": {"1": -13.6}})
+    path = tmp_path / "manifest.json"
+    path.write_text(path.read_text().replace("-13.6", "-13.7"))
+    with pytest.raises(ValueError, match=r"manifest\.json: its contents were changed after they were written"):
+        FrameStore.open(tmp_path)

@@ -15,8 +15,9 @@ from sapis_lab.data import DatasetInfo
 from sapis_lab.files import write_text
 from sapis_lab.records import Planned, write_record
 from sapis_lab.sweep import road
-from sapis_lab.sweep.folder import Manifest, is_finished, read_manifest, write_manifest
+from sapis_lab.sweep.folder import Manifest, read_manifest, write_manifest
 from sapis_lab.sweep.study import load_study
+from sapis_lab.sweep.whole import finished, note_answers, records_digest
 
 INFO = DatasetInfo(
     species=(1, 6, 8), n_train=400, n_validation=100, n_test={"test": 100}, mean_atoms=9, mean_pairs=72, periodic=False, bytes_estimate=0
@@ -97,12 +98,13 @@ def test_answers_about_another_quantity_do_not_finish_a_study(project):
     write_text(folder / "study.yaml", "law: {quantity: val_force_rmse}\n")
     for name in ("runs.parquet", "runs.csv", "report.html"):
         write_text(folder / name, "")
-    for quantity, finished in (("val_force_rmse", True), ("test_force_mae", False)):
+    for quantity, is_answer in (("val_force_rmse", True), ("test_force_mae", False)):
         write_text(folder / "fit.json", json.dumps({"quantity": quantity}))
-        assert (is_finished(folder, "x") is not None) == finished
+        note_answers(folder, records_digest(folder, read_manifest(folder)))
+        assert (finished(folder, "x") is not None) == is_answer
 
 
 def test_a_damaged_list_of_points_is_told(project):
     write_text(project / "results/one/points.json", "{")
-    with pytest.raises(ConfigError, match=r"points\.json: cannot be read"):
+    with pytest.raises(ConfigError, match=r"points\.json: not valid JSON.* run the study again to write it anew"):
         read_manifest(project / "results/one")

@@ -169,3 +169,86 @@ def test_amsgrad_is_part_of_a_result_only_where_it_is_on(tmp_path, frames):
 def test_settings_of_a_point_load_back_to_the_same_value(tmp_path, frames):
     config = point(tmp_path / "p", frames)
     assert load(PointConfig, read_yaml(tmp_path / "p" / "config.yaml"), source="test") == config
+
+
+def test_a_checkpoint_of_other_settings_is_refused_with_the_settings(tmp_path, frames):
+    folder = tmp_path / "p"
+    point(folder, frames, steps=40)
+    stop = textwrap.dedent(f"""
+        import os, signal, sys
+        from pathlib import Path
+        from sapis_lab.training import _callbacks
+        from sapis_lab.training.run import run_point
+        save = _callbacks.Curve.save
+        def once(self, trainer):
+            save(self, trainer)
+            os.kill(os.getpid(), signal.SIGKILL)
+        _callbacks.Curve.save = once
+        run_point(Path(sys.argv[1]), cache=Path({str(tmp_path / "cache")!r}), checkpoint_seconds=0)
+    """)
+    assert subprocess.run([sys.executable, "-c", stop, folder], capture_output=True).returncode == -signal.SIGKILL
+    assert (folder / "last.ckpt").exists()
+    point(folder, frames, steps=40, learning_rate=0.002)  # by hand: no engine looks at what the folder holds
+    with pytest.raises(ValueError, match=r"last\.ckpt was made from other settings than config\.yaml has now; .* train\.learning_rate"):
+        run_point(folder, cache=tmp_path / "cache")
+    assert (folder / "last.ckpt").exists() and not (folder / "record.json").exists()
+    point(folder, frames, steps=40)
+    run_point(folder, cache=tmp_path / "cache")
+    assert read_record(folder).steps == 40
+
+
+def test_a_finished_point_is_not_trained_over_under_other_settings(tmp_path, frames):
+    point(tmp_path / "p", frames)
+    run_point(tmp_path / "p", cache=tmp_path / "cache")
+    before = (tmp_path / "p/record.json").read_bytes()
+    point(tmp_path / "p", frames, learning_rate=0.002)
+    with pytest.raises(ValueError, match=r"record\.json was made from other settings .* train\.learning_rate"):
+        run_point(tmp_path / "p", cache=tmp_path / "cache")
+    assert (tmp_path / "p/record.json").read_bytes() == before
+
+
+def test_a_record_names_its_weights_and_what_computed_them(tmp_path, frames):
+    from sapis_lab.files import digest
+    from sapis_lab.kernels._build import library
+
+    point(tmp_path / "p", frames)
+    run_point(tmp_path / "p", cache=tmp_path / "cache")
+    made = read_record(tmp_path / "p")
+    assert made.weights == digest(tmp_path / "p/model.safetensors")
+    assert made.kernel == ("PyTorch" if library("geat", ("REAL=float", "DEGREES=2")) is None else "C++")
+
+
+def test_a_point_that_goes_on_in_another_form_records_both(tmp_path, frames):
+    folder = tmp_path / "p"
+    code = textwrap.dedent(f"""
+        import os, signal, sys
+        from pathlib import Path
+        from sapis_lab.training import _callbacks
+        from sapis_lab.training.run import run_point
+        save = _callbacks.Curve.save
+        def once(self, trainer):
+            save(self, trainer)
+            if "kill" in sys.argv:
+                os.kill(os.getpid(), signal.SIGKILL)
+        _callbacks.Curve.save = once
+        run_point(Path(sys.argv[1]), cache=Path({str(tmp_path / "cache")!r}), checkpoint_seconds=0)
+    """)
+    point(folder, frames)
+    for words, kernels in ((["kill"], "off"), ([], "auto")):
+        subprocess.run([sys.executable, "-c", code, folder, *words], env={**os.environ, "SAPIS_KERNELS": kernels}, capture_output=True)
+    from sapis_lab.kernels._build import library
+
+    alone = library("geat", ("REAL=float", "DEGREES=2")) is None
+    assert read_record(folder).kernel == ("PyTorch" if alone else "PyTorch, C++")
+
+
+@pytest.mark.parametrize("where", ["middle", "end"])
+def test_a_bit_turned_over_in_the_weights_is_refused(tmp_path, frames, where):
+    point(tmp_path / "p", frames)
+    run_point(tmp_path / "p", cache=tmp_path / "cache")
+    path = tmp_path / "p/model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1 if where == "end" else len(data) * 3 // 4] ^= 1
+    path.write_bytes(bytes(data))
+    with pytest.raises(ValueError, match=r"model\.safetensors is not the file that model\.yaml was written with"):
+        sapis_lab.load_model(tmp_path / "p")
