@@ -39,7 +39,7 @@ def kind_of(target: PurePath, home: PurePath) -> str | None:
     if folders[:1] == ["results"]:
         folders = folders[2:]
     for k, folder in enumerate(folders):
-        folders[k] = "*" if k and folders[k - 1] == "points" else _plain(folder)
+        folders[k] = "*" if k and folders[k - 1] in ("points", "records") else _plain(folder)
     suffix = PurePath(name).suffix
     many = bool(folders) and folders[-1] in _MANY or suffix == ".npy"
     return "/".join([*folders, f"*{suffix}" if many else _plain(name)])

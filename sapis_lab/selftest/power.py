@@ -34,17 +34,18 @@ from sapis_lab.data import FrameStore
 from sapis_lab.data._store import is_sealed
 from sapis_lab.files import MIB, digest, is_temporary, read_json
 from sapis_lab.potential import WEIGHTS, load_potential
-from sapis_lab.records import FAILURE, RECORD, read_raw, read_record
+from sapis_lab.records import FAILURE, RECORD, read_record
 from sapis_lab.selftest._project import PATIENCE, Project, difference, small_study
 from sapis_lab.selftest.ranks import write_molecules
 from sapis_lab.sweep.events import read_events
-from sapis_lab.sweep.folder import ANSWERS, MANIFEST, read_manifest
+from sapis_lab.sweep.folder import MANIFEST, read_manifest
+from sapis_lab.sweep.whole import ANSWERS, WHOLE, verify
 
 NAME = "power"
 OPTIONS = "loop,noauto_da_alloc,commit=1"
 """Of mounting: what is not flushed stays away from the disk, while the journal with its names goes there every second."""
 COLUMNS = ("offsets", "species", "positions", "energy", "forces")
-SETTINGS = ("study.yaml", "provenance.json", MANIFEST)
+SETTINGS = ("study.yaml", "provenance.json", MANIFEST, WHOLE)
 MAY_BE_EMPTY = {".lock", "log.txt", "events.jsonl", "progress.json", "metrics.csv"}
 """Files that are appended to, or whose loss costs no number."""
 SHOWN = 10
@@ -382,6 +383,7 @@ def examine(project: Project, calm: Project, copy: Copy) -> Seen:
     _examine_data(project.home / "cache", calm.home / "cache", seen)
     if copy.is_last:
         seen.faults += [("points lost of a study that had ended", id) for id in ids if id not in seen.done]
+        seen.faults += [("faults that `study verify` finds", problem) for problem in verify(project.folder).problems]
     return seen
 
 
@@ -399,13 +401,13 @@ def _examine_point(project: Project, calm: Project, id: str, seen: Seen) -> None
     if not (folder / RECORD).exists():
         return
     try:
-        record, raw = read_record(folder), read_raw(folder / RECORD)
+        record = read_record(folder)
         load_potential(folder)
         weights = digest(folder / WEIGHTS)
     except (ValueError, OSError, KeyError, TypeError) as error:
         seen.faults.append(("done points damaged", f"{id}: {error}"))
         return
-    if "weights" in raw and raw["weights"] != weights:
+    if record.weights != weights:
         seen.faults.append(("weights that are not those of the record", id))
     if weights != calm.weights(id) or record.metrics != read_record(calm.folder / "points" / id).metrics:
         seen.faults.append(("done points with other numbers", id))
@@ -425,6 +427,7 @@ def _examine_answers(folder: Path, seen: Seen, *, wanted: bool) -> None:
     readers: dict[str, Callable[[Path], object]] = {
         "runs.parquet": pd.read_parquet, "runs.csv": pd.read_csv, "fit.json": read_json, "provenance.json": read_json,
         "study.yaml": read_yaml, MANIFEST: lambda path: read_manifest(path.parent),
+        WHOLE: read_json,
     }  # fmt: skip
     for name in (*ANSWERS, *SETTINGS):
         path = folder / name

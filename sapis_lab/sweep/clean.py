@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 from sapis_lab.config import ConfigError
 from sapis_lab.files import is_temporary
 from sapis_lab.records import FAILURE, RECORD
-from sapis_lab.sweep.folder import locked, read_manifest
+from sapis_lab.sweep.folder import left_behind, locked, read_manifest
 
 What = Literal["checkpoints", "temporary", "orphans", "failed", "curves", "models"]
 ALWAYS: tuple[What, ...] = ("checkpoints", "temporary")
@@ -79,7 +79,7 @@ def _candidates(folder: Path, lattice: set[str]) -> Iterator[Waste]:
             what = _kind(path, done)
             if what is not None:
                 yield Waste(what, path, _size(path))
-    yield from (Waste("temporary", path, _size(path)) for path in sorted(folder.iterdir()) if _is_temporary(path))
+    yield from (Waste("temporary", path, _size(path)) for path in sorted(left_behind(folder)))
 
 
 def _kind(path: Path, done: bool) -> What | None:

@@ -210,17 +210,16 @@ def _records() -> Iterator[Mutation]:
         {
             **FORMS, "last bytes missing": _cut, "null bytes": _nulls, "not UTF-8": _not_utf8, "link to itself": _loop,
             "missing": _missing, "dated in the future": _future, "dated long ago": _ancient,
-            "null": _text("null"), "list": _text("[1]"), "empty object": _text("{}"), "too deep": _text("[" * 100_000),
+            "null": _text("null"), "empty object": _text("{}"), "too deep": _text("[" * 100_000),
             "swapped with another": _swapped, "copy of another": _other_point,
             "other id": _json(id="somebody"), "empty id": _json(id=""), "huge N": _json(n_params=10**400),
-            "one parameter more": _json(n_params=lambda n: n + 1), "no parameters": _json(n_params=0),
-            "one frame more": _json(n_frames=lambda n: n + 1), "no frames": _json(n_frames=0),
+            "one parameter more": _json(n_params=lambda n: n + 1), "one frame more": _json(n_frames=lambda n: n + 1),
             "other seed": _json(seed=lambda n: n + 1), "twice the rate": _json(learning_rate=lambda r: 2 * r),
             "other fingerprint": _json(fingerprint="0" * 64), "error -1": _json(metrics__val_force_rmse=-1.0),
             "error NaN": _json(metrics__val_force_rmse=float("nan")), "error infinite": _json(metrics__val_force_rmse=float("inf")),
             "error 1e300": _json(metrics__val_force_rmse=1e300), "error text": _json(metrics__val_force_rmse="small"),
             "error missing": _json(metrics__val_force_rmse=...), "no errors": _json(metrics={}),
-            "negative FLOPs": _json(flops_train=-1.0), "negative time": _json(seconds_train=-1.0),
+            "negative FLOPs": _json(flops_train=-1.0),
             "other science": _json(science__n_frames=7), "no science": _json(science=None), "newer schema": _json(schema_version=99),
             "without id": _json(id=...), "without fingerprint": _json(fingerprint=...), "without N": _json(n_params=...),
             "without errors": _json(metrics=...), "bit 0 at the start": _flip(0.0, 0), "bit 7 in the middle": _flip(0.5, 7),
@@ -286,6 +285,7 @@ def _answers() -> Iterator[Mutation]:
             "other quantity": _json(quantity="test_energy_mae"), "missing": _missing,
         },
     )  # fmt: skip
+    yield from _some("answers.json", lambda place: place.results / "answers.json", {**NOT_CUT, "null": _text("null")})
     yield from _some("report.html", lambda place: place.results / "report.html", {**NOT_CUT, "missing": _missing})
     yield from _some(
         "figures",
@@ -334,6 +334,12 @@ def _settings() -> Iterator[Mutation]:
     )
 
 
+def _undone(place: Place) -> None:
+    """The first point is not done, nor is its record kept elsewhere."""
+    (place.point / "record.json").unlink()
+    shutil.rmtree(place.results / "records" / place.point.name)
+
+
 def _logs() -> Iterator[Mutation]:
     yield from _some(
         "events.jsonl", lambda place: place.results / "events.jsonl", {"folder": _folder, "pipe": _pipe, "not UTF-8": _not_utf8}
@@ -342,7 +348,7 @@ def _logs() -> Iterator[Mutation]:
         "progress.json",
         lambda place: place.point / "progress.json",
         {**FORMS, "null": _text("null"), "text as step": _json(step="five", seconds="long")},
-        beside=lambda place: (place.point / "record.json").unlink(),
+        beside=_undone,
     )
     yield from _some(
         ".lock", lambda place: place.results / ".lock", {"folder": _folder, "pipe": _pipe, "not text": _text("\x00\x01" * 400)}
@@ -354,12 +360,13 @@ def _logs() -> Iterator[Mutation]:
         "failure.txt",
         lambda place: place.point / "failure.txt",
         failure,
-        beside=lambda place: (place.point / "record.json").unlink(),
+        beside=_undone,
     )
 
 
 def _to_train_again(place: Place) -> None:
     """Without the first point, so that the data are read."""
+    shutil.rmtree(place.results / "records" / place.point.name)
     shutil.rmtree(place.point)
 
 

@@ -45,6 +45,7 @@ def renaming(tmp_path: Path) -> Callable[..., tuple[int, list[str], list[dict]]]
     ("path", "kind"),
     [
         ("results/a/points/geat-l2-n3.0e3-d12-s0/record.json", "points/*/record.json"), ("results/a/study.yaml", "study.yaml"),
+        ("results/a/records/geat-l2-n3.0e3-d12-s0/record.json", "records/*/record.json"),
         ("results/a/figures/loss.pdf", "figures/*.pdf"), ("results/a/tables/laws.tex", "tables/*.tex"), ("a.zip", "a.zip"),
         ("cache/extxyz-580b5ff1ce4b/splits/train-1.npy", "cache/extxyz-*/splits/*.npy"),
         ("cache/extxyz-580b5ff1ce4b/energy.npy", "cache/extxyz-*/*.npy"),
