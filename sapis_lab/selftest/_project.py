@@ -1,4 +1,4 @@
-"""A small study in a project folder of its own, and how what it ends in is compared with the undisturbed one: for the fault experiments."""
+"""A small study in a project folder of its own, and how its end differs from another's: for fault experiments."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ def small_study(
     seeds: int = 1,
     steps: int = 150,
     workers: int = 2,
-    checkpoint_seconds: float = 0.5,
 ) -> dict[str, Any]:
-    """Settings of a lattice of two models on `molecules.xyz` in the folder `data`: seconds a point, and a checkpoint every half second."""
+    """Settings of a lattice of two models on `molecules.xyz` in the folder `data`: seconds a point, and a checkpoint
+    every half second."""
     return {
         "question": question,
         "data": {
-            "kind": "extxyz", "root": str(data), "train": "molecules.xyz", "n_validation": 8, "n_test": 4, "energy_unit": "eV",
-            "length_unit": "Angstrom",
+            "kind": "extxyz", "root": str(data), "train": "molecules.xyz", "n_validation": 8, "n_test": 4,
+            "energy_unit": "eV", "length_unit": "Angstrom",
         },
         "models": [{"kind": "geat"}, {"kind": "transformer"}],
         "lattice": {"n_params": list(n_params), "n_frames": list(n_frames), "seeds": list(range(seeds))},
         "train": {"steps": steps, "batch_size": 4, "validations": 2},
         "law": {"bootstrap": 100, "calibrate": 0},
-        "run": {"workers": workers, "checkpoint_seconds": checkpoint_seconds, "cache": str(cache)},
+        "run": {"workers": workers, "checkpoint_seconds": 0.5, "cache": str(cache)},
     }  # fmt: skip
 
 
@@ -109,7 +109,8 @@ class Project:
 
 @dataclass(frozen=True)
 class Difference:
-    """What a disturbed study came to, beside the undisturbed one. Everything empty: the same, bit by bit but for times."""
+    """What a disturbed study came to, beside the undisturbed one. Everything empty: the same, bit by bit but for
+    times."""
 
     lost: list[str]
     """Points that are done in one alone."""
@@ -134,9 +135,10 @@ class Difference:
 def difference(wanted: Project, found: Project) -> Difference:
     """How the results of `found` differ from those of `wanted`."""
     a, b = wanted.table(), found.table()
-    done = {True: set(a.loc[a["status"] == "done", "id"]), False: set(b.loc[b["status"] == "done", "id"])}
+    done = [set(table.loc[table["status"] == "done", "id"]) for table in (a, b)]
     return Difference(
-        lost=sorted(done[True] ^ done[False]), duplicated=sorted(b.loc[b["id"].duplicated(), "id"]), columns=differing_columns(a, b),
+        lost=sorted(done[0] ^ done[1]), duplicated=sorted(b.loc[b["id"].duplicated(), "id"]),
+        columns=differing_columns(a, b),
         weights=[id for id in a["id"] if wanted.weights(id) != found.weights(id)],
         temporaries=sorted(str(p.relative_to(found.folder)) for p in found.folder.rglob("*") if is_temporary(p)),
     )  # fmt: skip

@@ -1,13 +1,14 @@
 """A power cut at random moments costs a running study nothing: `sapis selftest power`.
 
-The study runs in an ext4 file system of its own, on an image file. A copy of that file, taken without unmounting or flushing anything, is
-what a power cut leaves: the blocks that have reached the disk, and nothing of what the system still holds in memory. Each copy is mounted,
-which replays its journal, and examined: no point that was said to be done is gone or changed, no file is empty or cut off, the data open.
-Some copies are continued, and end in the table and weights of an undisturbed run, bit by bit.
+The study runs in an ext4 file system of its own, on an image file. A copy of that file, taken without unmounting or
+flushing anything, is what a power cut leaves: the blocks that have reached the disk, and nothing of what the system
+still holds in memory. Each copy is mounted, which replays its journal, and examined: no point that was said to be
+done is gone or changed, no file is empty or cut off, the data open. Some copies are continued, and end in the table
+and weights of an undisturbed run, bit by bit.
 
-Beside the study, in the same file system, a control renames files that it does not bring to the disk first. Some of them must be empty in
-the copies, or the copies show nothing. (Mounted plainly, ext4 writes such files out before it renames them; `noauto_da_alloc` says it need
-not, as other file systems do not.)
+Beside the study, in the same file system, a control renames files that it does not bring to the disk first. Some of
+them must be empty in the copies, or the copies show nothing. (Mounted plainly, ext4 writes such files out before it
+renames them; `noauto_da_alloc` says it need not, as other file systems do not.)
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ from sapis_lab.sweep.whole import ANSWERS, WHOLE, verify
 
 NAME = "power"
 OPTIONS = "loop,noauto_da_alloc,commit=1"
-"""Of mounting: what is not flushed stays away from the disk, while the journal with its names goes there every second."""
+"""Of mounting: what is not flushed stays away from the disk, while the journal with its names goes there every
+second."""
 COLUMNS = ("offsets", "species", "positions", "energy", "forces")
 SETTINGS = ("study.yaml", "provenance.json", MANIFEST, WHOLE)
 MAY_BE_EMPTY = {".lock", "log.txt", "events.jsonl", "progress.json", "metrics.csv"}
@@ -118,7 +120,8 @@ class Outcome:
 
 
 def run_power(plan: Plan, *, say: Callable[[str], None] = print) -> int:
-    """Run it and print what came out; the exit status: 1 if anything is lost or different, or the experiment could not have shown it.
+    """Run it and print what came out; the exit status: 1 if anything is lost or different, or the experiment could
+    not have shown it.
 
     Raises:
         ConfigError: this user may not mount, or the programs for it are missing.
@@ -132,9 +135,10 @@ def run_power(plan: Plan, *, say: Callable[[str], None] = print) -> int:
             say(f"  copy {k + 1}: ... and {len(seen.faults) - SHOWN} more")
     torn = f"{found.torn} more thrown away because something was written meanwhile"
     say(f"{len(found.seen)} copies of the disk, {torn}; {found.seconds:.0f} s")
-    say(f"done points in all copies together: {sum(len(seen.done) for seen in found.seen)} (the lattice has {found.n_points})")
+    n_done, n_control = sum(len(seen.done) for seen in found.seen), sum(seen.control for seen in found.seen)
+    say(f"done points in all copies together: {n_done} (the lattice has {found.n_points})")
     say(f"lost or damaged: {', '.join(f'{n} {kind}' for kind, n in found.faults.items()) or 'nothing'}")
-    say(f"control, files renamed without being flushed: {found.control_empty} of {sum(seen.control for seen in found.seen)} are empty")
+    say(f"control, files renamed without being flushed: {found.control_empty} of {n_control} are empty")
     say(f"continued from {len(found.ends)} copies: {'; '.join(found.ends) or 'none'}")
     if len(found.seen) < plan.copies + 1:
         say(f"the lattice ended before {plan.copies} copies; take more --seeds")
@@ -145,10 +149,10 @@ def run_power(plan: Plan, *, say: Callable[[str], None] = print) -> int:
 
 
 def cut(place: Path, plan: Plan, *, say: Callable[[str], None]) -> Outcome:
-    """Run the study undisturbed and on a disk of its own, copy that disk, and examine the copies, below `place`.
+    """Run the study undisturbed and on a disk of its own, copy the disk and examine the copies, below `place`.
 
     Raises:
-        ConfigError: see `run_power`.   RuntimeError: a run ended with a status that none of this explains, or took too long.
+        ConfigError: see `run_power`.   RuntimeError: a run failed, or took too long.
     """
     begin = time.monotonic()
     image, disk = place / "disk.img", place / "disk"
@@ -170,7 +174,8 @@ def cut(place: Path, plan: Plan, *, say: Callable[[str], None]) -> Outcome:
         with mounted(copy.image, disk):
             now = examine(cut_off, calm, copy)
         seen.append(now)
-        say(f"  copy {k + 1:>3}: {len(now.done)} points done, {len(now.faults)} faults, {now.control_empty} empty control files")
+        empty = f"{now.control_empty} empty control files"
+        say(f"  copy {k + 1:>3}: {len(now.done)} points done, {len(now.faults)} faults, {empty}")
     ends = []
     for k in _to_continue(seen, plan.continued):
         with mounted(copies[k].image, disk):
@@ -180,10 +185,9 @@ def cut(place: Path, plan: Plan, *, say: Callable[[str], None]) -> Outcome:
 
 
 def _write(project: Project, place: Path, plan: Plan) -> None:
-    question = "Does a power cut cost a number?"
-    project.write(
-        small_study(place, cache=project.home / "cache", question=question, seeds=plan.seeds, steps=plan.steps, workers=plan.workers)
-    )
+    question, cache = "Does a power cut cost a number?", project.home / "cache"
+    study = small_study(place, cache=cache, question=question, seeds=plan.seeds, steps=plan.steps, workers=plan.workers)
+    project.write(study)
 
 
 def _to_the_end(project: Project) -> None:
@@ -206,7 +210,7 @@ def _to_continue(seen: list[Seen], n: int) -> list[int]:
     return sorted({round(k) for k in np.linspace(0, len(seen) - 1, n)}) if seen and n else []
 
 
-# ------------------------------------------------------------------------------------------------------------- the disk
+# -------------------------------------------------------------------------------------------------------- the disk
 
 
 def make_disk(image: Path, n_bytes: int) -> None:
@@ -240,7 +244,9 @@ def _command(*words: str, attempts: int = 1) -> None:
         try:
             done = subprocess.run(words, capture_output=True, text=True, env={**os.environ, "LC_ALL": "C"})
         except FileNotFoundError:
-            raise ConfigError(f"a power cut needs the program {words[0]}, which is not here (Linux, packages e2fsprogs, mount)") from None
+            raise ConfigError(
+                f"a power cut needs the program {words[0]}, which is not here (Linux, packages e2fsprogs, mount)"
+            ) from None
         if done.returncode == 0:
             return
         if attempt < attempts - 1:
@@ -258,7 +264,7 @@ def _device(folder: Path) -> str:
     raise ConfigError(f"{folder}: not among the mounted file systems")
 
 
-# ------------------------------------------------------------------------------------------------------------ the copies
+# ------------------------------------------------------------------------------------------------------ the copies
 
 
 def _copies(
@@ -312,9 +318,11 @@ class _Control:
 
 
 def copy_quiet(image: Path, target: Path, device: str) -> int:
-    """Copy `image` while nothing is written to it, so that the copy is the disk at one moment; how many attempts were thrown away.
+    """Copy `image` while nothing is written to it, so that the copy is the disk at one moment; how many attempts were
+    thrown away.
 
-    Blocks that change while a copy is made would give it the later part of what was written without the earlier: no power cut does that.
+    Blocks that change while a copy is made would give it the later part of what was written without the earlier: no
+    power cut does that.
 
     Raises:
         RuntimeError: the disk does not come to rest.
@@ -328,7 +336,9 @@ def copy_quiet(image: Path, target: Path, device: str) -> int:
                 return attempts
             attempts += 1
         time.sleep(0.002)
-    raise RuntimeError(f"{image}: something was written to it at all times for {_QUIET:.0f} s; it cannot be copied at one moment")
+    raise RuntimeError(
+        f"{image}: something was written to it at all times for {_QUIET:.0f} s; it cannot be copied at one moment"
+    )
 
 
 def _written(device: str) -> tuple[int, ...] | None:
@@ -364,7 +374,7 @@ def _parts(fd: int, size: int) -> Iterator[tuple[int, int]]:
         yield start, end
 
 
-# -------------------------------------------------------------------------------------------------------- what they hold
+# -------------------------------------------------------------------------------------------------- what they hold
 
 
 def examine(project: Project, calm: Project, copy: Copy) -> Seen:
@@ -455,7 +465,10 @@ def _examine_data(cache: Path, calm: Path, seen: Seen) -> None:
             for table in path.parent.glob("neighbors-*"):
                 cutoff = float(table.name.partition("-")[2])
                 a, b = store.neighbors(cutoff), wanted.neighbors(cutoff)
-                same += [np.array_equal(getattr(a, name), getattr(b, name)) for name in ("offsets", "center", "neighbor", "shift")]
+                same += [
+                    np.array_equal(getattr(a, name), getattr(b, name))
+                    for name in ("offsets", "center", "neighbor", "shift")
+                ]
         except (ValueError, OSError, KeyError) as error:
             seen.faults.append(("stores that do not open", f"{path.parent.name}: {error}"))
             continue

@@ -1,9 +1,10 @@
 """A process that is killed just before, or just after, it gives a file its name: `sapis selftest renames`.
 
-Every file of a study is written under a temporary name and renamed. A tiny study runs undisturbed first, which shows the kinds of files
-that are renamed. Then it runs once for every kind and either side of the rename: the process that renames the first file of that kind, the
-engine, the launcher or a point, gets a SIGKILL there, and the study is started again until it ends. Table and trained weights must be those
-of the undisturbed run, bit by bit but for times, and no half-written file may be left.
+Every file of a study is written under a temporary name and renamed. A tiny study runs undisturbed first, which shows
+the kinds of files that are renamed. Then it runs once for every kind and either side of the rename: the process that
+renames the first file of that kind, the engine, the launcher or a point, gets a SIGKILL there, and the study is
+started again until it ends. Table and trained weights must be those of the undisturbed run, bit by bit but for times,
+and no half-written file may be left.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ class Outcome:
 
 
 def run_renames(plan: Plan, *, say: Callable[[str], None] = print) -> int:
-    """Run it and print what came out; the exit status: 1 if any run ended in something else than the undisturbed one."""
+    """Run it and print what came out; the exit status: 1 if any run ended otherwise than the undisturbed one."""
     with tempfile.TemporaryDirectory(prefix="sapis-renames-") as place:
         found = kill_at_renames(Path(place), plan, say=say)
     width = max(map(len, found.renames))
@@ -109,8 +110,10 @@ def kill_at_renames(place: Path, plan: Plan, *, say: Callable[[str], None]) -> O
     found = Outcome(Counter(line["kind"] for line in calm.lines() if "kind" in line))
     kinds = sorted(kind for kind in found.renames if any(fnmatch.fnmatchcase(kind, glob) for glob in plan.kinds))
     if not kinds:
-        raise ConfigError(f"--kinds {','.join(plan.kinds)}: no such file is renamed; there are {', '.join(sorted(found.renames))}")
-    say(f"undisturbed: {sum(found.renames.values())} renames of {len(found.renames)} kinds in {time.monotonic() - begin:.0f} s")
+        known = ", ".join(sorted(found.renames))
+        raise ConfigError(f"--kinds {','.join(plan.kinds)}: no such file is renamed; there are {known}")
+    n_renames, seconds = sum(found.renames.values()), time.monotonic() - begin
+    say(f"undisturbed: {n_renames} renames of {len(found.renames)} kinds in {seconds:.0f} s")
     for case in _cases(found, kinds, plan):
         started = time.monotonic()
         run = _Run(place, "killed", plan, hooks)
@@ -161,7 +164,8 @@ class _Run:
 
     def lines(self) -> list[dict[str, Any]]:
         """The log of the renames."""
-        return [json.loads(line) for line in self.log.read_text(encoding="utf-8").splitlines()] if self.log.exists() else []
+        text = self.log.read_text(encoding="utf-8") if self.log.exists() else ""
+        return [json.loads(line) for line in text.splitlines()]
 
     def to_the_end(self, case: Case | None) -> str:
         """Run and export the study, killed once at the rename that `case` names; '' or what went wrong."""
@@ -171,12 +175,13 @@ class _Run:
         # one of the two points fails, and is left so
         for words, wanted in ((("study", "run", NAME), 1), (("study", "export", NAME, "--to", str(archive)), 0)):
             for _ in range(STARTS):
-                steered = {} if any("killed" in line for line in self.lines()) else {_rename_hook.VARIABLE: self._order(case)}
-                status = project.end(project.start(*words, **steered))
+                steered = {_rename_hook.VARIABLE: self._order(case)}
+                is_killed = any("killed" in line for line in self.lines())
+                status = project.end(project.start(*words, **({} if is_killed else steered)))
                 if status == wanted:
                     break
             else:
-                return f"`sapis {' '.join(words[:2])}` ended {STARTS} times without the exit status {wanted}, at last with {status}"
+                return f"`sapis {' '.join(words[:2])}` ended {STARTS} times, at last with {status}, wanted {wanted}"
         return "" if archive.stat().st_size else f"{archive.name} is empty"
 
     def _order(self, case: Case | None) -> str:
@@ -187,9 +192,8 @@ class _Run:
 def _study(place: Path, cache: Path, plan: Plan) -> dict[str, Any]:
     """One point that is done and one that diverges and fails; checkpoints at every step."""
     question = "Does a study end in the same numbers wherever it is killed?"
-    study = small_study(
-        place, cache=cache, question=question, n_params=(3e3,), n_frames=(12,), steps=plan.steps, checkpoint_seconds=0.01
-    )
+    study = small_study(place, cache=cache, question=question, n_params=(3e3,), n_frames=(12,), steps=plan.steps)
+    study["run"]["checkpoint_seconds"] = 0.01
     study["models"] = [{"kind": "geat"}]
     study["lattice"]["rate_factors"] = [1.0, 1e9]
     return study

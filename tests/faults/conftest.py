@@ -22,15 +22,15 @@ from mutations import NAME  # noqa: E402
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a project in which a study of two points is finished; its twin `home` is where copies of it belong."""
+    """The folder of a project with a finished study of two points; its twin `home` is where copies of it belong."""
     from sapis_lab.selftest._project import Project, small_study
     from sapis_lab.selftest.ranks import write_molecules
 
     place = tmp_path_factory.mktemp("damaged")
     write_molecules(place / "molecules.xyz")
     project = Project(place / "home", NAME, place / "log.txt")
-    study = small_study(place, cache=project.home / "cache", question="Is damage seen?", n_params=(3e3,), n_frames=(12,), steps=8)
-    project.write(study)
+    size = {"n_params": (3e3,), "n_frames": (12,), "steps": 8}
+    project.write(small_study(place, cache=project.home / "cache", question="Is damage seen?", **size))
     status = project.end(project.start("study", "run", NAME))
     assert status == 0, project.log()
     return project.home.rename(place / "finished")
@@ -42,9 +42,13 @@ Sapis = Callable[..., tuple[int | None, str]]
 @pytest.fixture(scope="session")
 def forked(finished: Path) -> Iterator[Sapis]:
     """Runs `sapis WORDS` in a project; exit status, None if it had to be ended after a minute, and output."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))}
+    path = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
     process = subprocess.Popen(
-        [sys.executable, str(HERE / "forked_sapis.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        [sys.executable, str(HERE / "forked_sapis.py")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
     )
     assert process.stdin is not None and process.stdout is not None
     selector = selectors.DefaultSelector()
@@ -70,16 +74,19 @@ def forked(finished: Path) -> Iterator[Sapis]:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """The tally of the damage, by kind of file."""
-    reports = [r for key in ("passed", "failed") for r in terminalreporter.getreports(key) if getattr(r, "when", "") == "call"]
+    reports = [
+        r for key in ("passed", "failed") for r in terminalreporter.getreports(key) if getattr(r, "when", "") == "call"
+    ]
     tally = [value for report in reports for key, value in report.user_properties if key == "damage"]
     if not tally:
         return
     cases, bad = Counter(kind for kind, _, _ in tally), Counter(kind for kind, _, faults in tally if faults)
     terminalreporter.section("damaged results")
     for kind, n in sorted(cases.items()):
-        line = f"{kind:<24}{n:>4} kinds of damage, {n - bad[kind]:>3} rebuilt or refused in one line, {bad[kind]:>3} not"
-        terminalreporter.line(line)
-    terminalreporter.line(f"{'all':<24}{len(tally):>4} kinds of damage, {len(tally) - sum(bad.values()):>3} as it should be")
+        words = f"{n - bad[kind]:>3} rebuilt or refused, {bad[kind]:>3} not"
+        terminalreporter.line(f"{kind:<24}{n:>4} kinds of damage, {words}")
+    n_right = len(tally) - sum(bad.values())
+    terminalreporter.line(f"{'all':<24}{len(tally):>4} kinds of damage, {n_right:>3} rebuilt or refused")
     for kind, what, faults in sorted(tally):
         for fault in faults:
             terminalreporter.line(f"  {kind}: {what}: {fault}")

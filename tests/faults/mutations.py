@@ -1,4 +1,5 @@
-"""Damage that a disk, an editor or a script may do to the results of a finished study: 138 kinds of it, each one a function of folders."""
+"""Damage that a disk, an editor or a script may do to the results of a finished study: 138 kinds of it, each one a
+function of folders."""
 
 from __future__ import annotations
 
@@ -69,7 +70,7 @@ class Mutation:
         return words
 
 
-# ------------------------------------------------------------------------------------------------------ damage to any file
+# --------------------------------------------------------------------------------------------------- damage to any file
 
 
 def _zero(path: Path) -> None:
@@ -216,13 +217,17 @@ def _records() -> Iterator[Mutation]:
             "one parameter more": _json(n_params=lambda n: n + 1), "one frame more": _json(n_frames=lambda n: n + 1),
             "other seed": _json(seed=lambda n: n + 1), "twice the rate": _json(learning_rate=lambda r: 2 * r),
             "other fingerprint": _json(fingerprint="0" * 64), "error -1": _json(metrics__val_force_rmse=-1.0),
-            "error NaN": _json(metrics__val_force_rmse=float("nan")), "error infinite": _json(metrics__val_force_rmse=float("inf")),
+            "error NaN": _json(metrics__val_force_rmse=float("nan")),
+            "error infinite": _json(metrics__val_force_rmse=float("inf")),
             "error 1e300": _json(metrics__val_force_rmse=1e300), "error text": _json(metrics__val_force_rmse="small"),
             "error missing": _json(metrics__val_force_rmse=...), "no errors": _json(metrics={}),
             "negative FLOPs": _json(flops_train=-1.0),
-            "other science": _json(science__n_frames=7), "no science": _json(science=None), "newer schema": _json(schema_version=99),
-            "without id": _json(id=...), "without fingerprint": _json(fingerprint=...), "without N": _json(n_params=...),
-            "without errors": _json(metrics=...), "bit 0 at the start": _flip(0.0, 0), "bit 7 in the middle": _flip(0.5, 7),
+            "other science": _json(science__n_frames=7), "no science": _json(science=None),
+            "newer schema": _json(schema_version=99),
+            "without id": _json(id=...), "without fingerprint": _json(fingerprint=...),
+            "without N": _json(n_params=...),
+            "without errors": _json(metrics=...), "bit 0 at the start": _flip(0.0, 0),
+            "bit 7 in the middle": _flip(0.5, 7),
             "bit 2 at a third": _flip(0.33, 2), "bit of a digit of the error": _digit("val_force_rmse"),
         },
     )  # fmt: skip
@@ -240,7 +245,13 @@ def _potentials() -> Iterator[Mutation]:
     yield from _some(
         "model.yaml",
         lambda place: place.point / "model.yaml",
-        {**NOT_CUT, "not UTF-8": _not_utf8, "null": _text("null\n"), "copy of another": _other_point, "missing": _missing},
+        {
+            **NOT_CUT,
+            "not UTF-8": _not_utf8,
+            "null": _text("null\n"),
+            "copy of another": _other_point,
+            "missing": _missing,
+        },
     )
 
 
@@ -318,7 +329,8 @@ def _settings() -> Iterator[Mutation]:
         lambda place: place.results / "points.json",
         {
             **FORMS, "null": _text("null"), "not UTF-8": _not_utf8, "missing": _missing,
-            "no points": _json(points=[]), "other fingerprint": edited(fingerprint="0" * 64), "negative N": edited(n_params=-1),
+            "no points": _json(points=[]), "other fingerprint": edited(fingerprint="0" * 64),
+            "negative N": edited(n_params=-1),
             "name that leads out": edited(id="../../outside"),
         },
     )  # fmt: skip
@@ -342,7 +354,9 @@ def _undone(place: Place) -> None:
 
 def _logs() -> Iterator[Mutation]:
     yield from _some(
-        "events.jsonl", lambda place: place.results / "events.jsonl", {"folder": _folder, "pipe": _pipe, "not UTF-8": _not_utf8}
+        "events.jsonl",
+        lambda place: place.results / "events.jsonl",
+        {"folder": _folder, "pipe": _pipe, "not UTF-8": _not_utf8},
     )
     yield from _some(
         "progress.json",
@@ -351,10 +365,13 @@ def _logs() -> Iterator[Mutation]:
         beside=_undone,
     )
     yield from _some(
-        ".lock", lambda place: place.results / ".lock", {"folder": _folder, "pipe": _pipe, "not text": _text("\x00\x01" * 400)}
+        ".lock",
+        lambda place: place.results / ".lock",
+        {"folder": _folder, "pipe": _pipe, "not text": _text("\x00\x01" * 400)},
     )
     failure: dict[str, Change] = {
-        "not UTF-8": lambda path: path.write_bytes(b"\xff\xfe\n"), "folder": lambda path: path.mkdir(), "pipe": os.mkfifo,
+        "not UTF-8": lambda path: path.write_bytes(b"\xff\xfe\n"), "folder": lambda path: path.mkdir(),
+        "pipe": os.mkfifo,
     }  # fmt: skip
     yield from _some(
         "failure.txt",
@@ -372,7 +389,8 @@ def _to_train_again(place: Place) -> None:
 
 def _data() -> Iterator[Mutation]:
     files = {
-        "positions.npy": {"cut in half": _half, "bit in the middle": _flip(0.5, 6)}, "energy.npy": {"bit in the middle": _flip(0.5, 5)},
+        "positions.npy": {"cut in half": _half, "bit in the middle": _flip(0.5, 6)},
+        "energy.npy": {"bit in the middle": _flip(0.5, 5)},
         "manifest.json": {"zero bytes": _zero, "null": _text("null")}, "splits/train-1.npy": {"cut in half": _half},
     }  # fmt: skip
     for name, changes in files.items():

@@ -1,4 +1,5 @@
-"""Power cuts: what a copy of a disk holds, and a study that loses nothing by them; `sapis selftest power` makes more of them."""
+"""Power cuts: what a copy of a disk holds, and a study that loses nothing by them; `sapis selftest power` makes more
+of them."""
 
 from __future__ import annotations
 

@@ -35,8 +35,14 @@ def renaming(tmp_path: Path) -> Callable[..., tuple[int, list[str], list[dict]]]
         shutil.copy(_rename_hook.__file__, hooks / "sitecustomize.py")
         steered = json.dumps({"home": str(home), "log": str(log), "kind": None, **order})
         environment = {**os.environ, "PYTHONPATH": f"{hooks}:{tmp_path}", "SAPIS_RENAMES": steered}
-        done = subprocess.run([sys.executable, "-c", PROGRAM.format(rename=rename)], cwd=home, env=environment, timeout=60)
-        return done.returncode, sorted(p.name for p in home.iterdir()), [json.loads(line) for line in log.read_text().splitlines()]
+        done = subprocess.run(
+            [sys.executable, "-c", PROGRAM.format(rename=rename)], cwd=home, env=environment, timeout=60
+        )
+        return (
+            done.returncode,
+            sorted(p.name for p in home.iterdir()),
+            [json.loads(line) for line in log.read_text().splitlines()],
+        )
 
     return run
 
@@ -44,9 +50,10 @@ def renaming(tmp_path: Path) -> Callable[..., tuple[int, list[str], list[dict]]]
 @pytest.mark.parametrize(
     ("path", "kind"),
     [
-        ("results/a/points/geat-l2-n3.0e3-d12-s0/record.json", "points/*/record.json"), ("results/a/study.yaml", "study.yaml"),
+        ("results/a/points/geat-l2-n3.0e3-d12-s0/record.json", "points/*/record.json"),
         ("results/a/records/geat-l2-n3.0e3-d12-s0/record.json", "records/*/record.json"),
-        ("results/a/figures/loss.pdf", "figures/*.pdf"), ("results/a/tables/laws.tex", "tables/*.tex"), ("a.zip", "a.zip"),
+        ("results/a/figures/loss.pdf", "figures/*.pdf"), ("results/a/tables/laws.tex", "tables/*.tex"),
+        ("results/a/study.yaml", "study.yaml"), ("a.zip", "a.zip"),
         ("cache/extxyz-580b5ff1ce4b/splits/train-1.npy", "cache/extxyz-*/splits/*.npy"),
         ("cache/extxyz-580b5ff1ce4b/energy.npy", "cache/extxyz-*/*.npy"),
         ("cache/extxyz-580b5ff1ce4b/neighbors-5.0/manifest.json", "cache/extxyz-*/neighbors-#/manifest.json"),
@@ -58,7 +65,8 @@ def test_files_that_differ_by_point_store_or_figure_alone_are_of_one_kind(path: 
 
 
 RENAMES = (
-    'os.replace(".part", f"file{k}.json")', 'os.rename(".part", f"file{k}.json")', 'pathlib.Path(".part").replace(f"file{k}.json")',
+    'os.replace(".part", f"file{k}.json")', 'os.rename(".part", f"file{k}.json")',
+    'pathlib.Path(".part").replace(f"file{k}.json")',
     'pathlib.Path(".part").rename(f"file{k}.json")', 'shutil.move(".part", f"file{k}.json")',
 )  # fmt: skip
 
@@ -87,5 +95,12 @@ def test_without_a_kind_nobody_is_killed_and_the_environments_own_hook_runs(rena
 def test_a_study_that_is_killed_at_a_rename_ends_in_the_same_table_and_weights(tmp_path: Path):
     found = kill_at_renames(tmp_path, Plan(kinds=("points/*/record.json", "runs.csv")), say=print)
     assert len(found.cases) == 4 and found.is_same, found
-    kinds = {"points/*/last.ckpt", "points/*/failure.txt", "fit.json", "report.html", "kernels/geat-*.so", "renames.zip"}
+    kinds = {
+        "points/*/last.ckpt",
+        "points/*/failure.txt",
+        "fit.json",
+        "report.html",
+        "kernels/geat-*.so",
+        "renames.zip",
+    }
     assert kinds <= set(found.renames)
