@@ -2,6 +2,8 @@
 #   PYTHON=python3.12       another interpreter, 3.11 or newer
 #   TORCH="torch==2.11.0"   another torch: a version, a range, a file
 #   PIP_ARGS="..."          more options for pip, such as another index
+# NAME and TORCH are values: they reach commands through the environment, as they are, and never as text of the shell or of make.
+# ARGS, PIP_ARGS and PYTHON are words of your shell: ARGS="--only 'geat-*'".
 
 PYTHON ?= python3
 NAME ?= quickstart
@@ -9,12 +11,17 @@ ARGS ?=
 TORCH ?=
 PIP_ARGS ?=
 
+override NAME := $(value NAME)
+override TORCH := $(value TORCH)
+export NAME TORCH
+
 BIN := .venv/bin
 STAMP := .venv/.ready
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help study plan status figures report tune scale dashboard test lint setup
+VERBS := help study plan status figures report tune scale dashboard test lint setup
+.PHONY: $(VERBS)
 MAKEFLAGS += --no-print-directory
 
 help:  ## list the verbs
@@ -27,28 +34,28 @@ help:  ## list the verbs
 	@echo "          make study NAME=quickstart ARGS=\"--retry-failed\""
 
 study: $(STAMP)  ## run the study studies/NAME.yaml to its report, or continue it
-	@$(BIN)/sapis study run $(NAME) $(ARGS)
+	@$(BIN)/sapis study run "$$NAME" $(ARGS)
 
 plan: $(STAMP)  ## print every point with N, D, FLOPs, time and disk; spends nothing
-	@$(BIN)/sapis study plan $(NAME) $(ARGS)
+	@$(BIN)/sapis study plan "$$NAME" $(ARGS)
 
 status: $(STAMP)  ## print how far a study has come
-	@$(BIN)/sapis study status $(NAME) $(ARGS)
+	@$(BIN)/sapis study status "$$NAME" $(ARGS)
 
 figures: $(STAMP)  ## draw the figures again from results/NAME; trains nothing
-	@$(BIN)/sapis figures $(NAME) $(ARGS)
+	@$(BIN)/sapis figures "$$NAME" $(ARGS)
 
 report: $(STAMP)  ## write the report again from results/NAME; trains nothing
-	@$(BIN)/sapis report $(NAME) $(ARGS)
+	@$(BIN)/sapis report "$$NAME" $(ARGS)
 
 tune: $(STAMP)  ## search for good settings of the study, as its tune: section says, or continue
-	@$(BIN)/sapis tune $(NAME) $(ARGS)
+	@$(BIN)/sapis tune "$$NAME" $(ARGS)
 
 scale: $(STAMP)  ## scale a model by itself, as the study's scale: section says, or continue
-	@$(BIN)/sapis scale $(NAME) $(ARGS)
+	@$(BIN)/sapis scale "$$NAME" $(ARGS)
 
 dashboard: $(STAMP)  ## look at the trials of a tuning in a browser (needs the extra dash)
-	@$(BIN)/sapis dashboard $(NAME) $(ARGS)
+	@$(BIN)/sapis dashboard "$$NAME" $(ARGS)
 
 test: lint  ## check style and pass all tests
 	@$(BIN)/python -m pytest -q -n 2 $(ARGS)
@@ -70,16 +77,16 @@ endif
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	  echo "error: $(PYTHON) is $$($(PYTHON) --version 2> /dev/null | head -1 | grep . || echo missing); sapis_lab needs Python 3.11 or newer."; \
-	  echo "       Name another one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 2; }
+	  echo "       Name another one: make $(firstword $(filter $(VERBS),$(MAKECMDGOALS)) VERB) PYTHON=python3.12"; exit 2; }
 	@echo "setting up .venv (the first time takes a few minutes; log in .venv/setup.log)"
 	@$(BIN)/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv .venv || { echo "error: $(PYTHON) cannot make a virtual environment; install its venv package"; exit 2; }
 	@$(call install) > .venv/setup.log 2>&1 || { tail -20 .venv/setup.log; echo "error: the set-up failed; see .venv/setup.log, and run make again to continue"; exit 2; }
-	@printf '%s' '$(TORCH)' > .venv/.torch
+	@printf '%s' "$$TORCH" > .venv/.torch
 	@touch $@
 	@echo "ready: $$($(BIN)/python -c 'import sys, importlib.metadata as m; print("Python", sys.version.split()[0] + ", torch", m.version("torch"))')"
 
 ifeq ($(TORCH),)
 install = $(BIN)/python -m pip install --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[xtb,dev]'
 else
-install = grep -v '^torch==' constraints.txt > .venv/constraints.txt && $(BIN)/python -m pip install --disable-pip-version-check $(PIP_ARGS) -c .venv/constraints.txt '$(TORCH)' -e '.[xtb,dev]'
+install = grep -v '^torch==' constraints.txt > .venv/constraints.txt && $(BIN)/python -m pip install --disable-pip-version-check $(PIP_ARGS) -c .venv/constraints.txt "$$TORCH" -e '.[xtb,dev]'
 endif

@@ -16,17 +16,30 @@ import json
 import os
 import pkgutil
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, TypeVar
+from types import UnionType
+from typing import Annotated, Any, ClassVar, TypeVar, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, SerializeAsAny, ValidationError, ValidationInfo, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from sapis_lab.errors import ConfigError
+from sapis_lab.files import MAX_DEPTH, MIB, check_plain, read_text
+from sapis_lab.text import without_password
 
 HOME_VARIABLE = "SAPIS_HOME"
 
@@ -48,21 +61,61 @@ def plainly(function: Callable[[], T], *, about: str = "") -> T:
         raise ConfigError(f"{about}: {told}" if about else told) from error
 
 
+MOST_INTEGER = 2**63 - 1
+"""Largest whole number of a setting, that of the int64 columns of our tables."""
+MOST_NAME = 100
+"""Longest name of a study, a model or a split, characters: files and folders are named after them, and file systems allow 255 bytes."""
+
+Seed = Annotated[int, Field(ge=0, le=MOST_INTEGER)]
+"""A seed of random numbers."""
+Size = Annotated[float, Field(ge=1, le=1e11)]
+"""A number of parameters that is asked for."""
+FrameCount = Annotated[int, Field(ge=1, le=10**9)]
+"""A number of labelled frames."""
+
+
 class Config(BaseModel):
-    """Base of all settings: immutable, and unknown keys are refused with the nearest known one."""
+    """Base of all settings: immutable, unknown keys are refused with the nearest known one, and numbers are finite numbers.
+
+    A field whose type admits no bool refuses true and false, which Python would take for 1 and 0; whole numbers fit into 64 bits, and
+    text can be written as UTF-8. Ranges are those of the fields.
+    """
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=(), ser_json_inf_nan="constants"
-    )
+        frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=(), ser_json_inf_nan="constants",
+        allow_inf_nan=False,
+    )  # fmt: skip
 
     @model_validator(mode="before")
     @classmethod
-    def _name_the_nearest_key(cls, data: Any) -> Any:
+    def _name_the_nearest_key(cls, data: Any, info: ValidationInfo) -> Any:
         if isinstance(data, Mapping):
+            if info.context is not None and info.context.get(_RECORDED):
+                data = {**_before(cls), **data}
             for key in data:
                 if key not in cls.model_fields:
-                    raise ValueError(f"unknown key {key!r}{_nearest(str(key), cls.model_fields)} known: {', '.join(cls.model_fields)}")
+                    raise ValueError(
+                        f"unknown key {_short(key)}{_nearest(str(key), cls.model_fields)} known: {', '.join(cls.model_fields)}"
+                    )
         return data
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _plain_values(cls, value: Any, info: ValidationInfo) -> Any:
+        types = _leaf_types(cls, str(info.field_name))
+        if types & {int, float} and not types & {bool, Any}:
+            _refuse_unusable(value, bool_is_number=False)
+        elif not types & {Any}:
+            _refuse_unusable(value, bool_is_number=True)
+        return value
+
+
+_RECORDED = "recorded"
+
+
+def _before(cls: type[Config]) -> dict[str, Any]:
+    """The values that settings had before they were `Added`: what settings recorded without them mean."""
+    return {name: mark.before for name, info in cls.model_fields.items() for mark in info.metadata if isinstance(mark, Added)}
 
 
 class KindConfig(Config):
@@ -75,8 +128,46 @@ class KindConfig(Config):
     """Raised when the numbers this kind produces change; part of every fingerprint."""
 
 
+@cache
+def _leaf_types(cls: type[Config], field: str) -> frozenset[Any]:
+    """The types that a field admits, those of the items of lists and mappings included."""
+    return frozenset(_leaves(cls.model_fields[field].annotation))
+
+
+def _leaves(annotation: Any) -> Iterator[Any]:
+    if get_origin(annotation) in (Annotated, Union, UnionType, tuple, list, dict):
+        parts = get_args(annotation)
+        for part in parts[:1] if get_origin(annotation) is Annotated else parts:
+            yield from _leaves(part)
+    else:
+        yield annotation
+
+
+def _refuse_unusable(value: Any, *, bool_is_number: bool) -> None:
+    """ValueError for what pydantic would let pass: a bool as a number, an integer beyond 64 bits, text that no file can hold."""
+    if isinstance(value, bool):
+        if not bool_is_number:
+            raise ValueError(f"wanted a number, got {str(value).lower()}")
+    elif isinstance(value, int):
+        if abs(value) > MOST_INTEGER:
+            shown = str(value) if value.bit_length() < 200 else f"an integer of {value.bit_length()} bits"
+            raise ValueError(f"wanted an integer of at most {MOST_INTEGER}, got {shown}")
+    elif isinstance(value, str):
+        if "\0" in value or any("\ud800" <= c <= "\udfff" for c in value):
+            raise ValueError(f"wanted text of Unicode characters without zero bytes, got {_short(value)}")
+    elif isinstance(value, bytes | set | frozenset):  # of the tags !!binary and !!set
+        raise ValueError(f"wanted a number, text, a list or a mapping, got {_short(value)}")
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            _refuse_unusable(key, bool_is_number=True)
+            _refuse_unusable(item, bool_is_number=bool_is_number)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            _refuse_unusable(item, bool_is_number=bool_is_number)
+
+
 def _nearest(word: str, known: Iterable[str]) -> str:
-    near = get_close_matches(word, list(known), n=1, cutoff=0.5)
+    near = get_close_matches(word[:MOST_NAME], list(known), n=1, cutoff=0.5)
     return f"; did you mean {near[0]!r}?" if near else ";"
 
 
@@ -103,7 +194,7 @@ def kinds(folder: str) -> tuple[str, ...]:
 def kind_class(folder: str, kind: str) -> type[KindConfig]:
     """The settings class of `kind`. ValueError names the nearest kind when there is none of that name."""
     if kind not in kinds(folder):
-        raise ValueError(f"no {folder} kind {kind!r}{_nearest(kind, kinds(folder))} known: {', '.join(kinds(folder))}")
+        raise ValueError(f"no {folder} kind {_short(kind)}{_nearest(kind, kinds(folder))} known: {', '.join(kinds(folder))}")
     module = importlib.import_module(f"sapis_lab.{folder}.{kind}")
     found = [
         value
@@ -131,7 +222,7 @@ def composed(folder: str, *, kind: bool = False) -> Any:
         if not kind:
             return value
         if not isinstance(value, Mapping) or "kind" not in value:
-            raise ValueError(f"wanted a name from configs/{folder}/ or a mapping with the key 'kind', got {value!r}")
+            raise ValueError(f"wanted a name from configs/{folder}/ or a mapping with the key 'kind', got {_short(value)}")
         if not isinstance(value["kind"], str):
             raise ValueError(f"wanted the name of a kind, one of {', '.join(kinds(folder))}, got kind={_short(value['kind'])}")
         return kind_class(folder, value["kind"]).model_validate(value, context=info.context)
@@ -150,7 +241,9 @@ def expand_use(value: Any, folder: str) -> Any:
         value = {"use": value}
     if not isinstance(value, Mapping) or "use" not in value:
         return value
-    path = _named_file(str(value["use"]), folder)
+    if not isinstance(value["use"], str):
+        raise ValueError(f"wanted a name from configs/{folder}/ after 'use:', got {_short(value['use'])}")
+    path = _named_file(value["use"], folder)
     return merge(read_yaml(path), {k: v for k, v in value.items() if k != "use"})
 
 
@@ -158,7 +251,7 @@ def _named_file(name: str, folder: str) -> Path:
     root = home() / "configs" / folder
     known = sorted(p.stem for p in root.glob("*.yaml"))
     if name not in known:
-        raise ValueError(f"configs/{folder}/ has no {name!r}{_nearest(name, known)} known: {', '.join(known) or 'none'}")
+        raise ValueError(f"configs/{folder}/ has no {_short(name)}{_nearest(name, known)} known: {', '.join(known) or 'none'}")
     return root / f"{name}.yaml"
 
 
@@ -179,20 +272,22 @@ def override(raw: dict[str, Any], settings: Iterable[str]) -> dict[str, Any]:
     for setting in settings:
         dotted, sep, text = setting.partition("=")
         if not sep or not dotted:
-            raise ConfigError(f"--set {setting!r}: wanted key=value, as in --set train.steps=100")
-        try:
-            value = yaml.load(text, Loader=_Loader)
-        except (yaml.YAMLError, ValueError) as error:  # a ValueError: what looks like a date and is none
-            raise ConfigError(f"--set {setting!r}: the value is not YAML: {error}") from None
-        _set(result, dotted.split("."), value, setting)
+            raise ConfigError(f"--set {_short(setting)}: wanted key=value, as in --set train.steps=100")
+        shown = _short(setting)
+        keys = dotted.split(".")
+        if len(keys) > MAX_DEPTH:
+            raise ConfigError(f"--set {shown}: wanted at most {MAX_DEPTH} keys, got {len(keys)}")
+        value = _parsed(text, told=f"--set {shown}: the value is not YAML")
+        check_plain(value, source=f"--set {shown}")
+        _set(result, keys, value, shown)
     return result
 
 
 def _set(node: Any, keys: list[str], value: Any, setting: str) -> None:
     head, rest = keys[0], keys[1:]
     if isinstance(node, list):
-        if not head.isdigit() or int(head) >= len(node):
-            raise ConfigError(f"--set {setting!r}: {head!r} is no position in a list of {len(node)}")
+        if not re.fullmatch("[0-9]{1,9}", head) or int(head) >= len(node):
+            raise ConfigError(f"--set {setting}: {_short(head)} is no position in a list of {len(node)}")
         key: Any = int(head)
     else:
         key = head
@@ -203,7 +298,7 @@ def _set(node: Any, keys: list[str], value: Any, setting: str) -> None:
     if isinstance(below, str):
         below = {"use": below}
     if not isinstance(below, dict | list):
-        raise ConfigError(f"--set {setting!r}: {head!r} holds {below!r}, which has no key {rest[0]!r}")
+        raise ConfigError(f"--set {setting}: {_short(head)} holds {_short(below)}, which has no key {rest[0]!r}")
     node[key] = below
     _set(below, rest, value, setting)
 
@@ -211,9 +306,43 @@ def _set(node: Any, keys: list[str], value: Any, setting: str) -> None:
 # -------------------------------------------------------------------------------------------------------------- YAML
 
 
+YAML_LIMIT = MIB
+"""Largest YAML file that is read, bytes."""
+MAX_NODES = 50_000
+"""Most values and keys in a YAML file, an alias counting as all that it stands for."""
+
+
 class _Loader(yaml.SafeLoader):
     """Safe YAML that reads 3e3 and 1.0e5 as numbers, as YAML 1.2 does (1.1 wants a dot and a sign); a key is text
-    or a whole number (an element), and given once."""
+    or a whole number (an element), and given once. Size and depth are limited, with aliases written out: a few bytes of nested aliases
+    stand for more values than any memory holds, and nobody could walk through them."""
+
+    def __init__(self, stream: Any) -> None:
+        super().__init__(stream)
+        self._extents: dict[int, tuple[int, int]] = {}
+        """Number of nodes and depth of every finished node, by its id."""
+        self._open = [[0, 0]]
+        """The same of the nodes that are being read, so far; the last is the innermost."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        alias, mark = self.check_event(yaml.AliasEvent), self.peek_event().start_mark
+        self._open.append([1, 1])
+        if len(self._open) - 1 > MAX_DEPTH + 1:
+            raise yaml.composer.ComposerError(None, None, f"nested more than {MAX_DEPTH} levels deep", mark)
+        node = super().compose_node(parent, index)
+        n_nodes, depth = self._open.pop()
+        if alias:
+            if id(node) not in self._extents:
+                raise yaml.composer.ComposerError(None, None, "an alias within what it stands for", mark)
+            n_nodes, depth = self._extents[id(node)]
+        self._extents[id(node)] = n_nodes, depth
+        above = self._open[-1]
+        above[0], above[1] = above[0] + n_nodes, max(above[1], depth + 1)
+        if above[0] > MAX_NODES:
+            raise yaml.composer.ComposerError(None, None, f"more than {MAX_NODES} values, with every alias written out", mark)
+        if depth + len(self._open) - 1 > MAX_DEPTH + 1:
+            raise yaml.composer.ComposerError(None, None, f"nested more than {MAX_DEPTH} levels deep", mark)
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -228,28 +357,42 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:[0-9][0-9_]*\.?[0-9_]*[eE][-+]?[0-9]+|[0-9][0-9_]*\.[0-9_]*|\.[0-9]+(?:[eE][-+]?[0-9]+)?|\.inf|\.nan)$"),
-    list("-+0123456789."),
-)
+class _Dumper(yaml.SafeDumper):
+    """Quotes text that `_Loader` would read as a number."""
+
+
+_FLOAT = re.compile(r"^[-+]?(?:[0-9][0-9_]*\.?[0-9_]*[eE][-+]?[0-9]+|[0-9][0-9_]*\.[0-9_]*|\.[0-9]+(?:[eE][-+]?[0-9]+)?|\.inf|\.nan)$")
+for _class in (_Loader, _Dumper):
+    _class.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))  # type: ignore[attr-defined]
+
+
+def _parsed(text: str, *, told: str) -> Any:
+    """The value of YAML text; ConfigError, opened by `told`, where it is none."""
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except (yaml.YAMLError, ValueError, ArithmeticError, LookupError, AttributeError, TypeError) as error:
+        # other than YAMLError: what looks like a date and is none, or has a tag such as !!int that it does not fit
+        what = _fault(error) if isinstance(error, yaml.YAMLError | ValueError) else f"a value does not fit its tag ({type(error).__name__})"
+        raise ConfigError(f"{told}: {what}") from None
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file. ConfigError names the file when it is missing, cannot be read, is not YAML, or repeats a key."""
-    try:
-        value = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file") from None
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}") from None
-    except (yaml.YAMLError, ValueError) as error:  # a ValueError: what looks like a date and is none
-        raise ConfigError(f"{path}: not valid YAML: {error}") from None
+    """The mapping in a YAML file. ConfigError names the file when it is missing, cannot be read, is not YAML, or repeats a key; when
+    it is too large, nested too deeply, or holds an integer beyond 64 bits (`sapis_lab.files`)."""
+    value = _parsed(read_text(path, limit=YAML_LIMIT), told=f"{path}: not valid YAML")
     if not isinstance(value, dict):
-        raise ConfigError(f"{path}: wanted a mapping of keys to values, got {type(value).__name__}")
+        raise ConfigError(f"{path}: wanted a mapping of keys to values, got {'nothing' if value is None else type(value).__name__}")
+    check_plain(value, source=str(path))
     return value
+
+
+def _fault(error: Exception) -> str:
+    """What is wrong with a YAML text, and where, without the piece of it that PyYAML cuts out: half a password is not known as one."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:
+        return str(error)
+    words = [w for w in (getattr(error, "context", None), getattr(error, "problem", None)) if w]
+    return f"{', '.join(words)}, in line {mark.line + 1}, column {mark.column + 1}"
 
 
 def dump(config: BaseModel) -> dict[str, Any]:
@@ -259,28 +402,58 @@ def dump(config: BaseModel) -> dict[str, Any]:
 
 def dump_yaml(config: BaseModel) -> str:
     """The resolved settings as YAML, which load back to the same value."""
-    return yaml.safe_dump(dump(config), sort_keys=False, allow_unicode=True, width=120)
+    return yaml_text(dump(config))
 
 
-def load(cls: type[BaseModel], raw: Any, *, source: str) -> Any:
-    """`raw` as `cls`; ConfigError with one line per problem, naming `source`, the field, what it got and what it wanted."""
+def yaml_text(plain: Mapping[str, Any]) -> str:
+    """Plain data as YAML, which `read_yaml` reads back as they are."""
+    return yaml.dump(plain, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+
+
+def load(cls: type[BaseModel], raw: Any, *, source: str, recorded: bool = False) -> Any:
+    """`raw` as `cls`; ConfigError with one line per problem, naming `source`, the field, what it got and what it wanted.
+
+    Args:
+        recorded: these are settings that results were made with: one that was `Added` since has the value from before, not today's default.
+    """
     try:
-        return cls.model_validate(raw)
+        return cls.model_validate(raw, context={_RECORDED: recorded})
     except ValidationError as error:
         raise ConfigError("\n".join(_lines(error, source))) from None
 
 
 def _lines(error: ValidationError, source: str) -> Iterable[str]:
-    for problem in error.errors():
-        where = ".".join(str(part) for part in problem["loc"] if not str(part).startswith("function-"))
+    by_place: dict[str, list[Any]] = {}
+    for problem in error.errors(include_url=False, include_context=False):
+        by_place.setdefault(".".join(str(part) for part in problem["loc"] if not _BRANCH.fullmatch(str(part))), []).append(problem)
+    # where a field may be of several types, what the value is refused for by the one that it has says more than the others
+    telling = {
+        where: [p for p in problems if not p["type"].endswith(("_type", "literal_error"))][:1] or problems
+        for where, problems in by_place.items()
+    }
+    problems = [(where, problem) for where, several in telling.items() for problem in several]
+    for where, problem in problems[:_PROBLEMS]:
         message = problem["msg"].removeprefix("Value error, ")
         got = problem.get("input")
         shown = "" if problem["type"] in ("value_error", "missing") else f", got {_short(got)}"
-        yield f"{source}: {where + ': ' if where else ''}{message[0].lower() + message[1:]}{shown}"
+        yield f"{source}: {_cut(where) + ': ' if where else ''}{message[:1].lower() + message[1:]}{shown}"
+    if len(problems) > _PROBLEMS:
+        yield f"{source}: and {len(problems) - _PROBLEMS} more"
+
+
+# what pydantic adds to the place of a problem for every type that a field may have
+_BRANCH = re.compile(r"(constrained-)?(float|int|str|bool|none)|(dict|tuple|list|literal|function-[a-z]*|nullable)\b.*", re.DOTALL)
+_PROBLEMS = 20
+"""Most problems told at once."""
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
+    if isinstance(value, int) and value.bit_length() > 200:  # Python refuses to write out thousands of digits
+        return f"an integer of {value.bit_length()} bits"
+    return _cut(without_password(repr(value)))  # before it is cut: a password without its end would not be known as one
+
+
+def _cut(text: str) -> str:
     return text if len(text) < 80 else text[:77] + "..."
 
 

@@ -1,13 +1,22 @@
-"""The errors that end a command with one line instead of a traceback. No outside package is imported here."""
+"""The errors that end a command with one line instead of a traceback. No outside package is imported here.
+
+They are printed, logged and kept in files, and say what was given: whatever their message holds, it holds no password.
+"""
 
 from __future__ import annotations
 
 import errno
 from pathlib import Path
+from typing import Any
+
+from sapis_lab.text import without_password
 
 
 class ConfigError(ValueError):
     """A setting or a file that cannot be used; the message names file, field, what it got and what it wanted."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*(without_password(a) if isinstance(a, str) else a for a in args))
 
 
 class MissingFile(ConfigError, FileNotFoundError):

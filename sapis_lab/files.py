@@ -135,8 +135,8 @@ _NO_FSYNC_OF_FOLDERS = {22, 13, 95}  # EINVAL, EACCES, EOPNOTSUPP
 # ------------------------------------------------------------------------------------------------------------- reading
 
 
-def read_bytes(path: Path | str, *, limit: int = LIMIT) -> bytes:
-    """The bytes of a regular file of at most `limit` bytes.
+def read_bytes(path: Path | str, *, limit: int | None = LIMIT) -> bytes:
+    """The bytes of a regular file of at most `limit` bytes; of any number of them where it is None.
 
     Raises:
         MissingFile: there is none.   ConfigError: it is no regular file, too large, or cannot be read.
@@ -151,7 +151,7 @@ def read_bytes(path: Path | str, *, limit: int = LIMIT) -> bytes:
         facts = os.fstat(fd)
         if not stat.S_ISREG(facts.st_mode):
             raise ConfigError(f"{path}: wanted a file, got {_sort_of(facts.st_mode)}")
-        if facts.st_size > limit:
+        if limit is not None and facts.st_size > limit:
             raise ConfigError(f"{path}: has {facts.st_size} bytes, wanted at most {limit}")
         with open(fd, "rb", closefd=False) as f:
             return f.read(facts.st_size + 1)  # `limit` would be allocated at once

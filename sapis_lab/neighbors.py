@@ -18,6 +18,11 @@ ALL_PAIRS_ATOMS = 200
 """Largest open frame compared pair by pair; the n² table of vectors then takes 1 MB."""
 
 
+MIN_DISTANCE = 0.3
+"""Å. No two nuclei come closer in any data we know (H2 compressed in extreme sampling reaches 0.5, scans of dimers 0.35).
+No frame below it is accepted for training, so no model knows anything there: its answer would be a number without meaning."""
+
+
 class Pairs(NamedTuple):
     """Ordered pairs within a cutoff, sorted by center."""
 
@@ -61,6 +66,48 @@ def neighbor_list(positions: np.ndarray, cell: np.ndarray | None, pbc: np.ndarra
     return Pairs(i[order].astype(np.int32), j[order].astype(np.int32), shift[order].astype(np.int8))
 
 
+class Closest(NamedTuple):
+    """Two atoms (or an atom and an image) and their distance."""
+
+    center: int
+    neighbor: int
+    distance: float
+    """Å"""
+    across: bool
+    """Whether the neighbour is a periodic image."""
+
+    def __str__(self) -> str:
+        image = "its own image" if self.center == self.neighbor else f"{self.neighbor}"
+        through = " across the periodic boundary" if self.across and self.center != self.neighbor else ""
+        return f"atoms {self.center} and {image} are {self.distance:.3f} Å apart{through}"
+
+
+def closest(positions: np.ndarray, cell: np.ndarray | None, pairs: Pairs) -> Closest | None:
+    """The closest of `pairs`, images included, in float64; None where there are none.
+
+    Args:
+        positions: (n_atoms, 3), Å.   cell: (3, 3), Å, as for `neighbor_list`; not used where no pair is of an image.
+    """
+    if not len(pairs.center):
+        return None
+    r = positions[pairs.neighbor] - positions[pairs.center]
+    if cell is not None and pairs.shift.any():
+        r = r + pairs.shift @ np.asarray(cell, dtype=np.float64)
+    k = int(np.argmin((r**2).sum(1)))
+    return Closest(
+        int(pairs.center[k]), int(pairs.neighbor[k]), float(np.linalg.norm(r[k])), bool(pairs.shift[k].any())
+    )
+
+
+def wrapped(positions: np.ndarray, cell: np.ndarray | None, pbc: np.ndarray | bool) -> np.ndarray:
+    """`positions` (n_atoms, 3), Å, moved by whole lattice vectors into the cell, along the periodic directions only."""
+    pbc = np.broadcast_to(np.asarray(pbc, dtype=bool), (3,))
+    if not pbc.any():
+        return positions
+    full_cell = complete_cell(np.zeros((3, 3)) if cell is None else np.asarray(cell, dtype=np.float64), pbc)
+    return positions - (np.floor(positions @ np.linalg.inv(full_cell)) * pbc) @ full_cell
+
+
 def open_pairs(positions: np.ndarray, cutoff: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(frame, center, neighbour) of all ordered pairs closer than `cutoff` in several non-periodic frames of equal size.
 
@@ -79,6 +126,8 @@ def open_pairs(positions: np.ndarray, cutoff: float) -> tuple[np.ndarray, np.nda
 def complete_cell(cell: np.ndarray, pbc: np.ndarray) -> np.ndarray:
     """`cell` with unit vectors put in place of zero lattice vectors along directions that are not periodic, (3, 3), Å."""
     cell = np.array(cell, dtype=np.float64).reshape(3, 3)
+    if not np.isfinite(cell).all():
+        raise ValueError(f"the cell is {cell.tolist()}, wanted finite numbers")
     missing = ~cell.any(axis=1)
     if (missing & pbc).any():
         raise ValueError(f"pbc={pbc.tolist()} but lattice vector {int(np.argmax(missing & pbc))} is zero; give the cell or switch pbc off")

@@ -1,32 +1,37 @@
 """A trained potential on disk and in hand: `model.safetensors` holds the weights, `model.yaml` everything else; nothing is pickled.
 
-model.yaml: format, the model's settings, species, mean_neighbors, reference energies (eV), precision, and where it came from.
+model.yaml: format, the model's settings, species, mean_neighbors, reference energies (eV), what these were made from (not in
+older files), precision, and where it came from.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
+import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import torch
-import yaml
-from safetensors.torch import load as load_safetensors
+from pydantic import Field, model_validator
+from pydantic.fields import FieldInfo
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from sapis_lab.atoms import AtomsBatch, collate, make_graph
-from sapis_lab.config import dump, kind_class, load, read_yaml
-from sapis_lab.derivatives import predict
-from sapis_lab.files import read_bytes, write_bytes, write_text
+from sapis_lab.config import Added, Config, ConfigError, dump, kind_class, load, plainly, read_yaml, yaml_text
+from sapis_lab.derivatives import predict_in_double
+from sapis_lab.files import digest, write_bytes, write_text
 from sapis_lab.models import Model, ModelConfig
-from sapis_lab.neighbors import neighbor_list
+from sapis_lab.neighbors import MIN_DISTANCE, Closest, closest, neighbor_list, wrapped
+from sapis_lab.references import ReferencesFrom, UndeterminedEnergy
 
 FORMAT = 1
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.yaml"
-_LARGEST_WEIGHTS = 2**36
+UNITS = {"energy": "eV", "length": "Angstrom", "forces": "eV/Angstrom", "stress": "eV/Angstrom^3, tension positive"}
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,9 @@ class Potential:
     mean_neighbors: float
     origin: Mapping[str, Any]
     """The point it was trained at: id, fingerprint, data."""
+    references_from: ReferencesFrom | None = None
+    """What the reference energies were made from; None in older files, of whose energies nothing can be warned."""
+    _warned: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -58,7 +66,16 @@ class Potential:
         """Total energy (eV), forces (n_atoms, 3) eV/Å and, on request, stress (3, 3) eV/Å^3 of one structure.
 
         Args:
-            species: (n_atoms,) atomic numbers.   positions: (n_atoms, 3) Å.   cell: (3, 3) Å, rows are lattice vectors.   pbc: (3,) bool.
+            species: (n_atoms,) atomic numbers.   positions: (n_atoms, 3) Å; along periodic directions they may lie anywhere.
+            cell: (3, 3) Å, rows are lattice vectors.   pbc: (3,) bool.
+
+        Raises:
+            ValueError: no atoms, elements the model does not know, numbers that are not finite, two atoms (images included)
+                closer than `neighbors.MIN_DISTANCE` (the message names them and their distance), or a lone atom whose energy
+                has no meaning.
+
+        Warns:
+            UndeterminedEnergy: the training data leave an offset of the energy open (once a potential).
         """
         species = np.asarray(species)
         if not len(species):
@@ -66,30 +83,43 @@ class Potential:
         unknown = sorted({int(z) for z in species} - set(self.model.species))
         if unknown:
             raise ValueError(f"the potential knows the elements {list(self.model.species)}, got atomic numbers {unknown} as well")
-        batch = self._batch(species, np.asarray(positions, dtype=float), cell, pbc)
-        result = predict(self.model, batch.to(self.model.energy_scale.device), stress=stress)
-        total = float(result.energy.double()) + sum(self.references[int(z)] for z in species)
-        if not (np.isfinite(total) and bool(torch.isfinite(result.forces).all())):
-            raise ValueError(f"energy or forces are not finite; {_closest(np.asarray(positions, dtype=float))}")
-        tension = None if result.stress is None else result.stress[0].double().cpu().numpy()
-        return total, result.forces.double().cpu().numpy(), tension
+        positions = np.asarray(positions, dtype=float)
+        if positions.shape != (len(species), 3):
+            raise ValueError(f"positions have shape {positions.shape}, wanted {(len(species), 3)} for {len(species)} species")
+        batch, pair = self._batch(species, positions, cell, pbc)
+        if pair is not None and pair.distance < MIN_DISTANCE:
+            raise ValueError(f"{pair}, wanted at least {MIN_DISTANCE} Å; no model has learnt from such a structure")
+        if self.references_from is not None:
+            doubt = self.references_from.doubt(species, lone=len(species) == 1 and pair is None)
+            if doubt and not self._warned:
+                self._warned.add(doubt)
+                warnings.warn(doubt, UndeterminedEnergy, stacklevel=2)
+        result = predict_in_double(self.model, batch.to(self.model.energy_scale.device), stress=stress)
+        elements, counts = np.unique(species, return_counts=True)
+        references = math.fsum(int(n) * self.references[int(z)] for z, n in zip(elements, counts, strict=True))
+        total, forces = float(result.energy) + references, result.forces.cpu().numpy()
+        if not (np.isfinite(total) and np.isfinite(forces).all()):
+            raise ValueError(f"energy or forces are not finite; {pair or 'no atom has a neighbour'}")
+        return total, forces, None if result.stress is None else result.stress[0].cpu().numpy()
 
-    def _batch(self, species: np.ndarray, positions: np.ndarray, cell: np.ndarray | None, pbc: np.ndarray | None) -> AtomsBatch:
+    def _batch(
+        self, species: np.ndarray, positions: np.ndarray, cell: np.ndarray | None, pbc: np.ndarray | None
+    ) -> tuple[AtomsBatch, Closest | None]:
+        """The structure as a batch in float64, its atoms wrapped into the cell, and its closest pair."""
         cell = np.zeros((3, 3)) if cell is None else np.asarray(cell, dtype=float)
         pbc = np.zeros(3, dtype=bool) if pbc is None else np.asarray(pbc, dtype=bool)
+        given, positions = positions, wrapped(positions, cell, pbc)
         n_atoms = np.array([len(species)])
         edges = neighbor_list(positions, cell, pbc, self.model.cutoff)
         graph = make_graph(layout=self.model.layout, n_atoms=n_atoms, edges=[edges], periodic=bool(pbc.any()), cutoff=self.model.cutoff)
-        return collate(n_atoms=n_atoms, species=species, positions=positions, cell=cell[None], graph=graph, dtype=self.dtype)
-
-
-def _closest(positions: np.ndarray) -> str:
-    """The closest pair of atoms, in words."""
-    if len(positions) < 2 or not np.isfinite(positions).all():
-        return "positions must be finite numbers"
-    distance = np.linalg.norm(positions[:, None] - positions[None], axis=-1) + np.diag(np.full(len(positions), np.inf))
-    i, j = np.unravel_index(np.argmin(distance), distance.shape)
-    return f"atoms {i} and {j} are {distance[i, j]:.3g} Å apart"
+        batch = collate(
+            n_atoms=n_atoms, species=species, positions=positions, cell=cell[None], graph=graph, dtype=torch.float64
+        )
+        pair = closest(positions, cell, edges)
+        if pair is not None:  # which pairs cross a boundary is said of the positions as they were given
+            plain = np.linalg.norm(given[pair.neighbor] - given[pair.center])
+            pair = pair._replace(across=not np.isclose(plain, pair.distance, atol=1e-6))
+        return batch, pair
 
 
 def save_potential(folder: Path, potential: Potential) -> str:
@@ -105,43 +135,127 @@ def save_potential(folder: Path, potential: Potential) -> str:
         "species": list(potential.model.species),
         "mean_neighbors": potential.mean_neighbors,
         "reference_energies": {int(z): float(e) for z, e in potential.references.items()},
+        **({} if potential.references_from is None else {"references_from": potential.references_from.plain()}),
         "precision": str(potential.dtype).removeprefix("torch."),
-        "units": {"energy": "eV", "length": "Angstrom", "forces": "eV/Angstrom", "stress": "eV/Angstrom^3, tension positive"},
+        "units": UNITS,
         "origin": dict(potential.origin),
         "weights_sha256": (weights_sha256 := hashlib.sha256(weights).hexdigest()),
     }
-    write_text(folder / DESCRIPTION, yaml.safe_dump(description, sort_keys=False))
+    write_text(folder / DESCRIPTION, yaml_text(description))
     return weights_sha256
 
 
 def load_potential(path: str | Path, *, device: str = "cpu") -> Potential:
     """The potential in a point's folder (or whose model.yaml `path` is).
 
+    The description is checked, and the header of the weights against it, before a model of that size is made.
+
     Raises:
-        ValueError: no potential there, or one of a newer format than this version reads.
+        ConfigError: no potential there, one of a newer format than this version reads, or a damaged one; the message names file and field.
     """
     path = Path(path)
     folder = path.parent if path.name in (DESCRIPTION, WEIGHTS) else path
     if not (folder / DESCRIPTION).exists():
-        raise ValueError(f"{folder} holds no trained potential ({DESCRIPTION} is missing); give the folder of a finished point")
-    saved = read_yaml(folder / DESCRIPTION)
-    if saved["format"] > FORMAT:
-        raise ValueError(f"{folder / DESCRIPTION} has format {saved['format']}, this version reads up to {FORMAT}; update sapis_lab")
-    config = load(kind_class("models", saved["model"]["kind"]), saved["model"], source=str(folder / DESCRIPTION))
-    model = config.build(species=tuple(saved["species"]), mean_neighbors=saved["mean_neighbors"], seed=0)
-    model = model.to(dtype=getattr(torch, saved["precision"]))
-    model.load_state_dict(_weights(folder / WEIGHTS, wanted=saved.get("weights_sha256")))
+        raise ConfigError(f"{folder} holds no trained potential ({DESCRIPTION} is missing); give the folder of a finished point")
+    saved, config = _described(folder / DESCRIPTION)
+    weights = _weights(folder / WEIGHTS, config, saved)
+    model = config.build(species=saved.species, mean_neighbors=saved.mean_neighbors, seed=0)
+    model = model.to(dtype=getattr(torch, saved.precision))
+    model.load_state_dict(weights)
     model.eval().requires_grad_(False)
-    references = {int(z): float(e) for z, e in saved["reference_energies"].items()}
-    return Potential(model.to(device), config, references, saved["mean_neighbors"], saved["origin"])
+    return Potential(model.to(device), config, saved.reference_energies, saved.mean_neighbors, saved.origin, saved.references_from)
 
 
-def _weights(path: Path, *, wanted: str | None) -> dict[str, torch.Tensor]:
-    """The tensors in a file of weights, once its sha256 is found to be `wanted`; potentials of older versions do not say theirs."""
-    data = read_bytes(path, limit=_LARGEST_WEIGHTS)
-    if wanted is not None and (got := hashlib.sha256(data).hexdigest()) != wanted:
-        raise ValueError(
-            f"{path} is not the file that {DESCRIPTION} was written with (sha256 {got[:12]} of {len(data)} bytes, wanted {wanted[:12]}): "
+class Description(Config):
+    """What `model.yaml` says."""
+
+    format: int = Field(ge=1)
+    """Of the two files together."""
+    model: dict[str, Any]
+    """Settings of the model, by its kind."""
+    species: tuple[Annotated[int, Field(ge=1, le=118)], ...] = Field(min_length=1)
+    """Atomic numbers it knows, ascending."""
+    mean_neighbors: float = Field(ge=0, le=1e6)
+    """Average number of neighbours, which sets the size of sums over them."""
+    reference_energies: dict[int, float]
+    """Reference energy of every species, eV, by atomic number."""
+    precision: Literal["float32", "float64"]
+    """Floating-point type of the weights."""
+    units: dict[str, str] = UNITS
+    """For readers; always the same."""
+    origin: dict[str, Any] = {}
+    """The point it was trained at."""
+    references_from: ReferencesFrom | None = None
+    """What the reference energies were taken from; none in potentials of older versions."""
+    weights_sha256: str | None = None
+    """sha256 (hex) of the file of weights; none in potentials of older versions."""
+
+    @model_validator(mode="after")
+    def _one_reference_each(self) -> Self:
+        if list(self.species) != sorted(set(self.species)):
+            raise ValueError(f"species: wanted distinct atomic numbers in ascending order, got {list(self.species)}")
+        if set(self.reference_energies) != set(self.species):
+            raise ValueError(
+                f"reference_energies: wanted one for each of the species {list(self.species)}, got {list(self.reference_energies)}"
+            )
+        if self.units != UNITS:
+            raise ValueError(f"units: wanted {UNITS}, got {self.units}")
+        return self
+
+
+def _described(path: Path) -> tuple[Description, ModelConfig]:
+    raw = read_yaml(path)
+    version = raw.get("format")
+    if isinstance(version, int) and version > FORMAT:
+        raise ConfigError(f"{path} has format {version}, this version reads up to {FORMAT}; update sapis_lab")
+    saved: Description = load(Description, raw, source=str(path))
+    kind = saved.model.get("kind")
+    if not isinstance(kind, str):
+        raise ConfigError(f"{path}: model.kind: wanted the name of a model kind, got {kind!r}")
+    cls = plainly(lambda: kind_class("models", kind), about=f"{path}: model.kind")
+    config: ModelConfig = load(cls, saved.model, source=f"{path}: model", recorded=True)
+    # a default in the place of what was trained with would be another function of the same weights
+    missing = [name for name, info in cls.model_fields.items() if _is_missing(name, info, saved.model)]
+    if missing:
+        raise ConfigError(f"{path}: model: lacks {', '.join(missing)}; wanted all settings of the model that the weights were trained in")
+    return saved, config
+
+
+def _is_missing(name: str, info: FieldInfo, given: Mapping[str, Any]) -> bool:
+    return name not in given and info.default is not None and not any(isinstance(mark, Added) for mark in info.metadata)
+
+
+def _weights(path: Path, config: ModelConfig, saved: Description) -> dict[str, torch.Tensor]:
+    """The tensors of a file of weights, which are those of the model that was described, and finite."""
+    if not path.is_file():
+        raise ConfigError(f"{path}: {'wanted a file' if path.exists() else 'no such file'}; this potential has lost its weights")
+    if saved.weights_sha256 is not None and (got := digest(path)) != saved.weights_sha256:
+        raise ConfigError(
+            f"{path} is not the file that {DESCRIPTION} was written with (sha256 {got[:12]}, wanted {saved.weights_sha256[:12]}): "
             "it was damaged, or comes from another potential"
         )
-    return load_safetensors(data)
+    dtype = getattr(torch, saved.precision)
+    with torch.device("meta"):  # shapes without memory, however large the description says the model is
+        model = config.build(species=saved.species, mean_neighbors=saved.mean_neighbors, seed=0).to(dtype=dtype)
+    wanted = {name: (tuple(t.shape), _DTYPES[t.dtype]) for name, t in model.state_dict().items()}
+    try:
+        with safe_open(path, framework="pt") as file:
+            found = {name: (tuple(file.get_slice(name).get_shape()), file.get_slice(name).get_dtype()) for name in file.keys()}  # noqa: SIM118
+            for name in [*wanted, *found]:
+                if wanted.get(name) != found.get(name):
+                    got = _said(found.get(name))
+                    raise ConfigError(f"{path}: {name}: wanted {_said(wanted.get(name))} as {DESCRIPTION} says, got {got}")
+            tensors = {name: file.get_tensor(name) for name in wanted}
+    except (SafetensorError, OSError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}; this potential is damaged") from None
+    for name, tensor in tensors.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise ConfigError(f"{path}: {name}: wanted finite numbers, got infinite ones or NaN")
+    return tensors
+
+
+_DTYPES = {torch.float32: "F32", torch.float64: "F64"}
+
+
+def _said(tensor: tuple[tuple[int, ...], str] | None) -> str:
+    return "nothing of that name" if tensor is None else f"{tensor[1]} {list(tensor[0])}"

@@ -18,6 +18,7 @@ from sapis_lab.config import Config, ConfigError, dump, fingerprint, load
 from sapis_lab.errors import MissingFile
 from sapis_lab.files import read_json, with_checksum, without_checksum, write_text, write_with
 from sapis_lab.quantities import QUANTITIES
+from sapis_lab.text import for_spreadsheets
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -217,10 +218,11 @@ def believed_record(folder: Path, point: Planned) -> Record:
 
 
 def write_table(table: DataFrame, folder: Path) -> None:
-    """Write runs.parquet and runs.csv, each in one step; the CSV holds every float with all its digits."""
+    """Write runs.parquet and runs.csv, each in one step; the CSV holds every float with all its digits, and no text that a spreadsheet
+    would calculate (`text.from_spreadsheets` gives back what parquet has)."""
     folder = Path(folder)
     write_with(folder / "runs.parquet", lambda path: table.to_parquet(path, index=False))
-    write_with(folder / "runs.csv", lambda path: table.to_csv(path, index=False))
+    write_with(folder / "runs.csv", lambda path: for_spreadsheets(table).to_csv(path, index=False))
 
 
 def read_table(folder: Path) -> DataFrame:

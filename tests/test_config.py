@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -87,6 +88,12 @@ def test_every_problem_is_one_line_with_file_field_and_value():
     assert "train.size" in lines[0] and "'many'" in lines[0]
 
 
+def test_of_many_problems_the_first_are_told():
+    with pytest.raises(ConfigError, match="x: and 80 more") as error:
+        load(Outer, {"names": list(range(100))}, source="x")
+    assert len(str(error.value).splitlines()) == 21
+
+
 def test_settings_are_immutable():
     with pytest.raises(ValueError, match="frozen"):
         Inner().size = 4
@@ -148,8 +155,53 @@ def test_a_file_that_cannot_be_settings_is_told(tmp_path, content, message):
         read_yaml(tmp_path / "n.yaml")
 
 
+LAUGHS = "a0: &a0 [lol]\n" + "".join(f"a{k}: &a{k} [{','.join([f'*a{k - 1}'] * 9)}]\n" for k in range(1, 10))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (LAUGHS, "more than 50000 values, with every alias written out"),
+        ("a: [" + "1," * 60_000 + "]", "more than 50000 values"),
+        ("a: " + "[" * 100_000, "nested more than 50 levels deep"),
+        ("".join("  " * k + "a:\n" for k in range(100)), "nested more than 50 levels deep"),
+        ("a: &a " + "[" * 30 + "]" * 30 + "\nb: " + "[" * 30 + "*a" + "]" * 30, "nested more than 50 levels deep"),
+        ("a: &a [*a]", "an alias within what it stands for"),
+        ("a: " + "9" * 30, "holds an integer of 100 bits, wanted at most 64"),
+        ("a: " + "9" * 9000, "not valid YAML"),
+        ("a: 0x" + "9" * 9000, "holds an integer of 36000 bits"),
+        ("a: 1" + ":59" * 9000, "holds an integer of"),
+        ("a: 1" + ":59" * 9000 + ".0", "a value does not fit its tag"),
+        ('a: !!int ""', "a value does not fit its tag"),
+        ("a: !!bool maybe", "a value does not fit its tag"),
+        ("a: !!timestamp x", "a value does not fit its tag"),
+        ("a: !!map [1]", "a value does not fit its tag"),
+        ("#" * 2**20 + "\na: 1", "has 1048581 bytes, wanted at most 1048576"),
+        ("", "wanted a mapping of keys to values, got nothing"),
+    ],
+)
+def test_a_hostile_file_is_refused(tmp_path, text, message):
+    (tmp_path / "n.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=rf"n\.yaml: (.|\n)*{message}") as error:
+        read_yaml(tmp_path / "n.yaml")
+    assert len(str(error.value)) < 500
+
+
+def test_what_is_just_within_the_limits_is_read(tmp_path):
+    text = "a: [" + "1," * 40_000 + "]\nb: &b " + "[" * 49 + "1" + "]" * 49 + "\nc: *b\nd: 18446744073709551615\n"
+    (tmp_path / "n.yaml").write_text(text)
+    raw = read_yaml(tmp_path / "n.yaml")
+    assert len(raw["a"]) == 40_000 and raw["b"] == raw["c"] and raw["d"] == 2**64 - 1
+
+
+def test_a_pipe_in_the_place_of_a_file_is_told_at_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe.yaml")
+    with pytest.raises(ConfigError, match="wanted a file, got a pipe"):
+        read_yaml(tmp_path / "pipe.yaml")
+
+
 def test_a_folder_in_the_place_of_a_file_is_told(tmp_path):
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with pytest.raises(ConfigError, match="wanted a file, got a folder"):
         read_yaml(tmp_path)
 
 
@@ -198,7 +250,7 @@ def test_the_home_can_be_moved(configs):
     assert home() == configs
 
 
-@pytest.mark.parametrize("folder", ["models", "data"])
+@pytest.mark.parametrize("folder", ["models", "data", "oracles", "samplers"])
 def test_every_kind_has_one_settings_class_with_documented_fields(folder):
     assert kinds(folder)
     for kind in kinds(folder):

@@ -14,11 +14,13 @@ PACKAGE = Path(__file__).resolve().parent.parent / "sapis_lab"
 
 # The first column: a part may import parts of its own and of lower rank.
 TORCH_COLUMN = [
+    {"text"},
     {"errors"},
     {"files"},
     {"units", "quantities", "config"},
-    {"atoms", "graphs", "neighbors", "geometry"},
-    {"models", "kernels", "derivatives", "growth", "potential", "calculator", "oracles", "data", "propagators"},
+    {"atoms", "graphs", "neighbors", "geometry", "integrators"},
+    {"samplers"},
+    {"models", "kernels", "derivatives", "growth", "potential", "references", "calculator", "oracles", "data", "propagators"},
     {"accounting", "training", "simulation"},
     {"evaluation"},
     {"sweep"},
@@ -27,7 +29,7 @@ TORCH_COLUMN = [
     {"cli"},
 ]
 # The second column never imports torch, and may be imported by anyone.
-TABLE_COLUMN = [{"errors"}, {"files"}, {"units", "quantities", "config"}, {"records"}, {"analysis"}, {"figures"}, {"report"}]
+TABLE_COLUMN = [{"text"}, {"errors"}, {"files"}, {"units", "quantities", "config"}, {"records"}, {"analysis"}, {"figures"}, {"report"}]
 
 HOMES = {
     "lightning": {"training"},

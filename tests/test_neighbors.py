@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sapis_lab import neighbors
-from sapis_lab.neighbors import complete_cell, neighbor_list
+from sapis_lab.neighbors import closest, complete_cell, neighbor_list, wrapped
 
 
 def by_definition(positions, cell, pbc, cutoff, reach=6):
@@ -98,3 +98,28 @@ def test_pairs_come_in_both_directions():
 def test_bad_input_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         neighbor_list(*arguments)
+
+
+def test_the_closest_pair_is_that_of_all_images():
+    generator = np.random.default_rng(5)
+    for _ in range(50):
+        cell = 5 * np.eye(3) + generator.uniform(-2, 2, (3, 3))
+        x = generator.uniform(0, 1, (6, 3)) @ cell + generator.integers(-2, 3, (6, 3)) @ cell
+        found = closest(x, cell, neighbor_list(x, cell, True, 8.0))
+        images = np.stack(np.meshgrid(*[np.arange(-6, 7)] * 3), -1).reshape(-1, 3) @ cell
+        r = np.linalg.norm(x[None, :, None] - x[:, None, None] + images, axis=-1)
+        r[r == 0] = np.inf
+        i, j, _ = np.unravel_index(np.argmin(r), r.shape)
+        assert found.distance == pytest.approx(r.min(), abs=1e-12)
+        assert {found.center, found.neighbor} == {i, j}
+
+
+def test_wrapped_positions_are_in_the_cell_along_periodic_directions_only():
+    generator = np.random.default_rng(6)
+    cell = 5 * np.eye(3) + generator.uniform(-1, 1, (3, 3))
+    x = generator.normal(scale=200.0, size=(50, 3))
+    for pbc in ([True, True, True], [True, False, True], [False, False, False]):
+        s, was = wrapped(x, cell, np.array(pbc)) @ np.linalg.inv(cell), x @ np.linalg.inv(cell)
+        assert ((s[:, pbc] > -1e-9) & (s[:, pbc] < 1 + 1e-9)).all()
+        assert np.allclose((was - s) - np.round(was - s), 0, atol=1e-9)
+        np.testing.assert_allclose(s[:, ~np.array(pbc)], was[:, ~np.array(pbc)], atol=1e-9)

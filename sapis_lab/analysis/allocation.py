@@ -18,6 +18,7 @@ from sapis_lab.analysis.identify import MIN_EXPONENT, interval_text
 from sapis_lab.analysis.laws import SYMBOLS, Array
 from sapis_lab.analysis.optimum import Cost, OptimumBand, optimum, optimum_band
 from sapis_lab.analysis.result import LawResult
+from sapis_lab.analysis.uncertainty import ends
 
 N_BUDGETS = 41
 MOST_AT_EDGE = 0.02
@@ -56,13 +57,13 @@ class Allocation:
         def here(values: Array) -> float:
             return float(np.exp(np.interp(np.log(budget), np.log(self.budget), np.log(values))))
 
-        def ends(pair: tuple[Array, Array]) -> list[float]:
+        def interval(pair: tuple[Array, Array]) -> list[float]:
             return [here(pair[0]), here(pair[1])]
 
         best = b.best
         return {
-            "budget": budget, "n_params": here(best.n_params), "n_params_interval": ends(b.n_params), "n_frames": here(best.n_frames),
-            "n_frames_interval": ends(b.n_frames), "loss": here(best.loss), "loss_interval": ends(self.loss),
+            "budget": budget, "n_params": here(best.n_params), "n_params_interval": interval(b.n_params), "n_frames": here(best.n_frames),
+            "n_frames_interval": interval(b.n_frames), "loss": here(best.loss), "loss_interval": interval(self.loss),
             "waste": float(np.interp(np.log(budget), np.log(self.budget), b.waste)),
         }  # fmt: skip
 
@@ -97,9 +98,9 @@ def allocation(runs: pd.DataFrame, chosen: LawResult | None, floor: LawResult, *
     draws = np.log(optimum(chosen.fit.law, chosen.bootstrap.params, step, cost).loss)
     best = np.log(optimum(chosen.fit.law, chosen.fit.params, step, cost).loss)
     width = np.log(step[1] / step[0])
-    low, high = np.percentile((draws[:, 0] - draws[:, 1]) / width, [2.5, 97.5])
-    slope = (float((best[0] - best[1]) / width), float(low), float(high))
-    return Allocation(cost, budget, float(spent.max()), band, loss, with_floor, slope)
+    slope = float((best[0] - best[1]) / width)
+    low, high = ends((draws[:, 0] - draws[:, 1]) / width, slope)
+    return Allocation(cost, budget, float(spent.max()), band, loss, with_floor, (slope, float(low), float(high)))
 
 
 def _open(result: LawResult, exponent: str | None) -> str:

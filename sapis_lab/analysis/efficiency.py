@@ -149,9 +149,9 @@ def equal_error(model: Reach, reference: Reach, *, quantity: str) -> tuple[Equal
         with np.errstate(invalid="ignore", divide="ignore"):
             drawn = [level.cheapest(k, draws=True)[0] for level, k in zip(many, known, strict=True)]
             ratio = drawn[0] / drawn[1]
-        ends = np.array([_percentiles(column[~np.isnan(column)]) for column in ratio.T])
-        edges = (edge | other_edge)[0]
-        found.append(EqualError(model.model, reference.model, quantity, cost, error, (mine / other)[0], ends[:, 0], ends[:, 1], edges))
+        best, ends = (mine / other)[0], np.array([_percentiles(column[~np.isnan(column)]) for column in ratio.T])
+        low, high = np.minimum(ends[:, 0], best), np.maximum(ends[:, 1], best)  # a band of the ratio holds the ratio
+        found.append(EqualError(model.model, reference.model, quantity, cost, error, best, low, high, (edge | other_edge)[0]))
     return tuple(found)
 
 

@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike
 
 from sapis_lab.analysis.fit import LawFit
 from sapis_lab.analysis.laws import Array, Law
-from sapis_lab.analysis.uncertainty import Bootstrap
+from sapis_lab.analysis.uncertainty import Bootstrap, ends
 
 SEARCH = (-5.0, 60.0)
 """Range of ln N."""
@@ -120,7 +120,7 @@ def optimum(law: Law, params: Mapping[str, float] | Array, budget: ArrayLike, co
 
 @dataclass(frozen=True)
 class OptimumBand:
-    """The optimum of a fit with the percentile band of its draws, arrays (m,)."""
+    """The optimum of a fit with the percentile band of its draws about it, arrays (m,)."""
 
     best: Optimum
     n_params: tuple[Array, Array]
@@ -138,17 +138,11 @@ def optimum_band(fit: LawFit, draws: Bootstrap, budget: ArrayLike, cost: Cost, *
     """N*(C), D*(C) and L(N*, D*) of a fit, with bands from its draws."""
     best = optimum(fit.law, fit.params, budget, cost)
     many = optimum(fit.law, draws.params, budget, cost)
-    tails = 100 * (1 - level) / 2, 100 * (1 + level) / 2
-
-    def ends(values: Array) -> tuple[Array, Array]:
-        low, high = np.percentile(values, tails, axis=0)
-        return low, high
-
     variance = np.log(many.n_params).var(axis=0)
     exponents = fit.params.get("alpha", 0.0) + fit.params.get("beta", fit.params.get("alpha", 0.0))
     return OptimumBand(
-        best, ends(many.n_params), ends(many.n_frames), ends(many.loss), variance, waste(exponents, np.sqrt(variance)),
-        float(many.at_edge.any(axis=-1).mean()),
+        best, ends(many.n_params, best.n_params, level=level), ends(many.n_frames, best.n_frames, level=level),
+        ends(many.loss, best.loss, level=level), variance, waste(exponents, np.sqrt(variance)), float(many.at_edge.any(axis=-1).mean()),
     )  # fmt: skip
 
 

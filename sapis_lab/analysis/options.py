@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from sapis_lab.analysis.laws import law_named
-from sapis_lab.config import Config
+from sapis_lab.config import Config, Seed
 from sapis_lab.quantities import quantity
 
 
@@ -18,17 +18,17 @@ class LawOptions(Config):
     """The loss L: the key of one measured quantity, in its physical unit."""
     laws: tuple[str, ...] = ("n+d", "n+d+nd")
     """Forms to fit side by side, simplest first; the first is drawn where the data cannot choose."""
-    bootstrap: int = Field(1000, ge=100)
+    bootstrap: int = Field(1000, ge=100, le=100_000)
     """Number of resamples behind every band."""
-    calibrate: int = Field(199, ge=0)
+    calibrate: int = Field(199, ge=0, le=100_000)
     """Data sets simulated for the critical value at each end of an exponent's interval; 0 takes that of the F distribution."""
     robust: Literal["auto", "none"] | float = "auto"
     """Huber threshold on ln L: following the residuals, none (least squares), or a number in log units."""
-    label_flops: float = Field(0.0, ge=0)
+    label_flops: float = Field(0.0, ge=0, le=1e30)
     """Cost of making one labelled frame, in FLOPs: the compute-optimal split counts it beside training."""
     reference: str | None = None
     """Model that others are compared with; the largest-l_max geat, else the first model, when not given."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the resampling."""
 
     @field_validator("quantity")
@@ -48,6 +48,6 @@ class LawOptions(Config):
     @field_validator("robust")
     @classmethod
     def _positive(cls, robust: str | float) -> str | float:
-        if not isinstance(robust, str) and not robust > 0:
-            raise ValueError(f"wanted 'auto', 'none' or a positive threshold in log units, got {robust}")
+        if not isinstance(robust, str) and not 1e-6 <= robust <= 1e6:
+            raise ValueError(f"wanted 'auto', 'none' or a positive threshold in log units, from 1e-6 to 1e6, got {robust}")
         return robust

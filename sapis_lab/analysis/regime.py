@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 
 from sapis_lab.config import ConfigError, read_yaml
 from sapis_lab.files import write_text
+from sapis_lab.text import from_spreadsheets
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -157,6 +158,7 @@ def optima(x: Array, loss: Array, *, n_params: int, n_frames: int, generator: np
     low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
     # Draws have heavy tails where the curvature is nearly zero: the interval says more than a second moment.
     sigma = (high - low) / (2 * 1.959964)
+    low, high = np.minimum(low, center), np.maximum(high, center)  # an interval of the optimum holds it
     return [
         Optimum(value=math.exp(center[k]), low=math.exp(low[k]), high=math.exp(high[k]), sigma=float(sigma[k]), method="paraboloid", **rest)
         for k in range(x.shape[1])
@@ -312,7 +314,7 @@ def _intervals(fit: _Weighted, design: Array, contrasts: Array, generator: np.ra
         own = np.sqrt(np.einsum("ij,jk,ik->i", contrasts, again.covariance, contrasts))
         ratios[k] = (contrasts @ again.solution - theta) / own
     low, high = np.quantile(ratios, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
-    return [(float(t - h * s), float(t - l * s)) for t, s, l, h in zip(theta, se, low, high, strict=True)]
+    return [(float(t - max(h, 0.0) * s), float(t - min(l, 0.0) * s)) for t, s, l, h in zip(theta, se, low, high, strict=True)]
 
 
 # ------------------------------------------------------------------------------------------------------------ a study
@@ -355,7 +357,7 @@ def fit_folder(folder: Path) -> Regime | None:
     objectives = tune.get("objectives") or [law.get("quantity")]
     if len(objectives) > 1 or {"n_params_target", "n_frames"} & set(tune.get("space", {})):
         return None
-    regime = fit_regime(pd.read_csv(folder / "tune" / "trials.csv"), study=str(settings["name"]), quantity=objectives[0])
+    regime = fit_regime(from_spreadsheets(pd.read_csv(folder / "tune" / "trials.csv")), study=str(settings["name"]), quantity=objectives[0])
     if regime is not None:
         write_regime(regime, folder, train=settings["train"])
     return regime

@@ -79,6 +79,7 @@ def table_json(fits: TableFit) -> dict[str, Any]:
             "sha256": table.sha256,
             "columns": vars(table.columns),
             "n_points": len(table.points),
+            "n_copies": table.n_copies,
             "n_cells": table.points.n_cells,
             "robust": fits.robust,
             "seed": fits.seed,

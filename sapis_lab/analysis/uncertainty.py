@@ -1,11 +1,18 @@
 """Draws of a fitted law by the bootstrap (Efron & Tibshirani 1993; Davison & Hinkley 1997, section 6.3), for bands and for intervals.
 
 A lattice is a design: its (N, D) were chosen, so the plain choice keeps the points and resamples the residuals. Each residual
-is divided by sqrt(1 - leverage), since a fit pulls itself towards points with much leverage, and the lot is centred. With few degrees of
+is divided by sqrt(1 - leverage), since a fit pulls itself towards points with much leverage, and the lot is centred as the fit itself
+centres: where sum psi(e - c) = 0, the mean for least squares and Huber's location for Huber's loss (Shorack 1982; Lahiri 1992). Centred
+about their mean, residuals with one outlier move every refit by the mean of the others, and the band away from the curve that it is of: of
+500 synthetic tables, a third with an outlier and a third with t_2 noise, 6 bands lost their curve, and none since. With few degrees of
 freedom the spread of such samples is known poorly; they are widened by the ratio of Student's to the normal 97.5 % point, as a
 t interval would be: at 3 % noise on a 3 x 3 lattice nominal 95 % intervals then cover 95-100 %, without it 90-97 %
 (60 synthetic lattices per law). Two others assume less: rows, which resamples points with all they carry, and clusters, which resamples
 whole runs, for points that err together.
+
+A band or an interval is of an estimate, and holds it: where still nearly all draws lie to one side, as beside a bound, the end
+on the other side is the estimate (`ends`). Reflected about the estimate (the "basic" interval) such bands would exclude it as often,
+and covered less on those tables: 86 % against 94 % beyond a lattice with a floor.
 
 Every resample starts from the optimum and from the other modes of the fit, and all of them are solved together. Intervals of parameters
 come from profiles (`profile`), which cover better; draws serve what is computed from all parameters at once: bands, optima.
@@ -39,6 +46,8 @@ class Bootstrap:
     """(R, p) centred parameters of the refits that converged."""
     params: Array
     """(R, p) natural parameters, in the order of `Law.param_names`."""
+    estimate: Array
+    """(p,) those of the fit."""
     n_resamples: int
     n_failed: int
     """Resamples that could not determine the law or did not converge; left out of every interval."""
@@ -90,6 +99,7 @@ def bootstrap(fit: LawFit, *, n_resamples: int = 1000, resampling: Resampling = 
         resampling=resampling,
         theta=theta[kept],
         params=fit.law.natural(theta[kept], centre=fit.centre),
+        estimate=np.array([fit.params[name] for name in fit.law.param_names]),
         n_resamples=n_resamples,
         n_failed=int((~kept).sum()),
         n_at_bound=int(at_bound[kept].sum()),
@@ -110,28 +120,47 @@ def rivals(fit: LawFit) -> list[Array]:
 
 
 def inflated_residuals(fit: LawFit) -> Array:
-    """Residuals of ln L as the noise would have them (at weight 1): r / sqrt(1 - h), centred, times t_dof / t_inf at 97.5 %, (n,)."""
+    """Residuals of ln L as the noise would have them (at weight 1), (n,): r / sqrt(1 - h) times t_dof / t_inf at 97.5 %, centred."""
     root = np.sqrt(fit.points.weights)
     J = fit.jacobian * root[:, None]
     leverage = np.einsum("np,pn->n", J, np.linalg.pinv(J))
     e = fit.residuals * root / np.sqrt(1.0 - np.clip(leverage, 0.0, MAX_LEVERAGE))
-    return (e - e.mean()) * stats.t.ppf(0.975, fit.degrees_of_freedom) / stats.norm.ppf(0.975)
+    e *= stats.t.ppf(0.975, fit.degrees_of_freedom) / stats.norm.ppf(0.975)
+    return e - location(e, fit.delta)
+
+
+def location(e: Array, delta: float) -> float:
+    """c with sum psi(e - c) = 0, psi(r) = r within +-delta and +-delta beyond: Huber's location, the mean for an infinite delta."""
+    if not np.isfinite(delta):
+        return float(e.mean())
+    low, high = float(e.min()), float(e.max())
+    for _ in range(100):
+        middle = 0.5 * (low + high)
+        if np.clip(e - middle, -delta, delta).sum() > 0:
+            low = middle
+        else:
+            high = middle
+    return 0.5 * (low + high)
+
+
+def ends(draws: Array, estimate: ArrayLike, *, level: float = 0.95) -> tuple[Array, Array]:
+    """Percentile interval of the draws, (R, ...), about the estimate, (...): an end beyond the estimate is the estimate."""
+    tail = 100 * (1 - level) / 2
+    low, high = np.percentile(draws, [tail, 100 - tail], axis=0)
+    return np.minimum(low, estimate), np.maximum(high, estimate)
 
 
 def intervals(boot: Bootstrap, names: tuple[str, ...], *, level: float = 0.95) -> dict[str, tuple[float, float]]:
-    """Percentile interval of every parameter."""
-    tail = 100 * (1 - level) / 2
-    low, high = np.percentile(boot.params, [tail, 100 - tail], axis=0)
+    """Percentile interval of every parameter, see `ends`."""
+    low, high = ends(boot.params, boot.estimate, level=level)
     return {name: (float(a), float(b)) for name, a, b in zip(names, low, high, strict=True)}
 
 
 def band(fit: LawFit, boot: Bootstrap, n_params: ArrayLike, n_frames: ArrayLike, *, level: float = 0.95) -> tuple[Array, Array]:
-    """Percentile band of L(N, D) itself, not of a new measurement; N and D broadcast against each other."""
+    """Percentile band of L(N, D) itself, not of a new measurement, about the fit's, see `ends`; N and D broadcast against each other."""
     N, D = np.broadcast_arrays(np.asarray(n_params, float), np.asarray(n_frames, float))
     log_loss, _ = fit.law.log_loss(boot.theta, fit.law.coordinates(N.ravel(), D.ravel(), centre=fit.centre))
-    tail = 100 * (1 - level) / 2
-    low, high = np.percentile(log_loss, [tail, 100 - tail], axis=0)
-    return np.exp(low).reshape(N.shape), np.exp(high).reshape(N.shape)
+    return ends(np.exp(log_loss).reshape(-1, *N.shape), fit.predict(N, D), level=level)
 
 
 def floor_band(

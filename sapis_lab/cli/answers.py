@@ -2,30 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.text import Text
 
-from sapis_lab.cli.common import numbers, stdout_console
+from sapis_lab.cli.common import check_json, numbers, stdout_console, to_stderr
 from sapis_lab.config import ConfigError, home, plainly
 
 app = typer.Typer()
 
 
-def _answered(name: str) -> Path:
-    """The results folder of `name`, its table up to date with the records."""
+@contextmanager
+def _answered(name: str) -> Iterator[Path]:
+    """The results folder of `name`, its table up to date with the records; the block may write answers into it, an engine may not.
+
+    Raises:
+        Locked: another process works on it.
+    """
     from sapis_lab.sweep.files import checked_name
-    from sapis_lab.sweep.folder import results_folder
-    from sapis_lab.sweep.road import rebuild_table
+    from sapis_lab.sweep.folder import locked, results_folder
 
     folder = results_folder(checked_name(name))
     if not folder.is_dir():
         known = sorted(p.name for p in (home() / "results").glob("*") if p.is_dir())
         raise ConfigError(f"no results of {name!r}; there are {', '.join(known) or 'none'}")
-    rebuild_table(folder)
-    return folder
+    with locked(folder) as taken_over:
+        if taken_over:
+            to_stderr(taken_over)
+        from sapis_lab.sweep.road import noting_answers, rebuild_table  # a refusal does not wait for it
+
+        with noting_answers(folder):
+            rebuild_table(folder)
+            yield folder
 
 
 @app.command("fit")
@@ -61,18 +73,23 @@ def fit(
             n_bootstrap=n_bootstrap, resample=resample, calibrate=calibrate, seed=seed, json_file=json_file,
         )  # fmt: skip
         return
-    from sapis_lab.report import analyse_folder
-    from sapis_lab.sweep.road import print_answers
+    with _answered(name) as folder:
+        from sapis_lab.report import analyse_folder
+        from sapis_lab.sweep.road import print_answers
 
-    folder = _answered(name)
-    plainly(lambda: analyse_folder(folder, **({"quantity": quantity} if quantity else {})))
-    print_answers(folder, stdout_console())
+        plainly(lambda: analyse_folder(folder, **({"quantity": quantity} if quantity else {})))
+        print_answers(folder, stdout_console())
 
 
 def _is_table(name: str, columns: dict[str, str | None]) -> bool:
+    path = Path(name)  # a pipe goes where tables go, to be refused as what it is
+    if any(columns.values()) or (path.exists() and not path.is_dir()):
+        return True
+    if not path.suffix:
+        return False
     from sapis_lab.analysis.table import READERS
 
-    return Path(name).suffix.lower() in READERS or Path(name).is_file() or any(columns.values())
+    return path.suffix.lower() in READERS
 
 
 def _fit_table(
@@ -97,8 +114,7 @@ def _fit_table(
     resampling: Any = resample or ("clusters" if group else "residuals")
     if resampling not in ("residuals", "rows", "clusters"):
         raise ConfigError(f"--resample {resampling!r}: wanted residuals, rows or clusters")
-    if json_file is not None and not json_file.resolve().parent.is_dir():
-        raise ConfigError(f"--json {json_file}: there is no folder {json_file.parent}")
+    check_json(json_file)
     columns = Columns(compute or n or "", None if compute else d, loss or "", weight, group, epochs)
     effort = Effort(n_bootstrap=n_bootstrap, resampling=resampling, n_simulations=calibrate, all_tests=True)
 
@@ -117,16 +133,16 @@ def figures(name: Annotated[str, typer.Argument(help="Name of a folder in result
 
     Example: `sapis figures rmd17-ethanol`
     """
-    from sapis_lab.report import analyse_folder
-    from sapis_lab.report.page import not_drawn
-    from sapis_lab.sweep.progress import shown
+    with _answered(name) as folder:
+        from sapis_lab.report import analyse_folder
+        from sapis_lab.report.page import not_drawn
+        from sapis_lab.sweep.progress import shown
 
-    folder = _answered(name)
-    plainly(lambda: analyse_folder(folder))
-    for path in sorted((folder / "figures").glob("*.pdf")):
-        stdout_console().print(shown(path), soft_wrap=True)
-    for kind, reason in not_drawn(folder / "figures").items():
-        stdout_console().print(Text(f"not drawn: {kind}: {reason}"), soft_wrap=True)
+        plainly(lambda: analyse_folder(folder))
+        for path in sorted((folder / "figures").glob("*.pdf")):
+            stdout_console().print(shown(path), soft_wrap=True)
+        for kind, reason in not_drawn(folder / "figures").items():
+            stdout_console().print(Text(f"not drawn: {kind}: {reason}"), soft_wrap=True)
 
 
 @app.command("report")
@@ -135,9 +151,9 @@ def report(name: Annotated[str, typer.Argument(help="Name of a folder in results
 
     Example: `sapis report rmd17-ethanol`
     """
-    from sapis_lab.report import analyse_folder
-    from sapis_lab.sweep.progress import shown
+    with _answered(name) as folder:
+        from sapis_lab.report import analyse_folder
+        from sapis_lab.sweep.progress import shown
 
-    folder = _answered(name)
-    plainly(lambda: analyse_folder(folder))
-    stdout_console().print(shown(folder / "report.html"), soft_wrap=True)
+        plainly(lambda: analyse_folder(folder))
+        stdout_console().print(shown(folder / "report.html"), soft_wrap=True)

@@ -12,13 +12,13 @@ from sapis_lab.config import ConfigError, plainly
 
 app = typer.Typer()
 
-KIND_FOLDERS = ("models", "data")
+KIND_FOLDERS = ("models", "data", "oracles", "samplers")
 """Folders whose kinds can stand in a study."""
 
 
 @app.command("kinds")
 def kinds_of(
-    folder: Annotated[str | None, typer.Argument(help="models or data; both when not given.", show_default=False)] = None,
+    folder: Annotated[str | None, typer.Argument(help="models, data, oracles or samplers; all when not given.", show_default=False)] = None,
     kind: Annotated[str | None, typer.Argument(help="Show the settings of one kind.", show_default=False)] = None,
 ) -> None:
     """List what a `kind:` can be, or the settings of one kind with their meaning and defaults.

@@ -13,6 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from sapis_lab.config import ConfigError
+from sapis_lab.sweep.console import PlainConsole
+from sapis_lab.text import visible
 
 HELP: dict[str, Any] = {
     "no_args_is_help": True,
@@ -41,13 +43,13 @@ Root = Annotated[Path | None, typer.Option("--root", help="Folder of the peers' 
 
 def to_stderr(text: str) -> None:
     """A line for people, beside what a program may read."""
-    print(text, file=sys.stderr, flush=True)
+    print(visible(text), file=sys.stderr, flush=True)
 
 
 def stdout_console() -> Console:
     """Prints tables and boards to the terminal, or to what stands for it."""
     # A file or a pipe has no width, and a cut number is worse than a long line.
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    return PlainConsole(width=None if sys.stdout.isatty() else 160)
 
 
 def new_table(*columns: str, wrapped: str) -> Table:
@@ -75,6 +77,16 @@ def dataset_config(name: str, settings: list[str]) -> Any:
     return load(holder, raw, source=f"configs/data/{name}.yaml").data
 
 
+def check_json(json_file: Path | None) -> None:
+    """ConfigError where the file of --json cannot be written, before anything is computed for it."""
+    if json_file is None:
+        return
+    if not json_file.resolve().parent.is_dir():
+        raise ConfigError(f"--json {json_file}: there is no folder {json_file.parent}")
+    if json_file.exists() and not json_file.is_file():
+        raise ConfigError(f"--json {json_file}: wanted a file, got {'a folder' if json_file.is_dir() else 'something else'}")
+
+
 def keeper(json_file: Path | None, what: str) -> Callable[[dict[str, Any]], None]:
     """Writes results, with where they come from, to the file of --json, whose folder must be there."""
     import json
@@ -85,8 +97,7 @@ def keeper(json_file: Path | None, what: str) -> Callable[[dict[str, Any]], None
     from sapis_lab.files import write_text
     from sapis_lab.sweep.provenance import current_commit
 
-    if json_file is not None and not json_file.resolve().parent.is_dir():
-        raise ConfigError(f"--json {json_file}: there is no folder {json_file.parent}")
+    check_json(json_file)
     commit, dirty = current_commit()
     about = {
         "format": 1, "what": what, "started": datetime.now(UTC).isoformat(timespec="seconds"), "commit": commit, "dirty": dirty,

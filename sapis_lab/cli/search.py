@@ -12,6 +12,19 @@ from sapis_lab.config import ConfigError
 app = typer.Typer()
 
 
+def _refuse_early(name: str, settings: list[str] | None, called: str | None) -> None:
+    """Refuse a study that another process works on before anything heavy is imported to understand it.
+
+    Where `run.storage` names a database, workers share the study without a lock.
+    """
+    from sapis_lab.sweep.files import checked_name, raw_study
+    from sapis_lab.sweep.folder import refuse_if_running, results_folder
+
+    run = raw_study(name, settings or (), called=called).get("run")
+    if not (isinstance(run, dict) and run.get("storage")):
+        refuse_if_running(results_folder(checked_name(called or name)))
+
+
 @app.command("tune")
 def tune(
     name: Name,
@@ -30,6 +43,8 @@ def tune(
 
     Example: `sapis tune rate-rule --workers 2`
     """
+    if not (status or worker):
+        _refuse_early(name, settings, called)
     from sapis_lab.sweep.tuner.road import TuneRequest, print_status, run_tune, run_worker
 
     request = TuneRequest(name, tuple(settings or ()), called, workers, retry_failed)
@@ -60,10 +75,12 @@ def scale(
 
     Example: `sapis scale quickstart-scale`
     """
-    from sapis_lab.scaling.road import print_comparison, print_design, print_replay, run_scale
-
     if target is not None and not design:
         raise ConfigError("--target goes with --design")
+    if not (design or replay or against):
+        _refuse_early(name, settings, called)
+    from sapis_lab.scaling.road import print_comparison, print_design, print_replay, run_scale
+
     if design:
         place = numbers(target, "--target") if target else None
         if place is not None and (len(place) != 2 or min(place) <= 0):

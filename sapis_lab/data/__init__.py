@@ -4,6 +4,7 @@ Importing this package needs numpy and pydantic only, so that a machine which tr
 """
 
 from sapis_lab.data._base import DatasetConfig, DatasetInfo, Progress, dataset_info, prepare, store_folder, store_info
+from sapis_lab.data._elements import SYMBOLS
 from sapis_lab.data._neighbor_table import Edges, NeighborTable
 from sapis_lab.data._references import fit_references
 from sapis_lab.data._sources import DATA_VARIABLE
@@ -12,6 +13,7 @@ from sapis_lab.data._store import Frames, FrameStore, is_sealed
 
 __all__ = [
     "DATA_VARIABLE",
+    "SYMBOLS",
     "DatasetConfig",
     "DatasetInfo",
     "Edges",

@@ -20,7 +20,7 @@ from sapis_lab import units
 from sapis_lab.data._elements import COVALENT_RADII, NOBLE_RADII
 from sapis_lab.data._neighbor_table import edge_chunks
 from sapis_lab.data._store import FrameStore
-from sapis_lab.neighbors import ALL_PAIRS_ATOMS, neighbor_list
+from sapis_lab.neighbors import ALL_PAIRS_ATOMS, MIN_DISTANCE, Pairs, closest, neighbor_list
 
 _RADII = np.array([*COVALENT_RADII, *[1.6] * 200])[:256]
 _RADII[list(NOBLE_RADII)] = list(NOBLE_RADII.values())
@@ -28,8 +28,6 @@ _RADII[list(NOBLE_RADII)] = list(NOBLE_RADII.values())
 Where = Callable[[int], str]
 """From the number of a frame in the store to the place it came from, such as 'train.xyz, frame 17'."""
 
-MIN_DISTANCE = 0.3
-"""Å. No two nuclei come closer in any data we know (H2 compressed in extreme sampling reaches 0.5)."""
 SAME_POSITION = 1e-4
 """Å. Frames that agree to this in every coordinate are the same configuration; steps of molecular dynamics differ by 10⁻² and more."""
 N_ELEMENTS = 118
@@ -138,12 +136,13 @@ def check_overlaps(store: FrameStore, where: Where) -> None:
     """No two atoms are closer than MIN_DISTANCE, periodic images included."""
     for first, _, rows in edge_chunks(store, MIN_DISTANCE):
         if rows["n_edges"].any():
-            frame = first + int(np.argmax(rows["n_edges"] > 0))
-            i, j = int(rows["center"][0]), int(rows["neighbor"][0])
+            k = int(np.argmax(rows["n_edges"] > 0))
+            frame, n = first + k, rows["n_edges"][k]
             x = store.positions[store.offsets[frame] : store.offsets[frame + 1]]
-            r = np.linalg.norm(x[j] + rows["shift"][0] @ store.cell[frame] - x[i])
-            raise ValueError(f"{where(frame)}: atoms {i} and {j} are {r:.3f} Å apart, wanted at least {MIN_DISTANCE} Å; "
-                             "is the length unit (or the cell) right?")  # fmt: skip
+            pair = closest(x, store.cell[frame], Pairs(rows["center"][:n], rows["neighbor"][:n], rows["shift"][:n]))
+            raise ValueError(
+                f"{where(frame)}: {pair}, wanted at least {MIN_DISTANCE} Å; is the length unit (or the cell) right?"
+            )
 
 
 def check_forces_present(store: FrameStore, splits: Mapping[str, np.ndarray], where: Where) -> None:

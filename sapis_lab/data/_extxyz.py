@@ -2,12 +2,16 @@
 
 A reader of our own rather than ASE's: it renames nothing, moves no key into a calculator, applies no constraint, needs no package, and when
 a line is wrong it says which frame of which file.
+
+Keys that decide physics (Lattice, pbc, Properties, the columns pos and species) are taken in any case, since other codes
+write them so. What could be the cell or the periodicity under another name, or twice, is refused: unread, it would turn a
+crystal into an open cluster.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -16,9 +20,21 @@ import numpy as np
 
 from sapis_lab.data._elements import ATOMIC_NUMBER
 
-_PAIR = re.compile(r"""([^\s=]+)=("(?:[^"\\]|\\.)*"|'[^']*'|\{[^}]*\}|\[[^\]]*\]|\S+)""")
+_QUOTED = r""""(?:[^"\\]|\\.)*"|'[^']*'|\{[^}]*\}|\[[^\]]*\]"""
+_PAIR = re.compile(rf"([^\s=]+)(?:=({_QUOTED}|\S+)|\s*=\s*({_QUOTED}|[^\s=]+(?=\s|$)(?!\s*=)))")
+"""key=value, or with blanks around the sign; but in `a= b=c` the value of `a` is missing, and not `b=c`."""
 _TYPES = {"R": np.float64, "I": np.int64, "S": np.str_, "L": np.str_}
 _SPECIES_NAMES = {"species", "Z", "numbers"}
+CELL_NAMES = {
+    "lattice", "cell", "unitcell", "box", "simulationbox", "latticevectors", "cellvectors", "boxvectors", "latticematrix",
+    "cellmatrix", "latticeparameters", "cellparameters", "celllengths", "boxlengths",
+}  # fmt: skip
+"""Keys (small letters alone) that hold a cell in some code; in which order and form, only that of Lattice is known."""
+PBC_NAMES = {
+    "pbc", "pbcs", "periodic", "periodicity", "isperiodic", "boundary", "boundaryconditions", "periodicboundaryconditions",
+}  # fmt: skip
+"""The same for keys that say which directions are periodic."""
+_CELL_WORD = re.compile(r"(?<![^\W_])(lattice|cell|pbc)(?![^\W_])", re.IGNORECASE)
 _TRUTH = {"T": True, "True": True, "true": True, "1": True, "F": False, "False": False, "false": False, "0": False}
 
 
@@ -85,7 +101,11 @@ def _frame_starts(f: IO[str], path: Path) -> Iterator[int]:
             try:
                 n_atoms = int(line)
             except ValueError:
-                raise ValueError(f"{path}, frame {number}: wanted a line with the number of atoms, got {line.strip()[:60]!r}") from None
+                # Not quoted: of a file that was named by mistake, or with intent, the first line may be a secret.
+                raise ValueError(
+                    f"{path}, frame {number}: wanted a line with the number of atoms, got one of {len(line.strip())} characters "
+                    "that is no whole number; is the file extended XYZ?"
+                ) from None
             if n_atoms < 1:
                 raise ValueError(f"{path}, frame {number}: got {n_atoms} atoms, wanted at least 1; remove the frame")
             yield n_atoms
@@ -117,8 +137,9 @@ class _Property(NamedTuple):
 
 
 def _properties(info: dict[str, str], place: str) -> list[_Property]:
-    """The columns that `Properties` (removed from `info`) describes."""
-    text = info.pop("Properties", "species:S:1:pos:R:3")
+    """The columns that `Properties` (removed from `info`) describes, under the names that are known here."""
+    written = spelled(info, "Properties", place)
+    text = "species:S:1:pos:R:3" if written is None else info.pop(written)
     parts = text.split(":")
     triples = list(zip(parts[::3], parts[1::3], parts[2::3], strict=False))
     if len(parts) % 3 or not all(kind in _TYPES and count.isdecimal() and int(count) > 0 for _, kind, count in triples):
@@ -128,7 +149,27 @@ def _properties(info: dict[str, str], place: str) -> list[_Property]:
     for name, kind, count in triples:
         found.append(_Property(name, kind, slice(start, start + int(count))))
         start += int(count)
-    return found
+    names = [p.name for p in found]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise ValueError(f"{place}: Properties has the column {twice[0]} twice; rename one of them")
+    for known in ("pos", "species", "numbers"):  # not Z, whose small letter may be a coordinate
+        written = spelled(names, known, place)
+        if written is not None:
+            names[names.index(written)] = known
+    return [p._replace(name=name) for p, name in zip(found, names, strict=True)]
+
+
+def spelled(keys: Iterable[str], name: str, place: str) -> str | None:
+    """How `name` is written among `keys`, in any case; None where it is absent.
+
+    Raises:
+        ValueError: it is there in more than one spelling.
+    """
+    found = [key for key in keys if key.casefold() == name.casefold()]
+    if len(found) > 1:
+        raise ValueError(f"{place}: has {' and '.join(found)}, wanted one {name}; remove or rename the others")
+    return found[0] if found else None
 
 
 def _rows(lines: list[str], properties: list[_Property], place: str) -> list[list[str]]:
@@ -151,7 +192,7 @@ def _column(rows: list[list[str]], column: _Property, place: str) -> np.ndarray:
 
 
 def _species_of(lines: list[str], place: str) -> np.ndarray:
-    properties = _properties(_info(lines[0]), place)
+    properties = _properties(_info(lines[0], place), place)
     rows = _rows(lines[1:], properties, place)
     named = {p.name: _column(rows, p, place) for p in properties if p.name in _SPECIES_NAMES}
     if not named:
@@ -159,23 +200,65 @@ def _species_of(lines: list[str], place: str) -> np.ndarray:
     return _atomic_numbers(named, place)
 
 
-def _info(line: str) -> dict[str, str]:
-    return {key: value.strip("\"'{}") for key, value in _PAIR.findall(line)}
+def _info(line: str, place: str) -> dict[str, str]:
+    """The keys of a comment line; ValueError for a key of cell, periodicity or columns that is there twice."""
+    info: dict[str, str] = {}
+    for written, value, apart in _PAIR.findall(line):
+        key, text = written.strip("\"'"), (value or apart).strip("\"'{}")
+        if key in info and info[key] != text:
+            raise ValueError(
+                f"{place}: the comment line has the key {key} twice, with different values; remove one of them"
+            )
+        info[key] = text
+    return info
+
+
+def _cell_and_pbc(info: dict[str, str], line: str, place: str) -> tuple[np.ndarray, np.ndarray]:
+    """Cell (3, 3) and periodicity (3,) of one frame; their keys are removed from `info`. A cell without `pbc` means periodic.
+
+    Raises:
+        ValueError: a key that looks like the cell or the periodicity and is none that is known, unless the frame says that it
+            is open.
+    """
+    lattice, pbc = spelled(info, "Lattice", place), spelled(info, "pbc", place)
+    cell = np.zeros((3, 3)) if lattice is None else numbers_of(info.pop(lattice), (3, 3), f"{place}: {lattice}")
+    text = info.pop(pbc) if pbc is not None else "T T T" if cell.any() else "F F F"
+    words = text.replace(",", " ").strip("[] ").split()
+    if len(words) != 3 or not set(words) <= set(_TRUTH):
+        raise ValueError(f'{place}: {pbc} is {text!r}, wanted three of T and F, as in "T T F"')
+    periodic = np.array([_TRUTH[word] for word in words])
+    if pbc is None:
+        problem = 'says what is periodic, in a form that is not known; write pbc="T T T", "F F F" or as it is'
+        _refuse_unread(info, PBC_NAMES, problem, place)
+    if lattice is None and (periodic.any() or pbc is None):
+        remedy = 'write Lattice="…" with nine numbers, vector after vector, or pbc="F F F" for an open structure'
+        _refuse_unread(info, CELL_NAMES, f"seems to be a cell, in a form that is not known; {remedy}", place)
+        word = _CELL_WORD.search(_PAIR.sub(" ", line))
+        if word:
+            raise ValueError(
+                f"{place}: the comment line has {word[0]!r} without a value of its own, which may mean a cell; {remedy}"
+            )
+    if lattice is not None and periodic.any():
+        problem = f"stands beside {lattice}, and which of them is the cell is not known; remove one"
+        _refuse_unread(info, CELL_NAMES, problem, place)
+    return cell, periodic
+
+
+def _refuse_unread(info: dict[str, str], names: set[str], problem: str, place: str) -> None:
+    for key in info:
+        if re.sub(r"[\W_\d]", "", key.casefold()) in names:
+            raise ValueError(f"{place}: the key {key} {problem}")
 
 
 def _parse(lines: list[str], number: int, path: Path) -> XyzFrame:
     place = f"{path}, frame {number}"
-    info = _info(lines[0])
+    info = _info(lines[0], place)
     properties = _properties(info, place)
     rows = _rows(lines[1:], properties, place)
     columns = {p.name: _column(rows, p, place) for p in properties}
     if "pos" not in columns or not _SPECIES_NAMES & set(columns):
         raise ValueError(f"{place}: Properties has {', '.join(columns)}; wanted pos and species (or Z)")
-    cell = numbers_of(info.pop("Lattice"), (3, 3), f"{place}: Lattice") if "Lattice" in info else np.zeros((3, 3))
-    periodic = info.pop("pbc", "T T T" if cell.any() else "F F F")
-    pbc = periodic.replace(",", " ").strip("[] ").split()
-    if len(pbc) != 3 or not set(pbc) <= set(_TRUTH):
-        raise ValueError(f'{place}: pbc is {periodic!r}, wanted three of T and F, as in "T T F"')
+    cell, pbc = _cell_and_pbc(info, lines[0], place)
     if columns["pos"].shape != (len(rows), 3) or columns["pos"].dtype.kind not in "if":
         raise ValueError(f"{place}: pos has shape {columns['pos'].shape} and type {columns['pos'].dtype}, wanted pos:R:3")
     return XyzFrame(
@@ -183,7 +266,7 @@ def _parse(lines: list[str], number: int, path: Path) -> XyzFrame:
         species=_atomic_numbers(columns, place),
         positions=columns.pop("pos"),
         cell=cell,
-        pbc=np.array([_TRUTH[p] for p in pbc]),
+        pbc=pbc,
         info=info,
         columns=columns,
     )
@@ -198,14 +281,39 @@ def numbers_of(text: str, shape: tuple[int, ...], place: str) -> np.ndarray:
 
 
 def _atomic_numbers(columns: dict[str, np.ndarray], place: str) -> np.ndarray:
-    for key in ("Z", "numbers"):
-        if key in columns:
-            columns.pop("species", None)
-            numbers = columns.pop(key)
-            if numbers.ndim != 1 or numbers.dtype.kind not in "if":
-                raise ValueError(f"{place}: {key} has shape {numbers.shape} and type {numbers.dtype}, wanted {key}:I:1, atomic numbers")
-            return numbers.astype(np.int64)
-    symbols = columns.pop("species")
+    """The atomic numbers by the columns Z, numbers or species (all removed), which must not contradict each other."""
+    found: dict[str, np.ndarray] = {
+        key: _read_numbers(columns.pop(key), key, place) for key in ("Z", "numbers") if key in columns
+    }
+    symbols = columns.pop("species", None)
+    if symbols is not None and not found:
+        return _read_symbols(symbols, place)
+    key = next(iter(found))
+    if symbols is not None:  # beside numbers it may hold labels such as H1, which say nothing
+        named = [ATOMIC_NUMBER.get(str(symbol)) for symbol in symbols.reshape(len(found[key]), -1)[:, 0]]
+        found["species"] = np.array([own if z is None else z for own, z in zip(found[key], named, strict=True)])
+    for other in found:
+        if (found[key] != found[other]).any():
+            atom = int(np.argmax(found[key] != found[other]))
+            raise ValueError(
+                f"{place}: atom {atom} is of element {found[key][atom]} by {key} and {found[other][atom]} by {other}; "
+                "correct or remove one of the columns"
+            )
+    return found[key]
+
+
+def _read_numbers(numbers: np.ndarray, key: str, place: str) -> np.ndarray:
+    if numbers.ndim != 1 or numbers.dtype.kind not in "if":
+        raise ValueError(
+            f"{place}: {key} has shape {numbers.shape} and type {numbers.dtype}, wanted {key}:I:1, atomic numbers"
+        )
+    if (numbers != np.round(numbers)).any():
+        atom = int(np.argmax(numbers != np.round(numbers)))
+        raise ValueError(f"{place}: atom {atom} has atomic number {numbers[atom]:g}, wanted a whole number")
+    return numbers.astype(np.int64)
+
+
+def _read_symbols(symbols: np.ndarray, place: str) -> np.ndarray:
     if symbols.ndim != 1 or symbols.dtype.kind != "U":
         raise ValueError(f"{place}: species has shape {symbols.shape} and type {symbols.dtype}, wanted species:S:1, chemical symbols")
     unknown = [(k, str(s)) for k, s in enumerate(symbols) if s not in ATOMIC_NUMBER]

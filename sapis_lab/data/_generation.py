@@ -1,8 +1,8 @@
 """Generating labelled trajectories in atomic blocks, by worker processes, so that an interruption at any moment changes nothing.
 
 A trajectory is a chain of blocks. A block is one .npz file, written aside and moved into place; it holds its frames and the state it
-ends in. Block b starts from the end of block b - 1 with random numbers from the seed (seed, trajectory, b), and every force is computed
-cold (see `oracles.xtb.label`), so its bytes follow from the settings alone, whichever process makes it and however often it was killed
+ends in. Block b starts from the end of block b - 1 with random numbers from the seed (seed, trajectory, b), and every label is a function
+of its geometry alone (see `oracles`), so its bytes follow from the settings, whichever process makes it and however often it was killed
 before. (On one kind of processor: another may round differently, and after a picosecond of dynamics the frames are other ones.)
 
 One process makes one trajectory: `python -m sapis_lab.data._generation` with the task as JSON on its standard input. A fresh interpreter
@@ -25,11 +25,12 @@ from typing import IO, NamedTuple
 
 import numpy as np
 
-from sapis_lab.config import Config
+from sapis_lab.config import Config, composed_kind
 from sapis_lab.data._base import Progress
 from sapis_lab.files import make_folder, replacing
-from sapis_lab.oracles._langevin import State, baoab, thermal_momenta
-from sapis_lab.oracles.xtb import Method, label
+from sapis_lab.integrators.langevin import State
+from sapis_lab.oracles import Failed, Labels, OracleConfig
+from sapis_lab.samplers import SamplerConfig
 
 _PR_SET_PDEATHSIG = 1
 _POLL_SECONDS = 0.05
@@ -46,14 +47,16 @@ class TrajectoryTask(Config):
     """Starting geometry, Å."""
     masses: tuple[float, ...]
     """amu."""
-    method: Method
-    """xTB parametrisation."""
-    temperature: float
-    """K."""
-    timestep: float
-    """fs."""
-    friction: float
-    """1/fs."""
+    cell: tuple[tuple[float, float, float], ...] | None = None
+    """Lattice vectors, Å; none for a molecule."""
+    pbc: tuple[bool, bool, bool] = (False, False, False)
+    """Periodic along which of them."""
+    oracle: composed_kind("oracles", OracleConfig)  # type: ignore[valid-type]
+    """The surface that is sampled and that labels the frames."""
+    sampler: composed_kind("samplers", SamplerConfig)  # type: ignore[valid-type]
+    """How it is sampled."""
+    columns: tuple[str, ...] = ()
+    """What is kept of the labels besides energy and forces: of stress, charges, dipole."""
     n_equilibration_steps: int
     """Steps before the first block, after momenta were drawn."""
     n_interval_steps: int
@@ -76,10 +79,10 @@ class TrajectoryTask(Config):
 
 
 class Block(NamedTuple):
-    """Labelled frames of one molecule, and the state they end in."""
+    """Labelled frames of one structure, and the state they end in."""
 
     positions: np.ndarray
-    """(n_frames, n_atoms, 3) Å, centre of mass at the origin."""
+    """(n_frames, n_atoms, 3) Å; of a molecule, with its centre of mass at the origin."""
     velocities: np.ndarray
     """(n_frames, n_atoms, 3) Å/fs."""
     energy: np.ndarray
@@ -92,56 +95,90 @@ class Block(NamedTuple):
     """(n_atoms, 3) Å, where the next block starts."""
     end_momenta: np.ndarray
     """(n_atoms, 3) amu Å/fs."""
-
-
-MD_ACCURACY = 1.0
-"""tblite's accuracy along the trajectory: total energy in NVE then fluctuates by 1.7 meV at 1 fs and drifts by 0.01 meV/ps (ethanol)."""
-LABEL_ACCURACY = 0.01
-"""tblite's accuracy of the stored labels."""
+    failed: tuple[str, ...]
+    """Why frames of this block could not be labelled; they are left out."""
+    more: dict[str, np.ndarray]
+    """Further labels by column, (n_frames, ...)."""
 
 
 def make_block(task: TrajectoryTask, block: int) -> Block:
-    """Block number `block` of the trajectory; the previous block must exist."""
+    """Block number `block` of the trajectory; the previous block must exist.
+
+    Raises:
+        RuntimeError: the oracle fails on the way from one frame to the next: the trajectory cannot go on.
+    """
     species, masses = np.array(task.species), np.array(task.masses)
     generator = np.random.default_rng([task.seed, task.trajectory, block])
+    moving = task.oracle.for_dynamics()
+
+    def label(oracle: OracleConfig, x: np.ndarray) -> Labels | Failed:
+        if not any(task.pbc):
+            return oracle.label(species, x)
+        return oracle.label(species, x, cell=np.array(task.cell), pbc=np.array(task.pbc))
 
     def force(x: np.ndarray) -> np.ndarray:
-        return label(species, x, method=task.method, accuracy=MD_ACCURACY).forces
+        found = label(moving, x)
+        if isinstance(found, Failed):
+            raise RuntimeError(f"{task.oracle.kind} failed during the dynamics: {found.reason}; lower the temperature or the timestep")
+        return found.forces
 
     def advance(state: State, n_steps: int) -> State:
-        return baoab(
-            state, force, masses=masses, temperature=task.temperature, friction=task.friction, timestep=task.timestep, n_steps=n_steps,
-            generator=generator,
-        )  # fmt: skip
+        return task.sampler.advance(state, force, masses=masses, n_steps=n_steps, generator=generator)
 
     if block == 0:
-        start = State(np.array(task.positions), thermal_momenta(masses, temperature=task.temperature, generator=generator))
+        start = task.sampler.start(np.array(task.positions), masses=masses, generator=generator)
         state = advance(start, task.n_equilibration_steps)
     else:
         before = read_block(task.block_file(block - 1))
         state = State(before.end_positions, before.end_momenta)
     first = block * task.block_frames
     numbers = range(first, min(first + task.block_frames, task.n_frames))
-    frames = []
-    for _ in numbers:
+    frames: list[tuple[float, State, Labels]] = []
+    failed = []
+    for number in numbers:
         state = advance(state, task.n_interval_steps)
-        x = state.positions - masses @ state.positions / masses.sum()
-        frames.append((x, state.momenta / masses[:, None], *label(species, x, method=task.method, accuracy=LABEL_ACCURACY)))
-    x, v, e, f = (np.array(column) for column in zip(*frames, strict=True))
-    times = (np.array(numbers) + 1.0) * task.n_interval_steps * task.timestep
-    return Block(x, v, e, f, times, state.positions, state.momenta)
+        x = state.positions if any(task.pbc) else state.positions - masses @ state.positions / masses.sum()
+        found = label(task.oracle, x)
+        since = (number + 1.0) * task.n_interval_steps * task.sampler.timestep
+        if isinstance(found, Failed):
+            failed.append(f"frame {number} of trajectory {task.trajectory}: {found.reason}")
+        else:
+            frames.append((since, State(x, state.momenta / masses[:, None]), found))
+    return _block(task, frames, state, tuple(failed))
+
+
+def _block(task: TrajectoryTask, frames: list[tuple[float, State, Labels]], end: State, failed: tuple[str, ...]) -> Block:
+    n = len(task.species)
+    return Block(
+        positions=np.array([s.positions for _, s, _ in frames]).reshape(-1, n, 3),
+        velocities=np.array([s.momenta for _, s, _ in frames]).reshape(-1, n, 3),
+        energy=np.array([label.energy for _, _, label in frames]),
+        forces=np.array([label.forces for _, _, label in frames]).reshape(-1, n, 3),
+        time=np.array([since for since, _, _ in frames]),
+        end_positions=end.positions,
+        end_momenta=end.momenta,
+        failed=failed,
+        more={name: np.array([getattr(label, name) for _, _, label in frames]) for name in task.columns},
+    )
+
+
+_MORE = "more-"
 
 
 def write_block(path: Path, block: Block) -> None:
     """Write a block in one step."""
+    plain = {name: value for name, value in block._asdict().items() if name not in ("failed", "more")}
+    plain["failed"] = np.array(block.failed, dtype=str)
     with replacing(path) as temporary, temporary.open("wb") as f:
-        np.savez(f, **block._asdict())
+        np.savez(f, **plain, **{_MORE + name: value for name, value in block.more.items()})  # type: ignore[arg-type]
 
 
 def read_block(path: Path) -> Block:
     """The block at `path`."""
     with np.load(path, allow_pickle=False) as archive:
-        return Block(*(archive[name] for name in Block._fields))
+        more = {name.removeprefix(_MORE): archive[name] for name in archive.files if name.startswith(_MORE)}
+        failed = tuple(str(text) for text in archive["failed"]) if "failed" in archive.files else ()
+        return Block(**{name: archive[name] for name in Block._fields[:-2]}, failed=failed, more=more)
 
 
 def generate(tasks: Sequence[TrajectoryTask], *, n_workers: int, progress: Progress, what: str) -> None:

@@ -1,9 +1,17 @@
-"""Where public data files lie on this machine, and the record of which ones a store was made from."""
+"""Where public data files lie on this machine, and the record of which ones a store was made from.
+
+Files are named relative to one folder, SAPIS_DATA or `root`, and names do not lead out of it: a config may come from
+elsewhere, and messages end up in logs and reports. Links in that folder are its owner's and are followed, since data often
+lie on another disk; but of a file that lies outside nothing is quoted.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +38,44 @@ def known_root(root: Path | None) -> Path | None:
 
 
 def need_file(root: Path, *names: str) -> Path:
-    """The first of `names` that exists under `root`; ValueError lists all places looked at."""
+    """The first of `names` that is a file under `root`.
+
+    Raises:
+        ValueError: none is there (all places looked at are listed); a folder, a pipe or a device is; a name leads out of
+            `root`.
+    """
     for name in names:
-        if (root / name).is_file():
-            return root / name
+        path = root / name
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise ValueError(
+                f"{name!r} leads out of the folder of data, {root}; wanted a name relative to it and without '..': "
+                f"put the file (or a link to it) there, or point {DATA_VARIABLE} to its folder"
+            )
+        if path.is_file():
+            return path
+        if path.exists():
+            raise ValueError(
+                f"{path}: wanted a file, got {'a folder' if path.is_dir() else 'a pipe, a socket or a device'}"
+            )
     looked = " or ".join(str(root / name) for name in names)
     raise ValueError(f"missing file: wanted {looked}; put it there, or point {DATA_VARIABLE} (or `root` in the config) to its folder")
+
+
+@contextmanager
+def reading(root: Path, *paths: Path) -> Iterator[None]:
+    """While `paths` are read: what is wrong with them is said without quoting, where a link led out of `root`."""
+    try:
+        yield
+    except ValueError as error:
+        outside = [path for path in paths if not path.resolve().is_relative_to(root.resolve())]
+        if not outside:
+            raise
+        names = "|".join(re.escape(str(path)) for path in paths)
+        place = re.match(rf"(?:{names})(?:, frame \d+)?", str(error))
+        raise ValueError(
+            f"{place[0] if place else outside[0]}: cannot be read as the data that the config says; what is wrong is not shown, "
+            f"because a link leads to a file outside {root}: put a copy there to see it"
+        ) from None
 
 
 def source_record(root: Path, files: list[Path]) -> dict[str, dict[str, Any]]:

@@ -11,6 +11,7 @@ Validation and test frames may instead come from files of their own.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple
 
@@ -18,14 +19,16 @@ import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from sapis_lab import units
+from sapis_lab.config import MOST_NAME, Seed
 from sapis_lab.data._base import DatasetConfig, DatasetInfo, Progress, bytes_estimate, mean_pairs
 from sapis_lab.data._checks import check_store
 from sapis_lab.data._elements import ATOMIC_NUMBER, SYMBOLS
-from sapis_lab.data._extxyz import XyzFrame, numbers_of, read_extxyz, read_species
-from sapis_lab.data._npz import open_npz, read_numbers
-from sapis_lab.data._sources import DATA_VARIABLE, data_root, known_root, need_file, source_record
+from sapis_lab.data._extxyz import CELL_NAMES, PBC_NAMES, XyzFrame, numbers_of, read_extxyz, read_species, spelled
+from sapis_lab.data._npz import open_npz, read_member, read_numbers
+from sapis_lab.data._sources import DATA_VARIABLE, data_root, known_root, need_file, reading, source_record
 from sapis_lab.data._splits import is_test_split, nested_order
 from sapis_lab.data._store import Frames, FrameStore
+from sapis_lab.neighbors import wrapped
 
 Files = tuple[str, ...]
 
@@ -35,8 +38,9 @@ _NPZ_NAMES = {
     "energy": ("E", "energies", "energy"),
     "forces": ("F", "forces"),
     "cell": ("cell", "lattice"),
+    "pbc": ("pbc",),
 }
-"""Array names tried in this order when `npz_keys` does not give one."""
+"""Array names looked for when `npz_keys` does not give one; those of cell and pbc in any case."""
 _STRESS_UNITS = {"GPa": 1 / units.EV_PER_A3_TO_GPA, "kbar": 0.1 / units.EV_PER_A3_TO_GPA}
 _INFO_FRAMES = 500
 """Frames read for `info`."""
@@ -53,13 +57,13 @@ class ExtxyzConfig(DatasetConfig):
     """Validation files, unless `n_validation` frames are held out of the training files."""
     tests: dict[str, Files] = {}
     """Test files by split name, `test` or `test_<letters and digits>` such as test_600K, unless `n_test` frames are held out."""
-    n_train: int | None = Field(default=None, ge=1)
+    n_train: int | None = Field(default=None, ge=1, le=10**9)
     """Frames of the training pool, the first of the permuted order; by default all that are not held out."""
-    n_validation: int = Field(default=0, ge=0)
+    n_validation: int = Field(default=0, ge=0, le=10**9)
     """Frames held out of the training files for validation."""
-    n_test: int = Field(default=0, ge=0)
+    n_test: int = Field(default=0, ge=0, le=10**9)
     """Frames held out of the training files as the split 'test'."""
-    seed: int | None = Field(default=0, ge=0)
+    seed: Seed | None = 0
     """Of the order of the training frames, numpy's default_rng(seed).permutation; null keeps the order of the files."""
     strata: Literal["none", "composition"] = "none"
     """Whether every training subset holds each composition in its share."""
@@ -87,8 +91,8 @@ class ExtxyzConfig(DatasetConfig):
     """Key of the stress (9 numbers, or 6 in the order xx yy zz yz xz xy), if it is to be read."""
     virial_key: str | None = None
     """Key of the virial (9 or 6 numbers, energy unit), if that is to be read instead."""
-    npz_keys: dict[Literal["species", "positions", "energy", "forces", "cell"], str] = {}
-    """Array names in .npz files; by default those of sGDML and rMD17 are recognised."""
+    npz_keys: dict[Literal["species", "positions", "energy", "forces", "cell", "pbc"], str] = {}
+    """Array names in .npz files; by default those of sGDML and rMD17 are recognised. A cell alone means periodic."""
     isolated_atoms: dict[str, float] | str | None = None
     """Energies of isolated atoms at the labels' level of theory: a file of one-atom frames, or {H: -13.6, ...} in energy_unit."""
     level_of_theory: str = ""
@@ -115,6 +119,8 @@ class ExtxyzConfig(DatasetConfig):
         if bool(self.tests) == bool(self.n_test):
             raise ValueError("give either tests (files by split name) or n_test (frames held out of train), exactly one of them")
         for name in self.tests:
+            if len(name) > MOST_NAME:
+                raise ValueError(f"tests has a split with a name of {len(name)} characters, wanted at most {MOST_NAME}")
             if not is_test_split(name):
                 raise ValueError(f"tests has a split named {name!r}; wanted 'test', or 'test_' with letters and digits only (test_600K), "
                                  "because the quantities of a split are named after it")  # fmt: skip
@@ -220,11 +226,12 @@ def _scan(config: ExtxyzConfig, root: Path, name: str) -> list[np.ndarray]:
     """The species of every frame of one file (with its slice), without the labels."""
     relative, wanted = _split_slice(name)
     path = need_file(root, relative)
-    if _format(config, path) == "npz":
-        arrays = _npz_arrays(config, path)
-        z, n_frames = arrays["species"], len(arrays["energy"])
-        return list(np.broadcast_to(z, (n_frames, z.shape[-1]))[wanted])
-    return read_species(path, wanted=wanted)
+    with reading(root, path):
+        if _format(config, path) == "npz":
+            arrays = _npz_arrays(config, path)
+            z, n_frames = arrays["species"], len(arrays["energy"])
+            return list(np.broadcast_to(z, (n_frames, z.shape[-1]))[wanted])
+        return read_species(path, wanted=wanted)
 
 
 class _Part(NamedTuple):
@@ -289,7 +296,9 @@ def _read_file(config: ExtxyzConfig, root: Path, name: str, *, at_most: int | No
     """The frames of one file (with its slice) in eV and Å, and where each came from."""
     relative, wanted = _split_slice(name)
     path = need_file(root, relative)
-    part = _read_npz(config, path, wanted) if _format(config, path) == "npz" else _read_xyz(config, path, wanted, at_most)
+    with reading(root, path):
+        is_npz = _format(config, path) == "npz"
+        part = _read_npz(config, path, wanted) if is_npz else _read_xyz(config, path, wanted, at_most)
     if not len(part.frames):
         raise ValueError(f"{path}: no frames{' in ' + name if name != relative else ''}")
     return part
@@ -317,6 +326,7 @@ def _read_xyz(config: ExtxyzConfig, path: Path, wanted: slice, at_most: int | No
     )
     # A cell without periodicity (a box written around a molecule) has no meaning and would make equal frames look different.
     frames.cell[~frames.pbc.any(1)] = 0.0
+    _wrap_scattered(frames)
     return _Part(frames, [f"{path}, frame {r.frame.number}" for r in raw])
 
 
@@ -329,24 +339,33 @@ class _Labels(NamedTuple):
 
 def _labels(config: ExtxyzConfig, frame: XyzFrame, place: str) -> _Labels:
     """Energy and forces of one frame as the file has them, stress already as tension in eV/Å³."""
-    if config.energy_key not in frame.info:
+    energy_key = _written(frame.info, config.energy_key, place)
+    forces_key = _written(frame.columns, config.forces_key, place)
+    if energy_key is None:
         raise ValueError(f"{place}: no key {config.energy_key!r} in the comment line; it has {', '.join(frame.info)}; set energy_key")
-    if config.forces_key not in frame.columns:
+    if forces_key is None:
         raise ValueError(f"{place}: no column {config.forces_key!r}; it has {', '.join(('species', 'pos', *frame.columns))}; "
                          "set forces_key, or leave out files without forces")  # fmt: skip
-    energy = float(numbers_of(frame.info[config.energy_key], (), f"{place}: {config.energy_key}"))
-    forces = frame.columns[config.forces_key]
+    energy = float(numbers_of(frame.info[energy_key], (), f"{place}: {energy_key}"))
+    forces = frame.columns[forces_key]
     if forces.shape != frame.positions.shape:
         raise ValueError(f"{place}: {config.forces_key} has shape {forces.shape}, wanted {frame.positions.shape}")
     return _Labels(frame, energy, forces, _stress(config, frame, place))
 
 
+def _written(keys: Iterable[str], name: str, place: str) -> str | None:
+    """The key `name` of the config as it stands, else as the frame spells it (in any case); None where it is absent."""
+    keys = list(keys)
+    return name if name in keys else spelled(keys, name, place)
+
+
 def _stress(config: ExtxyzConfig, frame: XyzFrame, place: str) -> np.ndarray | None:
-    key = config.stress_key or config.virial_key
-    if key is None:
+    wanted = config.stress_key or config.virial_key
+    if wanted is None:
         return None
-    if key not in frame.info:
-        raise ValueError(f"{place}: no key {key!r} in the comment line; it has {', '.join(frame.info)}")
+    key = _written(frame.info, wanted, place)
+    if key is None:
+        raise ValueError(f"{place}: no key {wanted!r} in the comment line; it has {', '.join(frame.info)}")
     if not frame.pbc.all():
         raise ValueError(f"{place}: a stress needs three periodic directions, got pbc={frame.pbc.tolist()}")
     text = frame.info[key]
@@ -367,22 +386,78 @@ def _npz_arrays(config: ExtxyzConfig, path: Path) -> dict[str, np.ndarray]:
     archive = open_npz(path)
     given_keys: dict[str, str] = dict(config.npz_keys)  # type: ignore[arg-type]
     arrays = {}
-    for what, names in _NPZ_NAMES.items():
-        given = given_keys.get(what)
-        key = given or next((name for name in names if name in archive.files), None)
-        if key is None and what == "cell":
-            continue
-        if key is None:
-            raise ValueError(f"{path}: none of the arrays {', '.join(archive.files)} is known to hold the {what} "
-                             f"(tried {', '.join(names)}); set npz_keys")  # fmt: skip
-        arrays[what] = read_numbers(archive, key, path, wanted="atomic numbers" if what == "species" else "numbers")
+    for what in _NPZ_NAMES:
+        key = given_keys.get(what) or _npz_key(archive, what, path)
+        if key is not None and what == "pbc":
+            arrays[what] = read_member(archive, key, path)
+        elif key is not None:
+            arrays[what] = read_numbers(archive, key, path, wanted="atomic numbers" if what == "species" else "numbers")
     arrays["energy"] = arrays["energy"].reshape(-1)
     n_frames, z = len(arrays["energy"]), arrays["species"]
     if z.ndim not in (1, 2) or 0 in z.shape or (z.ndim == 2 and len(z) not in (1, n_frames)):
         raise ValueError(f"{path}: species have shape {z.shape}, wanted (n_atoms,) or (n_frames, n_atoms), with {n_frames} energies")
     if "cell" in arrays and arrays["cell"].shape not in ((3, 3), (9,), (1, 3, 3), (n_frames, 3, 3), (n_frames, 9)):
         raise ValueError(f"{path}: the cell has shape {arrays['cell'].shape}, wanted (3, 3) or {(n_frames, 3, 3)}: three lattice vectors")
+    _refuse_unread_cell(archive, given_keys, arrays, path)
+    arrays["pbc"] = _npz_pbc(arrays, n_frames, path)
     return arrays
+
+
+def _npz_key(archive: np.lib.npyio.NpzFile, what: str, path: Path) -> str | None:
+    """The array that holds `what` by its name; None where a file without one has none.
+
+    Raises:
+        ValueError: none has a name that is known, or several have and differ.
+    """
+    names, optional = _NPZ_NAMES[what], what in ("cell", "pbc")
+    known = [key for name in names for key in archive.files if key == name or (optional and key.casefold() == name)]
+    if not known and not optional:
+        raise ValueError(f"{path}: none of the arrays {', '.join(archive.files)} is known to hold the {what} "
+                         f"(tried {', '.join(names)}); set npz_keys")  # fmt: skip
+    for other in known[1:]:
+        if not np.array_equal(read_member(archive, known[0], path), read_member(archive, other, path)):
+            raise ValueError(
+                f"{path}: the arrays {known[0]} and {other} differ, and either may hold the {what}; set npz_keys"
+            )
+    return known[0] if known else None
+
+
+def _npz_pbc(arrays: dict[str, np.ndarray], n_frames: int, path: Path) -> np.ndarray:
+    """Periodicity of every frame, (n_frames, 3) bool: the array pbc, or all three directions where there is a cell."""
+    cells: np.ndarray = np.broadcast_to(arrays.get("cell", np.zeros((3, 3))).reshape(-1, 9), (n_frames, 9))
+    given, has_cell = arrays.get("pbc"), np.any(cells, axis=1)
+    if given is None:
+        return np.repeat(has_cell.reshape(-1, 1), 3, axis=1)
+    if (
+        given.shape not in ((), (3,), (1, 3), (n_frames, 3))
+        or given.dtype.kind not in "biuf"
+        or not np.isin(given, (0, 1)).all()
+    ):
+        got = given.tolist() if given.size < 10 else f"of shape {given.shape} and type {given.dtype}"
+        raise ValueError(f"{path}: pbc is {got}, wanted (3,) or {(n_frames, 3)} of true and false")
+    pbc = np.array(np.broadcast_to(given.astype(bool), (n_frames, 3)))
+    lacking = np.nonzero(pbc.any(1) & ~has_cell)[0]
+    if len(lacking):
+        raise ValueError(f"{path}, frame {lacking[0]}: pbc is {pbc[lacking[0]].tolist()}, but there is no cell; "
+                         "set npz_keys: {cell: …} to the array that holds it")  # fmt: skip
+    return pbc
+
+
+def _refuse_unread_cell(
+    archive: np.lib.npyio.NpzFile, given: dict[str, str], arrays: dict[str, np.ndarray], path: Path
+) -> None:
+    """ValueError where an array that is not read could be the cell or the periodicity of frames that do not say it otherwise."""
+    is_open = "pbc" in arrays and not arrays["pbc"].any()
+    unread = [
+        key for key in archive.files if key not in given.values() and key.casefold() not in ("cell", "lattice", "pbc")
+    ]
+    for what, names in (("cell", CELL_NAMES), ("pbc", PBC_NAMES)):
+        may_hold = [key for key in unread if re.sub(r"[\W_\d]", "", key.casefold()) in names]
+        if may_hold and what not in arrays and not is_open:
+            raise ValueError(
+                f"{path}: the array {may_hold[0]} may hold the {what} and is not read; set npz_keys: {{{what}: {may_hold[0]}}}, "
+                "or give an array pbc of three zeros if the structures are open"
+            )
 
 
 def _read_npz(config: ExtxyzConfig, path: Path, wanted: slice) -> _Part:
@@ -400,16 +475,32 @@ def _read_npz(config: ExtxyzConfig, path: Path, wanted: slice) -> _Part:
     cell = np.zeros((len(numbers), 3, 3))
     if "cell" in arrays:
         cell = np.broadcast_to(arrays["cell"].reshape(-1, 3, 3), (n_frames, 3, 3))[wanted] * units.LENGTH[config.length_unit]
+        cell[~arrays["pbc"][wanted].any(1)] = 0.0  # as in extended XYZ
     frames = Frames(
         n_atoms=n_atoms,
         species=_species(np.broadcast_to(z, (n_frames, n))[wanted].reshape(-1), n_atoms, places),
         positions=x[wanted].reshape(-1, 3) * units.LENGTH[config.length_unit],
         cell=cell,
-        pbc=np.repeat(cell.any(axis=(1, 2)).reshape(-1, 1), 3, axis=1),
+        pbc=arrays["pbc"][wanted],
         energy=_total(config, e[wanted], n_atoms),
         forces=f[wanted].reshape(-1, 3) * _force_factor(config),
     )
+    _wrap_scattered(frames)
     return _Part(frames, places)
+
+
+_MOST_CELLS = 120
+"""Cells between two atoms up to which positions are stored as the file gives them; neighbour tables store shifts of 127."""
+
+
+def _wrap_scattered(frames: Frames) -> None:
+    """Wrap the atoms of periodic frames that have drifted too far apart for a neighbour table (unwrapped dynamics)."""
+    ends = np.cumsum(frames.n_atoms)
+    for k in np.nonzero(frames.pbc.any(1) & np.isfinite(frames.cell).all((1, 2)))[0]:
+        x, cell, pbc = frames.positions[ends[k] - frames.n_atoms[k] : ends[k]], frames.cell[k], frames.pbc[k]
+        # pinv: cells with a vector of zero, or without volume, are for the checks to refuse
+        if (np.ptp(x @ np.linalg.pinv(cell), axis=0)[pbc] > _MOST_CELLS).any():
+            x[:] = wrapped(x, cell, pbc)
 
 
 def _species(z: np.ndarray, n_atoms: np.ndarray, places: list[str]) -> np.ndarray:
@@ -450,14 +541,27 @@ def _isolated_atoms(config: ExtxyzConfig, root: Path) -> dict[int, float] | None
     if isinstance(config.isolated_atoms, dict):
         return {ATOMIC_NUMBER[s]: e * factor for s, e in config.isolated_atoms.items()}
     path = need_file(root, config.isolated_atoms)
-    energies = {}
+    with reading(root, path):
+        return _read_isolated_atoms(config, path)
+
+
+def _read_isolated_atoms(config: ExtxyzConfig, path: Path) -> dict[int, float]:
+    energies: dict[int, float] = {}
     for frame in read_extxyz(path):
         place = f"{path}, frame {frame.number}"
         if len(frame.species) != 1:
             raise ValueError(f"{place}: {len(frame.species)} atoms, wanted one in every frame of a file of isolated atoms")
-        if config.energy_key not in frame.info:
+        key = _written(frame.info, config.energy_key, place)
+        if key is None:
             raise ValueError(f"{place}: no key {config.energy_key!r} in the comment line; it has {', '.join(frame.info)}")
-        energies[int(frame.species[0])] = float(numbers_of(frame.info[config.energy_key], (), f"{place}: {config.energy_key}")) * factor
+        z, energy = (
+            int(frame.species[0]),
+            float(numbers_of(frame.info[key], (), f"{place}: {key}")) * units.ENERGY[config.energy_unit],
+        )
+        if energies.setdefault(z, energy) != energy:
+            raise ValueError(
+                f"{place}: a second {SYMBOLS[z]} with another energy, {energy} eV after {energies[z]} eV; keep one of them"
+            )
     return energies
 
 

@@ -17,10 +17,11 @@ import numpy as np
 from pydantic import Field
 
 from sapis_lab import units
+from sapis_lab.config import Seed
 from sapis_lab.data._base import DatasetConfig, DatasetInfo, Progress, bytes_estimate, mean_pairs
 from sapis_lab.data._checks import check_store
 from sapis_lab.data._npz import open_npz, read_numbers
-from sapis_lab.data._sources import data_root, known_root, need_file, source_record
+from sapis_lab.data._sources import data_root, known_root, need_file, reading, source_record
 from sapis_lab.data._splits import nested_order
 from sapis_lab.data._store import Frames, FrameStore
 
@@ -42,7 +43,7 @@ class Rmd17Config(DatasetConfig):
     """Number of the official split."""
     n_validation: int = Field(default=50, ge=1, lt=_N_OFFICIAL)
     """Frames held out of the 1000 official training frames, the last ones."""
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     """Of the order that defines the training subsets."""
     root: Path | None = None
     """Folder that holds `rmd17/`; by default the environment variable SAPIS_DATA."""
@@ -51,10 +52,12 @@ class Rmd17Config(DatasetConfig):
         return known_root(self.root)
 
     def info(self, *, cutoff: float) -> DatasetInfo:
-        found = _find(self, data_root(self.root))
-        archive = open_npz(found.train_file)
-        species = read_numbers(archive, "nuclear_charges", found.train_file)
-        sample = read_numbers(archive, "coords", found.train_file)[:: _N_OFFICIAL // 20][:20]
+        root = data_root(self.root)
+        found = _find(self, root)
+        with reading(root, found.train_file):
+            archive = open_npz(found.train_file)
+            species = read_numbers(archive, "nuclear_charges", found.train_file)
+            sample = read_numbers(archive, "coords", found.train_file)[:: _N_OFFICIAL // 20][:20]
         n = species.size
         pairs = mean_pairs(
             sample.reshape(-1, 3), np.full(len(sample), n), np.zeros((len(sample), 3, 3)), np.zeros((len(sample), 3), bool), cutoff
@@ -73,7 +76,8 @@ class Rmd17Config(DatasetConfig):
     def build_store(self, folder: Path, *, n_workers: int, progress: Progress) -> None:
         root = data_root(self.root)
         found = _find(self, root)
-        parts = [_read(found, "train"), _read(found, "test")]
+        with reading(root, *found.files):
+            parts = [_read(found, "train"), _read(found, "test")]
         store = FrameStore.create(folder)
         for k, part in enumerate(parts):
             store.append(part.frames)

@@ -20,6 +20,7 @@ from PIL import Image
 
 from sapis_lab.figures._style import RC
 from sapis_lab.files import write_bytes, write_text
+from sapis_lab.text import for_spreadsheets
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def save(drawing: Drawing, folder: Path, *, name: str) -> list[Path]:
             drawing.figure.savefig(picture, format=suffix, metadata=facts)
             write_bytes(paths[suffix], picture.getbuffer())
         write_bytes(paths["png"], _png(drawing.figure))
-    write_text(paths["csv"], drawing.numbers.to_csv(index=False, lineterminator="\n", float_format="%.10g"))
+    write_text(paths["csv"], for_spreadsheets(drawing.numbers).to_csv(index=False, lineterminator="\n", float_format="%.10g"))
     write_text(paths["txt"], textwrap.fill(drawing.caption, width=110) + "\n")
     return list(paths.values())
 

@@ -11,7 +11,9 @@
 //
 //     y' = x' W,   x~ = y~ W^T,   x~' = y~' W^T,   dL/dW = x^T y~' + x'^T y~,
 //
-// with ' the tangent and ~ the adjoint of E; the loss of energies enters as the tangent c_i of the adjoint 1 of E_i.
+// with ' the tangent and ~ the adjoint of E; the loss of energies enters as the tangent c_i of the adjoint 1 of E_i.  A loss of
+// the scalar features at the end of the layers, which further readouts use, enters there: its cotangent is added to the tangent
+// of their adjoint.
 //
 // Layout.  Atoms are taken in chunks of whole frames, small enough for the second-level cache.  Node features are component-first
 // (M, N, C), edge features one row per pair, all rows padded to 8 lanes with zeros.  Pairs beyond the cutoff are dropped; the pair (i, i)
@@ -1465,7 +1467,8 @@ private:
     }
 
 public:
-    void backward(const T* energy, const T* gradient, T* const* grads) {
+    // `features`: cotangent of the scalar features (A, C), or null where the loss does not depend on them.
+    void backward(const T* energy, const T* gradient, const T* features, T* const* grads) {
         Arena arena;
         std::vector<Weights<T>> grad(s.layers);
         Ends<T> grad_ends;
@@ -1473,7 +1476,7 @@ public:
         arena.allocate();
         shape_weights(arena, grad, grad_ends, false);
         std::memset(arena.base, 0, arena.used);
-        for (auto& c : chunks) backward_chunk(c, energy, gradient, grad, grad_ends);
+        for (auto& c : chunks) backward_chunk(c, energy, gradient, features, grad, grad_ends);
         std::vector<int64_t> at;
         auto write = [&](int64_t parameter, int64_t offset, const Map<T>& map, int64_t rows, int64_t columns, auto row, auto column, bool turned) {
             T* p = grads[parameter] + offset;
@@ -1489,7 +1492,8 @@ public:
     }
 
 private:
-    void backward_chunk(Chunk<T>& c, const T* energy, const T* gradient, std::vector<Weights<T>>& grad, Ends<T>& grad_ends) const {
+    void backward_chunk(Chunk<T>& c, const T* energy, const T* gradient, const T* features,
+                        std::vector<Weights<T>>& grad, Ends<T>& grad_ends) const {
         const int64_t N = c.n, P = c.pairs, stride = batch.entries;
         const T scale = T(s.energy_scale);
         Arena arena;
@@ -1548,6 +1552,9 @@ private:
                 x0bd[at] = 0;
             }
         }
+        if (features)
+            for (int64_t n = 0; n < N; n++)
+                std::memcpy(x0bd + n * Cp, features + int64_t(c.atom[n]) * C, C * sizeof(T));
         outer(grad_ends.readout_in, N, c.xr, Cp, C, zbd.data(), Cp);
         outer(grad_ends.readout_in, N, xr_dot.data(), Cp, C, zb.data(), Cp);
         add_rows(grad_ends.readout_in_bias, N, zbd.data(), Cp, Cp);
@@ -1584,9 +1591,10 @@ EXPORT void* geat_forward(const sapis::Shape* shape, const sapis::Batch* batch, 
         return nullptr;
     }
 }
-EXPORT int geat_backward(void* step, const REAL* energy, const REAL* gradient, REAL* const* grads) {
+EXPORT int geat_backward(void* step, const REAL* energy, const REAL* gradient, const REAL* features,
+                         REAL* const* grads) {
     try {
-        static_cast<sapis::Geat<REAL, DEGREES>*>(step)->backward(energy, gradient, grads);
+        static_cast<sapis::Geat<REAL, DEGREES>*>(step)->backward(energy, gradient, features, grads);
     } catch (const std::bad_alloc&) {
         return 1;
     }

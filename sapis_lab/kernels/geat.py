@@ -1,7 +1,8 @@
 """The C++ form of GEAT's training step (`geat.cpp`) as an autograd Function: energies with dE/dv, then gradients of the parameters.
 
 Forward-over-reverse: the gradient of a loss of energies and forces is the derivative of the backward sweep along the loss's cotangent of
-dE/dv, so that no graph is built and nothing is differentiated twice by autograd. Same numbers as the PyTorch form to rounding (tested in
+dE/dv, so that no graph is built and nothing is differentiated twice by autograd. The scalar features are differentiable in the
+parameters as well, for further readouts; nothing is in the displacements. Same numbers as the PyTorch form to rounding (tested in
 float64), on CPU tensors in float32 or float64, lmax up to 3, heads a power of two up to 8.
 """
 
@@ -56,7 +57,7 @@ class _Library:
     def __init__(self, lib: ctypes.CDLL) -> None:
         self.forward, self.backward, self.free = lib.geat_forward, lib.geat_backward, lib.geat_free
         self.forward.argtypes, self.forward.restype = [ctypes.c_void_p] * 12, ctypes.c_void_p
-        self.backward.argtypes, self.backward.restype = [ctypes.c_void_p] * 4, ctypes.c_int
+        self.backward.argtypes, self.backward.restype = [ctypes.c_void_p] * 5, ctypes.c_int
         self.free.argtypes, self.free.restype = [ctypes.c_void_p], None
 
 
@@ -89,7 +90,17 @@ class GeatKernel:
         )  # fmt: skip
 
     def __call__(self, model: Geat, vectors: Tensor, graph: PairGraph, n_atoms: Tensor, species: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Energies (A,), dE/dv in the layout of `vectors` (3, G, I, K), and scalar features (A, C)."""
+        """Energies (A,), dE/dv in the layout of `vectors` (3, G, I, K), and scalar features (A, C), all differentiable in the
+        parameters.
+
+        Raises:
+            ValueError: gradients in `vectors` are asked for, which are not there.
+        """
+        if vectors.requires_grad and torch.is_grad_enabled():
+            raise ValueError(
+                "the GEAT kernel gives gradients in the parameters, not in the displacements (for forces of a readout of the "
+                "features): call model(batch), which is differentiable in the positions"
+            )
         named = dict(model.named_parameters())
         return _Step.apply(self, float(model.energy_scale), vectors, graph, n_atoms, species, *(named[name] for name in self.names))
 
@@ -135,20 +146,30 @@ class _Step(torch.autograd.Function):
             raise MemoryError("the GEAT kernel could not allocate its work space")
         ctx.kernel, ctx.kept = kernel, (batch, vectors, neighbor, mask, n_atoms, species, parameters)
         ctx.handle = _Handle(step, kernel.lib.free)
-        ctx.mark_non_differentiable(features)
-        ctx.set_materialize_grads(True)
+        ctx.set_materialize_grads(False)
         return energy, gradient, features
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, on_energy: Tensor, on_gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(
+        ctx: Any, on_energy: Tensor | None, on_gradient: Tensor | None, on_features: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
         kernel, parameters = ctx.kernel, ctx.kept[-1]
-        on_energy, on_gradient = on_energy.contiguous(), on_gradient.contiguous()
+        vectors, species = ctx.kept[1], ctx.kept[5]
+        on_energy = vectors.new_zeros(len(species)) if on_energy is None else on_energy.contiguous()
+        on_gradient = torch.zeros_like(vectors) if on_gradient is None else on_gradient.contiguous()
+        on_features = None if on_features is None else on_features.contiguous()
         gradients = [torch.empty_like(p) for p in parameters]
         pointers = (ctypes.c_void_p * kernel.n_places)()
         for place, g in zip(kernel.place, gradients, strict=True):
             pointers[place] = g.data_ptr()
-        failed = kernel.lib.backward(ctx.handle.step, _address(on_energy), _address(on_gradient), ctypes.addressof(pointers))
+        failed = kernel.lib.backward(
+            ctx.handle.step,
+            _address(on_energy),
+            _address(on_gradient),
+            _address(on_features),
+            ctypes.addressof(pointers),
+        )
         if failed:
             raise MemoryError("the GEAT kernel could not allocate its work space")
         return (None,) * 6 + tuple(gradients)

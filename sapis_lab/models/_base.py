@@ -16,12 +16,16 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from sapis_lab.atoms import AtomsBatch, Layout
-from sapis_lab.config import KindConfig
+from sapis_lab.config import MOST_NAME, KindConfig, dump, load
 
 TOLERANCE = 0.10
 """How nearly `at_size` meets the request, as |N / request - 1|."""
 TOLERANCE_SMALL = 0.25
 """The same below 10^4 parameters, where widths are small whole numbers."""
+
+
+MOST_WIDTH, MOST_LAYERS, MOST_RADIAL = 10**6, 100, 1024
+"""Largest widths, numbers of layers and of radial functions of any model."""
 
 
 class Output(NamedTuple):
@@ -119,8 +123,8 @@ class Model(nn.Module, ABC):
         return Output(energy, node_features, extras)
 
     def energy_and_gradient(self, vectors: Tensor, batch: AtomsBatch) -> tuple[Tensor, Tensor, Tensor] | None:
-        """Energies per atom (A,), dE/dvectors and node features by a compiled form, once differentiable in the parameters, where it can
-        compute this model on this device; by default there is none, and autograd differentiates `evaluate`."""
+        """Energies per atom (A,), dE/dvectors and node features by a compiled form, all once differentiable in the parameters,
+        where it can compute this model on this device; by default there is none, and autograd differentiates `evaluate`."""
         return None
 
     def kernel(self, device: torch.device) -> str:
@@ -162,9 +166,9 @@ class Model(nn.Module, ABC):
 class ModelConfig(KindConfig):
     """Settings of a model family; `build` makes the model, `at_size` chooses its widths for a number of parameters."""
 
-    name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=MOST_NAME)
     """Name in tables and figures; by default the kind and, for equivariant families, its largest degree (`geat-l2`)."""
-    cutoff: float = Field(default=5.0, gt=0)
+    cutoff: float = Field(default=5.0, ge=0.1, le=100)
     """Radius of the neighbourhoods, Å."""
 
     symmetry: ClassVar[Literal["O(3)", "none"]] = "O(3)"
@@ -238,7 +242,8 @@ class ModelConfig(KindConfig):
                 f"n_params={n_params:g} cannot be met within {tolerance:.0%} by {self.label} with {n_species} species: "
                 f"its smallest size is {smallest} parameters{near}; change lattice.n_params or the settings of {self.label}"
             )
-        return best
+        # `resized` does not check what it makes
+        return load(type(self), dump(best), source=f"n_params={n_params:g} for {self.label}")  # type: ignore[no-any-return]
 
     def _candidates(self, n_params: float, n_species: int) -> Iterator[tuple[Self, int, float]]:
         """Sizes around the request: for every secondary factor, the two channel counts whose N bracket it."""

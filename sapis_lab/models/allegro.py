@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from sapis_lab.atoms import AtomsBatch
 from sapis_lab.geometry.harmonics import n_components
 from sapis_lab.graphs import PairGraph
-from sapis_lab.models._base import Flops, Model, ModelConfig
+from sapis_lab.models._base import MOST_LAYERS, MOST_RADIAL, MOST_WIDTH, Flops, Model, ModelConfig
 from sapis_lab.models._layers import Fixed, block, coupling, paths, silu, unit_normal
 from sapis_lab.models._pair_features import PairFeatures
 
@@ -39,13 +39,13 @@ class AllegroConfig(ModelConfig):
     kind: Literal["allegro"] = "allegro"
     lmax: int = Field(default=2, ge=0, le=4)
     """Largest degree of the tensors and spherical harmonics."""
-    layers: int = Field(default=2, ge=1)
+    layers: int = Field(default=2, ge=1, le=MOST_LAYERS)
     """Tensor products, which is the number of neighbours beyond the pair itself whose positions enter one product."""
-    channels: int = Field(default=64, ge=1)
+    channels: int = Field(default=64, ge=1, le=MOST_WIDTH)
     """Scalars of every pair, and hidden width of the perceptrons."""
-    tensor_channels: int = Field(default=8, ge=1)
+    tensor_channels: int = Field(default=8, ge=1, le=MOST_WIDTH)
     """Tensors of every pair and degree."""
-    n_radial: int = Field(default=8, ge=1)
+    n_radial: int = Field(default=8, ge=1, le=MOST_RADIAL)
     """Number of Bessel functions of the distance."""
 
     def _build(self, species: tuple[int, ...], mean_neighbors: float) -> Allegro:

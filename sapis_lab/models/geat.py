@@ -51,7 +51,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import ClassVar, Literal, NamedTuple, Self
+from typing import Annotated, ClassVar, Literal, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
@@ -66,7 +66,7 @@ from sapis_lab.geometry.radial import exp_normal_centers, log_envelope
 from sapis_lab.graphs import PairGraph
 from sapis_lab.kernels.geat import kernel_of
 from sapis_lab.models import _geat_growth
-from sapis_lab.models._base import Flops, Growth, Model, ModelConfig
+from sapis_lab.models._base import MOST_LAYERS, MOST_RADIAL, MOST_WIDTH, Flops, Growth, Model, ModelConfig
 
 # Shape legend: M components, L degrees (lmax + 1), N nodes, C channels, H heads, c channels of a head, G groups, I centres and
 # K slots of a group (see PairGraph), P pairs (G I K), Q invariants, d key width, B radial functions, S species, W coupling channels.
@@ -83,11 +83,11 @@ CLOSED = -1e4
 class Born(Config):
     """What a grown model keeps of the sizes it had."""
 
-    channels: int = Field(ge=1)
+    channels: int = Field(ge=1, le=MOST_WIDTH)
     """Channels at birth, over which the soft norms of features average."""
-    edge_hidden: int = Field(ge=1)
+    edge_hidden: int = Field(ge=1, le=MOST_WIDTH)
     """Hidden width of the edge networks at birth, over which their soft norm averages."""
-    n_radial: tuple[int, ...] = Field(min_length=1)
+    n_radial: tuple[Annotated[int, Field(ge=1, le=MOST_RADIAL)], ...] = Field(min_length=1, max_length=MOST_RADIAL)
     """Radial functions at birth and after every earlier growth of them, ascending: each growth appended functions of their own width."""
 
 
@@ -100,29 +100,29 @@ class GeatConfig(ModelConfig):
 
     lmax: int = Field(default=2, ge=0, le=6)
     """Largest degree of the features."""
-    layers: int = Field(default=2, ge=1)
+    layers: int = Field(default=2, ge=1, le=MOST_LAYERS)
     """Attention layers."""
-    channels: int = Field(default=40, ge=1)
+    channels: int = Field(default=40, ge=1, le=MOST_WIDTH)
     """Channels of every degree."""
-    heads: int = Field(default=4, ge=1)
+    heads: int = Field(default=4, ge=1, le=MOST_WIDTH)
     """Attention heads; divides `channels`."""
-    invariants: int = Field(default=12, ge=1)
+    invariants: int = Field(default=12, ge=1, le=MOST_WIDTH)
     """Inner products <q_i, k_j> of every pair."""
-    key_width: int = Field(default=4, ge=1)
+    key_width: int = Field(default=4, ge=1, le=MOST_WIDTH)
     """Channels of each query and key."""
-    n_radial: int = Field(default=32, ge=2)
+    n_radial: int = Field(default=32, ge=2, le=MOST_RADIAL)
     """Radial functions."""
-    edge_hidden: int = Field(default=48, ge=1)
+    edge_hidden: int = Field(default=48, ge=1, le=MOST_WIDTH)
     """Hidden width of the edge networks."""
-    coupling: float = Field(default=0.5, gt=0)
+    coupling: float = Field(default=0.5, ge=1e-6, le=1000)
     """Channels of the tensor product over `channels`."""
-    node_hidden: float = Field(default=2.0, gt=0)
+    node_hidden: float = Field(default=2.0, ge=1e-6, le=1000)
     """Hidden width of the node networks over `channels`."""
-    soft_norm: float = Field(default=4.0, gt=0)
+    soft_norm: float = Field(default=4.0, ge=1e-6, le=1e6)
     """tau of the soft norm before the update."""
-    edge_norm: float | None = Field(default=1.0, gt=0)
+    edge_norm: float | None = Field(default=1.0, ge=1e-6, le=1e6)
     """tau of the soft norm of the edge networks' hidden layer; null: none."""
-    readout_norm: float | None = Field(default=10.0, gt=0)
+    readout_norm: float | None = Field(default=10.0, ge=1e-6, le=1e6)
     """tau of the soft norm of the scalars before the readout; null: none."""
     attention: Literal["softmax", "uniform"] = "softmax"
     """Weights of the neighbours: softmax_j(e_ij + log f), or f / mean_neighbors, without logits."""

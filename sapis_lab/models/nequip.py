@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from sapis_lab.atoms import AtomsBatch
 from sapis_lab.geometry.harmonics import n_components
 from sapis_lab.graphs import EdgeGraph
-from sapis_lab.models._base import Flops, Model, ModelConfig
+from sapis_lab.models._base import MOST_LAYERS, MOST_RADIAL, MOST_WIDTH, Flops, Model, ModelConfig
 from sapis_lab.models._layers import SIGMOID_GAIN, Fixed, block, coupling, paths, silu, unit_normal
 from sapis_lab.models._pair_features import PairFeatures
 
@@ -34,13 +34,13 @@ class NequipConfig(ModelConfig):
     kind: Literal["nequip"] = "nequip"
     lmax: int = Field(default=2, ge=0, le=4)
     """Largest degree of features and spherical harmonics."""
-    layers: int = Field(default=3, ge=2)
+    layers: int = Field(default=3, ge=2, le=MOST_LAYERS)
     """Number of convolutions."""
-    channels: int = Field(default=32, ge=1)
+    channels: int = Field(default=32, ge=1, le=MOST_WIDTH)
     """Channels of every degree."""
-    radial_hidden: int = Field(default=64, ge=1)
+    radial_hidden: int = Field(default=64, ge=1, le=MOST_WIDTH)
     """Width of the two hidden layers of the radial perceptrons."""
-    n_radial: int = Field(default=8, ge=1)
+    n_radial: int = Field(default=8, ge=1, le=MOST_RADIAL)
     """Number of Bessel functions of the distance."""
 
     def _build(self, species: tuple[int, ...], mean_neighbors: float) -> Nequip:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from sapis_lab.atoms import AtomsBatch
 from sapis_lab.graphs import PairGraph
-from sapis_lab.models._base import Flops, Model, ModelConfig
+from sapis_lab.models._base import MOST_LAYERS, MOST_RADIAL, MOST_WIDTH, Flops, Model, ModelConfig
 from sapis_lab.models._layers import silu, unit_normal
 from sapis_lab.models._pair_features import PairFeatures
 
@@ -39,17 +39,17 @@ class TransformerConfig(ModelConfig):
     symmetry: ClassVar[Literal["O(3)", "none"]] = "none"
     channel_step: ClassVar[int] = 4
 
-    layers: int = Field(default=3, ge=1)
+    layers: int = Field(default=3, ge=1, le=MOST_LAYERS)
     """Attention layers."""
-    channels: int = Field(default=48, ge=1)
+    channels: int = Field(default=48, ge=1, le=MOST_WIDTH)
     """Features of an atom."""
-    heads: int = Field(default=4, ge=1)
+    heads: int = Field(default=4, ge=1, le=MOST_WIDTH)
     """Attention heads; divides `channels`."""
-    edge_hidden: int = Field(default=48, ge=1)
+    edge_hidden: int = Field(default=48, ge=1, le=MOST_WIDTH)
     """Hidden width of the edge networks."""
-    node_hidden: int = Field(default=96, ge=1)
+    node_hidden: int = Field(default=96, ge=1, le=MOST_WIDTH)
     """Hidden width of the perceptrons at the atoms."""
-    n_radial: int = Field(default=8, ge=1)
+    n_radial: int = Field(default=8, ge=1, le=MOST_RADIAL)
     """Number of Bessel functions of the distance, alone and times the Cartesian unit vector."""
 
     @model_validator(mode="after")

@@ -1,1 +1,5 @@
-"""Label sources: functions from a geometry to energy (eV) and forces (eV/Å); one module per kind, each an optional extra."""
+"""Sources of labels, one module per kind. Their packages are imported on first use: training on finished stores needs none of them."""
+
+from sapis_lab.oracles._base import Failed, Labels, OracleConfig
+
+__all__ = ["Failed", "Labels", "OracleConfig"]

@@ -21,6 +21,10 @@ def print_table_fit(fits: TableFit, console: Console) -> None:
     cells = f" in {table.points.n_cells} cells" if table.points.n_cells < len(table.points) else ""
     how = {"auto": "Huber, 1.345 sigma", "none": "least squares"}.get(str(fits.robust), f"Huber, delta {fits.robust}")
     console.print(Text(f"{table.path}: {len(table.points)} points{cells}; ln loss, {how}"), soft_wrap=True)
+    if table.n_copies:
+        rows = "1 row equals an earlier one" if table.n_copies == 1 else f"{table.n_copies} rows equal earlier ones"
+        advice = "runs that are to count as repeats must differ in a column, such as a seed"
+        console.print(Text(f"{rows} in every column and count as copies of one run; {advice}", style="yellow"), soft_wrap=True)
     console.print()
     names = [n for n in ("alpha", "beta", "gamma", "E") if any(r.fit and n in r.fit.law.param_names for r in fits.laws.values())]
     grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")

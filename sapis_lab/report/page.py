@@ -1,7 +1,7 @@
 """`report.html`: the study's question, verdict, laws, figures, comparisons, costs, failures, points and provenance on one page.
 
 Everything is read from files of the results folder and inlined: no network, no external font, script or style. All values pass
-through Jinja's escaping, since ids, failure texts and provenance come from outside.
+through Jinja's escaping, since ids, failure texts and provenance come from outside; what would turn the direction of text is written out.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from sapis_lab.files import write_text
 from sapis_lab.quantities import Quantity, quantity
 from sapis_lab.records import read_table
 from sapis_lab.report.verdict import verdict
+from sapis_lab.text import visible
 
 FIGURE_ORDER = ["loss_vs_size", "loss_vs_data", "loss_vs_labels", "model_comparison", "equal_error", "accuracy_per_flop"]
 FIGURE_ORDER += ["accuracy_per_cost", "isoflop", "compute_frontier", "loss_contours", "limiting_term", "exponents", "exponent_differences"]
@@ -318,7 +319,8 @@ def _sort_key(value: Any) -> str:
 def _environment() -> Environment:
     # the template's suffix is .j2, which jinja2's own suffix rule would not escape
     environment = Environment(
-        loader=PackageLoader("sapis_lab.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+        loader=PackageLoader("sapis_lab.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        finalize=lambda value: visible(value) if isinstance(value, str) and not hasattr(value, "__html__") else value,
+    )  # fmt: skip
     environment.filters |= {"number": number, "duration": duration}
     return environment

@@ -19,6 +19,7 @@ import pandas as pd
 from sapis_lab.files import make_folder, write_text
 from sapis_lab.quantities import Quantity, quantity
 from sapis_lab.report.page import equal_error_rows, law_rows, number, optimum_rows
+from sapis_lab.text import visible
 
 SPECIAL = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -133,7 +134,7 @@ def optimum_table(fits: Mapping[str, Any], measured: Quantity) -> str | None:
 
 def latex(text: Any) -> str:
     """Any text as LaTeX that prints it: 1.2×10⁻³ becomes mathematics, special characters are escaped."""
-    result = "".join(SPECIAL.get(c, c) for c in str(text))
+    result = "".join(SPECIAL.get(c, c) for c in visible(" ".join(str(text).split())))  # an empty line would end the table
     result = re.sub(r"([\d.]+)×10([⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+)", lambda m: rf"${m[1]}\times10^{{{m[2].translate(RAISED)}}}$", result)
     return "".join(SIGNS.get(c, c) for c in result)
 

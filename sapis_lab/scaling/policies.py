@@ -327,7 +327,7 @@ def _posterior(runs: Runs, prices: Prices, cost: float, horizon: float, rules: R
     numbers = {
         "n_star": float(np.exp(log_best.mean())), "sd_log_n_star": spread, "p_better_than_both": better, "p_off_frontier": p_off,
         "gain": float(gain.mean()), "gain_per_cost": float(gain.mean() / prices.of(N[best], D[best])),
-        "gain_low": float(np.quantile(gain, 0.025)), "gain_high": float(np.quantile(gain, 0.975)),
+        "gain_low": float(min(np.quantile(gain, 0.025), gain.mean())), "gain_high": float(max(np.quantile(gain, 0.975), gain.mean())),
     }  # fmt: skip
     numbers |= {f"gain_{name}": value for name, value in _axis_gains(belief, runs, prices, cost).items()}
     stop = _stopping(belief, runs, numbers, rules)

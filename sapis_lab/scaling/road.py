@@ -162,7 +162,7 @@ def print_design(name: str, console: Console, *, target: tuple[float, float] | N
         ConfigError: no finished runs, those of several models, or a cost that does not grow with D.
     """
     folder = results_folder(name)
-    study: Study = load(Study, read_yaml(folder / "study.yaml"), source=str(folder / "study.yaml"))
+    study: Study = load(Study, read_yaml(folder / "study.yaml"), source=str(folder / "study.yaml"), recorded=True)
     table = read_table(folder)
     table = table[table["status"] == "done"]
     if table["model"].nunique() != 1:
@@ -195,8 +195,9 @@ def print_comparison(name: str, others: Sequence[str], console: Console) -> None
         ConfigError: results that are not there, or without a run of the campaign's model.
     """
     folder = results_folder(name)
+    refuse_if_running(folder)  # comparison.json is written there
     rows = read_history(folder / FOLDER)
-    study: Study = load(Study, read_yaml(folder / "study.yaml"), source=str(folder / "study.yaml"))
+    study: Study = load(Study, read_yaml(folder / "study.yaml"), source=str(folder / "study.yaml"), recorded=True)
     key, label = study.law.quantity, study.models[0].label
     test = key.replace("val_", "test_", 1)
     found = [_best_of(name, folder, label, key, test)]

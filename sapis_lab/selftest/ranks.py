@@ -62,7 +62,7 @@ def rank_table(*, n_ranks: int = 2, steps: int = 50) -> str:
 
 def _idle(folder: Path, cache: Path) -> dict[str, Tensor]:
     """Of every parameter of a trained float64 point, which elements the loss of its training frames does not depend on."""
-    point = load(PointConfig, read_yaml(folder / "config.yaml"), source=str(folder))
+    point = load(PointConfig, read_yaml(folder / "config.yaml"), source=str(folder), recorded=True)
     setup = _prepare(point, cache)
     setup.model.load_state_dict(load_file(folder / "model.safetensors"))
     batch = setup.make(setup.train_ids)

@@ -1,19 +1,27 @@
 """What can be deleted from a results folder without losing a number: `sapis study clean NAME`.
 
 Kept in any case: settings, records, logs, tables, laws, figures, reports, and whatever an unfinished point needs to go on.
+
+Files that a kill left half written lie anywhere: with the points, the figures, the tables, the campaign of `scale`, the trials
+of `tune`, and in the folder of frame stores that the study reads. Where nobody but the holder of the study's lock writes they go
+at once. In the stores, which studies share, and where jobs of Slurm or workers of a tuning may be writing on other hosts, they
+go when their process is gone from this host and nothing was written to them for `SILENCE`, or when they are older than `DAY`.
 """
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from sapis_lab.config import ConfigError
+from sapis_lab.config import ConfigError, home, read_yaml
 from sapis_lab.files import is_temporary
 from sapis_lab.records import FAILURE, RECORD
-from sapis_lab.sweep.folder import left_behind, locked, read_manifest
+from sapis_lab.sweep.folder import locked, read_manifest
 
 What = Literal["checkpoints", "temporary", "orphans", "failed", "curves", "models"]
 ALWAYS: tuple[What, ...] = ("checkpoints", "temporary")
@@ -25,6 +33,11 @@ MEANING: dict[What, str] = {
     "curves": "TensorBoard events of points that are done",
     "models": "trained models of points that are done",
 }
+
+
+SILENCE, DAY = 900.0, 86400.0
+"""Seconds."""
+_WRITER = re.compile(r"\.(\d+)\.tmp$")
 
 
 class Waste(NamedTuple):
@@ -43,7 +56,35 @@ def find_waste(folder: Path, also: Sequence[What] = ()) -> list[Waste]:
     """
     lattice = {p.id for p in read_manifest(folder).points}
     wanted = {*ALWAYS, *also}
-    return [w for w in _candidates(folder, lattice) if w.what in wanted]
+    store = [Waste("temporary", path, _size(path)) for path in _temporaries(stores_of(folder)) if is_left_behind(path)]
+    return [w for w in _candidates(folder, lattice) if w.what in wanted] + store
+
+
+def stores_of(folder: Path) -> Path:
+    """The folder of frame stores that a study reads, as its study.yaml says."""
+    path = folder / "study.yaml"
+    run = (read_yaml(path).get("run") or {}) if path.exists() else {}
+    return Path(run["cache"]) if run.get("cache") else home() / ".sapis" / "data"
+
+
+def is_left_behind(path: Path) -> bool:
+    """Whether nobody writes the temporary file `path` any more, for all that can be told of processes on other hosts."""
+    try:
+        age = time.time() - path.lstat().st_mtime
+    except FileNotFoundError:  # it got its name meanwhile
+        return False
+    writer = _WRITER.search(path.name)
+    return age > DAY or (age > SILENCE and not (writer and _is_alive(int(writer[1]))))
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def clean(folder: Path, also: Sequence[What] = ()) -> list[Waste]:
@@ -67,6 +108,7 @@ def clean(folder: Path, also: Sequence[What] = ()) -> list[Waste]:
 
 def _candidates(folder: Path, lattice: set[str]) -> Iterator[Waste]:
     points = folder / "points"
+    queued = (folder / "slurm" / "submissions.json").exists()  # its jobs hold no lock of ours, and write on other hosts
     for place in sorted(p for p in points.iterdir() if p.is_dir() and not p.is_symlink()) if points.is_dir() else []:
         if place.name not in lattice:
             yield Waste("orphans", place, _size(place))
@@ -77,9 +119,21 @@ def _candidates(folder: Path, lattice: set[str]) -> Iterator[Waste]:
         done = (place / RECORD).exists()
         for path in sorted(place.iterdir()):
             what = _kind(path, done)
-            if what is not None:
+            if what is not None and not (what == "temporary" and queued and not is_left_behind(path)):
                 yield Waste(what, path, _size(path))
-    yield from (Waste("temporary", path, _size(path)) for path in sorted(left_behind(folder)))
+    for path in _temporaries(folder, besides=points):
+        shared = queued or path.is_relative_to(folder / "tune")
+        if not shared or is_left_behind(path):
+            yield Waste("temporary", path, _size(path))
+
+
+def _temporaries(folder: Path, *, besides: Path | None = None) -> list[Path]:
+    """All half-written files in `folder` and below, but for those below `besides`; links are not followed."""
+    found = []
+    for place, below, files in os.walk(folder):
+        below[:] = [name for name in below if Path(place) / name != besides]
+        found += [path for name in files if _is_temporary(path := Path(place) / name)]
+    return sorted(found)
 
 
 def _kind(path: Path, done: bool) -> What | None:

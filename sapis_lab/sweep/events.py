@@ -61,7 +61,7 @@ def read_events(folder: Path) -> list[dict[str, Any]]:
     """All whole lines of the log, in the order they were written."""
     path = Path(folder) / EVENTS
     found = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n") if path.exists() else []:
         try:
             value = json.loads(line)
         except ValueError:

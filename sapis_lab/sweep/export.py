@@ -18,7 +18,7 @@ from pathlib import Path
 
 from sapis_lab.config import ConfigError
 from sapis_lab.files import replacing
-from sapis_lab.sweep.folder import MANIFEST
+from sapis_lab.sweep.folder import MANIFEST, refuse_if_running
 
 TOP = ("study.yaml", "provenance.json", MANIFEST, "runs.csv", "runs.parquet", "fit.json", "regime.json", "report.html", "events.jsonl")
 OF_A_POINT = ("config.yaml", "record.json", "metrics.csv", "failure.txt")
@@ -34,18 +34,21 @@ def export(folder: Path, target: Path, *, models: bool = False) -> list[str]:
         models: with the trained potentials, which is most of the bytes.
 
     Raises:
+        Locked: another process works on the study.
         ConfigError: there is no table to export, `target` is no .zip, or it cannot be written.
     """
     if target.suffix != ".zip":
         raise ConfigError(f"{target}: wanted a file name that ends in .zip")
     if not (folder / "runs.csv").exists():
         raise ConfigError(f"{folder.name}: no runs.csv in {folder}; run the study first: sapis study run {folder.name}")
-    files = dict(_files(folder, models))
-    sums = "".join(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {name}\n" for name, path in files.items())
+    refuse_if_running(folder)
+    files, sums = dict(_files(folder, models)), ""
     try:
         with replacing(target) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
             for name, path in files.items():
-                archive.writestr(_entry(f"{folder.name}/{name}"), path.read_bytes())
+                data = path.read_bytes()  # once: the sum is of what is packed
+                sums += f"{hashlib.sha256(data).hexdigest()}  {name}\n"
+                archive.writestr(_entry(f"{folder.name}/{name}"), data)
             archive.writestr(_entry(f"{folder.name}/{SUMS}"), sums)
     except OSError as error:
         raise ConfigError(f"{target}: cannot be written: {error.strerror or error}") from None

@@ -7,20 +7,22 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any
 
-from sapis_lab.config import ConfigError, home, override, read_yaml
+from sapis_lab.config import MOST_NAME, ConfigError, home, override, read_yaml
+from sapis_lab.text import without_password
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
 def checked_name(name: str) -> str:
     """`name`, if it can name a study; ConfigError otherwise (it must not lead out of studies/ or results/)."""
+    if len(name) > MOST_NAME:
+        raise ConfigError(f"{name[:20]!r}... cannot name a study: wanted at most {MOST_NAME} characters, got {len(name)}")
     if not NAME.fullmatch(name) or ".." in name:
         raise ConfigError(f"{name!r} cannot name a study: wanted letters, digits, '_', '-' and '.', without a path or suffix")
     return name
 
 
 _URL = re.compile(r"(?P<driver>postgres(?:ql)?(?:\+psycopg)?)://(?P<rest>\S+/\S+|\S*\?\S+)")
-_PASSWORD = re.compile(r"(?<=://)(?P<user>[^\s:@/]*):\S*(?=@)|(?<=[?&])password=[^&\s]*", re.IGNORECASE)
 
 
 def checked_url(url: str) -> str:
@@ -28,13 +30,14 @@ def checked_url(url: str) -> str:
     match = _URL.fullmatch(url)
     if match is None:
         wanted = "wanted the URL of a PostgreSQL database, as in postgresql+psycopg://user@host/database"
-        raise ValueError(f"{wanted}, got {without_password(url)!r}")
+        raise ValueError(f"{wanted}, got {_without_any_password(url)!r}")
     return f"postgresql+psycopg://{match['rest']}"
 
 
-def without_password(text: str) -> str:
-    """`text` with the passwords of all URLs in it replaced by ***."""
-    return _PASSWORD.sub(lambda m: "password=***" if m["user"] is None else f"{m['user']}:***", text)
+def _without_any_password(text: str) -> str:
+    """What is no URL may hold a password all the same: all from a colon to the last @ goes, and without an @ all that is no port."""
+    text = re.sub(r":(?!//).*@", ":***@", without_password(text), flags=re.DOTALL)
+    return text if "@" in text else re.sub(r"(?<=//)([^\s:/]*):(?!\d+(?:/|$)).*", r"\1:***", text, flags=re.DOTALL)
 
 
 def study_names() -> list[str]:

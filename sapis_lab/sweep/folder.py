@@ -97,10 +97,14 @@ def locked(folder: Path) -> Iterator[str | None]:
         os.close(fd)
 
 
+_SHARED = {"points", "tune", "slurm"}
+"""Folders in which processes of other hosts write without this lock; points clean up after themselves."""
+
+
 def left_behind(folder: Path) -> Iterator[Path]:
-    """Files beside the points that a process which is gone has left half written; those in `points/` are their points' own."""
+    """Files outside of the shared folders that a process which is gone has left half written."""
     for place, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if name != "points"]
+        folders[:] = [name for name in folders if name not in _SHARED]
         for path in (Path(place) / name for name in names):
             if is_temporary(path) and not _is_alive(_writer(path)):
                 yield path

@@ -244,10 +244,13 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 def _redirect(log: Path) -> None:
-    """Output and errors go to the end of `log`, input comes from nowhere."""
+    """Output and errors go to the end of `log`, in UTF-8 whatever the terminal speaks; input comes from nowhere."""
     null, file = os.open(os.devnull, os.O_RDWR), os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     for fd, to in ((null, 0), (file, 1), (file, 2)):
         os.dup2(fd, to)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
 def _failed(folder: Path, error: BaseException, rank: int, n_ranks: int) -> int:

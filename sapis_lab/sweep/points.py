@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from sapis_lab.analysis.regime import Regime, read_regime
-from sapis_lab.config import ConfigError
+from sapis_lab.config import ConfigError, load
 from sapis_lab.data import DatasetInfo
 from sapis_lab.models import ModelConfig
 from sapis_lab.records import Planned
@@ -41,6 +41,7 @@ def points(study: Study, info: DatasetInfo) -> list[Point]:
                 problems.append(str(error))
     if problems:
         raise ConfigError("\n".join(f"studies/{study.name}.yaml: {p}" for p in problems))
+    _refuse_equal_names(study)
     lattice, regime = study.lattice, None if study.regime is None else read_regime(results_folder(study.regime))
     return [
         _point(study, model, *sized[model.label, n], target=n, n_frames=d, factor=factor, seed=seed, regime=regime)
@@ -59,6 +60,21 @@ def _too_many_frames(study: Study, info: DatasetInfo) -> list[str]:
         for d in study.lattice.n_frames
         if d > info.n_train
     ]
+
+
+def _refuse_equal_names(study: Study) -> None:
+    """Names of points hold sizes and factors with a few digits: values that differ less would share a folder."""
+    lattice = study.lattice
+    for key, values in (("n_params", lattice.n_params), ("rate_factors", lattice.rate_factors)):
+        names: dict[str, float] = {}
+        for value in values:
+            text = _scientific(value) if key == "n_params" else f"{value:g}"
+            if text in names:
+                raise ConfigError(
+                    f"studies/{study.name}.yaml: lattice.{key}: {names[text]!r} and {value!r} are both {text} in the names of points; "
+                    "leave one of them out"
+                )
+            names[text] = value
 
 
 def _unmeasured(study: Study, info: DatasetInfo) -> list[str]:
@@ -86,11 +102,14 @@ def _point(
     rate = (rule and rule.learning_rate(n_params, n_frames)) or study.train.rate_of(family)
     batch = (rule and rule.batch_size(n_params, n_frames)) or study.train.batch_size
     rate *= factor
-    train = TrainConfig.model_validate({**study.train.model_dump(), "learning_rate": rate, "batch_size": batch})
-    config = PointConfig(
-        id=point_id(family.label, target, n_frames, seed, factor),
-        data=study.data, model=model, n_params_target=target, n_params=n_params, n_frames=n_frames, seed=seed, train=train,
-    )  # fmt: skip
+    id = point_id(family.label, target, n_frames, seed, factor)
+    where = f"studies/{study.name}.yaml: {id}"
+    train = load(TrainConfig, {**study.train.model_dump(), "learning_rate": rate, "batch_size": batch}, source=where)
+    settings = {
+        "id": id, "data": study.data, "model": model, "n_params_target": target, "n_params": n_params, "n_frames": n_frames, "seed": seed,
+        "train": train,
+    }  # fmt: skip
+    config: PointConfig = load(PointConfig, settings, source=where)
     planned = Planned(
         id=config.id, fingerprint=config.fingerprint, model=family.label, family=model.kind, symmetry=type(model).symmetry,
         lmax=getattr(model, "lmax", None), seed=seed, n_params_target=target, n_params=n_params, n_frames=n_frames,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -15,9 +16,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from sapis_lab.config import home
+from sapis_lab.config import home, read_yaml
 from sapis_lab.quantities import quantity
 from sapis_lab.records import RECORD, read_raw
+from sapis_lab.sweep.console import PlainConsole
 from sapis_lab.sweep.engine import Event
 from sapis_lab.sweep.folder import PROGRESS, Manifest, Progress, State, failure_reason, holder, point_folder, read_progress, state
 from sapis_lab.sweep.launcher import LOG
@@ -42,9 +44,9 @@ class Board:
         loss_key: str,
         console: Console | None = None,
     ) -> None:
-        self.ids, self.folder, self.workers, self.loss_key = tuple(ids), folder, workers, loss_key
+        self.ids, self.folder, self.workers, self.loss_key = tuple(ids), folder, workers, while_training(loss_key)
         self.expected = {id: expected.get(id, 60.0) for id in ids}
-        self.console = console or Console()
+        self.console = console or PlainConsole()
         self.done: set[str] = set()
         self.failed: dict[str, str] = {}
         self.stopped: dict[str, str] = {}
@@ -193,7 +195,7 @@ class DataBoard:
     """Follows the making of data: call it as progress(what, done, total)."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console()
+        self.console = console or PlainConsole()
         self.begin = self.last = 0.0
         self.what = ""
         self.first = 0
@@ -299,14 +301,14 @@ def print_status(manifest: Manifest, folder: Path, console: Console, *, queue: Q
         own = [states[p.id] for p in manifest.points if p.model == model]
         table.add_row(model, *(str(own.count(name)) for name in names))
     console.print(table)
-    left = {}
+    left, key = {}, while_training(law_quantity(folder))
     for id, now_is in states.items():
         now = read_progress(point_folder(folder, id)) if now_is in ("running", "stopped") else None
         if now_is in ("running", "stopped", "waiting"):
             left[id] = manifest.expected_seconds.get(id, 60.0) * (1 - (now.share if now else 0.0))
         if now:
             loss = "" if now.loss is None else f"   loss {now.loss:.3g}"
-            value = "".join(f"   {_error(k, now.val)}" for k in ("val_force_rmse",) if k in now.val)
+            value = f"   {_error(key, now.val)}" if key in now.val else ""
             console.print(Text(f"{now_is}  {id}   step {now.step}/{now.steps}{loss}{value}"), soft_wrap=True)
     for id in (i for i, s in states.items() if s == "failed"):
         console.print(Text(f"failed  {id}: {failure_reason(point_folder(folder, id))}"), soft_wrap=True)
@@ -356,6 +358,18 @@ def _speed_factor(manifest: Manifest, states: Mapping[str, str], folder: Path) -
         if id in manifest.expected_seconds:
             expected, took = expected + manifest.expected_seconds[id], took + seconds
     return took / expected if expected > 0 and took > 0 else 1.0
+
+
+def law_quantity(folder: Path) -> str:
+    """The quantity that the law of a results folder describes."""
+    path = folder / "study.yaml"
+    law = (read_yaml(path).get("law") or {}) if path.exists() else {}
+    return str(law.get("quantity") or "val_force_rmse")
+
+
+def while_training(key: str) -> str:
+    """What is known of a running point: for an error on test frames, which is measured at the end, that on validation frames."""
+    return re.sub(r"^test(_[A-Za-z0-9]+)?_(?=(?:force|energy)_)", "val_", key)
 
 
 # ---------------------------------------------------------------------------------------------------------- small words

@@ -15,7 +15,7 @@ from typing import Any
 
 from sapis_lab.config import home
 from sapis_lab.files import write_text
-from sapis_lab.sweep.files import without_password
+from sapis_lab.text import without_password
 
 FILE = "provenance.json"
 PACKAGES = (
@@ -32,7 +32,7 @@ def write_provenance(folder: Path, *, command: Sequence[str], device: str, worke
     earlier = dict(old.get("earlier", {}))
     if old:
         changes = " (with uncommitted changes)" if old.get("dirty") else ""
-        earlier[old["started"]] = f"commit {old.get('commit')}{changes}, {old.get('command')}"
+        earlier[old["started"]] = without_password(f"commit {old.get('commit')}{changes}, {old.get('command')}")
     value = {
         "command": without_password(" ".join(command)), "started": now, "finished": None,
         "commit": commit, "dirty": dirty,

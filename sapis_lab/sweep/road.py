@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import signal
 import threading
@@ -20,6 +21,7 @@ from rich.text import Text
 from sapis_lab.config import ConfigError, dump_yaml, fingerprint, load, plainly, read_yaml
 from sapis_lab.files import write_text
 from sapis_lab.records import RECORD, Planned, runs_table, write_table
+from sapis_lab.sweep.console import PlainConsole
 from sapis_lab.sweep.files import checked_name, raw_study
 from sapis_lab.sweep.folder import (
     Locked,
@@ -40,6 +42,7 @@ from sapis_lab.sweep.progress import Board, DataBoard, duration, shown
 from sapis_lab.sweep.provenance import FILE as PROVENANCE
 from sapis_lab.sweep.provenance import n_cores, note_finished, write_provenance
 from sapis_lab.sweep.whole import finished, note_answers, records_digest, refuse_damaged
+from sapis_lab.text import without_password
 
 if TYPE_CHECKING:
     from sapis_lab.data import FrameStore
@@ -81,10 +84,10 @@ class Request:
 
     @property
     def command(self) -> list[str]:
-        """The command that repeats it."""
+        """The command that repeats it, in words of a shell and without a password."""
         words = ["sapis", "study", "run", self.name]
         for flag, values in (("--set", self.settings), ("--as", [self.called] if self.called else []), ("--only", self.only)):
-            words += [w for value in values for w in (flag, shlex.quote(value))]
+            words += [w for value in values for w in (flag, shlex.quote(without_password(value)))]
         words += ["--executor", self.executor] if self.executor else []
         return words + ["--wait"] * self.wait + ["--retry-failed"] * self.retry_failed
 
@@ -94,7 +97,13 @@ class Request:
         extra = self.command[4:]
         if "MAKELEVEL" not in os.environ:
             return " ".join(self.command)
-        return f"make study NAME={self.name}" + (f' ARGS="{" ".join(extra)}"' if extra else "")
+        return f"make study NAME={self.name}" + (f" ARGS={_for_make(' '.join(extra))}" if extra else "")
+
+
+def _for_make(words: str) -> str:
+    """Words of a shell as the value of ARGS: make reads `$$` as a dollar, and a shell reads the whole before make does."""
+    text = words.replace("$", "$$")
+    return shlex.quote(text) if re.search(r'["$`\\!]', text) else f'"{text}"'
 
 
 def run_study(request: Request, console: Console | None = None) -> int:
@@ -105,7 +114,7 @@ def run_study(request: Request, console: Console | None = None) -> int:
     Raises:
         ConfigError: the study cannot be run as it is (exit status 2).
     """
-    console = console or Console()
+    console = console or PlainConsole()
     raw_study(request.name, request.settings, called=request.called)
     if not request.only and (manifest := finished(request.folder, request.inputs)):
         console.print(Text(f"{request.folder.name} is finished: all {len(manifest.points)} points are done, nothing to do"), soft_wrap=True)
@@ -277,9 +286,9 @@ def collect_study(name: str, console: Console, *, resubmit: bool = False) -> int
             from sapis_lab.sweep.study import Study
             from sapis_lab.training import PointConfig
 
-            study: Study = load(Study, read_yaml(folder / "study.yaml"), source=str(folder / "study.yaml"))
+            study: Study = load(Study, read_yaml(folder / "study.yaml"), source=str(folder / "study.yaml"), recorded=True)
             places = [point_folder(folder, id) for id in gone]
-            points = [load(PointConfig, read_yaml(p / "config.yaml"), source=str(p / "config.yaml")) for p in places]
+            points = [load(PointConfig, read_yaml(p / "config.yaml"), source=str(p / "config.yaml"), recorded=True) for p in places]
             queue = _queue(study, folder, points=points, expected=manifest.expected_seconds)
             queue.start(*places)
             _say_submitted(queue, len(places), console)
@@ -445,12 +454,11 @@ def _conclude(folder: Path, again: Callable[..., str], console: Console, *, chos
     states = {p.id: state(point_folder(folder, p.id)) for p in manifest.points}
     failed = [id for id, s in states.items() if s == "failed"]
     n_done = list(states.values()).count("done")
-    records = records_digest(folder, manifest)
-    rebuild_table(folder)
-    if n_done:
-        console.print(Text("laws, figures and report ..."))
-        plainly(lambda: analyse(folder), about="the points are kept, but their analysis failed")
-        note_answers(folder, records)
+    with noting_answers(folder):
+        rebuild_table(folder)
+        if n_done:
+            console.print(Text("laws, figures and report ..."))
+            plainly(lambda: analyse(folder), about="the points are kept, but their analysis failed")
     n_open = len(states) - n_done - len(failed)
     left = f", {n_open} not run yet" if n_open else ""
     console.print(
@@ -471,9 +479,27 @@ def _conclude(folder: Path, again: Callable[..., str], console: Console, *, chos
     return COMPLETE
 
 
+@contextmanager
+def noting_answers(folder: Path) -> Iterator[None]:
+    """While the block makes table and answers: afterwards `answers.json` says from which records. Published results without records have
+    none to name."""
+    records = None
+    if _has_records(folder):
+        manifest = read_manifest(folder)
+        restore(folder, manifest.points)
+        records = records_digest(folder, manifest)
+    yield
+    if records is not None:
+        note_answers(folder, records)
+
+
+def _has_records(folder: Path) -> bool:
+    return (folder / "points").is_dir() or (folder / KEPT).is_dir()
+
+
 def rebuild_table(folder: Path) -> None:
     """runs.parquet and runs.csv from the records, where those are still there; older published results come without them."""
-    if (folder / "points").is_dir() or (folder / KEPT).is_dir():
+    if _has_records(folder):
         points = read_manifest(folder).points
         restore(folder, points)
         for point in points:

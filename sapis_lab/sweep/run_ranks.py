@@ -20,12 +20,14 @@ from types import FrameType
 from typing import Any
 
 from sapis_lab.sweep.launcher import FAILURE, STOP_SIGNALS, die_with, fork_ranks, run_child
+from sapis_lab.text import never_fails
 
 TARGET = "sapis_lab.training.run:run_point"
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one rank, or start all; returns the exit status."""
+    never_fails(sys.stdout, sys.stderr)
     parser = argparse.ArgumentParser(prog="run_ranks", description="Train one point, as one of its ranks or with all of them.")
     parser.add_argument("folder", type=Path, help="folder of the point, with its config.yaml")
     parser.add_argument("--cache", type=Path, required=True, help="folder of the frame stores")

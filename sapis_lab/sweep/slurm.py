@@ -16,6 +16,7 @@ import platform
 import re
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -29,13 +30,14 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import Field, field_validator
 
 from sapis_lab.config import Config, ConfigError, load
-from sapis_lab.files import write_text
+from sapis_lab.files import make_folder, write_text
 from sapis_lab.records import FAILURE, RECORD
 from sapis_lab.sweep.engine import Event, Stop, Stopped, stop_signals, work_through
 from sapis_lab.sweep.executor import Ended, Executor
 from sapis_lab.sweep.folder import point_folder, read_progress
 from sapis_lab.sweep.launcher import STOPPED
 from sapis_lab.sweep.local import PRELOAD, TARGET, LocalPool, worker_environment
+from sapis_lab.text import never_fails
 
 FOLDER, SUBMISSIONS = "slurm", "submissions.json"
 _INTERVAL = 5.0
@@ -52,7 +54,7 @@ _OURS = {
 }  # fmt: skip
 """Flags on which the way back from the queue depends."""
 
-Text = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$")]
+Text = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=1000)]
 """One line without control characters: sbatch reads its flags line by line."""
 
 
@@ -61,17 +63,17 @@ class SlurmOptions(Config):
 
     partition: Text | None = None
     """Partition, or several with commas; the cluster's default when not given."""
-    time: int = Field(default=120, gt=0)
+    time: int = Field(default=120, ge=1, le=525_600)
     """Time limit of a job, minutes. A job that comes near it saves, goes back into the queue and continues."""
-    signal_seconds: int = Field(default=120, ge=10)
+    signal_seconds: int = Field(default=120, ge=10, le=65_535)
     """How long before the time limit a job is told to save, s."""
-    nodes: int = Field(default=1, gt=0)
+    nodes: int = Field(default=1, ge=1, le=10_000)
     """Nodes of a job, over which the devices of a point are spread evenly."""
-    cpus: int | None = Field(default=None, gt=0)
+    cpus: int | None = Field(default=None, ge=1, le=10_000)
     """Cores of a job on each node; one per device there when not given."""
-    gpus: int | None = Field(default=None, ge=0)
+    gpus: int | None = Field(default=None, ge=0, le=10_000)
     """GPUs of a job on each node; one per device there with run.device=cuda, and none otherwise, when not given."""
-    memory: float | None = Field(default=None, gt=0)
+    memory: float | None = Field(default=None, ge=0.001, le=1e6)
     """Memory of a job on each node, GB; the cluster's default when not given."""
     account: Text | None = None
     """Account to charge."""
@@ -79,9 +81,9 @@ class SlurmOptions(Config):
     """Quality of service."""
     constraint: Text | None = None
     """Features of the nodes."""
-    at_once: int = Field(default=256, gt=0)
+    at_once: int = Field(default=256, ge=1, le=10**6)
     """Jobs of one array that may run at a time."""
-    bundle_minutes: float = Field(default=10.0, ge=0)
+    bundle_minutes: float = Field(default=10.0, ge=0, le=525_600)
     """Points are bundled into jobs until each has this much expected work, minutes; 0: a job for every point."""
     flags: dict[Annotated[str, Field(pattern=r"^[a-z][a-z-]*$")], bool | int | Text] = {}
     """Further flags of sbatch by their long names, such as `{exclusive: true, mail-type: END}`; passed on as they are."""
@@ -163,7 +165,7 @@ class SlurmQueue:
         import submitit
         from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-        place = self.folder / FOLDER
+        place = private_folder(self.folder / FOLDER)
         past = _read(self.folder)
         # Known by name before it has a number: a submission that is killed in the middle is still found in the queue.
         entry = {
@@ -232,6 +234,32 @@ class SlurmQueue:
 
     def close(self) -> None:
         """Jobs go on without this process."""
+
+
+def private_folder(path: Path) -> Path:
+    """`path`, made for this user alone where it is missing: jobs run what submitit has pickled there, so who may write there may run
+    programs as this user.
+
+    Raises:
+        ConfigError: others own it or may write to it, or anybody may put another folder in its place.
+    """
+    if not path.is_symlink() and not path.exists():
+        make_folder(path.parent)
+        path.mkdir(mode=0o700)
+    facts = path.lstat()
+    why = ""
+    if not stat.S_ISDIR(facts.st_mode):
+        why = "it is no folder"
+    elif facts.st_uid != os.getuid():
+        why = "another user owns it"
+    elif facts.st_mode & 0o022:
+        why = "others may write to it"
+    elif path.resolve().parent.stat().st_mode & (0o002 | stat.S_ISVTX) == 0o002:
+        why = f"everybody may write to {path.parent}"
+    if why:
+        advice = f"look at what is in it, and then: chmod go-w {path.parent} {path}" if "write" in why else "remove it"
+        raise ConfigError(f"{path}: Slurm's jobs run what lies there, and {why}; {advice}")
+    return path
 
 
 def bundled(ids: Sequence[str], expected: Mapping[str, float], *, least: float) -> list[list[str]]:
@@ -407,6 +435,7 @@ def run_bundle(folder: str, how: dict[str, Any], ids: Sequence[str]) -> str:
     Told to save (SIGUSR1, SIGUSR2), it puts itself back into the queue. Told to end (SIGTERM: preempted, or cancelled), it saves and
     waits: Slurm, which knows which of the two it was, puts it back or not, but takes a job that ends by itself for complete.
     """
+    never_fails(sys.stdout, sys.stderr)
     job = _own_number()
     os.environ["SAPIS_JOB"] = f"Slurm job {job}"
     places = [place for id in ids if not _has_ended(place := point_folder(Path(folder), id))]

@@ -10,27 +10,31 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_serializer, field_validator, model_validator
 
 from sapis_lab.analysis.options import LawOptions
-from sapis_lab.config import Config, composed, composed_kind, home, kinds, load
+from sapis_lab.config import Config, FrameCount, Seed, Size, composed, composed_kind, home, kinds, load
 from sapis_lab.data import DatasetConfig
 from sapis_lab.models import ModelConfig
-from sapis_lab.sweep.files import checked_name, checked_url, raw_study, without_password
+from sapis_lab.sweep.files import checked_name, checked_url, raw_study
 from sapis_lab.sweep.scale_options import ScaleOptions
 from sapis_lab.sweep.slurm import SlurmOptions
 from sapis_lab.sweep.tuner.options import TuneOptions
+from sapis_lab.text import without_password
 from sapis_lab.training import TrainConfig
 from sapis_lab.training._compiled import StepChoice
+from sapis_lab.training._config import MOST_RATE
+
+_MOST_POINTS = 100_000
 
 
 class Lattice(Config):
     """All combinations of these are trained, for every model."""
 
-    n_params: tuple[Annotated[float, Field(gt=0)], ...] = Field(min_length=1)
+    n_params: tuple[Size, ...] = Field(min_length=1)
     """Target numbers of parameters N, ascending. Each model meets them as nearly as its widths allow; records hold the exact count."""
-    n_frames: tuple[Annotated[int, Field(gt=0)], ...] = Field(min_length=1)
+    n_frames: tuple[FrameCount, ...] = Field(min_length=1)
     """Numbers of training frames D, ascending. Each smaller set is contained in every larger one."""
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0,), min_length=1)
+    seeds: tuple[Seed, ...] = Field(default=(0,), min_length=1)
     """Seeds of parameters and batches, ascending."""
-    rate_factors: tuple[Annotated[float, Field(gt=0)], ...] = Field(default=(1.0,), min_length=1)
+    rate_factors: tuple[Annotated[float, Field(ge=1e-6, le=1e6)], ...] = Field(default=(1.0,), min_length=1)
     """Factors on the learning rate, ascending: a grid over rates. The analysis takes one rate for each model, N and D: the one with the
     lowest validation error averaged over the seeds, among those at which the most seeds finished."""
 
@@ -47,9 +51,9 @@ class RunOptions(Config):
 
     executor: Literal["local", "slurm"] = "local"
     """Where points run: on this machine, or as Slurm job arrays; `--executor` overrides it."""
-    workers: Annotated[int, Field(gt=0)] | Literal["auto"] = "auto"
+    workers: Annotated[int, Field(ge=1, le=10_000)] | Literal["auto"] = "auto"
     """Points at a time on this machine; auto: as many as its processor cores, or its GPUs, hold."""
-    devices: int = Field(default=1, gt=0)
+    devices: int = Field(default=1, ge=1, le=10_000)
     """Cores or GPUs of every point, which train it together; results hardly depend on it, since batches stay what the study says."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where points are trained; auto: on GPUs if there are any."""
@@ -57,7 +61,7 @@ class RunOptions(Config):
     """The form of a training step. eager: by autograd (GEAT on a CPU: its C++ kernel); compiled: loss and gradients traced into one graph
     and compiled once per shape of batch, for runs of hours, since compiling takes minutes; graph: captured as a CUDA graph and replayed;
     auto: eager."""
-    checkpoint_seconds: float = Field(default=20.0, gt=0)
+    checkpoint_seconds: float = Field(default=20.0, gt=0, le=1e6)
     """Time between two checkpoints of a point, s: what a kill costs at most."""
     cache: Path | None = None
     """Folder of the frame stores; `.sapis/data` of the project when not given. Slurm's nodes must reach it."""
@@ -66,7 +70,7 @@ class RunOptions(Config):
     storage: str | None = None
     """URL of a PostgreSQL database for `sapis tune` on many hosts, `postgresql+psycopg://user@host/database`; a file in results/ when not
     given. A password in it is used, but written nowhere; $PGPASSWORD and ~/.pgpass serve as well."""
-    heartbeat: int = Field(default=30, ge=1)
+    heartbeat: int = Field(default=30, ge=1, le=86_400)
     """With `storage`: how often a worker says that it lives, s; what it had is put back after three of these without a word."""
 
     @field_validator("storage")
@@ -149,6 +153,14 @@ class Study(Config):
         return self
 
     @model_validator(mode="after")
+    def _points_can_be_counted(self) -> Self:
+        lattice = self.lattice
+        n = len(self.models) * len(lattice.n_params) * len(lattice.n_frames) * len(lattice.seeds) * len(lattice.rate_factors)
+        if n > _MOST_POINTS:
+            raise ValueError(f"lattice: all combinations are {n} points, wanted at most {_MOST_POINTS}; make two studies of it")
+        return self
+
+    @model_validator(mode="after")
     def _reference_is_a_model(self) -> Self:
         labels = [m.label for m in self.models]
         if self.law.reference not in (None, *labels):
@@ -163,8 +175,12 @@ class Study(Config):
             unknown = sorted(set(self.train.learning_rate) - known)
             if unknown:
                 raise ValueError(f"train.learning_rate: {unknown[0]!r} is no model; known: {', '.join(sorted(known))}")
-            for model in self.models:
-                self.train.rate_of(model)
+        for model in self.models:
+            for factor in (self.lattice.rate_factors[0], self.lattice.rate_factors[-1]):
+                if not 0 < (rate := factor * self.train.rate_of(model)) <= MOST_RATE:
+                    raise ValueError(
+                        f"lattice.rate_factors: {factor:g} makes the learning rate of {model.label} {rate:g}, wanted at most {MOST_RATE:g}"
+                    )
         return self
 
 

@@ -181,23 +181,46 @@ def show(folder: Path, *, step: int, steps: int, loss: float | None, val: dict[s
 
 _ERRORS = ("force_rmse", "force_mae", "energy_rmse", "energy_mae", "energy_mae_per_atom")
 COLUMNS = ["step", "loss", "learning_rate", *(f"val_{key}" for key in _ERRORS)]
+"""What every curve begins with; further quantities get columns of their own behind, in the order in which they are first measured."""
 
 
 def append_row(path: Path, row: dict[str, float]) -> None:
-    """Add a row to metrics.csv, with its header where the file is new."""
-    new = not path.exists()
+    """Add a row to metrics.csv, with its header where the file is new, and with columns for what was not measured before.
+
+    A wider header means a new file, in one step: a kill leaves the old one or the new one, and a row less at most, which is cut anyway.
+    """
+    columns = _columns(path)
+    if columns is None or not set(row) <= set(columns):
+        wider = list(dict.fromkeys([*(columns or COLUMNS), *row]))
+        _rewrite(path, wider, _rows(path))
+        columns = wider
     with path.open("a", newline="") as f:
-        writer = csv.DictWriter(f, COLUMNS, lineterminator="\n")
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
+        csv.DictWriter(f, columns, lineterminator="\n").writerow(row)
 
 
 def cut_rows(path: Path, *, last_step: int) -> None:
     """Drop the rows after `last_step`, which a resumed run will write again."""
+    if path.exists():
+        rows = [r for r in _rows(path) if (r.get("step") or "").isdigit() and int(r["step"]) <= last_step]
+        _rewrite(path, _columns(path) or COLUMNS, rows)
+
+
+def _columns(path: Path) -> list[str] | None:
+    """The columns of a curve; None where there is none, or not even its whole header."""
     if not path.exists():
-        return
+        return None
     with path.open(newline="") as f:
-        rows = [r for r in csv.DictReader(f) if (r.get("step") or "").isdigit() and int(r["step"]) <= last_step]
-    lines = [",".join(COLUMNS), *(",".join(r.get(c) or "" for c in COLUMNS) for r in rows)]
+        header = f.readline()
+    names = header.rstrip("\n").split(",")
+    return names if header.endswith("\n") and names[: len(COLUMNS)] == COLUMNS else None
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a curve but for a last one that was cut off: of step 12 it may say 1."""
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    return list(csv.DictReader(text[: text.rfind("\n") + 1].splitlines()))
+
+
+def _rewrite(path: Path, columns: list[str], rows: list[dict[str, str]]) -> None:
+    lines = [",".join(columns), *(",".join(r.get(c) or "" for c in columns) for r in rows)]
     write_text(path, "\n".join(lines) + "\n")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from sapis_lab.config import Added, Config, composed_kind, fingerprint, identity
+from sapis_lab.config import Added, Config, FrameCount, Seed, Size, composed_kind, fingerprint, identity
 from sapis_lab.data import DatasetConfig
 from sapis_lab.models import ModelConfig
 
-Rate = Annotated[float, Field(gt=0)]
+MOST_RATE = 1000.0
+Rate = Annotated[float, Field(gt=0, le=MOST_RATE)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class LossConfig(Config):
@@ -19,12 +21,18 @@ class LossConfig(Config):
     The force term is three times the squared force RMSE per component.
     """
 
-    energy_weight: float = Field(default=30.0, ge=0)
+    energy_weight: float = Field(default=30.0, ge=0, le=1e6)
     """lambda_E."""
-    force_weight: float = Field(default=1.0, ge=0)
+    force_weight: float = Field(default=1.0, ge=0, le=1e6)
     """lambda_F."""
     energy_error: Literal["per_atom", "total"] = "per_atom"
     """MSE of the energy per atom, or of the energy of the frame."""
+
+    @model_validator(mode="after")
+    def _something_to_learn(self) -> Self:
+        if not self.energy_weight + self.force_weight > 0:
+            raise ValueError("energy_weight and force_weight are both 0; wanted at least one above 0")
+        return self
 
 
 class TrainConfig(Config):
@@ -32,11 +40,11 @@ class TrainConfig(Config):
 
     version: ClassVar[int] = 1
 
-    steps: int | None = Field(default=None, gt=0)
+    steps: int | None = Field(default=None, ge=1, le=10**9)
     """Optimiser steps of every point: all points equally trained, cost independent of D."""
-    epochs: float | None = Field(default=None, gt=0)
+    epochs: float | None = Field(default=None, gt=0, le=1e6)
     """Passes over the D training frames: cost grows as N D."""
-    batch_size: int = Field(default=16, gt=0)
+    batch_size: int = Field(default=16, ge=1, le=10**6)
     """Frames per step over all devices; never more than D are used."""
     learning_rate: Rate | dict[str, Rate] = 0.01
     """Peak rate: one for all, or one per model kind or label, with `default` for kinds that are not named."""
@@ -44,16 +52,16 @@ class TrainConfig(Config):
     """After the warm-up: cosine to zero, or constant with a linear decay to zero over the last `decay`."""
     warmup: float = Field(default=0.05, ge=0, lt=1)
     """Share of the steps with a linear rise from zero."""
-    decay: float = Field(default=0.2, gt=0, le=1)
+    decay: float = Field(default=0.2, ge=1e-9, le=1)
     """Share of the steps in the decay of `wsd`."""
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
     """AdamW's decay rates of the first and second moment."""
     amsgrad: Annotated[bool, Added(before=False)] = False
     """Divide by the root of the largest second moment so far (Reddi et al., arXiv:1904.09237): long runs burst
     less, where Adam divides by second moments that shrink with the gradients."""
-    weight_decay: float = Field(default=0.0, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0, le=100)
     """AdamW's decoupled decay, times the learning rate."""
-    clip: float | None = Field(default=30.0, gt=0)
+    clip: float | None = Field(default=30.0, ge=1e-12, le=1e12)
     """Largest norm of the gradient of the loss; none: no clipping."""
     ema: float | None = Field(default=0.99, gt=0, lt=1)
     """Decay of the running average of the weights, which is what is scored; none: the last weights are."""
@@ -65,7 +73,7 @@ class TrainConfig(Config):
     """Random O(3) rotations and reflections of every training frame, for models that are not equivariant."""
     precision: Literal["float32", "float64"] = "float32"
     """Floating-point type of the model."""
-    validations: int = Field(default=10, ge=1)
+    validations: int = Field(default=10, ge=1, le=10_000)
     """How often the validation error is measured along the training, the end included."""
 
     @model_validator(mode="after")
@@ -95,7 +103,7 @@ class TrainConfig(Config):
         return max(1, round(self.epochs * n_frames / min(self.batch_size, n_frames)))
 
 
-PointId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
+PointId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=200)]
 
 
 class Parent(Config):
@@ -116,15 +124,15 @@ class PointConfig(Config):
     """The data set."""
     model: composed_kind("models", ModelConfig)  # type: ignore[valid-type]
     """The model with its final widths."""
-    n_params_target: float = Field(gt=0)
+    n_params_target: Size
     """The number of parameters that was asked for."""
-    n_frames: int = Field(gt=0)
+    n_frames: FrameCount
     """D, the length of the prefix of the training order."""
-    seed: int = Field(ge=0)
+    seed: Seed
     """Seeds the parameters, the order of the batches and the augmentation."""
     train: TrainConfig
     """Training; `learning_rate` is the one number in force."""
-    n_params: int | None = None
+    n_params: int | None = Field(default=None, ge=1, le=10**12)
     """The exact N that was planned, which the model built must have; no part of what the numbers depend on, since `model` says it."""
     parent: Annotated[Parent | None, Added(before=None)] = None
     """Where training starts: the averaged weights, reference energies and energy scale of that point, its model grown to `model`

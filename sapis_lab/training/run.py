@@ -40,6 +40,7 @@ from sapis_lab.kernels import reference_forms
 from sapis_lab.models import Model
 from sapis_lab.potential import Potential, load_potential, save_potential
 from sapis_lab.records import CHECKPOINT, RECORD, Record, read_raw, write_record
+from sapis_lab.references import ReferencesFrom
 from sapis_lab.training._batches import BatchMaker, FixedBatches, TrainingStream
 from sapis_lab.training._callbacks import CURVE, Clock, Curve, PointFailed, cut_rows, show
 from sapis_lab.training._checkpoint import PREVIOUS, CheckpointFiles, usable_checkpoint
@@ -89,7 +90,7 @@ def run_point(
     began = time.perf_counter()
     _set_up_process(threads)
     folder, cache = Path(folder), Path(cache)
-    point: PointConfig = load(PointConfig, read_yaml(folder / "config.yaml"), source=str(folder / "config.yaml"))
+    point: PointConfig = load(PointConfig, read_yaml(folder / "config.yaml"), source=str(folder / "config.yaml"), recorded=True)
     with StopSignals() as stop, _limits_told(point, folder, devices):
         where = device_of(device, devices)
         form = chosen_form(step, device=where)
@@ -238,6 +239,7 @@ class _Setup:
     make: BatchMaker
     model: Model
     references: np.ndarray
+    references_from: ReferencesFrom | None
     mean_neighbors: float
     force_rms: float
     batch_size: int
@@ -258,9 +260,12 @@ def _prepare(point: PointConfig, cache: Path, *, siblings: Path | None = None) -
     force_rms = float(np.sqrt(np.mean(frames.forces.astype(np.float64) ** 2)))
     if point.parent is None:
         references = _references(point, store, ids)
+        made_from: ReferencesFrom | None = ReferencesFrom.of_frames(
+            store.composition(ids), store.elements, kind=point.train.references
+        )
         model = point.model.build(species=store.elements, mean_neighbors=mean_neighbors, seed=point.seed)
     else:
-        model, references, mean_neighbors = _inherited(point, store, siblings)
+        model, references, made_from, mean_neighbors = _inherited(point, store, siblings)
     counted = sum(model.count().values())
     if point.n_params not in (None, counted):
         raise ValueError(
@@ -272,12 +277,24 @@ def _prepare(point: PointConfig, cache: Path, *, siblings: Path | None = None) -
     if point.parent is None:
         model.energy_scale.fill_(force_rms)
     make = BatchMaker(store, references, layout=model.layout, cutoff=point.model.cutoff, dtype=dtype)
-    return _Setup(store, ids, make, model, references, mean_neighbors, force_rms, min(point.train.batch_size, point.n_frames))
+    return _Setup(
+        store,
+        ids,
+        make,
+        model,
+        references,
+        made_from,
+        mean_neighbors,
+        force_rms,
+        min(point.train.batch_size, point.n_frames),
+    )
 
 
-def _inherited(point: PointConfig, store: FrameStore, siblings: Path | None) -> tuple[Model, np.ndarray, float]:
-    """Model, reference energies (n_species,) eV, and mean neighbours of a point that starts from its parent: the same function, in a model
-    of the point's size."""
+def _inherited(
+    point: PointConfig, store: FrameStore, siblings: Path | None
+) -> tuple[Model, np.ndarray, ReferencesFrom | None, float]:
+    """Model, reference energies (n_species,) eV with their record, and mean neighbours of a point that starts from its parent:
+    the same function, in a model of the point's size."""
     assert point.parent is not None
     if siblings is None:
         raise ValueError(f"{point.id} starts from {point.parent.id}, but nothing says where that point lies")
@@ -291,7 +308,8 @@ def _inherited(point: PointConfig, store: FrameStore, siblings: Path | None) -> 
     grown = grow(born.model.train().requires_grad_(True), point.model, seed=point.seed)
     if grown.config != point.model:
         raise ValueError(f"{point.id}: its model is not the one that {point.parent.id} grows to; wanted {grown.config!r}")
-    return grown.model, np.array([born.references[int(z)] for z in store.elements]), born.mean_neighbors
+    references = np.array([born.references[int(z)] for z in store.elements])
+    return grown.model, references, born.references_from, born.mean_neighbors
 
 
 def _references(point: PointConfig, store: FrameStore, ids: np.ndarray) -> np.ndarray:
@@ -407,7 +425,7 @@ def _refuse_divergence(metrics: dict[str, float], force_rms: float) -> None:
 def _potential(setup: _Setup, point: PointConfig) -> Potential:
     references = dict(zip(setup.store.elements, (float(e) for e in setup.references), strict=True))
     origin = {"id": point.id, "fingerprint": point.fingerprint, "n_frames": point.n_frames, "data": setup.store.folder.name}
-    return Potential(setup.model, point.model, references, setup.mean_neighbors, origin)
+    return Potential(setup.model, point.model, references, setup.mean_neighbors, origin, setup.references_from)
 
 
 def _last(module: TrainingModule) -> float | None:

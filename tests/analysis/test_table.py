@@ -1,6 +1,7 @@
 """Any table: three formats give the same points, every fault is named, and `sapis fit` writes what its readers need."""
 
 import json
+import os
 
 import numpy as np
 import pandas as pd
@@ -74,8 +75,78 @@ def test_files_that_are_no_tables_are_named(tmp_path):
         (tmp_path / name).write_text(text)
         with pytest.raises(ValueError, match=message):
             read_points(tmp_path / name, COLUMNS)
-    with pytest.raises(ValueError, match="there is no such file"):
+    with pytest.raises(ValueError, match="no such file"):
         read_points(tmp_path / "none.csv", COLUMNS)
+
+
+@pytest.mark.parametrize("name", ["runs.csv", "runs.parquet", "runs.jsonl", "runs"])
+def test_a_pipe_or_a_folder_in_place_of_a_table_is_one_clear_line(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(ConfigError, match="wanted a file, got a pipe"):  # and does not wait for a writer
+        read_points(tmp_path / name, COLUMNS)
+    (tmp_path / "folder" / name).mkdir(parents=True)
+    with pytest.raises(ConfigError, match="wanted a file, got a folder"):
+        read_points(tmp_path / "folder" / name, COLUMNS)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("a.csv", b"size,frames,rmse\n1,2,\xff\n", "not a table in CSV: 'utf-8' codec"),
+        ("a.jsonl", b'{"size": 1, "note": "\xff"}\n', "not a table in JSON lines: 'utf-8' codec"),
+        ("a.json", b"[" * 200_000, "nested too deeply"),
+        ("a.jsonl", b'{"size": ' + b"9" * 5000 + b"}\n", "line 1: not JSON"),
+        ("a.jsonl", b'{"size": ' + b"9" * 400 + b', "frames": 1, "rmse": 1}\n', "column 'size', row 1"),
+    ],
+)
+def test_damaged_tables_are_one_clear_line_that_names_the_file(tmp_path, name, data, message):
+    path = tmp_path / name
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=message) as error:
+        read_points(path, COLUMNS)
+    assert str(path) in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl"])
+def test_a_row_that_was_written_twice_counts_once(frame, tmp_path, suffix):
+    once, twice = frame.assign(note=None), pd.concat([frame, frame.iloc[[3, 7]], frame.iloc[[3]]]).assign(note=None)
+    (tmp_path / "once").mkdir()
+    wanted = read_points(written(once, tmp_path / "once", suffix), COLUMNS).points
+    found = read_points(written(twice, tmp_path, suffix), COLUMNS)
+    assert found.n_copies == 3
+    for name in ("n_params", "n_frames", "loss"):
+        assert np.array_equal(getattr(found.points, name), getattr(wanted, name))
+
+
+def test_seeds_stay_even_where_their_losses_agree(frame, tmp_path):
+    seeds = pd.concat([frame.assign(seed=s) for s in (0, 1)])
+    found = read_points(written(seeds, tmp_path, ".csv"), COLUMNS)
+    assert (found.n_copies, len(found.points), found.points.n_cells) == (0, 32, 16)
+
+
+def test_a_loss_that_differs_in_its_last_digit_is_another_run(frame, tmp_path):
+    near = frame.assign(rmse=np.nextafter(frame["rmse"].to_numpy(), 1.0))
+    assert read_points(written(pd.concat([frame, near]), tmp_path, ".parquet"), COLUMNS).n_copies == 0
+
+
+def test_a_copy_is_known_whatever_its_running_number_and_its_way_to_write_a_number(tmp_path):
+    (tmp_path / "a.csv").write_text(",size,frames,rmse\n0,1e4,50,0.5\n1,10000,50.0,0.50\n2,10000,50,0.6\n")
+    found = read_points(tmp_path / "a.csv", COLUMNS)
+    assert found.n_copies == 1 and found.points.loss.tolist() == [0.5, 0.6]
+
+
+def test_copies_are_told_and_change_no_number_of_the_fit(frame, tmp_path):
+    options = ["--n", "size", "--d", "frames", "--loss", "rmse", "--law", "n+d", "--bootstrap", "100", "--calibrate", "0"]
+    laws = []
+    for name, table in (("once", frame), ("twice", pd.concat([frame, frame]))):
+        (tmp_path / name).mkdir()
+        result = run(written(table, tmp_path / name, ".csv"), *options, "--json", tmp_path / f"{name}.json")
+        assert result.exit_code == 0, result.output
+        assert ("16 rows equal earlier ones in every column" in result.output) == (name == "twice")
+        found = json.loads((tmp_path / f"{name}.json").read_text())
+        laws.append(found["laws"])
+        assert (found["n_points"], found["n_copies"]) == (16, 16 if name == "twice" else 0)
+    assert laws[0] == laws[1]
 
 
 def run(*words):
@@ -159,6 +230,7 @@ def test_a_column_of_epochs_gives_the_worth_of_repeats(tmp_path):
         (["--n", "size", "--d", "frames", "--loss", "rmse", "--robust", "huber"], "--robust 'huber'"),
         (["--n", "size", "--d", "frames", "--loss", "rmse", "--resample", "pairs"], "--resample 'pairs'"),
         (["--n", "size", "--d", "frames", "--loss", "rmse", "--json", "nowhere/x.json"], "there is no folder"),
+        (["--n", "size", "--d", "frames", "--loss", "rmse", "--json", "/"], "--json /: wanted a file, got a folder"),
         (["--n", "size", "--d", "frames", "--compute", "w", "--loss", "rmse"], "--compute stands instead"),
         (["--n", "size", "--d", "w", "--loss", "rmse"], "no law can be fitted.*needs at least 2 distinct n_frames"),
     ],

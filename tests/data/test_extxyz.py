@@ -269,7 +269,9 @@ def test_torn_and_foreign_files_are_refused(files):
     with pytest.raises(ValueError, match=r"a\.xyz, frame 39: the file ends after 2 of 3 atoms"):
         make(files)
     (files / "a.xyz").write_text("not a number\n")
-    with pytest.raises(ValueError, match=r"a\.xyz, frame 0: wanted a line with the number of atoms, got 'not a number'"):
+    with pytest.raises(
+        ValueError, match=r"a\.xyz, frame 0: wanted a line with the number of atoms, got one of 12 characters"
+    ):
         make(files)
     with pytest.raises(ValueError, match="pickled formats are refused"):
         (files / "c.pkl").write_bytes(b"")
@@ -472,3 +474,54 @@ def test_the_configs_of_larger_structures_make_what_they_describe(tmp_path, name
     assert {k: len(v) for k, v in store.splits.items()} == splits
     assert len(store.elements) == n_elements and bool(store.pbc.all()) == periodic
     assert np.sqrt((store.forces.astype(float) ** 2).mean()) == pytest.approx(force_rms, abs=0.005)
+
+
+OBLIQUE = np.array([[9.0, 0.1, -0.3], [-1.9, 8.0, 0.7], [0.4, -2.2, 9.1]])
+LATTICE = f'Lattice="{" ".join(map(str, OBLIQUE.reshape(-1)))}"'
+
+
+@pytest.mark.parametrize("apart", [0.0, 0.2])
+def test_atoms_that_overlap_across_a_boundary_are_refused_by_name(tmp_path, apart):
+    def doubled(v):
+        return np.vstack([v["x"][:2], v["x"][0] - OBLIQUE[1] + 2 * OBLIQUE[2] + [0, apart, 0]])
+
+    write(tmp_path / "a.xyz", 0, change=at(7, x=doubled), extra=LATTICE)
+    write(tmp_path / "b.xyz", 1, extra=LATTICE)
+    message = (
+        rf"a\.xyz, frame 7: atoms 0 and 2 are {apart:.3f} Å apart across the periodic boundary, wanted at least 0\.3"
+    )
+    with pytest.raises(ValueError, match=message):
+        make(tmp_path)
+
+
+def test_of_several_overlaps_of_a_frame_the_closest_is_named(tmp_path):
+    write(tmp_path / "a.xyz", 0, change=at(7, x=lambda v: np.array([[0.0, 0, 0], [0.25, 0, 0], [0.35, 0, 0]])))
+    write(tmp_path / "b.xyz", 1)
+    with pytest.raises(ValueError, match=r"a\.xyz, frame 7: atoms 1 and 2 are 0\.100 Å apart, wanted at least 0\.3 Å"):
+        make(tmp_path)
+
+
+def test_atoms_that_have_drifted_many_cells_apart_are_wrapped_and_others_stored_as_given(tmp_path):
+    def drift(v):
+        return v["x"] + np.array([[0, 0, 0], [300, -2, 0], [0, 0, -500]]) @ OBLIQUE
+
+    write(tmp_path / "a.xyz", 0, change=at(7, x=drift), extra=LATTICE)
+    write(tmp_path / "b.xyz", 1, extra=LATTICE)
+    moved = make(tmp_path)
+    write(tmp_path / "a.xyz", 0, extra=LATTICE)
+    plain = prepare(config(tmp_path), cache=tmp_path / "other")
+    frame = slice(3 * 7, 3 * 8)
+    others = np.setdiff1d(np.arange(len(plain.species)), np.arange(3 * 7, 3 * 8))
+    assert np.array_equal(moved.positions[others], plain.positions[others])
+    cells = (moved.positions[frame] - plain.positions[frame]) @ np.linalg.inv(OBLIQUE)
+    assert np.allclose(cells, np.round(cells), atol=1e-8) and np.abs(moved.positions[frame]).max() < 20
+    assert [len(s.neighbors(5.0).edges(np.array([7])).center) for s in (moved, plain)] == [6, 6]
+
+
+def test_scattered_atoms_of_npz_files_are_wrapped_too(tmp_path):
+    for name, seed in (("a", 0), ("b", 1)):
+        x, e, f = harmonic(seed, 30)
+        x[7, 1] += 200 * OBLIQUE[0]
+        np.savez(tmp_path / f"{name}.npz", R=x, z=np.array([8, 1, 1]), E=e, F=f, cell=OBLIQUE)
+    store = make(tmp_path, train="a.npz", tests={"test": "b.npz"})
+    assert np.abs(store.positions[3 * 7 : 3 * 8]).max() < 20

@@ -1,4 +1,4 @@
-"""A finished tiny study, made once, and a process that runs `sapis` commands on copies of it."""
+"""A finished tiny study, a process that runs `sapis` commands on copies of it, and frames for single points."""
 
 from __future__ import annotations
 
@@ -15,9 +15,22 @@ import pytest
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent.parent
-sys.path.insert(0, str(HERE))
+sys.path[:0] = [str(HERE), str(HERE.parent / "training")]
 
 from mutations import NAME  # noqa: E402
+from ranked_points import write_clusters  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def clusters(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with frames of 2 to 12 atoms, made as those of the training tests are."""
+    return write_clusters(tmp_path_factory.mktemp("clusters"))
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The frame stores of these points."""
+    return tmp_path_factory.mktemp("cache")
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import shutil
 import subprocess
@@ -97,6 +98,74 @@ def test_float32_agrees_to_its_precision(structure: str) -> None:
     with kernels.reference_forms():
         wanted = gradients(model, made)
     assert apart(gradients(model, made), wanted) < AGREE[torch.float32]
+
+
+def head_gradients(model: Geat, made: AtomsBatch, *, parts: str) -> dict[str, Tensor]:
+    """Gradients of a loss of the features (through a head that is not linear) and, where `parts` names them, of energies and forces."""
+    generator = torch.Generator().manual_seed(5)
+    head = torch.randn(model.config.channels, generator=generator, dtype=made.positions.dtype)
+    result = predict(model, made, differentiable=True)
+    value = (result.node_features @ head).tanh().square().sum()
+    if "energies" in parts:
+        value = value + loss(result, made, scale=model.energy_scale, config=LossConfig())
+    found = torch.autograd.grad(value, list(model.parameters()), allow_unused=True, materialize_grads=True)
+    names = [name for name, _ in model.named_parameters()]
+    return {"forces": result.forces.detach(), **dict(zip(names, found, strict=True))}
+
+
+@needs_compiler
+@pytest.mark.parametrize("structure", ["molecules", "uneven", "crystals"])
+@pytest.mark.parametrize("case", [*(f"lmax-{l}" for l in (0, 1, 3)), "default", "odd-widths", "no-product"])
+@pytest.mark.parametrize("parts", ["features", "features, energies and forces"])
+def test_gradients_of_a_head_on_the_features_are_those_of_pytorch(case: str, structure: str, parts: str) -> None:
+    model, made = built(CASES[case]), batch(structure)
+    with kernels.reference_forms():
+        wanted = head_gradients(model, made, parts=parts)
+    found = head_gradients(model, made, parts=parts)
+    assert apart(found, wanted) < 1e-10
+    assert found["embedding"].abs().max() > 0 and found["layers.0.project"].abs().max() > 0
+    assert ("energies" in parts) == (
+        found["readout_skip"].abs().max() > 0
+    )  # the readout does not lie beneath the features
+
+
+@needs_compiler
+def test_a_head_on_the_features_of_padded_molecules_reaches_the_right_atoms() -> None:
+    made = batch_of(
+        [random_molecule(n, np.random.default_rng(6)) for n in (6, 7, 5)],
+        layout="pairs",
+        cutoff=4.0,
+        dtype=torch.float64,
+    )
+    assert made.graph.slot is not None
+    model = built({})
+
+    def gradient(atom: int) -> Tensor:
+        return torch.autograd.grad(
+            predict(model, made, differentiable=True).node_features[atom].sum(), model.embedding
+        )[0]
+
+    for atom in (0, 5, 6, 12, 13, 17):
+        found = gradient(atom)
+        with kernels.reference_forms():
+            assert (found - gradient(atom)).abs().max() < 1e-10 * found.abs().max()
+
+
+@needs_compiler
+def test_gradients_in_the_displacements_are_refused_rather_than_left_out() -> None:
+    model, made = built({}), batch("molecules")
+    vectors = made.graph.vectors(made.positions, made.cell).requires_grad_(True)
+    with pytest.raises(
+        ValueError, match=r"gives gradients in the parameters, not in the displacements .* call model\(batch\)"
+    ):
+        model.energy_and_gradient(vectors, made)
+    made.positions.requires_grad_(True)
+    for form in (contextlib.nullcontext(), kernels.reference_forms()):
+        with form, pytest.raises(ValueError, match=r"not in positions or cell .* call model\(batch\)"):
+            predict(model, made, differentiable=True)
+    assert predict(model, made).forces.isfinite().all()
+    features = model(made).node_features
+    assert torch.autograd.grad(features.sum(), made.positions)[0].abs().max() > 0
 
 
 @needs_compiler

@@ -101,6 +101,20 @@ def test_question_verdict_and_provenance_are_on_the_page_escaped(page):
     assert "make study NAME=ethanol" in text
 
 
+def test_nothing_of_a_name_a_question_or_a_failure_is_obeyed_by_a_browser(tmp_path):
+    evil = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'\u202e\x1b[2J"
+    runs = runs_table(models=("geat-l2", "transformer"), n_params=(3e3, 1e4, 3e4), failed=(FAILED,))
+    runs["failure"] = runs["failure"].where(runs["failure"].isna(), evil)
+    runs["model"], runs["id"] = runs["model"].replace("transformer", f"t{evil}"), runs["id"].str.replace("transformer", f"t{evil}")
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(STUDY | {"question": evil, "name": evil}))
+    (tmp_path / "provenance.json").write_text(json.dumps({evil: evil, "command": evil}))
+    page = report_without_figures(runs, tmp_path)
+    assert not any("onerror" in attributes for _, attributes in Page(page).tags)
+    assert [tag for tag, _ in Page(page).tags].count("script") == 1  # the report's own, which sorts the table
+    assert "\u202e" not in page and "\x1b" not in page
+    assert Page(page).text.count("<script>alert(1)</script>") > 4
+
+
 def test_every_point_is_a_row_of_the_sortable_table(page):
     assert all(id_ in page for id_ in runs_table(models=("geat-l2", "transformer"), n_params=(3e3, 1e4, 3e4))["id"])
 

@@ -36,6 +36,12 @@ def test_every_table_is_there_with_as_many_cells_in_every_row(tables):
         assert text.count("{") == text.count("}") and text.count("$") % 2 == 0
 
 
+def test_any_name_is_printed_as_it_is_and_ends_no_line():
+    assert latex("a\n\nb") == "a b"
+    assert latex("\\input{/etc/passwd}%$&#") == r"\textbackslash{}input\{/etc/passwd\}\%\$\&\#"
+    assert latex("\x1b[2J\u202e") == r"\textbackslash{}x1b[2J\textbackslash{}u202e"
+
+
 def test_points_that_failed_are_no_rows(tables):
     points = tables[1]["points"].read_text()
     assert points.count("geat-l2 &") == 25 and points.count("transformer &") == 24

@@ -35,7 +35,7 @@ def today(study: Study, point) -> str:
 @pytest.mark.parametrize("name", STUDIES)
 def test_committed_points_keep_their_fingerprints(name, monkeypatch):
     monkeypatch.setenv("SAPIS_HOME", str(RESULTS.parent))
-    study = load(Study, read_yaml(RESULTS / name / "study.yaml"), source=name)
+    study = load(Study, read_yaml(RESULTS / name / "study.yaml"), source=name, recorded=True)
     for point in read_manifest(RESULTS / name).points:
         assert (today(study, point) == point.fingerprint) == ((name, point.family) not in OLDER), point.id
 
@@ -77,6 +77,20 @@ def test_an_added_setting_changes_no_identity_until_it_is_used():
 def test_a_changed_default_gives_new_results_an_identity_of_their_own():
     assert fingerprint(identity(Later())) != fingerprint(identity(Before()))
     assert fingerprint(identity(Later(optimizer="adamw"))) == fingerprint(identity(Before()))
+
+
+def test_recorded_settings_mean_what_they_meant():
+    recorded = load(Later, {"rate": 0.3}, source="results", recorded=True)
+    assert recorded.optimizer == "adamw" and load(Later, {"rate": 0.3}, source="studies").optimizer == "soap"
+    assert fingerprint(identity(recorded)) == fingerprint(identity(Before(rate=0.3)))
+    assert load(Later, {"optimizer": "muon"}, source="results", recorded=True).optimizer == "muon"
+
+
+def test_recorded_settings_mean_it_at_any_depth():
+    class Point(Config):
+        train: Later
+
+    assert load(Point, {"train": {}}, source="results", recorded=True).train.optimizer == "adamw"
 
 
 def test_added_settings_are_left_out_at_any_depth():

@@ -8,6 +8,7 @@ import json
 import multiprocessing
 import os
 import subprocess
+import time
 import zipfile
 from pathlib import Path
 
@@ -23,8 +24,9 @@ from sapis_lab.sweep.folder import Locked, Manifest, locked, write_manifest
 
 
 @pytest.fixture
-def study(tmp_path: Path) -> Path:
+def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Results of three points: one done, one failed, one stopped; and one that is no longer in the lattice."""
+    monkeypatch.setenv("SAPIS_HOME", str(tmp_path))
     folder = tmp_path / "results" / "here"
     kept = [record(StubPoint(id=name)) for name in ("done", "failed", "stopped")]
     fields = Planned.model_fields
@@ -39,8 +41,9 @@ def study(tmp_path: Path) -> Path:
     (folder / "points" / "done" / "model.safetensors").write_bytes(b"w" * 100)
     (folder / "points" / "failed" / "failure.txt").write_text("diverged\n")
     write_manifest(folder, Manifest(inputs="x", points=planned))
-    for file in ("study.yaml", "provenance.json", "runs.csv", "fit.json", "report.html"):
+    for file in ("provenance.json", "runs.csv", "fit.json", "report.html"):
         (folder / file).write_text(file)
+    (folder / "study.yaml").write_text("name: here\n")
     (folder / "figures").mkdir()
     (folder / "figures" / "a.pdf").write_bytes(b"%PDF")
     return folder
@@ -62,6 +65,46 @@ def test_cleaning_takes_only_what_nothing_needs(study: Path) -> None:
     assert sum(w.n_bytes for w in gone) == len("last.ckpt") + len("previous.ckpt") + 2 * len(".record.json.12.tmp")
     assert read_record(study / "points" / "done").id == "done"
     assert clean.clean(study) == []
+
+
+def leave(path: Path, *, age: float = 0.0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("half")
+    os.utime(path, (time.time() - age,) * 2)
+    return path
+
+
+@pytest.mark.parametrize("place", ["", "figures", "tables", "scale", "slurm/logs"])
+def test_half_written_files_go_wherever_they_lie(study: Path, place: str) -> None:
+    left = leave(study / place / f".a.pdf.{os.getpid()}.tmp")
+    kept = leave(study / place / "a.tmp")  # no name of ours
+    clean.clean(study)
+    assert not left.exists() and kept.exists()
+    assert (study / "figures" / "a.pdf").exists()
+
+
+GONE = 2**22 + 1
+"""No process has such a number."""
+
+
+@pytest.mark.parametrize(
+    ("pid", "age", "goes"),
+    [(GONE, 3600, True), (GONE, 10, False), (os.getpid(), 3600, False), (os.getpid(), 100_000, True), (GONE, 100_000, True)],
+)
+@pytest.mark.parametrize("place", ["tune/trials/t0", "STORE/splits", "STORE/neighbors-5.0", "STORE", "CACHE/x", "points/stopped"])
+def test_what_another_host_may_be_writing_goes_when_it_is_silent(
+    study: Path, tmp_path: Path, place: str, pid: int, age: float, goes: bool
+) -> None:
+    if place == "points/stopped":
+        (study / "slurm").mkdir()
+        (study / "slurm" / "submissions.json").write_text("[]")
+    if place == "CACHE/x":
+        (study / "study.yaml").write_text(f"run: {{cache: {tmp_path / 'cache'}}}\n")
+    folder = {"STORE": tmp_path / ".sapis" / "data" / "xtb-1", "CACHE": tmp_path / "cache"}.get(place.split("/")[0])
+    folder = study / place if folder is None else folder / place.partition("/")[2]
+    left, whole = leave(folder / f".trajectory-000-block-0001.npz.{pid}.tmp", age=age), leave(folder / "manifest.json", age=age)
+    clean.clean(study)
+    assert left.exists() != goes and whole.exists()
 
 
 @pytest.mark.parametrize(
@@ -98,12 +141,10 @@ def test_the_next_holder_of_the_lock_removes_what_a_killed_one_left_half_written
     ended = subprocess.Popen(["true"])
     ended.wait()
     dead = [f"{name}.{ended.pid}.tmp" for name in (".runs.csv", "figures/.a.pdf", "records/done/.record.json")]
-    kept = [f"figures/.b.pdf.{os.getpid()}.tmp", ".notes.tmp", "points/done/.record.json.12.tmp", "figures/a.pdf"]
+    kept = [f"figures/.b.pdf.{os.getpid()}.tmp", ".notes.tmp", f"tune/.trials.csv.{ended.pid}.tmp", "points/done/.record.json.12.tmp", "figures/a.pdf"]
     for name in (*dead, *kept):
         (study / name).parent.mkdir(parents=True, exist_ok=True)
         (study / name).write_text("part")
-    found = {str(w.path.relative_to(study)) for w in clean.find_waste(study) if w.what == "temporary"}
-    assert set(dead) <= found and not found & {kept[0], kept[1]}
     with locked(study):
         pass
     assert not set(dead) & names(study) and set(kept) <= names(study)

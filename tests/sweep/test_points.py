@@ -96,7 +96,7 @@ def test_points_are_selected_by_id_glob_and_value():
     [
         ("lattice.n_params=[1e4,3e3]", "distinct values in ascending order"),
         ("lattice.n_frames=[50,50]", "distinct values in ascending order"),
-        ("lattice.n_frames=[0]", "greater than 0"),
+        ("lattice.n_frames=[0]", "greater than or equal to 1"),
         ("lattice.n_params=[]", "at least 1 item"),
         ("lattice.seeds=[-1]", "greater than or equal to 0"),
         ("models=[geat,geat]", "'geat-l2' appears more than once; set a different `name:`"),

@@ -7,9 +7,12 @@ import json
 
 import pytest
 from rich.console import Console
+from stub_points import StubPoint, record
 
+from sapis_lab.records import Planned
 from sapis_lab.sweep.engine import Event
-from sapis_lab.sweep.progress import Board, DataBoard
+from sapis_lab.sweep.folder import Manifest
+from sapis_lab.sweep.progress import Board, DataBoard, print_status
 
 
 def board(tmp_path, *, terminal: bool = False) -> tuple[Board, io.StringIO]:
@@ -77,3 +80,29 @@ def test_data_show_how_far_they_are(tmp_path):
         for done in range(0, 601, 10):
             view("GFN2-xTB frames", done, 600)
     assert out.getvalue().splitlines() == ["data: GFN2-xTB frames 0/600", "data: GFN2-xTB frames 600/600"]
+
+
+@pytest.mark.parametrize(
+    ("law", "shown"),
+    [
+        ("val_energy_mae", "val_energy_mae 12 meV"), ("test_energy_mae", "val_energy_mae 12 meV"),
+        ("test_600K_force_mae", "val_force_mae 31 meV/Å"), ("val_force_rmse", "val_force_rmse 43.7 meV/Å"),
+        (None, "val_force_rmse 43.7 meV/Å"),
+    ],
+)  # fmt: skip
+def test_what_is_shown_of_a_running_point_is_what_the_law_describes(tmp_path, law, shown):
+    place = tmp_path / "points" / "p"
+    place.mkdir(parents=True)
+    value = {"step": 3, "steps": 9, "loss": 0.25, "val": {"force_rmse": 0.0437, "force_mae": 0.031, "energy_mae": 0.012}, "seconds": 1.0}
+    (place / "progress.json").write_text(json.dumps(value))
+    if law:
+        (tmp_path / "study.yaml").write_text(f"law: {{quantity: {law}}}\n")
+    point = Planned.model_validate({k: v for k, v in record(StubPoint(id="p")).model_dump().items() if k in Planned.model_fields})
+    out = io.StringIO()
+    print_status(Manifest(inputs="x", points=(point,)), tmp_path, Console(file=out, width=160))
+    line = next(line for line in out.getvalue().splitlines() if line.startswith("stopped"))
+    assert line == f"stopped  p   step 3/9   loss 0.25   {shown}"
+    out = io.StringIO()
+    view = Board(["p"], folder=tmp_path, expected={}, workers=1, loss_key=law or "val_force_rmse", console=Console(file=out, width=160))
+    view(Event("done", "p", seconds=1.0))
+    assert shown in out.getvalue()

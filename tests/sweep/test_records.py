@@ -22,6 +22,7 @@ from sapis_lab.records import (
     write_record,
     write_table,
 )
+from sapis_lab.text import from_spreadsheets
 
 
 def planned(point: StubPoint) -> Planned:
@@ -52,7 +53,7 @@ def test_a_record_reads_back_equal(tmp_path):
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_metric_that_is_not_finite_is_no_record(value):
     raw = dump(record(StubPoint(id="p"))) | {"metrics": {"val_force_rmse": value}}
-    with pytest.raises(ConfigError, match="metrics must be finite"):
+    with pytest.raises(ConfigError, match="finite number"):
         load(Record, raw, source="x")
 
 
@@ -101,6 +102,16 @@ def test_files_hold_the_table_with_all_digits(tmp_path, points):
     with (tmp_path / "runs.csv").open() as f:
         assert [float(row["val_force_rmse"] or "nan") for row in csv.DictReader(f)][:2] == runs["val_force_rmse"][:2].tolist()
     assert not list(tmp_path.glob(".*tmp"))
+
+
+def test_a_reason_of_failure_is_no_formula_in_the_csv_file_and_itself_in_parquet(tmp_path, points):
+    runs = table(tmp_path, points)
+    runs.loc[2, "failure"] = "=HYPERLINK(\"http://x\")"
+    write_table(runs, tmp_path)
+    pd.testing.assert_frame_equal(read_table(tmp_path), runs)
+    with (tmp_path / "runs.csv").open() as f:
+        assert list(csv.DictReader(f))[2]["failure"] == "'=HYPERLINK(\"http://x\")"
+    assert from_spreadsheets(pd.read_csv(tmp_path / "runs.csv"))["failure"].tolist()[2] == runs["failure"].tolist()[2]
 
 
 def test_tables_differ_in_numbers_but_not_in_times_or_hosts(tmp_path, points):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+from pathlib import Path
 
 import pytest
 
 from sapis_lab.config import ConfigError, load
-from sapis_lab.sweep.slurm import SlurmOptions, SlurmQueue, bundled, jobs_of
+from sapis_lab.sweep.slurm import SlurmOptions, SlurmQueue, bundled, jobs_of, private_folder
 from sapis_lab.sweep.study import RunOptions
 
 
@@ -95,3 +97,37 @@ def test_the_executor_is_an_option_of_running():
     assert run.slurm.flags == {"exclusive": True} and run.devices == 2
     with pytest.raises(ConfigError, match="did you mean 'time'"):
         load(RunOptions, {"slurm": {"times": 60}}, source="s")
+
+
+# ---------------------------------------------------------------------------------------------------------- job folder
+
+
+def test_the_folder_whose_pickles_jobs_run_is_made_for_its_owner_alone(tmp_path: Path) -> None:
+    old = os.umask(0o002)
+    try:
+        made = private_folder(tmp_path / "results" / "x" / "slurm")
+    finally:
+        os.umask(old)
+    assert made.stat().st_mode & 0o777 == 0o700
+    (tmp_path / "results" / "x").chmod(0o755)
+    assert private_folder(made) == made
+
+
+@pytest.mark.parametrize(
+    ("mode", "above", "message"),
+    [(0o770, 0o755, "others may write to it"), (0o702, 0o755, "others may write to it"), (0o700, 0o777, "everybody may write to")],
+)
+def test_a_folder_that_others_may_write_to_is_refused(tmp_path: Path, mode: int, above: int, message: str) -> None:
+    folder = tmp_path / "x" / "slurm"
+    folder.mkdir(parents=True)
+    folder.chmod(mode)
+    folder.parent.chmod(above)
+    with pytest.raises(ConfigError, match=f"slurm: Slurm's jobs run what lies there, and {message}.*chmod go-w"):
+        private_folder(folder)
+
+
+def test_a_link_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir(mode=0o700)
+    (tmp_path / "slurm").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ConfigError, match="it is no folder; remove it"):
+        private_folder(tmp_path / "slurm")

@@ -8,11 +8,12 @@ import pytest
 
 from sapis_lab.config import ConfigError, dump, dump_yaml, load
 from sapis_lab.data import DatasetInfo
-from sapis_lab.sweep.files import checked_url, without_password
+from sapis_lab.sweep.files import checked_url
 from sapis_lab.sweep.study import Study
 from sapis_lab.sweep.tuner import tickets
 from sapis_lab.sweep.tuner.options import Axis, TuneOptions
 from sapis_lab.sweep.tuner.space import Cell, cells, is_whole, study_settings
+from sapis_lab.text import without_password
 
 INFO = DatasetInfo((1, 6, 8), 100, 50, {"test": 50}, 9.0, 72.0, False, 1000)
 RAW: dict[str, Any] = {

@@ -239,7 +239,7 @@ def test_a_loss_that_is_no_number_is_told_with_its_step(
 ) -> None:
     folder = tmp_path / "p"
     # logged at every third step only, noticed at each
-    make_point(folder, clusters, steps=300, learning_rate=1e18, clip=None, ema=None, warmup=0.0)
+    make_point(folder, clusters, steps=300, learning_rate=1e3, clip=None, ema=None, warmup=0.0)
     assert launcher.run(folder, cache=cache, ranks=n_ranks) == 1
     reason = (folder / "failure.txt").read_text().splitlines()[0]
     found = re.fullmatch(r"diverged: the loss is (nan|inf) at step (\d+) of 300", reason)

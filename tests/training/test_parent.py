@@ -51,7 +51,9 @@ def test_a_child_trains_and_counts_its_own_flops_alone(family):
     record = read_record(folder / "child")
     assert record.flops_train == record.steps * record.flops_per_step
     assert record.science["parent"] == {"id": "parent", "fingerprint": read_record(folder / "parent").fingerprint}
-    assert load_potential(folder / "child").config == child.model
+    grown = load_potential(folder / "child")
+    assert grown.config == child.model
+    assert grown.references_from == load_potential(folder / "parent").references_from  # with the references themselves
 
 
 def test_a_parent_is_part_of_what_a_point_is_and_its_absence_is_not(family):

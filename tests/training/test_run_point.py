@@ -69,6 +69,12 @@ def test_a_point_records_what_it_is_and_its_model_opens_as_a_calculator(tmp_path
         errors.append((free.get_forces() - labelled.get_forces()).ravel())
     rmse = float(np.sqrt(np.mean(np.concatenate(errors) ** 2)))
     assert min(abs(rmse / record.metrics[k] - 1) for k in ("val_force_rmse", "test_force_rmse")) < 1e-4
+    made_from = calculator.potential.references_from
+    assert made_from.kind == "ridge" and made_from.compositions == ({29: 3, 79: 1}, {29: 3, 79: 2})
+    with pytest.raises(
+        ValueError, match="a lone Cu atom: its energy, and atomisation energies with it, would have no meaning"
+    ):
+        Atoms("Cu", calculator=calculator).get_potential_energy()
 
 
 def test_the_checkpoint_loads_without_running_code(tmp_path, frames):
@@ -119,7 +125,7 @@ def test_a_run_killed_at_a_random_step_ends_in_the_same_numbers(tmp_path, frames
 
 
 def test_a_diverged_run_fails_with_its_reason_and_leaves_no_record(tmp_path, frames):
-    point(tmp_path / "p", frames, learning_rate=1e12, clip=None, ema=None, warmup=0.0)
+    point(tmp_path / "p", frames, learning_rate=1e3, clip=None, ema=None, warmup=0.0)
     with pytest.raises(PointFailed, match="diverged"):
         run_point(tmp_path / "p", cache=tmp_path / "cache")
     assert not (tmp_path / "p" / "record.json").exists()

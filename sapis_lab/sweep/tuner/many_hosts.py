@@ -57,7 +57,7 @@ def open_storage(url: str, *, heartbeat: int) -> RDBStorage:
     from sqlalchemy.exc import SQLAlchemyError
 
     from sapis_lab.config import ConfigError
-    from sapis_lab.sweep.files import without_password
+    from sapis_lab.text import without_password
 
     tickets.quiet()
     engine = None

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, StrictBool, StrictFloat, StrictInt, StrictStr, field_validator, model_validator
 
-from sapis_lab.config import Config
+from sapis_lab.config import Config, FrameCount, Size
 from sapis_lab.quantities import Quantity, quantity
 
 Bounds = tuple[float, float]
@@ -14,6 +14,9 @@ Choice = StrictBool | StrictInt | StrictFloat | StrictStr | None
 
 COSTS = ("flops_train", "flops_inference_per_frame", "seconds_train", "cpu_seconds_train", "seconds_total", "n_params")
 """What may stand beside an error as an objective; all of them are better when smaller."""
+
+
+_MOST_STEPS = 10_000
 
 
 class Axis(Config):
@@ -41,6 +44,8 @@ class Axis(Config):
                 raise ValueError(f"wanted the smallest and the largest value, got [{low:g}, {high:g}]")
             if self.log is not None and low <= 0:
                 raise ValueError(f"log wants values above 0, got a smallest value of {low:g}")
+            if self.step is not None and not 1 <= (high - low) / self.step <= _MOST_STEPS:
+                raise ValueError(f"step: {self.step:g} divides [{low:g}, {high:g}] into none or too many; wanted 1 to {_MOST_STEPS} steps")
         if self.choice is not None and len(set(map(repr, self.choice))) < len(self.choice):
             raise ValueError(f"wanted distinct values, got {list(self.choice)}")
         return self
@@ -56,7 +61,7 @@ class TuneOptions(Config):
 
     space: dict[str, Axis] = Field(min_length=1)
     """What to vary, by its dotted name in a point's config: train.learning_rate, model.heads, n_params_target, n_frames."""
-    trials: int = Field(default=20, ge=1)
+    trials: int = Field(default=20, ge=1, le=100_000)
     """Trials of every (model, N, D); those that were pruned, diverged or failed count."""
     sampler: Literal["tpe", "gp", "cmaes"] = "tpe"
     """tpe: tree-structured Parzen estimators, for any space; gp: Gaussian process, for few trials and smooth errors; cmaes: evolution
@@ -66,12 +71,19 @@ class TuneOptions(Config):
     objectives: tuple[str, ...] | None = None
     """What to make small at the end of the training: quantities of a record. Several give a Pareto front, as in
     [val_force_rmse, flops_train]. The study's `law.quantity` when not given."""
-    n_params: tuple[Annotated[float, Field(gt=0)], ...] | None = None
+    n_params: tuple[Size, ...] | None = None
     """Sizes N at which to tune; those of the lattice when not given."""
-    n_frames: tuple[Annotated[int, Field(gt=0)], ...] | None = None
+    n_frames: tuple[FrameCount, ...] | None = None
     """Data amounts D at which to tune; those of the lattice when not given."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=2**32 - 1)
     """Seed of the sampler. The seed of a trial's point is the first of the lattice, or they take turns where it has several."""
+
+    @field_validator("n_params", "n_frames")
+    @classmethod
+    def _distinct(cls, values: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        if values is not None and len(set(values)) < len(values):
+            raise ValueError(f"wanted distinct values, got {list(values)}")
+        return values
 
     @field_validator("objectives")
     @classmethod

@@ -20,10 +20,11 @@ from rich.text import Text
 from sapis_lab.config import ConfigError, dump_yaml, plainly, read_yaml
 from sapis_lab.files import write_text
 from sapis_lab.sweep.engine import POINT_ARGUMENTS
-from sapis_lab.sweep.files import checked_name, checked_url, raw_study, without_password
+from sapis_lab.sweep.files import checked_name, checked_url, raw_study
 from sapis_lab.sweep.folder import locked, results_folder
 from sapis_lab.sweep.local import PRELOAD, TARGET
 from sapis_lab.sweep.progress import duration, shown
+from sapis_lab.text import without_password
 
 if TYPE_CHECKING:
     from optuna import Study as OptunaStudy
@@ -348,7 +349,7 @@ def fit_regime(folder: Path, console: Console) -> None:
 
 def print_status(request: TuneRequest, console: Console) -> None:
     """How far a tuning is and the best of it, from its storage where that can be reached, else from trials.csv."""
-    from sapis_lab.sweep.tuner.table import print_table, read_trials
+    from sapis_lab.sweep.tuner.table import print_table, read_trials, trials_table
 
     folder, name = request.folder, request.folder.parent.name
     if not (folder / "study.yaml").exists():
@@ -361,7 +362,8 @@ def print_status(request: TuneRequest, console: Console) -> None:
         table = read_trials(folder)
     else:
         with _closed(storage):
-            table = report(tuning, folder, _studies(tuning, storage))
+            studies = _studies(tuning, storage)  # its files are those of the process that tunes
+            table = trials_table(tuning.cells, studies, folder=folder / "trials", keys=tuning.keys, names=tuning.names)
     print_table(table, console, title=f"{name}: {len(table)} trials", keys=tuning.keys, names=tuning.names)
 
 
@@ -372,7 +374,7 @@ def _recorded(folder: Path) -> Tuning:
     from sapis_lab.sweep.study import Study
     from sapis_lab.sweep.tuner.space import cells
 
-    study = load(Study, read_yaml(folder / "study.yaml"), source=str(folder / "study.yaml"))
+    study = load(Study, read_yaml(folder / "study.yaml"), source=str(folder / "study.yaml"), recorded=True)
     assert study.tune is not None
     known = plainly(lambda: infos(study), about=f"data {study.data.kind!r}")
     keys = study.tune.objectives_of(study.law.quantity)

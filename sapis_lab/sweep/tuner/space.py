@@ -6,6 +6,7 @@ that it meets its N with them, and again on the sized model where sizing has cha
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -51,18 +52,20 @@ class Cell:
             ConfigError: a setting refuses its value, or the model cannot have its size with it.
         """
         base = self.base.config
-        target = float(values.get(_SIZE, base.n_params_target))
+        target = values.get(_SIZE, base.n_params_target)
+        if isinstance(target, bool) or not isinstance(target, int | float) or not 1 <= target < math.inf:
+            raise ConfigError(f"{_SIZE}: wanted a number of parameters, got {target!r}")
         try:
             model = self._model({k.removeprefix("model."): v for k, v in values.items() if k.startswith("model.")}, target)
         except ValueError as error:  # a ConfigError, or a size that cannot be reached
             raise ConfigError(str(error)) from None
         train = load(TrainConfig, _with(dump(base.train), _below(values, "train.")), source="train")
-        return base.model_copy(
-            update={
-                "id": id, "model": model, "train": train, "n_params": model.n_params(n_species=self.n_species), "n_params_target": target,
-                "n_frames": int(values.get(_FRAMES, base.n_frames)), "seed": self.seeds[number % len(self.seeds)],
-            }
-        )  # fmt: skip
+        settings = {
+            **dict(base), "id": id, "model": model, "train": train, "n_params": model.n_params(n_species=self.n_species),
+            "n_params_target": target, "n_frames": values.get(_FRAMES, base.n_frames), "seed": self.seeds[number % len(self.seeds)],
+        }  # fmt: skip
+        point: PointConfig = load(PointConfig, settings, source=id)
+        return point
 
     def _model(self, values: Mapping[str, Any], target: float) -> ModelConfig:
         if not values and target == self.base.config.n_params_target:
@@ -140,9 +143,10 @@ def _leaves(node: Any, prefix: str = "") -> Iterator[str]:
 
 
 def _refused(cell: Cell, name: str, axis: Axis, info: DatasetInfo) -> Iterator[str]:
-    if name == _FRAMES and axis.bounds is not None and axis.bounds[1] > info.n_train:
+    most = max((v for v in axis.bounds or axis.choice or () if isinstance(v, int | float)), default=0)
+    if name == _FRAMES and most > info.n_train:
         there = f"the {info.n_train} labelled training frames of {cell.base.config.data.kind!r}"
-        yield f"{name}: the largest value {axis.bounds[1]:g} exceeds {there}"
+        yield f"{name}: the largest value {most:g} exceeds {there}"
         return
     for word, value in _ends(cell, name, axis):
         try:

@@ -15,6 +15,7 @@ from sapis_lab.records import RECORD, read_raw
 from sapis_lab.sweep.tuner import tickets
 from sapis_lab.sweep.tuner.space import Cell, study_settings
 from sapis_lab.sweep.tuner.trial import outcome
+from sapis_lab.text import for_spreadsheets, from_spreadsheets
 
 if TYPE_CHECKING:
     from optuna import Study as OptunaStudy
@@ -72,8 +73,8 @@ def _row(cell: Cell, folder: Path, trials: Sequence[Any], keys: Sequence[str], n
 
 
 def write_trials(table: DataFrame, folder: Path) -> None:
-    """Write trials.csv in one step, every float with all its digits."""
-    write_text(folder / TRIALS, table.to_csv(index=False, lineterminator="\n"))
+    """Write trials.csv in one step, every float with all its digits, no text as a spreadsheet would calculate it."""
+    write_text(folder / TRIALS, for_spreadsheets(table).to_csv(index=False, lineterminator="\n"))
 
 
 def read_trials(folder: Path) -> DataFrame:
@@ -82,7 +83,7 @@ def read_trials(folder: Path) -> DataFrame:
 
     if not (folder / TRIALS).exists():
         raise ConfigError(f"{folder / TRIALS}: no such file; nothing was tuned yet")
-    return pd.read_csv(folder / TRIALS, keep_default_na=True)
+    return from_spreadsheets(pd.read_csv(folder / TRIALS, keep_default_na=True))
 
 
 def best_rows(table: DataFrame, keys: Sequence[str]) -> DataFrame:

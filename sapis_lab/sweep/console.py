@@ -1,0 +1,26 @@
+"""The console of every command: what is printed is shown as it stands, whatever is in it. Nothing heavy is imported here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+
+from sapis_lab.text import visible
+
+
+class PlainConsole(Console):
+    """A rich console to which names, questions and reasons of failure are text and nothing else.
+
+    What comes from a file may hold `[red]`, `:smile:` or an escape sequence that retitles the terminal; the first two are no markup
+    here, and the last is written out. Colours and cursor moves of our own tables and boards are made after that.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"highlight": False, "markup": False, "emoji": False, **options})
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(visible(segment.text), segment.style)
