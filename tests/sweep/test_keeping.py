@@ -141,7 +141,8 @@ def test_the_next_holder_of_the_lock_removes_what_a_killed_one_left_half_written
     ended = subprocess.Popen(["true"])
     ended.wait()
     dead = [f"{name}.{ended.pid}.tmp" for name in (".runs.csv", "figures/.a.pdf", "records/done/.record.json")]
-    kept = [f"figures/.b.pdf.{os.getpid()}.tmp", ".notes.tmp", f"tune/.trials.csv.{ended.pid}.tmp", "points/done/.record.json.12.tmp", "figures/a.pdf"]
+    kept = [f"figures/.b.pdf.{os.getpid()}.tmp", ".notes.tmp", "points/done/.record.json.12.tmp", "figures/a.pdf",
+            f"tune/.trials.csv.{ended.pid}.tmp"]
     for name in (*dead, *kept):
         (study / name).parent.mkdir(parents=True, exist_ok=True)
         (study / name).write_text("part")
