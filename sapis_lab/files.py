@@ -16,6 +16,7 @@ import json
 import os
 import stat
 from collections.abc import Callable, Collection, Iterator, Mapping
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -143,6 +144,16 @@ def read_bytes(path: Path | str, *, limit: int | None = LIMIT) -> bytes:
     Raises:
         MissingFile: there is none.   ConfigError: it is no regular file, too large, or cannot be read.
     """
+    with _regular(path) as f:
+        size = os.fstat(f.fileno()).st_size
+        if limit is not None and size > limit:
+            raise ConfigError(f"{path}: has {size} bytes, wanted at most {limit}")
+        return f.read(size + 1)  # `limit` would be allocated at once
+
+
+@contextlib.contextmanager
+def _regular(path: Path | str) -> Iterator[BufferedReader]:
+    """A regular file, open for reading; errors of opening and reading it are those of `read_bytes`."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe without a writer would hang otherwise
     except FileNotFoundError:
@@ -150,13 +161,11 @@ def read_bytes(path: Path | str, *, limit: int | None = LIMIT) -> bytes:
     except (OSError, ValueError) as error:  # a ValueError: a name with a zero byte
         raise ConfigError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
     try:
-        facts = os.fstat(fd)
-        if not stat.S_ISREG(facts.st_mode):
-            raise ConfigError(f"{path}: wanted a file, got {_sort_of(facts.st_mode)}")
-        if limit is not None and facts.st_size > limit:
-            raise ConfigError(f"{path}: has {facts.st_size} bytes, wanted at most {limit}")
+        mode = os.fstat(fd).st_mode
+        if not stat.S_ISREG(mode):
+            raise ConfigError(f"{path}: wanted a file, got {_sort_of(mode)}")
         with open(fd, "rb", closefd=False) as f:
-            return f.read(facts.st_size + 1)  # `limit` would be allocated at once
+            yield f
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from None
     finally:
@@ -304,6 +313,6 @@ def without_checksum(raw: Mapping[str, Any], *, source: str, advice: str) -> dic
 
 
 def digest(path: Path | str) -> str:
-    """sha256 (hex) of the bytes of a file, read in pieces."""
-    with Path(path).open("rb") as f:
+    """sha256 (hex) of the bytes of a regular file, read in pieces; errors as `read_bytes`."""
+    with _regular(path) as f:
         return hashlib.file_digest(f, "sha256").hexdigest()

@@ -87,3 +87,13 @@ def test_a_file_beyond_the_limit_is_not_read(tmp_path):
     path.write_text(json.dumps({"a": "x" * 1000}))
     with pytest.raises(ConfigError, match=r"has 1009 bytes, wanted at most 100"):
         files.read_json(path, limit=100)
+
+
+def test_the_digest_of_what_is_no_file_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ConfigError, match=r"pipe: wanted a file, got a pipe$"):
+        files.digest(tmp_path / "pipe")
+    with pytest.raises(ConfigError, match="wanted a file, got a folder"):
+        files.digest(tmp_path)
+    with pytest.raises(MissingFile):
+        files.digest(tmp_path / "none")

@@ -7,25 +7,19 @@ command, as a user would. In the end both tables must be equal, bit by bit but f
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import random
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import pandas as pd
-
-from sapis_lab.files import write_text
-from sapis_lab.records import differing_columns
+from sapis_lab.selftest._project import PATIENCE, Difference, Project, difference, small_study
 from sapis_lab.selftest.ranks import write_molecules
 from sapis_lab.sweep.events import read_events
 
@@ -34,7 +28,6 @@ TARGETS: dict[str, int] = {"engine": 1, "launcher": 1, "point": 3}
 """How often each kind of process is chosen, relative to the others."""
 PAUSE = (0.1, 1.6)
 """Time from the moment that points run, or from the last kill, to the next one, s."""
-PATIENCE = 600.0
 
 Kind = Literal["engine", "launcher", "point"]
 
@@ -62,17 +55,14 @@ class Outcome:
     """How often the study was started."""
     given_up: int
     """Points that were killed three times without a new checkpoint and waited for the next start."""
-    lost: list[str]
-    duplicated: list[str]
-    differing_columns: list[str]
-    differing_weights: list[str]
+    difference: Difference
     seconds: tuple[float, float]
     """Wall time undisturbed and killed."""
 
     @property
     def is_same(self) -> bool:
         """Nothing lost, doubled or different."""
-        return not (self.lost or self.duplicated or self.differing_columns or self.differing_weights)
+        return self.difference.is_same
 
 
 def run_kill(plan: Plan, *, say: Callable[[str], None] = print) -> int:
@@ -82,9 +72,11 @@ def run_kill(plan: Plan, *, say: Callable[[str], None] = print) -> int:
     delivered = sum(found.kills.values())
     say(f"{delivered} SIGKILLs: {', '.join(f'{found.kills[kind]} to {kind}s' for kind in TARGETS)}")
     say(f"{found.sessions} starts of the study; {found.given_up} times a point was killed three times without a new checkpoint in between")
-    say(f"{found.n_points} points; lost {len(found.lost)}, duplicated {len(found.duplicated)}")
-    say(f"columns of the table that differ, times aside: {found.differing_columns or 'none'}")
-    say(f"points whose trained weights differ: {found.differing_weights or 'none'}")
+    apart = found.difference
+    say(f"{found.n_points} points; lost {len(apart.lost)}, duplicated {len(apart.duplicated)}")
+    say(f"columns of the table that differ, times aside: {apart.columns or 'none'}")
+    say(f"points whose trained weights differ: {apart.weights or 'none'}")
+    say(f"files left half written: {apart.temporaries or 'none'}")
     say(f"wall time {found.seconds[0]:.0f} s undisturbed, {found.seconds[1]:.0f} s killed")
     if delivered < plan.kills:
         say(f"the lattice ended before {plan.kills} kills; take more --seeds")
@@ -102,13 +94,9 @@ def compare(place: Path, plan: Plan, *, say: Callable[[str], None]) -> Outcome:
     calm.to_the_end(say, kills=0)
     say(f"undisturbed: {plan.seeds * 8} points in {calm.seconds:.0f} s; now the same study, killed")
     killed.to_the_end(say, kills=plan.kills)
-    wanted, found = (pd.read_parquet(r.folder / "runs.parquet") for r in (calm, killed))
-    ids = list(wanted["id"])
     return Outcome(
-        n_points=len(ids), kills=killed.kills, sessions=killed.sessions, given_up=killed.given_up,
-        lost=[id for id in ids if id not in set(found.loc[found["status"] == "done", "id"])],
-        duplicated=sorted(found.loc[found["id"].duplicated(), "id"]), differing_columns=differing_columns(wanted, found),
-        differing_weights=[id for id in ids if calm.weights(id) != killed.weights(id)], seconds=(calm.seconds, killed.seconds),
+        n_points=len(calm.project.table()), kills=killed.kills, sessions=killed.sessions, given_up=killed.given_up,
+        difference=difference(calm.project, killed.project), seconds=(calm.seconds, killed.seconds),
     )  # fmt: skip
 
 
@@ -125,45 +113,31 @@ class _Run:
     seconds: float = 0.0
 
     @property
-    def home(self) -> Path:
-        return self.place / self.name
-
-    @property
-    def folder(self) -> Path:
-        return self.home / "results" / NAME
-
-    def weights(self, id: str) -> str:
-        """Checksum of the trained weights of a point; '' without any."""
-        path = self.folder / "points" / id / "model.safetensors"
-        return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
+    def project(self) -> Project:
+        return Project(self.place / self.name, NAME, self.place / f"{self.name}.log")
 
     def to_the_end(self, say: Callable[[str], None], *, kills: int) -> None:
-        write_text(self.home / "studies" / f"{NAME}.yaml", json.dumps(_study(self.place, self.plan), indent=1))  # JSON is YAML
+        project, plan = self.project, self.plan
+        question = "Does a lattice that is killed end in the same numbers?"
+        cache = self.place / "cache"
+        project.write(small_study(self.place, cache=cache, question=question, seeds=plan.seeds, steps=plan.steps, workers=plan.workers))
         dice, begin = random.Random(self.plan.seed), time.monotonic()
         while True:
-            process = self._start()
+            process = project.start_study()
+            self.sessions += 1
             left = kills - sum(self.kills.values())
             for _ in range(left):
                 if not self._kill_one(process, dice, say):
                     break
-            status = self._end(process)
+            status = project.end(process)
             if status == 0:
                 break
             if status == 2 or status > 0 and not self.kills:
-                raise RuntimeError(f"the study ended with exit status {status}:\n{self._log()}")
+                raise RuntimeError(f"the study ended with exit status {status}:\n{project.log()}")
             if time.monotonic() - begin > PATIENCE + 20 * kills:
-                raise RuntimeError(f"not done after {time.monotonic() - begin:.0f} s:\n{self._log()}")
+                raise RuntimeError(f"not done after {time.monotonic() - begin:.0f} s:\n{project.log()}")
         self.seconds = time.monotonic() - begin
-        self.given_up = sum(event["event"] == "failed" for event in read_events(self.folder))
-
-    def _start(self) -> subprocess.Popen[bytes]:
-        self.sessions += 1
-        with (self.home / "log.txt").open("ab") as log:
-            return subprocess.Popen(
-                [sys.executable, "-m", "sapis_lab.cli", "study", "run", NAME, "--retry-failed"],
-                cwd=self.home, env={**os.environ, "SAPIS_HOME": str(self.home)}, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                start_new_session=True,
-            )  # fmt: skip
+        self.given_up = sum(event["event"] == "failed" for event in read_events(project.folder))
 
     def _kill_one(self, process: subprocess.Popen[bytes], dice: random.Random, say: Callable[[str], None]) -> bool:
         """Kill a process of the study once points run; False when the engine has ended."""
@@ -182,16 +156,6 @@ class _Run:
         self.kills[chosen] += 1
         say(f"  kill {sum(self.kills.values()):>3}: {chosen} {pid}")
         return chosen == "point"
-
-    def _end(self, process: subprocess.Popen[bytes]) -> int:
-        try:
-            return process.wait(timeout=PATIENCE)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            raise RuntimeError(f"the study did not end within {PATIENCE:.0f} s:\n{self._log()}") from None
-
-    def _log(self) -> str:
-        return "\n".join((self.home / "log.txt").read_text(encoding="utf-8", errors="replace").splitlines()[-20:])
 
 
 def _wait_for_points(process: subprocess.Popen[bytes]) -> bool:
@@ -215,18 +179,3 @@ def _targets(engine: int) -> dict[str, list[int]]:
             parents.setdefault(int(fields[1]), []).append(int(path.parent.name))
     launchers = parents.get(engine, [])
     return {"engine": [engine], "launcher": launchers, "point": [p for launcher in launchers for p in parents.get(launcher, [])]}
-
-
-def _study(place: Path, plan: Plan) -> dict[str, Any]:
-    return {
-        "question": "Does a lattice that is killed end in the same numbers?",
-        "data": {
-            "kind": "extxyz", "root": str(place), "train": "molecules.xyz", "n_validation": 8, "n_test": 4, "energy_unit": "eV",
-            "length_unit": "Angstrom",
-        },
-        "models": [{"kind": "geat"}, {"kind": "transformer"}],
-        "lattice": {"n_params": [3e3, 6e3], "n_frames": [12, 32], "seeds": list(range(plan.seeds))},
-        "train": {"steps": plan.steps, "batch_size": 4, "validations": 2},
-        "law": {"bootstrap": 100, "calibrate": 0},
-        "run": {"workers": plan.workers, "checkpoint_seconds": 0.5, "cache": str(place / "cache")},
-    }  # fmt: skip

@@ -27,7 +27,17 @@ from typing import Literal, NamedTuple
 
 from sapis_lab.config import Config, ConfigError, dump, home, load
 from sapis_lab.errors import MissingFile
-from sapis_lab.files import make_folder, read_bytes, read_json, read_lossy, with_checksum, without_checksum, write_text
+from sapis_lab.files import (
+    TEMPORARY,
+    is_temporary,
+    make_folder,
+    read_bytes,
+    read_json,
+    read_lossy,
+    with_checksum,
+    without_checksum,
+    write_text,
+)
 from sapis_lab.records import FAILURE, RECORD, Planned
 
 MANIFEST, LOCK, PROGRESS = "points.json", ".lock", "progress.json"
@@ -62,6 +72,8 @@ _held: set[Path] = set()
 def locked(folder: Path) -> Iterator[str | None]:
     """Hold the lock of a results folder; gives a sentence about the stale lock that was taken over, if there was one.
 
+    What a killed process has left half written beside the points is removed.
+
     The system releases the lock when this process ends, however it ends. A shared file system may keep locks for each host alone: the
     lock file therefore names its holder, who touches it every 10 s, and a holder elsewhere who was heard of within a minute is believed.
 
@@ -89,6 +101,8 @@ def locked(folder: Path) -> Iterator[str | None]:
         threading.Thread(target=_beat, args=(path, over), daemon=True).start()
         _held.add(folder)
         try:
+            for left in left_behind(folder):
+                left.unlink(missing_ok=True)
             yield stale
         finally:
             _held.discard(folder)
@@ -97,6 +111,25 @@ def locked(folder: Path) -> Iterator[str | None]:
     finally:
         over.set()
         os.close(fd)
+
+
+_SHARED = {"points", "tune", "slurm"}
+"""Folders in which processes of other hosts write without this lock; points clean up after themselves."""
+
+
+def left_behind(folder: Path) -> Iterator[Path]:
+    """Files outside of the shared folders that a process which is gone has left half written."""
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if name not in _SHARED]
+        for path in (Path(place) / name for name in names):
+            if is_temporary(path) and not _is_alive(_writer(path)):
+                yield path
+
+
+def _writer(path: Path) -> int:
+    """The process that writes the temporary file `path` (`files.temporary_of`); 0, which is always alive, where none is named."""
+    number = path.name.removesuffix(TEMPORARY).rpartition(".")[2]
+    return int(number) if number.isdecimal() and len(number) < 10 else 0
 
 
 def _lock_now(fd: int, path: Path) -> bool:

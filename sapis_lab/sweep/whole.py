@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import stat
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from sapis_lab.config import ConfigError, load, read_yaml
+from sapis_lab.errors import MissingFile
 from sapis_lab.files import digest, is_temporary, read_json, with_checksum, without_checksum, write_text
 from sapis_lab.records import RECORD, Planned, Record, believed_record
 from sapis_lab.sweep.folder import Manifest, point_folder, read_manifest
@@ -23,6 +25,8 @@ WHOLE = "answers.json"
 WEIGHTS = "model.safetensors"
 ANSWERS = ("runs.parquet", "runs.csv", "fit.json", "report.html")
 FOLDERS = ("figures", "tables")
+COMPARED_BYTES = 4_000_000
+"""Weights up to this size are compared with their record wherever it is believed (3 ms)."""
 _LARGEST_HEADER = 100_000_000
 """safetensors refuses larger headers."""
 
@@ -44,7 +48,8 @@ def point_problems(place: Path, point: Planned, *, deep: bool = False) -> list[s
     Weights that `sapis study clean --also models` took away are no problem; a file of weights that is cut off is.
 
     Args:
-        deep: read the whole weights and compare them with the record, rather than the size that their header promises.
+        deep: read the whole weights and compare them with the record, also large ones; of these otherwise only the size that their
+            header promises.
     """
     if not (place / RECORD).exists():
         return []
@@ -62,15 +67,18 @@ _NO_RECORD = f"remove {RECORD} beside it and run the study again, which trains t
 def weights_problem(path: Path, record: Record, *, deep: bool) -> str | None:
     """What is wrong with the weights of a finished point, or None."""
     try:
-        size = path.stat().st_size
+        facts = path.stat()
     except FileNotFoundError:
         return None
     except OSError as error:
         return f"cannot be read: {error.strerror}"
+    if not stat.S_ISREG(facts.st_mode):
+        return "is no file"
+    size = facts.st_size
     wanted = _promised_size(path)
     if wanted != size:
         return f"has {size} bytes, " + ("its header cannot be read" if wanted is None else f"its header promises {wanted}")
-    if deep and record.weights is not None and digest(path) != record.weights:
+    if (deep or size <= COMPARED_BYTES) and record.weights is not None and digest(path) != record.weights:
         return f"is not the file that {RECORD} was written with (sha256 there {record.weights[:12]})"
     return None
 
@@ -131,10 +139,10 @@ def answer_problems(folder: Path, manifest: Manifest) -> list[str]:
 def _differs(path: Path, wanted: str) -> str | None:
     try:
         return None if digest(path) == wanted else "not what was written"
-    except FileNotFoundError:
+    except MissingFile:
         return "missing"
-    except OSError as error:
-        return f"cannot be read: {error.strerror}"
+    except ConfigError as error:
+        return str(error).removeprefix(f"{path}: ")
 
 
 def finished(folder: Path, inputs: str) -> Manifest | None:

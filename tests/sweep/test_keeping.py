@@ -7,6 +7,7 @@ import io
 import json
 import multiprocessing
 import os
+import subprocess
 import time
 import zipfile
 from pathlib import Path
@@ -134,6 +135,20 @@ def test_a_study_that_runs_is_not_cleaned(study: Path) -> None:
     free.set()
     other.join()
     assert (study / "points" / "done" / "last.ckpt").exists()
+
+
+def test_the_next_holder_of_the_lock_removes_what_a_killed_one_left_half_written(study: Path) -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    dead = [f"{name}.{ended.pid}.tmp" for name in (".runs.csv", "figures/.a.pdf", "records/done/.record.json")]
+    kept = [f"figures/.b.pdf.{os.getpid()}.tmp", ".notes.tmp", "points/done/.record.json.12.tmp", "figures/a.pdf",
+            f"tune/.trials.csv.{ended.pid}.tmp"]
+    for name in (*dead, *kept):
+        (study / name).parent.mkdir(parents=True, exist_ok=True)
+        (study / name).write_text("part")
+    with locked(study):
+        pass
+    assert not set(dead) & names(study) and set(kept) <= names(study)
 
 
 def _hold(folder: Path, held: multiprocessing.synchronize.Event, free: multiprocessing.synchronize.Event) -> None:

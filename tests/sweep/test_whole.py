@@ -130,7 +130,26 @@ def test_weights_that_are_cut_off_do_not_count_as_finished(study, how):
         refuse_damaged(study, [planned("a"), planned("b")])
 
 
-def test_a_bit_turned_over_in_the_weights_is_found_by_verify(study):
+def test_a_bit_turned_over_in_small_weights_does_not_count_as_finished(study):
+    path = study / "points/a/model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 4
+    path.write_bytes(bytes(data))
+    assert finished(study, INPUTS) is None
+    with pytest.raises(ConfigError, match=r"a/model\.safetensors: is not the file .* remove record\.json beside it"):
+        refuse_damaged(study, [planned("a"), planned("b")])
+
+
+@pytest.mark.parametrize("name", ["points/a/model.safetensors", "report.html", "figures/loss_vs_data.pdf", "answers.json"])
+def test_a_pipe_in_place_of_a_file_hangs_nobody(study, name):
+    (study / name).unlink()
+    os.mkfifo(study / name)
+    assert finished(study, INPUTS) is None
+    assert [p for p in verify(study).problems if name in p]
+
+
+def test_a_bit_turned_over_in_large_weights_is_found_by_verify(study, monkeypatch):
+    monkeypatch.setattr("sapis_lab.sweep.whole.COMPARED_BYTES", 10)
     path = study / "points/a/model.safetensors"
     data = bytearray(path.read_bytes())
     data[-5] ^= 4
