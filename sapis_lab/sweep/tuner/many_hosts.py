@@ -60,7 +60,7 @@ def open_storage(url: str, *, heartbeat: int, patience: Patience | None = None) 
     from sqlalchemy.exc import SQLAlchemyError
 
     from sapis_lab.config import ConfigError
-    from sapis_lab.sweep.tuner.patient import Patience, PatientStorage
+    from sapis_lab.sweep.tuner.patient import DatabaseGone, Patience, PatientStorage
     from sapis_lab.text import without_password
 
     tickets.quiet()
@@ -71,6 +71,8 @@ def open_storage(url: str, *, heartbeat: int, patience: Patience | None = None) 
             return PatientStorage(url, heartbeat=heartbeat, grace=GRACE * heartbeat, patience=patience or Patience())
     except ImportError as error:
         raise ConfigError(f"run.storage: {error}; install the driver with: pip install 'sapis-lab[postgres]'") from None
+    except DatabaseGone as gone:
+        raise ConfigError(f"run.storage: {without_password(url)} cannot be used: {gone}") from None
     except SQLAlchemyError as error:
         why = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
         raise ConfigError(f"run.storage: {without_password(url)} cannot be used: {without_password(why)}") from None
