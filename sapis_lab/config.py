@@ -429,7 +429,13 @@ def _lines(error: ValidationError, source: str) -> Iterable[str]:
     by_place: dict[str, list[Any]] = {}
     for problem in error.errors(include_url=False, include_context=False):
         by_place.setdefault(".".join(str(part) for part in problem["loc"] if not _BRANCH.fullmatch(str(part))), []).append(problem)
-    problems = [(where, problem) for where, several in by_place.items() for problem in _telling(several)]
+    problems = [
+        (where, problem)
+        for where, several in by_place.items()
+        for problem in _telling(several)
+        # a list is too short as well where what is in it was refused
+        if not (problem["type"] == "too_short" and any(other.startswith(f"{where}.") for other in by_place))
+    ]
     for where, problem in problems[:_PROBLEMS]:
         message = problem["msg"].removeprefix("Value error, ")
         got = problem.get("input")

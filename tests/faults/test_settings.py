@@ -94,6 +94,12 @@ def test_names_that_no_file_system_takes_are_refused(project):
     load_study("smoke", [f"models=[{{kind: geat, name: {'a' * 100}}}]"], called="b" * 100)
 
 
+def test_a_problem_in_a_list_is_told_once(project):
+    with pytest.raises(ConfigError) as error:
+        load_study("smoke", ["models=[{kind: geat, layers: 1000000000}]"])
+    assert str(error.value) == "studies/smoke.yaml: models.0.layers: input should be less than or equal to 100, got 1000000000"
+
+
 def test_more_points_than_anyone_could_train_are_refused(project):
     many = ",".join(map(str, range(1, 1001)))
     with pytest.raises(ConfigError, match="all combinations are 4000000 points, wanted at most 100000"):
