@@ -20,8 +20,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
+from importlib.metadata import entry_points
 from pathlib import Path
-from types import UnionType
+from types import ModuleType, UnionType
 from typing import Annotated, Any, ClassVar, TypeVar, Union, get_args, get_origin
 
 import yaml
@@ -37,6 +38,7 @@ from pydantic import (
     model_validator,
 )
 
+from sapis_lab import outside
 from sapis_lab.errors import ConfigError, DiskError, disk_error
 from sapis_lab.files import MAX_DEPTH, MIB, check_plain, read_text
 from sapis_lab.text import without_password
@@ -186,26 +188,51 @@ def home() -> Path:
 # ------------------------------------------------------------------------------------------------------------- kinds
 
 
-@cache
 def kinds(folder: str) -> tuple[str, ...]:
-    """The kinds in `sapis_lab/<folder>/`: its public modules, in alphabetical order."""
-    package = importlib.import_module(f"sapis_lab.{folder}")
-    return tuple(sorted(m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_")))
+    """The kinds of `<folder>`, in alphabetical order: the public modules in `sapis_lab/<folder>/`, in `<folder>/` of the folders that
+    $SAPIS_KINDS or a study names (`outside`), and the entry points that installed packages have in the group `sapis_lab.<folder>`."""
+    return tuple(_modules(folder, outside.folders()))
 
 
 @cache
+def _modules(folder: str, outside_folders: tuple[Path, ...]) -> dict[str, str]:
+    """Module names by kind, in alphabetical order. ValueError: a kind has several."""
+    package = importlib.import_module(f"sapis_lab.{folder}")
+    found = [(name, f"sapis_lab.{folder}.{name}") for name in _public(package.__path__)]
+    places = [str(place / folder) for place in outside_folders if (place / folder).is_dir()]
+    found += [(name, f"sapis_lab.outside.{folder}.{name}") for name in _public(places)]
+    found += [(point.name, point.value) for point in entry_points(group=f"sapis_lab.{folder}")]
+    modules: dict[str, str] = {}
+    for kind, module in sorted(found):
+        if kind in modules:
+            raise ValueError(f"{folder} kind {kind!r} is defined twice, by {modules[kind]} and {module}; rename one of them")
+        modules[kind] = module
+    return modules
+
+
+def _public(places: Iterable[str]) -> list[str]:
+    return [m.name for m in pkgutil.iter_modules(list(places)) if not m.name.startswith("_")]
+
+
+def kind_module(folder: str, kind: str) -> ModuleType:
+    """The module of `kind`. ValueError names the nearest kind when there is none of that name."""
+    modules = _modules(folder, outside.folders())
+    if kind not in modules:
+        raise ValueError(f"no {folder} kind {_short(kind)}{_nearest(kind, modules)} known: {', '.join(modules)}")
+    outside.refresh()
+    return importlib.import_module(modules[kind])
+
+
 def kind_class(folder: str, kind: str) -> type[KindConfig]:
     """The settings class of `kind`. ValueError names the nearest kind when there is none of that name."""
-    if kind not in kinds(folder):
-        raise ValueError(f"no {folder} kind {_short(kind)}{_nearest(kind, kinds(folder))} known: {', '.join(kinds(folder))}")
-    module = importlib.import_module(f"sapis_lab.{folder}.{kind}")
+    module = kind_module(folder, kind)
     found = [
         value
         for value in vars(module).values()
         if isinstance(value, type) and issubclass(value, KindConfig) and value.__module__ == module.__name__
     ]
     if len(found) != 1:
-        raise TypeError(f"{module.__name__} must define exactly one KindConfig, found {[c.__name__ for c in found]}")
+        raise ValueError(f"{module.__file__} must define exactly one KindConfig, found {[c.__name__ for c in found]}")
     return found[0]
 
 

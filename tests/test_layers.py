@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "sapis_lab"
 # The first column: a part may import parts of its own and of lower rank.
 TORCH_COLUMN = [
     {"text"},
-    {"errors"},
+    {"errors", "outside"},
     {"files"},
     {"units", "quantities", "config"},
     {"atoms", "graphs", "neighbors", "geometry", "integrators"},
@@ -29,7 +29,9 @@ TORCH_COLUMN = [
     {"cli"},
 ]
 # The second column never imports torch, and may be imported by anyone.
-TABLE_COLUMN = [{"text"}, {"errors"}, {"files"}, {"units", "quantities", "config"}, {"records"}, {"analysis"}, {"figures"}, {"report"}]
+TABLE_COLUMN = [
+    {"text"}, {"errors", "outside"}, {"files"}, {"units", "quantities", "config"}, {"records"}, {"analysis"}, {"figures"}, {"report"},
+]  # fmt: skip
 
 HOMES = {
     "lightning": {"training"},

@@ -12,13 +12,6 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
-PLUGIN = """
-import sapis_lab.models
-
-sapis_lab.models.__path__.append({folder!r})
-"""
-
-
 def code(heading: str) -> str:
     """The first Python block under a heading of README."""
     section = (REPOSITORY / "README.md").read_text(encoding="utf-8").split(f"\n## {heading}\n")[1]
@@ -29,19 +22,16 @@ def code(heading: str) -> str:
 
 @pytest.fixture
 def with_the_model(project: Path) -> dict[str, str]:
-    """The environment of a project with README's model as one more kind."""
-    kinds = project / "kinds"
-    kinds.mkdir()
-    (kinds / "mymodel.py").write_text(code("Add a model in one file"), encoding="utf-8")
-    (project / "plugin").mkdir()
-    (project / "plugin" / "with_mymodel.py").write_text(PLUGIN.format(folder=str(kinds)))
+    """The environment of a project with README's model as one more kind, in a file outside of the package."""
+    place = project / "mine" / "models"
+    place.mkdir(parents=True)
+    (place / "mymodel.py").write_text(code("Add a model in one file"), encoding="utf-8")
     (project / "configs" / "models" / "mymodel.yaml").write_text("kind: mymodel\n")
-    path = os.pathsep.join([str(project / "plugin"), str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
-    return {**os.environ, "PYTHONPATH": path}
+    return {**os.environ, "SAPIS_KINDS": str(project / "mine")}
 
 
 def test_the_model_of_the_readme_passes_the_contract_tests(with_the_model: dict[str, str], project: Path) -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "with_mymodel", "-p", "no:cacheprovider", "-k", "mymodel", "tests/contracts"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "mymodel", "tests/contracts"]
     done = subprocess.run(command, cwd=REPOSITORY, env=with_the_model, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout[-6000:]
     n = re.search(r"(\d+) passed", done.stdout)
@@ -51,8 +41,7 @@ def test_the_model_of_the_readme_passes_the_contract_tests(with_the_model: dict[
 def test_the_model_of_the_readme_can_be_studied(with_the_model: dict[str, str], project: Path) -> None:
     study = (project / "studies" / "smoke.yaml").read_text()
     (project / "studies" / "mine.yaml").write_text(re.sub(r"models: .*", "models: [mymodel, {use: mymodel, name: other}]", study))
-    program = "import with_mymodel; from sapis_lab.cli import main; main()"
-    command = [sys.executable, "-c", program, "study", "plan", "mine"]
+    command = [sys.executable, "-m", "sapis_lab.cli", "study", "plan", "mine"]
     done = subprocess.run(command, cwd=project, env=with_the_model, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "mymodel-n" in done.stdout and "other-n" in done.stdout

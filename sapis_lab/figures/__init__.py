@@ -10,11 +10,10 @@ and not_drawn.json, which says why the others are missing.
 
 from __future__ import annotations
 
-import importlib
 import json
-import pkgutil
 from pathlib import Path
 
+from sapis_lab import config
 from sapis_lab.analysis.study import StudyAnalysis
 from sapis_lab.figures._drawing import SUFFIXES, Drawing, NotDrawn, save
 from sapis_lab.files import make_folder, write_text
@@ -24,14 +23,12 @@ NOT_DRAWN = "not_drawn.json"
 
 def kinds() -> tuple[str, ...]:
     """Names of all figures, in alphabetical order."""
-    return tuple(sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_")))
+    return config.kinds("figures")
 
 
 def draw(kind: str, study: StudyAnalysis) -> Drawing | NotDrawn:
     """One figure by name, or why it cannot be drawn. ValueError lists the known ones."""
-    if kind not in kinds():
-        raise ValueError(f"no figure {kind!r}; known figures are {', '.join(kinds())}")
-    return importlib.import_module(f"{__name__}.{kind}").draw(study)
+    return config.kind_module("figures", kind).draw(study)
 
 
 def draw_all(study: StudyAnalysis, folder: Path) -> list[Path]:

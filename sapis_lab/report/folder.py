@@ -8,10 +8,11 @@ from typing import Any
 
 import pandas as pd
 
+from sapis_lab import outside
 from sapis_lab.analysis.options import LawOptions
 from sapis_lab.analysis.result import plain
 from sapis_lab.analysis.study import StudyAnalysis, analyse, fit_json, write_fit_json
-from sapis_lab.config import load, read_yaml
+from sapis_lab.config import home, load, read_yaml
 from sapis_lab.figures import draw_all
 from sapis_lab.records import read_csv, read_table
 from sapis_lab.report.page import write_report
@@ -68,5 +69,8 @@ def read_history(path: Path) -> pd.DataFrame | None:
 def analyse_options(folder: Path, **options: Any) -> LawOptions:
     """The `law:` section of the folder's study.yaml with `options` laid on it; the defaults where there is neither."""
     path = folder / "study.yaml"
-    section = (read_yaml(path).get("law") or {}) if path.exists() else {}
+    study = read_yaml(path) if path.exists() else {}
+    if isinstance(place := study.get("kinds"), str):  # figures of the study's own
+        outside.add(home() / place)
+    section = study.get("law") or {}
     return load(LawOptions, section | options, source=f"{path.name}, law")

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any
 
-from sapis_lab.config import MOST_NAME, ConfigError, home, override, read_yaml
+from sapis_lab import outside
+from sapis_lab.config import MOST_NAME, ConfigError, home, override, plainly, read_yaml
 from sapis_lab.text import without_password
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -59,4 +60,6 @@ def raw_study(name: str, settings: Sequence[str] = (), *, called: str | None = N
     raw = override(read_yaml(home() / "studies" / f"{name}.yaml"), settings)
     if raw.setdefault("name", name) != name:
         raise ConfigError(f"studies/{name}.yaml: name is {raw['name']!r}; leave it out, the file name is the name")
+    if isinstance(place := raw.get("kinds"), str):
+        plainly(lambda: outside.add(home() / place), about=f"studies/{name}.yaml: kinds")
     return {**raw, "name": checked_name(called or name)}

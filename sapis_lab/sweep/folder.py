@@ -25,6 +25,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from sapis_lab import outside
 from sapis_lab.config import Config, ConfigError, dump, home, load
 from sapis_lab.errors import MissingFile
 from sapis_lab.files import (
@@ -274,6 +275,7 @@ def inputs_hash(name: str, settings: Sequence[str]) -> str:
     package = Path(__file__).resolve().parent.parent
     files = [home() / "studies" / f"{name}.yaml", *sorted((home() / "configs").rglob("*.yaml"))]
     files += sorted(p for p in package.rglob("*") if p.suffix in _SOURCES and p.relative_to(package).parts[0] not in _ASIDE)
+    files += sorted(p for place in outside.folders() for p in place.rglob("*.py"))
     files += sorted((home() / "results").glob("*/regime.json"))  # rules that a study may take its rates from
     digest = hashlib.sha256(json.dumps(list(settings)).encode())
     for path in files:

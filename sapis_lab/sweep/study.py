@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_serializer, field_validator, model_validator
 
+from sapis_lab import outside
 from sapis_lab.analysis.options import LawOptions
 from sapis_lab.config import Config, FrameCount, Seed, Size, composed, composed_kind, home, kinds, load
 from sapis_lab.data import DatasetConfig
@@ -104,6 +105,9 @@ class Study(Config):
 
     name: str
     """The name of its file, and of its folder in results/."""
+    kinds: Path | None = None
+    """A folder with kinds of this study's own, as `models/mymodel.py` (`sapis_lab.outside`), relative to the project folder. Their code is
+    run."""
     question: str
     """What it wants to know, in a sentence; the report opens with it."""
     data: composed_kind("data", DatasetConfig)  # type: ignore[valid-type]
@@ -125,6 +129,13 @@ class Study(Config):
     """How `sapis scale` goes on from the lattice."""
     run: RunOptions = RunOptions()
     """Where and how it runs."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _kinds_of_its_own(cls, data: Any) -> Any:
+        if isinstance(data, Mapping) and isinstance(place := data.get("kinds"), str | Path):
+            outside.add(home() / place)  # before the other fields, which may name them
+        return data
 
     @field_validator("name", "regime")
     @classmethod
