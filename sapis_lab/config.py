@@ -37,7 +37,7 @@ from pydantic import (
     model_validator,
 )
 
-from sapis_lab.errors import ConfigError
+from sapis_lab.errors import ConfigError, DiskError, disk_error
 from sapis_lab.files import MAX_DEPTH, MIB, check_plain, read_text
 from sapis_lab.text import without_password
 
@@ -49,13 +49,16 @@ T = TypeVar("T")
 def plainly(function: Callable[[], T], *, about: str = "") -> T:
     """`function()`, its failures told as a ConfigError: for calls that fail when files, packages or settings are not as they should be.
 
-    `about` opens the message.
+    `about` opens the message. What the disk does not take or give stays a DiskError.
     """
     try:
         return function()
     except (ConfigError, BrokenPipeError):  # the latter is the end of our own reader, not a fault of the settings
         raise
     except (ValueError, OSError, ImportError, RuntimeError) as error:
+        disk = disk_error(error) if isinstance(error, OSError) else None
+        if disk is not None:
+            raise DiskError(f"{about}: {disk}" if about else str(disk)) from error
         text = str(error).strip() or type(error).__name__
         told = f"{type(error).__name__}: {text}" if isinstance(error, RuntimeError) else text
         raise ConfigError(f"{about}: {told}" if about else told) from error
@@ -426,12 +429,7 @@ def _lines(error: ValidationError, source: str) -> Iterable[str]:
     by_place: dict[str, list[Any]] = {}
     for problem in error.errors(include_url=False, include_context=False):
         by_place.setdefault(".".join(str(part) for part in problem["loc"] if not _BRANCH.fullmatch(str(part))), []).append(problem)
-    # where a field may be of several types, what the value is refused for by the one that it has says more than the others
-    telling = {
-        where: [p for p in problems if not p["type"].endswith(("_type", "literal_error"))][:1] or problems
-        for where, problems in by_place.items()
-    }
-    problems = [(where, problem) for where, several in telling.items() for problem in several]
+    problems = [(where, problem) for where, several in by_place.items() for problem in _telling(several)]
     for where, problem in problems[:_PROBLEMS]:
         message = problem["msg"].removeprefix("Value error, ")
         got = problem.get("input")
@@ -439,6 +437,14 @@ def _lines(error: ValidationError, source: str) -> Iterable[str]:
         yield f"{source}: {_cut(where) + ': ' if where else ''}{message[:1].lower() + message[1:]}{shown}"
     if len(problems) > _PROBLEMS:
         yield f"{source}: and {len(problems) - _PROBLEMS} more"
+
+
+def _telling(problems: list[Any]) -> list[Any]:
+    """Of the problems that one value has with the types it may have: what the type says that it nearly is, else all."""
+    for other in (("_type", "literal_error", "_parsing"), ("_type", "literal_error")):
+        if near := [p for p in problems if not p["type"].endswith(other)]:
+            return near[:1]
+    return problems
 
 
 # what pydantic adds to the place of a problem for every type that a field may have

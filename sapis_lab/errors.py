@@ -1,6 +1,7 @@
-"""The errors that end a command with one line instead of a traceback. No outside package is imported here.
+"""The errors that end a command with one line instead of a traceback, and the warning that people must see.
 
-They are printed, logged and kept in files, and say what was given: whatever their message holds, it holds no password.
+They are printed, logged and kept in files, and say what was given: whatever their message holds, it holds no password. No outside package
+is imported here.
 """
 
 from __future__ import annotations
@@ -25,6 +26,10 @@ class MissingFile(ConfigError, FileNotFoundError):
 
 class DiskError(ConfigError):
     """A disk that does not take or give what it should: full, read-only, without permission, broken. The message says what to do."""
+
+
+class Notice(RuntimeWarning):
+    """A warning that is meant for people: it stands in the log of the point that gave it and, once, on the screen of who runs points."""
 
 
 _ADVICE = {

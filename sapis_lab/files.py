@@ -15,12 +15,14 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from io import BufferedReader
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sapis_lab.errors import ConfigError, MissingFile
+
+T = TypeVar("T")
 
 MIB = 2**20
 LIMIT = 256 * MIB
@@ -183,23 +185,82 @@ def read_text(path: Path | str, *, limit: int = LIMIT) -> str:
         raise ConfigError(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}") from None
 
 
-def read_json(path: Path | str, *, limit: int = LIMIT) -> dict[str, Any]:
+def read_lossy(path: Path | str, *, limit: int = LIMIT) -> str:
+    """The text in a file for people to read, see `read_bytes`; what is no UTF-8 becomes the replacement character."""
+    return read_bytes(path, limit=limit).decode("utf-8", errors="replace")
+
+
+def read_json(path: Path | str, *, limit: int = LIMIT, then: str = "", keys: Collection[str] = ()) -> dict[str, Any]:
     """The JSON object in a file, see `read_bytes` and `check_plain`.
+
+    Args:
+        then: what to do about a damaged file; ends the messages.   keys: it must have.
 
     Raises:
         ConfigError: as `read_bytes`, and for what is no JSON, no object, nested too deeply, or holds an integer that is too large.
     """
-    text = read_text(path, limit=limit)
+    return _described(path, lambda: _object(read_text(path, limit=limit), source=str(path), keys=keys), then=then)
+
+
+def read_json_list(path: Path | str, *, limit: int = LIMIT, then: str = "") -> list[dict[str, Any]]:
+    """The JSON objects in a list in a file, see `read_json`."""
+
+    def entries() -> list[dict[str, Any]]:
+        value = _plain_json(read_text(path, limit=limit), source=str(path))
+        if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
+            raise ConfigError(f"{path}: wanted a JSON list of objects, got {_word(value)}")
+        return value
+
+    return _described(path, entries, then=then)
+
+
+def parse_json(text: str, *, source: str) -> dict[str, Any]:
+    """The JSON object in a line of text, with the limits of `read_json`; `source` opens the messages."""
+    return _object(text, source=source, keys=())
+
+
+def _described(path: Path | str, read: Callable[[], T], *, then: str) -> T:
+    try:
+        return read()
+    except MissingFile:
+        raise
+    except ConfigError as error:
+        raise ConfigError(f"{error}; {then}" if then else str(error)) from None
+
+
+def _object(text: str, *, source: str, keys: Collection[str]) -> dict[str, Any]:
+    value = _plain_json(text, source=source)
+    if not isinstance(value, dict):
+        raise ConfigError(f"{source}: wanted a JSON object, got {_word(value)}")
+    missing = [key for key in keys if key not in value]
+    if missing:
+        raise ConfigError(f"{source}: lacks {', '.join(missing)}")
+    return value
+
+
+def _plain_json(text: str, *, source: str) -> Any:
     try:
         value = json.loads(text)
     except RecursionError:
-        raise ConfigError(f"{path}: nested more than {MAX_DEPTH} levels deep") from None
+        raise ConfigError(f"{source}: nested more than {MAX_DEPTH} levels deep") from None
     except ValueError as error:
-        raise ConfigError(f"{path}: not valid JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise ConfigError(f"{path}: wanted a JSON object, got {'null' if value is None else type(value).__name__}")
-    check_plain(value, source=str(path))
+        raise ConfigError(f"{source}: not valid JSON: {error}") from None
+    check_plain(value, source=source)
     return value
+
+
+def _word(value: Any) -> str:
+    return "null" if value is None else type(value).__name__
+
+
+def plain_rows(text: str) -> Iterator[dict[str, str]]:
+    """The rows of a CSV of numbers, which has no quotes, by the names in its first line; whatever the text is, rows are short or strange
+    at worst. The csv module ends at a field that is longer than it likes."""
+    lines = text.split("\n")
+    names = lines[0].split(",")
+    for line in lines[1:]:
+        if line:
+            yield dict(zip(names, line.split(","), strict=False))
 
 
 def check_plain(value: Any, *, source: str) -> None:

@@ -6,6 +6,7 @@ point that ended, in the order of the lattice; two identical studies give tables
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from collections.abc import Sequence
@@ -16,9 +17,18 @@ from pydantic import Field, field_validator, model_validator
 
 from sapis_lab.config import Config, ConfigError, dump, fingerprint, load
 from sapis_lab.errors import MissingFile
-from sapis_lab.files import read_json, with_checksum, without_checksum, write_text, write_with
+from sapis_lab.files import (
+    read_bytes,
+    read_json,
+    read_lossy,
+    read_text,
+    with_checksum,
+    without_checksum,
+    write_text,
+    write_with,
+)
 from sapis_lab.quantities import QUANTITIES
-from sapis_lab.text import for_spreadsheets
+from sapis_lab.text import for_spreadsheets, from_spreadsheets
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -163,15 +173,22 @@ def read_raw(path: Path) -> dict[str, Any]:
         ConfigError: there is none, it is damaged or was edited, or a newer program wrote it.
     """
     try:
-        raw = read_json(path)
+        raw = read_json(path, then=AGAIN)
     except MissingFile:
         raise MissingFile(f"{path}: no such file; the point has not finished") from None
-    except ConfigError as error:
-        raise ConfigError(f"{error}; {AGAIN}") from None
     version = raw.get("schema_version", 0)
-    if not isinstance(version, int) or version > SCHEMA_VERSION:
-        raise ConfigError(f"{path} has schema version {version!r}, this program reads up to {SCHEMA_VERSION}; update sapis_lab to read it")
+    if not isinstance(version, int):
+        raise ConfigError(f"{path}: schema_version: wanted an integer, got {version!r}; {AGAIN}")
+    if version > SCHEMA_VERSION:
+        raise ConfigError(f"{path} has schema version {version}, this program reads up to {SCHEMA_VERSION}; update sapis_lab to read it")
+    missing = [name for name in _NEEDED if name not in raw]
+    if missing or not isinstance(raw["science"], dict) or not isinstance(raw["metrics"], dict):
+        what = f"lacks {', '.join(missing)}" if missing else "science and metrics must be mappings"
+        raise ConfigError(f"{path}: {what}; {AGAIN}")
     return without_checksum(raw, source=str(path), advice=AGAIN)
+
+
+_NEEDED = tuple(name for name, field in Record.model_fields.items() if field.is_required())
 
 
 # --------------------------------------------------------------------------------------------------------------- table
@@ -194,7 +211,7 @@ def _row(folder: Path, point: Planned) -> dict[str, Any] | None:
     if (folder / RECORD).exists():
         return {**dump(believed_record(folder, point)), "status": "done"}
     if (folder / FAILURE).exists():
-        reason = (folder / FAILURE).read_text(encoding="utf-8").partition("\n")[0] or "no reason recorded"
+        reason = read_lossy(folder / FAILURE).partition("\n")[0] or "no reason recorded"
         return {**dump(point), "status": "failed", "failure": reason, "metrics": {}}
     return None
 
@@ -232,7 +249,27 @@ def read_table(folder: Path) -> DataFrame:
     path = Path(folder) / "runs.parquet"
     if not path.exists():
         raise ConfigError(f"{path}: no such file; no point of this study has finished yet")
-    return pd.read_parquet(path)
+    data = io.BytesIO(read_bytes(path))
+    try:
+        return pd.read_parquet(data)
+    except (OSError, ValueError) as error:  # those of pyarrow are either
+        raise ConfigError(f"{path}: cannot be read ({str(error).splitlines()[0]}); run the study again to write it anew") from None
+
+
+def read_csv(path: Path, *, columns: Sequence[str], then: str) -> DataFrame:
+    """A table of ours in CSV. ConfigError when it is damaged or lacks one of `columns`; `then` says what to do."""
+    import pandas as pd
+
+    text = read_text(path)
+    try:
+        table = pd.read_csv(io.StringIO(text))
+    except (ValueError, OverflowError) as error:  # those of pandas are ValueErrors
+        raise ConfigError(f"{path}: cannot be read ({str(error).splitlines()[0]}); {then}") from None
+    missing = [name for name in columns if name not in table]
+    if missing:
+        got = ", ".join(map(str, table.columns))[:200]
+        raise ConfigError(f"{path}: no columns {', '.join(missing)}, got {got}; {then}")
+    return from_spreadsheets(table)
 
 
 def same_numbers(a: DataFrame, b: DataFrame) -> bool:

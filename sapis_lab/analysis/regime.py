@@ -31,8 +31,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sapis_lab.config import ConfigError, read_yaml
-from sapis_lab.files import write_text
-from sapis_lab.text import from_spreadsheets
+from sapis_lab.files import read_json, write_text
+from sapis_lab.records import read_csv
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -350,14 +350,14 @@ def fit_folder(folder: Path) -> Regime | None:
 
     There is none with several objectives, nor where N or D were themselves searched over.
     """
-    import pandas as pd
-
     settings = read_yaml(folder / "tune" / "study.yaml")
     tune, law = settings.get("tune") or {}, settings.get("law") or {}
     objectives = tune.get("objectives") or [law.get("quantity")]
     if len(objectives) > 1 or {"n_params_target", "n_frames"} & set(tune.get("space", {})):
         return None
-    regime = fit_regime(from_spreadsheets(pd.read_csv(folder / "tune" / "trials.csv")), study=str(settings["name"]), quantity=objectives[0])
+    columns = ["model", "family", "state", "n_params", "n_frames", objectives[0]]
+    table = read_csv(folder / "tune" / "trials.csv", columns=columns, then=f"write it anew with: sapis tune {folder.name}")
+    regime = fit_regime(table, study=str(settings["name"]), quantity=objectives[0])
     if regime is not None:
         write_regime(regime, folder, train=settings["train"])
     return regime
@@ -372,9 +372,9 @@ def write_regime(regime: Regime, folder: Path, *, train: dict[str, Any]) -> None
 
 def read_regime(folder: Path) -> Regime:
     """The rules of a results folder. ConfigError when there are none, or the file is damaged."""
-    path = folder / FILE
+    path, anew = folder / FILE, f"write it anew with: sapis tune {folder.name}"
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = read_json(path, then=anew)
         if raw["format"] > FORMAT:
             raise ConfigError(f"{path} has format {raw['format']}, this program reads up to {FORMAT}; update sapis_lab to read it")
         models = {
@@ -384,10 +384,10 @@ def read_regime(folder: Path) -> Regime:
         return Regime(raw["study"], raw["quantity"], models)
     except FileNotFoundError:
         raise ConfigError(f"regime: {path} is not there; tune that study first: sapis tune {folder.name}") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, ConfigError):
             raise
-        raise ConfigError(f"{path}: cannot be read ({error!r}); write it anew with: sapis tune {folder.name}") from None
+        raise ConfigError(f"{path}: cannot be read ({error!r}); {anew}") from None
 
 
 def _read_rule(raw: dict[str, Any]) -> PowerRule:

@@ -155,10 +155,9 @@ def _json_lines(text: str, path: Path) -> pd.DataFrame:
 def _parsed(text: str, place: str) -> Any:
     try:
         return json.loads(text)
-    except RecursionError:
-        raise ValueError(f"{place}: nested too deeply, wanted one object a line, or an array of objects") from None
-    except ValueError as error:
-        raise ValueError(f"{place}: not JSON ({getattr(error, 'msg', error)}), wanted one object a line, or an array of objects") from None
+    except (ValueError, RecursionError) as error:
+        what = error.msg if isinstance(error, json.JSONDecodeError) else str(error) or "nested too deeply"
+        raise ValueError(f"{place}: not JSON ({what}), wanted one object a line, or an array of objects") from None
 
 
 def _object(row: Any, place: str) -> dict[str, Any]:

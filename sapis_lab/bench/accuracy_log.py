@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from sapis_lab.files import parse_json, read_text
+
 SPOILED = 2.0
 """Error of another seed over that of the first above which a rate is given up."""
 
@@ -58,7 +60,8 @@ class RunLog:
         """All complete lines."""
         if not self.path.is_file():
             return []
-        return [json.loads(line) for line in self.path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+        lines = [line for line in read_text(self.path).splitlines(keepends=True) if line.endswith("\n")]
+        return [parse_json(line, source=f"{self.path}, line {k}") for k, line in enumerate(lines, start=1)]
 
     def find(self, job: Job, *, since: int = 0) -> Record | None:
         """The line of a run, the last where there are several, after the first `since`; a run whose process failed has none."""

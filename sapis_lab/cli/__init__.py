@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 from typing import Any
@@ -12,7 +13,13 @@ from typer.core import TyperGroup
 from sapis_lab.cli import answers, bench, catalog, data, search, selftest, study
 from sapis_lab.cli.common import HELP, to_stderr
 from sapis_lab.config import ConfigError
+from sapis_lab.errors import DiskError, disk_error
+from sapis_lab.sweep.signals import Stop, end_with, interrupting
 from sapis_lab.text import never_fails, without_password
+
+BAD_SETTINGS, DISK, STOPPED = 2, 74, 75
+"""Exit statuses, of what can be put right or continued."""
+_TYPERS_INTERRUPT = 130
 
 
 class _Commands(TyperGroup):
@@ -48,18 +55,46 @@ for module in (search, answers, catalog):  # their commands stand beside the gro
 
 
 def main() -> None:
-    """Entry point: bad settings end with one clear message and exit status 2, never with a traceback."""
+    """Entry point: what can be put right ends with one clear message and an exit status of its own, never with a traceback."""
     # Workers use one thread each; what this process computes itself (fits, a timing of the machine) gains nothing from more.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     never_fails(sys.stdout, sys.stderr)
+    with interrupting() as stop:
+        status = _status(stop)
+        atexit.register(end_with, status)
+    sys.exit(status)
+
+
+def _status(stop: Stop) -> int:
+    """The exit status of the command in sys.argv."""
     try:
-        app(prog_name="sapis")
+        status = _command()
+        sys.stdout.flush()  # a disk may be full behind it, too
+    except DiskError as error:
+        return _told(f"error: {error}", DISK)
     except ConfigError as error:
-        to_stderr(f"error: {error}")
-        sys.exit(2)
+        return _told(f"error: {error}", BAD_SETTINGS)
     except KeyboardInterrupt:
-        to_stderr("stopped")
-        sys.exit(75)
+        return _told("stopped", STOPPED)
     except BrokenPipeError:  # the reader of our output has closed it, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        sys.exit(1)
+        return 1
+    except OSError as error:
+        told = disk_error(error)
+        if told is None:
+            raise
+        return _told(f"error: {told}", DISK)
+    return _told("stopped", STOPPED) if status == _TYPERS_INTERRUPT and stop.asked else status
+
+
+def _command() -> int:
+    try:
+        app(prog_name="sapis")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    return 0
+
+
+def _told(text: str, status: int) -> int:
+    to_stderr(text)
+    return status

@@ -53,12 +53,14 @@ def fit(
     epochs: Annotated[str | None, typer.Option("--epochs", help="The column of passes over the D frames.", show_default=False)] = None,
     law: Annotated[str, typer.Option("--law", help="`all`, `tied`, or laws as `n+d,n+d+nd+e`.")] = "all",
     robust: Annotated[str, typer.Option("--robust", help="`auto`, `none`, or Huber's threshold on ln loss (of a sum).")] = "auto",
-    n_bootstrap: Annotated[int, typer.Option("--bootstrap", min=0, help="Resamples.")] = 4000,
+    n_bootstrap: Annotated[int, typer.Option("--bootstrap", min=0, max=100_000, help="Resamples.")] = 4000,
     resample: Annotated[
         str | None, typer.Option("--resample", help="`residuals`, `rows` or `clusters` (by --group).", show_default="residuals")
     ] = None,
-    calibrate: Annotated[int, typer.Option("--calibrate", min=0, help="Simulated data sets behind each end of an interval; 0: F.")] = 199,
-    seed: Annotated[int, typer.Option("--seed", help="Of resampling and simulation.")] = 0,
+    calibrate: Annotated[
+        int, typer.Option("--calibrate", min=0, max=100_000, help="Simulated data sets behind each end of an interval; 0: F.")
+    ] = 199,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="Of resampling and simulation.")] = 0,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write all numbers to this file.", show_default=False)] = None,
 ) -> None:
     """Fit the laws: again from a study's results, with figures and report, or to any table of N, D and loss. Needs no torch.

@@ -36,7 +36,9 @@ Only = Annotated[
         metavar="POINTS",
     ),
 ]
-Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Points at a time; one per core, or per GPU, by default.")]
+Workers = Annotated[
+    int | None, typer.Option("--workers", min=1, max=10_000, help="Points at a time; one per core, or per GPU, by default.")
+]
 Json = Annotated[Path | None, typer.Option("--json", help="Write all numbers to this file.", show_default=False)]
 Root = Annotated[Path | None, typer.Option("--root", help="Folder of the peers' environments; $SAPIS_PEERS or `.sapis/peers`.")]
 

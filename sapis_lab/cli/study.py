@@ -81,7 +81,7 @@ def study_plan(name: Name, settings: Set = None, called: As = None, only: Only =
 def study_status(
     name: Name,
     watch: Annotated[bool, typer.Option("--watch", help="Print it again every few seconds until nothing runs or waits any more.")] = False,
-    every: Annotated[float, typer.Option("--every", min=0.2, help="With --watch: seconds between two looks.")] = 2.0,
+    every: Annotated[float, typer.Option("--every", min=0.2, max=86_400, help="With --watch: seconds between two looks.")] = 2.0,
 ) -> None:
     """Print the state of a study from its files alone: counts, running points, time left, failures. It may run elsewhere meanwhile.
 

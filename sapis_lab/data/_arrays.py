@@ -11,6 +11,7 @@ opened, large ones on request (`damaged`), so that a bit that a disk has turned 
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import io
 import json
@@ -23,7 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sapis_lab.errors import ConfigError, MissingFile
+from sapis_lab.errors import ConfigError
 from sapis_lab.files import make_folder, read_json, with_checksum, without_checksum, write_bytes, write_text
 
 MANIFEST = "manifest.json"
@@ -40,6 +41,26 @@ class Column(NamedTuple):
 
     dtype: str
     row: tuple[int, ...] = ()
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a folder of arrays. MissingFile when there is none; ConfigError when it is damaged, or was changed
+    after it was written."""
+    path = Path(folder) / MANIFEST
+    manifest = without_checksum(read_json(path, then=REMOVE, keys=["arrays"]), source=str(path), advice=REMOVE)
+    columns = manifest["arrays"]
+    if not isinstance(columns, dict) or not all(_is_column(column) for column in columns.values()):
+        raise ConfigError(f"{path}: arrays: wanted dtype, row and n of every array, got {str(columns)[:80]}; {REMOVE}")
+    return manifest
+
+
+def _is_column(column: Any) -> bool:
+    try:
+        if np.dtype(column["dtype"]).kind not in "biuf":  # no objects, which would have to be unpickled
+            return False
+        return all(isinstance(k, int) and 0 <= k < 2**31 for k in column["row"]) and isinstance(column["n"], int) and column["n"] >= 0
+    except (KeyError, TypeError, ValueError, SyntaxError):
+        return False
 
 
 class GrowingArrays:
@@ -132,12 +153,17 @@ class GrowingArrays:
             value = np.ascontiguousarray(value, dtype=column["dtype"])
             if list(value.shape[1:]) != column["row"]:
                 raise ValueError(f"{self.folder}: rows of {name!r} have shape {value.shape[1:]}, wanted {tuple(column['row'])}")
-            with self.path(name).open("r+b") as f:
-                f.truncate(self._end(name))
-                f.seek(self._end(name))
-                f.write(value.tobytes())
-                f.flush()
-                os.fsync(f.fileno())
+            try:
+                with self.path(name).open("r+b") as f:
+                    f.truncate(self._end(name))
+                    f.seek(self._end(name))
+                    f.write(value.tobytes())
+                    f.flush()
+                    os.fsync(f.fileno())
+            except OSError as error:
+                self._cut()
+                error.filename = error.filename or str(self.path(name))
+                raise
             if "crc32" in column:
                 sums[name] = crc32(value, column["crc32"])
         for name, value in rows.items():
@@ -148,6 +174,12 @@ class GrowingArrays:
         self.manifest.update(facts)
         self._mapped.clear()
         self.write_manifest()
+
+    def _cut(self) -> None:
+        """Remove the bytes behind the valid ends: on a full disk they are room that is missed."""
+        for name in self.manifest["arrays"]:
+            with contextlib.suppress(OSError):
+                os.truncate(self.path(name), self._end(name))
 
     def write_manifest(self) -> None:
         write_text(self.folder / MANIFEST, json.dumps(with_checksum(self.manifest), indent=1) + "\n")
@@ -168,21 +200,6 @@ class GrowingArrays:
     def _rewrite_header(self, name: str) -> None:
         with self.path(name).open("r+b") as f:
             f.write(self._header(name, self.manifest["arrays"][name]["n"]))
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a folder of arrays.
-
-    Raises:
-        MissingFile: there is none.   ConfigError: it is damaged, or was changed after it was written.
-    """
-    path = folder / MANIFEST
-    try:
-        return without_checksum(read_json(path), source=str(path), advice=REMOVE)
-    except MissingFile:
-        raise
-    except ConfigError as error:
-        raise ConfigError(str(error) if str(error).endswith(REMOVE) else f"{error}; {REMOVE}") from None
 
 
 def crc32(values: np.ndarray, before: int = 0) -> int:

@@ -13,12 +13,15 @@ loaded, and (on Linux) asks the kernel to be killed with its parent.
 from __future__ import annotations
 
 import ctypes
+import io
 import os
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -27,13 +30,16 @@ import numpy as np
 
 from sapis_lab.config import Config, composed_kind
 from sapis_lab.data._base import Progress
-from sapis_lab.files import make_folder, replacing
+from sapis_lab.errors import ConfigError, DiskError, disk_error
+from sapis_lab.files import make_folder, read_bytes, replacing
 from sapis_lab.integrators.langevin import State
 from sapis_lab.oracles import Failed, Labels, OracleConfig
 from sapis_lab.samplers import SamplerConfig
 
 _PR_SET_PDEATHSIG = 1
 _POLL_SECONDS = 0.05
+_DISK = 74
+"""Exit status of a worker whose disk did not take a block; the last line of its errors says so."""
 
 
 class TrajectoryTask(Config):
@@ -174,15 +180,21 @@ def write_block(path: Path, block: Block) -> None:
 
 
 def read_block(path: Path) -> Block:
-    """The block at `path`."""
-    with np.load(path, allow_pickle=False) as archive:
-        more = {name.removeprefix(_MORE): archive[name] for name in archive.files if name.startswith(_MORE)}
-        failed = tuple(str(text) for text in archive["failed"]) if "failed" in archive.files else ()
-        return Block(**{name: archive[name] for name in Block._fields[:-2]}, failed=failed, more=more)
+    """The block at `path`. ConfigError when it is damaged."""
+    data = io.BytesIO(read_bytes(path))
+    try:
+        with np.load(data, allow_pickle=False) as archive:
+            more = {name.removeprefix(_MORE): archive[name] for name in archive.files if name.startswith(_MORE)}
+            failed = tuple(str(text) for text in archive["failed"]) if "failed" in archive.files else ()
+            return Block(**{name: archive[name] for name in Block._fields[:-2]}, failed=failed, more=more)
+    except (ValueError, LookupError, EOFError, OSError, AttributeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+        # AttributeError: what is no archive but a single array
+        raise ConfigError(f"{path}: cannot be read ({error}); remove it, and the blocks after it, to have them labelled again") from None
 
 
 def generate(tasks: Sequence[TrajectoryTask], *, n_workers: int, progress: Progress, what: str) -> None:
-    """Make all blocks that are missing, with up to `n_workers` trajectories at a time. RuntimeError carries what a failed worker wrote."""
+    """Make all blocks that are missing, with up to `n_workers` trajectories at a time. RuntimeError carries what a failed worker wrote,
+    DiskError what the disk did not take."""
     done: dict[int, int] = dict.fromkeys(range(len(tasks)), 0)
     waiting = [k for k in range(len(tasks)) if _frames_done(tasks[k], done, k) < tasks[k].n_frames]
     running: dict[int, tuple[subprocess.Popen[bytes], IO[bytes]]] = {}
@@ -238,6 +250,8 @@ def _raise_if_failed(task: TrajectoryTask, process: subprocess.Popen[bytes], err
     errors.seek(0)
     text = errors.read().decode(errors="replace").strip()
     errors.close()
+    if process.returncode == _DISK and text:
+        raise DiskError(text.splitlines()[-1])
     if process.returncode:
         raise RuntimeError(f"generating trajectory {task.trajectory} in {task.folder} failed with exit status {process.returncode}; "
                            f"finished blocks are kept, start again to continue. The worker wrote:\n{text[-3000:]}")  # fmt: skip
@@ -255,10 +269,17 @@ def main() -> None:
     """Make the missing blocks of the one trajectory described on standard input."""
     die_with_parent(int(sys.argv[1]))
     task = TrajectoryTask.model_validate_json(sys.stdin.buffer.read())
-    make_folder(task.folder)
-    for block in range(task.n_blocks):
-        if not task.block_file(block).exists():
-            write_block(task.block_file(block), make_block(task, block))
+    try:
+        make_folder(task.folder)
+        for block in range(task.n_blocks):
+            if not task.block_file(block).exists():
+                write_block(task.block_file(block), make_block(task, block))
+    except OSError as error:
+        told = disk_error(error, about=task.folder)
+        if told is None:
+            raise
+        print(told, file=sys.stderr)
+        sys.exit(_DISK)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ Sealing again after appending may only lengthen a split: earlier subsets stay wh
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -26,7 +27,8 @@ import numpy as np
 from sapis_lab.data._arrays import DAMAGED, MANIFEST, Column, GrowingArrays, crc32, read_manifest, segments
 from sapis_lab.data._neighbor_table import NeighborTable, neighbor_table
 from sapis_lab.data._splits import is_test_split
-from sapis_lab.files import replacing
+from sapis_lab.errors import ConfigError
+from sapis_lab.files import write_bytes
 
 FORMAT = 1
 
@@ -133,8 +135,9 @@ class FrameStore:
         generation = int(self._arrays.manifest.get("generation", 0)) + 1
         for name, ids in splits.items():
             # A new file for every sealing: the manifest goes on naming the old ones until it is replaced.
-            with replacing(self.folder / "splits" / f"{name}-{generation}.npy") as temporary, temporary.open("wb") as f:
-                np.save(f, ids, allow_pickle=False)
+            file = io.BytesIO()  # numpy's error about a full disk does not say that it is one
+            np.save(file, ids, allow_pickle=False)
+            write_bytes(self.folder / "splits" / f"{name}-{generation}.npy", file.getbuffer())
         named = np.concatenate(list(splits.values()))
         elements = [int(z) for z in np.unique(self.species[segments(self.offsets, named)[0]])]
         self._arrays.manifest.update(
@@ -234,11 +237,11 @@ class FrameStore:
     @cached_property
     def splits(self) -> Mapping[str, np.ndarray]:
         """Frame numbers by split, (n,) int64 each; `train` in the order that defines its subsets."""
-        folder = self.folder / "splits"
         files = self._arrays.manifest["splits"]
-        loaded = {name: np.load(folder / file, mmap_mode="r", allow_pickle=False).view(np.ndarray) for name, file in files.items()}
-        for name, wanted in self._arrays.manifest.get("splits_crc32", {}).items():
-            if crc32(loaded[name]) != wanted:
+        folder, wanted = self.folder / "splits", self._arrays.manifest.get("splits_crc32", {})
+        loaded = {name: _read_split(folder / file) for name, file in files.items()}
+        for name, ids in loaded.items():
+            if name in wanted and crc32(ids) != wanted[name]:
                 raise ValueError(f"{folder / files[name]}: {DAMAGED}")
         return MappingProxyType(loaded)
 
@@ -280,6 +283,13 @@ class FrameStore:
 
     def _forget(self) -> None:
         self.__dict__.pop("splits", None)
+
+
+def _read_split(path: Path) -> np.ndarray:
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False).view(np.ndarray)
+    except (OSError, ValueError, EOFError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error}); remove the store {path.parent.parent} to have it made again") from None
 
 
 def is_sealed(folder: Path) -> bool:

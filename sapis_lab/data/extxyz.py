@@ -383,22 +383,23 @@ def _stress(config: ExtxyzConfig, frame: XyzFrame, place: str) -> np.ndarray | N
 
 
 def _npz_arrays(config: ExtxyzConfig, path: Path) -> dict[str, np.ndarray]:
-    archive = open_npz(path)
     given_keys: dict[str, str] = dict(config.npz_keys)  # type: ignore[arg-type]
     arrays = {}
-    for what in _NPZ_NAMES:
-        key = given_keys.get(what) or _npz_key(archive, what, path)
-        if key is not None and what == "pbc":
-            arrays[what] = read_member(archive, key, path)
-        elif key is not None:
-            arrays[what] = read_numbers(archive, key, path, wanted="atomic numbers" if what == "species" else "numbers")
+    with open_npz(path) as archive:
+        for what in _NPZ_NAMES:
+            key = given_keys.get(what) or _npz_key(archive, what, path)
+            if key is not None and what == "pbc":
+                arrays[what] = read_member(archive, key, path)
+            elif key is not None:
+                wanted = "atomic numbers" if what == "species" else "numbers"
+                arrays[what] = read_numbers(archive, key, path, wanted=wanted)
+        _refuse_unread_cell(archive, given_keys, arrays, path)
     arrays["energy"] = arrays["energy"].reshape(-1)
     n_frames, z = len(arrays["energy"]), arrays["species"]
     if z.ndim not in (1, 2) or 0 in z.shape or (z.ndim == 2 and len(z) not in (1, n_frames)):
         raise ValueError(f"{path}: species have shape {z.shape}, wanted (n_atoms,) or (n_frames, n_atoms), with {n_frames} energies")
     if "cell" in arrays and arrays["cell"].shape not in ((3, 3), (9,), (1, 3, 3), (n_frames, 3, 3), (n_frames, 9)):
         raise ValueError(f"{path}: the cell has shape {arrays['cell'].shape}, wanted (3, 3) or {(n_frames, 3, 3)}: three lattice vectors")
-    _refuse_unread_cell(archive, given_keys, arrays, path)
     arrays["pbc"] = _npz_pbc(arrays, n_frames, path)
     return arrays
 

@@ -54,8 +54,7 @@ class Rmd17Config(DatasetConfig):
     def info(self, *, cutoff: float) -> DatasetInfo:
         root = data_root(self.root)
         found = _find(self, root)
-        with reading(root, found.train_file):
-            archive = open_npz(found.train_file)
+        with reading(root, found.train_file), open_npz(found.train_file) as archive:
             species = read_numbers(archive, "nuclear_charges", found.train_file)
             sample = read_numbers(archive, "coords", found.train_file)[:: _N_OFFICIAL // 20][:20]
         n = species.size
@@ -135,9 +134,8 @@ def _find(config: Rmd17Config, root: Path) -> _Found:
 
 def _read(found: _Found, part: Literal["train", "test"]) -> _Part:
     file, index_file = (found.train_file, found.train_index) if part == "train" else (found.test_file, found.test_index)
-    archive = open_npz(file)
-    z = read_numbers(archive, "nuclear_charges", file)
-    x, e, f = (read_numbers(archive, key, file) for key in ("coords", "energies", "forces"))
+    with open_npz(file) as archive:
+        z, x, e, f = (read_numbers(archive, key, file) for key in ("nuclear_charges", "coords", "energies", "forces"))
     e = e.reshape(-1)
     if z.ndim != 1:
         raise ValueError(f"{file}: nuclear_charges has shape {z.shape}, wanted (n_atoms,)")

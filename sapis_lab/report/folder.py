@@ -13,7 +13,7 @@ from sapis_lab.analysis.result import plain
 from sapis_lab.analysis.study import StudyAnalysis, analyse, fit_json, write_fit_json
 from sapis_lab.config import load, read_yaml
 from sapis_lab.figures import draw_all
-from sapis_lab.records import read_table
+from sapis_lab.records import read_csv, read_table
 from sapis_lab.report.page import write_report
 from sapis_lab.report.tables import write_tables
 
@@ -62,11 +62,7 @@ def read_history(path: Path) -> pd.DataFrame | None:
     """
     if not path.exists():
         return None
-    history = pd.read_csv(path)
-    missing = [c for c in HISTORY if c not in history]
-    if missing:
-        raise ValueError(f"{path}: no columns {', '.join(missing)}, got {', '.join(map(str, history.columns))}; run `sapis scale` again")
-    return history
+    return read_csv(path, columns=HISTORY, then="run `sapis scale` again")
 
 
 def analyse_options(folder: Path, **options: Any) -> LawOptions:

@@ -7,7 +7,6 @@ through Jinja's escaping, since ids, failure texts and provenance come from outs
 from __future__ import annotations
 
 import base64
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,10 +18,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from sapis_lab.analysis.identify import interval_text
 from sapis_lab.analysis.laws import SYMBOLS, law_named
 from sapis_lab.config import read_yaml
-from sapis_lab.files import write_text
+from sapis_lab.files import read_json, read_lossy, write_text
 from sapis_lab.quantities import Quantity, quantity
 from sapis_lab.records import read_table
-from sapis_lab.report.verdict import verdict
+from sapis_lab.report.verdict import read_fit, verdict
 from sapis_lab.text import visible
 
 FIGURE_ORDER = ["loss_vs_size", "loss_vs_data", "loss_vs_labels", "model_comparison", "equal_error", "accuracy_per_flop"]
@@ -45,10 +44,10 @@ def write_report(folder: Path) -> Path:
     runs = read_table(folder)
     if not (folder / "fit.json").exists():
         raise ValueError(f"{folder / 'fit.json'}: no such file; run `sapis fit {folder.resolve().name}` first")
-    fits = json.loads((folder / "fit.json").read_text(encoding="utf-8"))
+    fits = read_fit(folder)
     study = read_yaml(folder / "study.yaml") if (folder / "study.yaml").exists() else {}
     source = folder / "provenance.json"
-    provenance = json.loads(source.read_text(encoding="utf-8")) if source.exists() else {}
+    provenance = read_json(source, then="run the study again to write it anew") if source.exists() else {}
     measured = quantity(fits["quantity"])
     page = (
         _environment()
@@ -195,7 +194,7 @@ def _merged(rows: list[dict[str, Any]], column: str, word: str, *, by: tuple[str
 def not_drawn(folder: Path) -> dict[str, str]:
     """Kinds of figures that the points do not support, with the reasons."""
     path = folder / "not_drawn.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return read_json(path, then=f"draw again: sapis study figures {folder.resolve().parent.name}") if path.exists() else {}
 
 
 def _error(value: float, measured: Quantity) -> str:
@@ -225,7 +224,7 @@ def figures(folder: Path) -> list[dict[str, Any]]:
     for name in names:
         caption = found[name].with_suffix(".txt")
         image = base64.b64encode(found[name].read_bytes()).decode()
-        text = " ".join(caption.read_text(encoding="utf-8").split()) if caption.exists() else name
+        text = " ".join(read_lossy(caption).split()) if caption.exists() else name
         result.append({"name": name, "uri": f"data:image/png;base64,{image}", "caption": text, "narrow": _width_mm(found[name]) < NARROW})
     return result
 

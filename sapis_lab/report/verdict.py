@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from sapis_lab.quantities import Quantity
+from sapis_lab.errors import ConfigError
+from sapis_lab.files import read_json
+from sapis_lab.quantities import Quantity, quantity
+
+
+def read_fit(folder: Path) -> dict[str, Any]:
+    """The laws of a results folder. ConfigError when there are none, or the file is damaged."""
+    path, anew = folder / "fit.json", f"write it anew with: sapis fit {folder.resolve().name}"
+    fits = read_json(path, then=anew, keys=["quantity", "reference", "models", "comparisons", "equal_error"])
+    try:
+        quantity(str(fits["quantity"]))
+    except ValueError as error:
+        raise ConfigError(f"{path}: quantity: {error}; {anew}") from None
+    return fits
 
 
 def verdict(fits: Mapping[str, Any], runs: pd.DataFrame, measured: Quantity) -> list[str]:

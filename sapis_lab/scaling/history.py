@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from sapis_lab.config import ConfigError
-from sapis_lab.files import write_text
+from sapis_lab.files import parse_json, read_text, write_text
 from sapis_lab.scaling.policies import Decision, Policy, Prices, Rules, Runs, decide, posterior_of
 
 HISTORY, DECISIONS = "history.csv", "decisions.jsonl"
@@ -133,12 +133,15 @@ def read_history(folder: Path) -> list[Row]:
     path = folder / HISTORY
     if not path.exists():
         raise ConfigError(f"{path}: no such file; nothing has been scaled there")
-    rows = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")))
-    if tuple(rows.fieldnames or ()) != COLUMNS:
-        raise ConfigError(f"{path}: got the columns {', '.join(rows.fieldnames or ())}; wanted {', '.join(COLUMNS)}")
+    rows = csv.DictReader(io.StringIO(read_text(path)))
     try:
+        if tuple(rows.fieldnames or ()) != COLUMNS:
+            got = ", ".join(rows.fieldnames or ())[:200]
+            raise ConfigError(f"{path}: got the columns {got}; wanted {', '.join(COLUMNS)}")
         return [Row(**{k: _READ.get(k, _number)(v) for k, v in row.items()}) for row in rows]
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, csv.Error) as error:
+        if isinstance(error, ConfigError):
+            raise
         raise ConfigError(f"{path}, line {rows.line_num}: cannot be read ({error})") from None
 
 
@@ -160,9 +163,9 @@ def read_decisions(folder: Path) -> list[Entry]:
     if not path.exists():
         return []
     entries = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(read_text(path).splitlines(), 1):
         try:
-            raw = _restored(json.loads(line))
+            raw = _restored(parse_json(line, source="not an entry"))
             basis = raw["basis"]
             entries.append(
                 Entry(
@@ -170,7 +173,7 @@ def read_decisions(folder: Path) -> list[Entry]:
                     Basis(basis["policy"], basis["budget"], Prices(**basis["prices"]), Rules(**basis["rules"])),
                 )
             )  # fmt: skip
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ConfigError(f"{path}, line {number}: cannot be read ({error}); it was not written by this program") from None
     return entries
 

@@ -56,15 +56,19 @@ from sapis_lab.sweep.folder import (
     point_folder,
     refuse_if_running,
     results_folder,
+    state,
     write_manifest,
 )
 from sapis_lab.sweep.launcher import LOG
 from sapis_lab.sweep.local import PRELOAD, LocalPool
-from sapis_lab.sweep.plan import infos, planned_flops
+from sapis_lab.sweep.plan import infos, plan, planned_flops
 from sapis_lab.sweep.points import Point, point_id, points
 from sapis_lab.sweep.progress import Board, duration, shown
-from sapis_lab.sweep.provenance import n_cores, note_finished, write_provenance
+from sapis_lab.sweep.provenance import note_finished, write_provenance
+from sapis_lab.sweep.resources import resources, slurm_queue
 from sapis_lab.sweep.scale_options import ScaleOptions
+from sapis_lab.sweep.signals import Stop, interrupting
+from sapis_lab.sweep.slurm import refuse_without_slurm
 from sapis_lab.sweep.study import Lattice, Study, load_study
 from sapis_lab.training import Parent
 
@@ -127,18 +131,22 @@ def run_scale(
     """
     request = road.Request(name, tuple(settings), called, workers=workers)
     refuse_if_running(request.folder)
-    campaign = resolve(name, settings, called=called)
     again = " ".join(["sapis", "scale", *request.command[3:]])
-    with locked(request.folder) as taken_over, road._signals_interrupt():
-        if taken_over:
-            console.print(Text(taken_over, style="yellow"), soft_wrap=True)
-        session = _Session(campaign, request, console, workers=workers, retry_failed=retry_failed, command=again)
+    session: _Session | None = None
+    with interrupting() as stop:
         try:
-            return session.run()
+            campaign = resolve(name, settings, called=called)
+            with locked(request.folder) as taken_over:
+                if taken_over:
+                    console.print(Text(taken_over, style="yellow"), soft_wrap=True)
+                session = _Session(campaign, request, console, stop, retry_failed=retry_failed, command=again)
+                return session.run()
         except engine.LauncherDied as error:
             console.print(Text(f"error: {error}", style="red"), soft_wrap=True)
             return road.STOPPED
         except (engine.Stopped, KeyboardInterrupt):
+            if session is not None and session.status is not None:  # it came when all was done
+                return session.status
             console.print(Text(f"\nstopped; nothing is lost. Continue with: {again}", style="yellow"), soft_wrap=True)
             return road.STOPPED
 
@@ -237,28 +245,35 @@ class _Session:
     """One process that works on a campaign; everything that lasts is in files."""
 
     def __init__(
-        self, campaign: Campaign, request: road.Request, console: Console, *, workers: int | None, retry_failed: bool, command: str
+        self, campaign: Campaign, request: road.Request, console: Console, stop: Stop, *, retry_failed: bool, command: str
     ) -> None:
-        self.campaign, self.request, self.console, self.retry_failed, self.command = campaign, request, console, retry_failed, command
+        self.campaign, self.request, self.console, self.stop = campaign, request, console, stop
+        self.retry_failed, self.command = retry_failed, command
         self.study, self.options = campaign.study, campaign.options
         self.folder, self.place = request.folder, request.folder / FOLDER
-        self.device, n_devices = road._device(self.study.run.device)
-        wanted = workers or self.study.run.workers
-        self.workers = wanted if isinstance(wanted, int) else max(1, n_cores() if self.device == "cpu" else n_devices)
+        self.use = resources(self.study.run, workers=request.workers)
         self.rows: list[Row] = []
         self.entries: list[Entry] = []
         self.points: list[Point] = list(campaign.seeds)
         self.measured_over_planned = 1.0
         self.labelled = campaign.info.n_train
         self.pool: _Kept | None = None
+        self.status: int | None = None
+        """Exit status, once nothing is left to do."""
 
     def run(self) -> int:
         """The campaign to its end; the exit status."""
         try:
-            return self._run()
+            status = self._run()
         finally:
-            if self.pool is not None:
-                self.pool.end()
+            self._end_workers()
+        self.status = status
+        return status
+
+    def _end_workers(self) -> None:
+        pool, self.pool = self.pool, None
+        if pool is not None:
+            pool.end()
 
     def _run(self) -> int:
         began = time.monotonic()
@@ -266,20 +281,26 @@ class _Session:
         self._say(
             f"{len(self.campaign.seeds)} points to start from, then {self.options.policy} decisions up to {self.options.budget:.3g} FLOPs"
         )
+        if self.use.executor == "slurm":
+            refuse_without_slurm()
         engine.refuse_other_settings([p.config for p in self.campaign.seeds], self.folder)
         write_text(self.folder / "study.yaml", dump_yaml(self.study))
         self._write_manifest()
-        road._prepare_data(self.study, n_cores(), self.console)
+        road._prepare_data(self.study, self.use.cores, self.console)
         write_provenance(
-            self.folder, command=self.command.split(), device=self.device, workers=self.workers, data=road._data_identity(self.study)
-        )
+            self.folder, command=self.command.split(), device=self.use.device, workers=self.use.workers,
+            data=road._data_identity(self.study),
+        )  # fmt: skip
         if not self._train(self.campaign.seeds):
             return road.SOME_FAILED
         for point in self.campaign.seeds:
             self._add(0, "seed", point, Decision("seed", reason="seed lattice"))
         status = self._go_on()
+        self._end_workers()
         note_finished(self.folder)
+        self.stop.check()
         self._conclude(began)
+        self.status = status
         return status
 
     def _go_on(self) -> int:
@@ -329,8 +350,8 @@ class _Session:
         runs = runs_of(self.rows)
         info, lattice, found = self.campaign.info, self.study.lattice, []
         for factor in SIZES:
-            near = Lattice(n_params=(float(f"{factor * runs.n_params[runs.last]:.3g}"),), n_frames=lattice.n_frames[-1:], seeds=(0,))
             try:
+                near = _lattice(float(f"{factor * runs.n_params[runs.last]:.3g}"), lattice.n_frames[-1], 0)
                 found += points(self.study.model_copy(update={"lattice": near}), info)
             except ConfigError:
                 continue  # a size that the family cannot have
@@ -374,7 +395,7 @@ class _Session:
         info = next(iter(known.values()))
 
         def make(target: float, n_frames: int, seed: int) -> Point:
-            lattice = Lattice(n_params=(target,), n_frames=(n_frames,), seeds=(seed,))
+            lattice = _lattice(target, n_frames, seed)
             return points(study.model_copy(update={"lattice": lattice}), info)[0]
 
         return make
@@ -432,26 +453,43 @@ class _Session:
     # ---- running
 
     def _train(self, chosen: Sequence[Point]) -> bool:
-        """Run points; False, with the reasons told, where one failed."""
-        run, study = self.study.run, self.study
+        """Run points; False, with the reasons told, where one failed. Raises Stopped where one has not ended and nobody runs it."""
+        study = self.study
         configs = sorted((p.config for p in chosen), key=lambda c: -c.n_params_target * c.n_frames)
         if any(not (point_folder(self.folder, c.id) / RECORD).exists() for c in configs):
-            self.pool = self.pool or self._started()
             for data in {c.data.model_dump_json(): c.data for c in configs}.values():
                 if data != study.data:
-                    road._prepare_data(study.model_copy(update={"data": data}), n_cores(), self.console)
-        ids, key = [c.id for c in configs], self.campaign.loss_key
-        with Board(ids, folder=self.folder, expected={}, workers=self.workers, loss_key=key, console=self.console) as board:
-            done = engine.run(
-                configs, folder=self.folder, cache=run.cache_folder, on_event=_unless_kept(board), retry_failed=self.retry_failed,
-                executor=self.pool,
-            )  # fmt: skip
-        missing = sorted(set(ids) - {r.id for r in done})
-        for id in missing:
+                    road._prepare_data(study.model_copy(update={"data": data}), self.use.cores, self.console)
+            self._run_points(chosen, configs)
+        states = {c.id: state(point_folder(self.folder, c.id)) for c in configs}
+        for id in (id for id, s in states.items() if s == "failed"):
             self._say(f"  failed  {id}: {failure_reason(point_folder(self.folder, id))}", style="red")
-        if missing:
+        if "failed" in states.values():
             self._say(f"  run it again: {self.command} --retry-failed")
-        return not missing
+            return False
+        for id in (id for id, s in states.items() if s != "done"):
+            self._say(f"  not ended  {id}", style="yellow")
+        if set(states.values()) != {"done"}:
+            raise engine.Stopped("some runs have not ended")
+        return True
+
+    def _run_points(self, chosen: Sequence[Point], configs: Sequence[Any]) -> None:
+        """Through the executor of the study, to their end."""
+        how: dict[str, Any] = {"folder": self.folder, "cache": self.study.run.cache_folder, "retry_failed": self.retry_failed}
+        if self.use.executor == "slurm":
+            costs = plan(self.study, chosen, self.campaign.known, workers=self.use.workers, device=self.use.device)
+            queue = slurm_queue(self.study, self.folder, points=configs, expected=costs.expected_seconds)
+            try:
+                engine.run(configs, executor=queue, on_event=road.follower(self.console), **how)
+            except engine.Stopped:
+                self._say("\nnot waiting any longer; the jobs go on")
+                raise
+            return
+        road.refuse_if_queued([c.id for c in configs], self.folder, self.console)
+        self.pool = self.pool or self._started()
+        ids, key = [c.id for c in configs], self.campaign.loss_key
+        with Board(ids, folder=self.folder, expected={}, workers=self.use.workers, loss_key=key, console=self.console) as board:
+            engine.run(configs, executor=self.pool, on_event=_unless_kept(board), **how)
 
     def _started(self) -> _Kept:
         """Workers that serve the whole session: importing everything takes longer than many a point."""
@@ -459,8 +497,8 @@ class _Session:
         modules = [*PRELOAD, *engine.kind_modules([p.config for p in self.campaign.seeds])]
         return _Kept(
             LocalPool(
-                log, cache=run.cache_folder.absolute(), workers=self.workers, device=self.device, devices=run.devices,
-                arguments=engine.point_arguments(self.folder, self.device), preload=modules,
+                log, cache=run.cache_folder.absolute(), workers=self.use.workers, device=self.use.device, devices=self.use.devices,
+                arguments=engine.point_arguments(self.folder, self.use.device), preload=modules,
             )
         )  # fmt: skip
 
@@ -541,6 +579,12 @@ class _Kept:
 def _unless_kept(board: Board) -> Any:
     """The board, without a line for every point that was done before."""
     return lambda event: None if event.kind == "kept" else board(event)
+
+
+def _lattice(n_params: float, n_frames: int, seed: int) -> Lattice:
+    """Of one point. ConfigError for a size that no lattice may have."""
+    one: Lattice = load(Lattice, {"n_params": [n_params], "n_frames": [n_frames], "seeds": [seed]}, source="scale")
+    return one
 
 
 def _with_more(data: DatasetConfig, n_frames: int) -> DatasetConfig:

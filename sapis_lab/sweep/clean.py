@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from sapis_lab.config import ConfigError, home, read_yaml
+from sapis_lab.errors import disk_error
 from sapis_lab.files import is_temporary
 from sapis_lab.records import FAILURE, RECORD
 from sapis_lab.sweep.folder import locked, read_manifest
@@ -102,7 +103,8 @@ def clean(folder: Path, also: Sequence[What] = ()) -> list[Waste]:
                 else:
                     one.path.unlink(missing_ok=True)
             except OSError as error:
-                raise ConfigError(f"{one.path}: cannot be deleted: {error.strerror or error}") from None
+                told = disk_error(error, about=one.path)
+                raise told or ConfigError(f"{one.path}: cannot be deleted: {error.strerror or error}") from None
         return waste
 
 

@@ -10,18 +10,16 @@ from __future__ import annotations
 
 import json
 import signal
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal
 
 from sapis_lab.config import ConfigError, differing_keys, dump_yaml, read_yaml
-from sapis_lab.files import write_text
+from sapis_lab.files import read_json, write_text
 from sapis_lab.records import CHECKPOINT, FAILURE, RECORD, Record, read_raw, read_record
 from sapis_lab.sweep.events import EventLog
 from sapis_lab.sweep.executor import Executor
@@ -29,6 +27,8 @@ from sapis_lab.sweep.folder import failure_reason, locked, point_folder
 from sapis_lab.sweep.keep import keep, kept_folder
 from sapis_lab.sweep.launcher import LOG, STOPPED, UNTOLD, write_failure
 from sapis_lab.sweep.local import PRELOAD, TARGET, WORKER_ENVIRONMENT, LauncherDied, LocalPool
+from sapis_lab.sweep.notices import Notices
+from sapis_lab.sweep.signals import Stop, stop_signals
 
 if TYPE_CHECKING:
     from sapis_lab.training import PointConfig
@@ -43,6 +43,8 @@ POINT_ARGUMENTS = {"step": "auto", "checkpoint_seconds": 20.0}
 """Keys of `run:` that `run_point` is told, with its defaults."""
 _GRACE_STOP = 60.0
 _GRACE_ENDED = 1.0
+_LOOK = 3.0
+"""Time between two looks at what the running points have to say, s."""
 KILLS = 3
 """How often a point may be killed without a new checkpoint in between before it counts as failed."""
 
@@ -59,9 +61,11 @@ class Stopped(Exception):
 class Event:
     """What `on_event` is told. `tick` comes twice a second while points run."""
 
-    kind: Literal["kept", "failed_before", "launching", "launched", "started", "done", "failed", "killed", "stopped", "stopping", "tick"]
+    kind: Literal[
+        "kept", "failed_before", "launching", "launched", "started", "done", "failed", "killed", "stopped", "stopping", "notice", "tick"
+    ]
     """`killed`: a point was, and will be started again. `stopped`: a point ended, saved, though nobody here asked it to; it is no failure,
-    and the next run goes on with it."""
+    and the next run goes on with it. `notice`: what a point wants people to know though it goes on."""
     id: str = ""
     text: str = ""
     seconds: float = 0.0
@@ -125,6 +129,8 @@ def run(
                     work_through([point_folder(folder, p.id) for p in waiting], executor, stop, on_event)
                 finally:
                     executor.close()
+            if stop.asked:  # while the workers closed
+                raise Stopped("stopped after the last point had ended")
         return [read_record(point_folder(folder, p.id)) for p in points if (point_folder(folder, p.id) / RECORD).exists()]
 
 
@@ -195,7 +201,7 @@ def _recorded_science(folder: Path, point: PointConfig) -> dict[str, Any] | None
             raw = read_raw(place / RECORD)
             return None if raw.get("fingerprint") == point.fingerprint else dict(raw.get("science") or {})
     if (folder / SCIENCE).exists():
-        return dict(json.loads((folder / SCIENCE).read_text(encoding="utf-8")))
+        return read_json(folder / SCIENCE, then="remove its folder to train the point anew")
     return None
 
 
@@ -218,42 +224,6 @@ def prepare_points(points: Sequence[PointConfig], folder: Path, retry_failed: bo
             write_text(place / "config.yaml", dump_yaml(point))
             write_text(place / SCIENCE, json.dumps(point.science(), indent=1) + "\n")
             yield point
-
-
-# ------------------------------------------------------------------------------------------------------------- signals
-
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-
-
-@dataclass
-class Stop:
-    """What the user, or the system, has asked for."""
-
-    asked: int = 0
-    """1: stop after the step and save; 2: stop now."""
-    numbers: list[int] = field(default_factory=list)
-    """The signals that have arrived."""
-
-    def count(self, number: int, frame: FrameType | None = None) -> None:
-        # A second Ctrl-C or SIGTERM means now. Slurm's USR2 and the SIGTERM that follows it mean the same thing once.
-        again = number in (signal.SIGINT, signal.SIGTERM) and number in self.numbers
-        self.asked = 2 if again else max(self.asked, 1)
-        self.numbers.append(number)
-
-
-@contextmanager
-def stop_signals() -> Iterator[Stop]:
-    """SIGINT, SIGTERM, SIGUSR1 and SIGUSR2 are noted instead of raised (in the main thread; elsewhere Python allows no handlers)."""
-    stop = Stop()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    old = {number: signal.signal(number, stop.count) for number in STOP_SIGNALS}
-    try:
-        yield stop
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
 
 
 # ------------------------------------------------------------------------------------------------------------- the run
@@ -282,8 +252,10 @@ class _Run:
     """Folder, exit status, reason, time of the end and running time of points that a signal ended, until that is believed."""
     kills: dict[str, tuple[int, int | None]] = field(default_factory=dict)
     """How often a point was killed with the same checkpoint, and when that was written."""
+    notices: Notices = field(default_factory=Notices)
     deadline: float = 0.0
     next_tick: float = 0.0
+    next_look: float = 0.0
 
     def to_the_end(self) -> None:
         told = 0
@@ -299,9 +271,20 @@ class _Run:
                 break
             if time.monotonic() > self.next_tick:
                 self.next_tick = time.monotonic() + 0.5
+                self._look()
                 self.on_event(Event("tick"))
         if self.stop.asked:
             raise Stopped("stopped")
+
+    def _look(self) -> None:
+        if time.monotonic() > self.next_look:
+            self.next_look = time.monotonic() + _LOOK
+            for id in self.executor.running:
+                self._notice(self.given[id])
+
+    def _notice(self, folder: Path) -> None:
+        for text in self.notices.new(folder):
+            self.on_event(Event("notice", folder.name, text))
 
     def _busy(self) -> bool:
         return bool(self.executor.running if self.stop.asked else self.given or self.doubtful or self.waiting)
@@ -321,6 +304,7 @@ class _Run:
         """Take note of a point that ended."""
         folder, since = self.given.pop(id), self.since.pop(id, None)
         seconds = 0.0 if since is None else time.monotonic() - since
+        self._notice(folder)
         if (folder / RECORD).exists():
             self.on_event(Event("done", id, seconds=seconds))
         elif self.stop.asked:

@@ -10,11 +10,13 @@ from __future__ import annotations
 import json
 import os
 import platform
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sapis_lab.files import make_folder
+from sapis_lab.errors import ConfigError
+from sapis_lab.files import make_folder, parse_json, read_lossy
 
 if TYPE_CHECKING:
     from sapis_lab.sweep.engine import Event
@@ -61,11 +63,7 @@ def read_events(folder: Path) -> list[dict[str, Any]]:
     """All whole lines of the log, in the order they were written."""
     path = Path(folder) / EVENTS
     found = []
-    for line in path.read_text(encoding="utf-8", errors="replace").split("\n") if path.exists() else []:
-        try:
-            value = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(value, dict):
-            found.append(value)
+    for line in read_lossy(path).split("\n") if path.exists() else []:
+        with suppress(ConfigError):
+            found.append(parse_json(line, source=str(path)))
     return found

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sapis_lab.config import ConfigError
+from sapis_lab.errors import disk_error
 from sapis_lab.files import replacing
 from sapis_lab.sweep.folder import MANIFEST, refuse_if_running
 
@@ -51,7 +52,7 @@ def export(folder: Path, target: Path, *, models: bool = False) -> list[str]:
                 archive.writestr(_entry(f"{folder.name}/{name}"), data)
             archive.writestr(_entry(f"{folder.name}/{SUMS}"), sums)
     except OSError as error:
-        raise ConfigError(f"{target}: cannot be written: {error.strerror or error}") from None
+        raise disk_error(error, about=target) or ConfigError(f"{target}: cannot be written: {error.strerror or error}") from None
     return [*files, SUMS]
 
 

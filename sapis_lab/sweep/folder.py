@@ -11,6 +11,7 @@ results/NAME/
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -22,11 +23,21 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from sapis_lab.config import Config, ConfigError, dump, home, load
 from sapis_lab.errors import MissingFile
-from sapis_lab.files import TEMPORARY, is_temporary, make_folder, read_json, with_checksum, without_checksum, write_text
+from sapis_lab.files import (
+    TEMPORARY,
+    is_temporary,
+    make_folder,
+    read_bytes,
+    read_json,
+    read_lossy,
+    with_checksum,
+    without_checksum,
+    write_text,
+)
 from sapis_lab.records import FAILURE, RECORD, Planned
 
 MANIFEST, LOCK, PROGRESS = "points.json", ".lock", "progress.json"
@@ -81,7 +92,12 @@ def locked(folder: Path) -> Iterator[str | None]:
         reaches = _lock_now(fd, path)
         stale = _take_over(fd, path, reaches)
         os.ftruncate(fd, 0)
-        os.pwrite(fd, f"host {platform.node()}, process {os.getpid()}\n".encode(), 0)
+        try:
+            os.pwrite(fd, f"host {platform.node()}, process {os.getpid()}\n".encode(), 0)
+        except OSError as error:
+            # What makes room on a full disk works under this lock too; it is held, only its holder has no name.
+            if not reaches or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
         threading.Thread(target=_beat, args=(path, over), daemon=True).start()
         _held.add(folder)
         try:
@@ -239,11 +255,9 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     again = "run the study again to write it anew"
     try:
-        raw = without_checksum(read_json(path), source=str(path), advice=again)
+        raw = without_checksum(read_json(path, then=again), source=str(path), advice=again)
     except MissingFile:
         raise MissingFile(f"{path}: no such file; the study {folder.name!r} has not been started") from None
-    except ConfigError as error:
-        raise ConfigError(str(error) if str(error).endswith(again) else f"{error}; {again}") from None
     return load(Manifest, raw, source=str(path))
 
 
@@ -263,7 +277,7 @@ def inputs_hash(name: str, settings: Sequence[str]) -> str:
     files += sorted((home() / "results").glob("*/regime.json"))  # rules that a study may take its rates from
     digest = hashlib.sha256(json.dumps(list(settings)).encode())
     for path in files:
-        digest.update(path.name.encode() + b"\0" + (path.read_bytes() if path.exists() else b""))
+        digest.update(path.name.encode() + b"\0" + (read_bytes(path) if path.exists() else b""))
     return digest.hexdigest()
 
 
@@ -288,11 +302,12 @@ class Progress(NamedTuple):
 def read_progress(folder: Path) -> Progress | None:
     """The latest `progress.json` of a point, if there is one."""
     try:
-        raw: dict[str, Any] = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+        raw = read_json(folder / PROGRESS)
+        val = {k if k.startswith("val_") else f"val_{k}": float(v) for k, v in (raw.get("val") or {}).items()}
+        loss = None if raw.get("loss") is None else float(raw["loss"])
+        return Progress(int(raw.get("step", 0)), int(raw.get("steps", 0)), loss, val, float(raw.get("seconds", 0.0)))
+    except (ValueError, TypeError, AttributeError, OverflowError):  # it is written once a second: the next one will do
         return None
-    val = {k if k.startswith("val_") else f"val_{k}": v for k, v in (raw.get("val") or {}).items()}
-    return Progress(int(raw.get("step", 0)), int(raw.get("steps", 0)), raw.get("loss"), val, float(raw.get("seconds", 0.0)))
 
 
 def state(folder: Path) -> State:
@@ -325,4 +340,4 @@ def _is_locked(path: Path) -> bool:
 def failure_reason(folder: Path) -> str:
     """Why a point failed, one line."""
     path = folder / FAILURE
-    return (path.read_text(encoding="utf-8").partition("\n")[0] if path.exists() else "") or "no reason recorded"
+    return (read_lossy(path).partition("\n")[0] if path.exists() else "") or "no reason recorded"

@@ -40,6 +40,7 @@ from types import FrameType
 from typing import Any
 
 from sapis_lab.files import replacing
+from sapis_lab.sweep.notices import keep_notices
 
 LOG, LOCK, FAILURE = "log.txt", ".lock", "failure.txt"
 STOPPED = 75
@@ -222,6 +223,7 @@ def run_child(folder: Path, target: str, arguments: dict[str, Any], *, rank: int
         print(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} process {os.getpid()} starts {folder.name}", flush=True)
         if rank == 0:
             _hold(folder / LOCK)
+            keep_notices(folder)
         module, _, name = target.partition(":")
         getattr(importlib.import_module(module), name)(folder, **arguments)
         return 0

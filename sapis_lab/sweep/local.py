@@ -149,6 +149,7 @@ class _Launcher:
                 if give_up():
                     raise KeyboardInterrupt
         except BaseException:
+            self.process.kill()  # it has no points yet, and would go on importing
             self.close()
             raise
 

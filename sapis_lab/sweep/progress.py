@@ -116,6 +116,9 @@ class Board:
         self.stopped[event.id] = event.text
         self._line(f"stopped  {event.id}: {event.text}; the next run goes on with it")
 
+    def _notice(self, event: Event) -> None:
+        self._line(f"warning  {event.id}: {event.text}")
+
     def _stopping(self, event: Event) -> None:
         self.note = f"stopping {event.text} running points (again: at once) ..."
         self._line(self.note)

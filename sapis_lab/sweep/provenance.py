@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sapis_lab.config import home
-from sapis_lab.files import write_text
+from sapis_lab.files import read_json, write_text
 from sapis_lab.text import without_password
 
 FILE = "provenance.json"
@@ -53,7 +53,7 @@ def note_finished(folder: Path) -> None:
 
 def _read(folder: Path) -> dict[str, Any]:
     path = folder / FILE
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return read_json(path, then="remove it to have it written anew") if path.exists() else {}
 
 
 def current_commit() -> tuple[str | None, bool | None]:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shlex
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,7 +16,7 @@ from rich.console import Console
 from rich.text import Text
 
 from sapis_lab.config import ConfigError, dump_yaml, fingerprint, load, plainly, read_yaml
-from sapis_lab.files import write_text
+from sapis_lab.files import read_json, write_text
 from sapis_lab.records import RECORD, Planned, runs_table, write_table
 from sapis_lab.sweep.console import PlainConsole
 from sapis_lab.sweep.files import checked_name, raw_study
@@ -40,7 +37,9 @@ from sapis_lab.sweep.keep import KEPT, keep, restore
 from sapis_lab.sweep.launcher import LOG
 from sapis_lab.sweep.progress import Board, DataBoard, duration, shown
 from sapis_lab.sweep.provenance import FILE as PROVENANCE
-from sapis_lab.sweep.provenance import n_cores, note_finished, write_provenance
+from sapis_lab.sweep.provenance import note_finished, write_provenance
+from sapis_lab.sweep.resources import Resources, resources, slurm_queue
+from sapis_lab.sweep.signals import Stop, interrupting
 from sapis_lab.sweep.whole import finished, note_answers, records_digest, refuse_damaged
 from sapis_lab.text import without_password
 
@@ -116,31 +115,32 @@ def run_study(request: Request, console: Console | None = None) -> int:
     """
     console = console or PlainConsole()
     raw_study(request.name, request.settings, called=request.called)
-    if not request.only and (manifest := finished(request.folder, request.inputs)):
-        console.print(Text(f"{request.folder.name} is finished: all {len(manifest.points)} points are done, nothing to do"), soft_wrap=True)
-        console.print(Text(f"report {shown(request.folder / 'report.html')}"), soft_wrap=True)
+    if _says_finished(request, console):
         return COMPLETE
     refuse_if_running(request.folder)
-    with _signals_interrupt():
+    with interrupting() as stop:
         try:
             job = prepare_job(request)
             with locked(request.folder) as taken_over:
                 if taken_over:
                     console.print(Text(taken_over, style="yellow"), soft_wrap=True)
-                return _run(job, request, console)
+                return _run(job, request, console, stop)
         except KeyboardInterrupt:
             return _say_stopped(request, console)
 
 
-def _run(job: Job, request: Request, console: Console) -> int:
+def _run(job: Job, request: Request, console: Console, stop: Stop | None = None) -> int:
     from sapis_lab.sweep import engine
+    from sapis_lab.sweep.slurm import refuse_without_slurm
 
     begin = time.monotonic()
     folder, study = request.folder, job.study
     engine.refuse_other_settings([p.config for p in job.points], folder)
     refuse_damaged(folder, [p.planned for p in job.points])
-    if job.executor == "local":
-        _refuse_if_queued(job, folder, console)
+    if job.use.executor == "slurm":
+        refuse_without_slurm()
+    else:
+        refuse_if_queued([p.id for p in job.chosen], folder, console)
     restore(folder, [p.planned for p in job.points])
     states = {p.id: state(point_folder(folder, p.id)) for p in job.chosen}
     to_run = [p for p in _longest_first(job) if states[p.id] != "done" and (states[p.id] != "failed" or request.retry_failed)]
@@ -148,14 +148,14 @@ def _run(job: Job, request: Request, console: Console) -> int:
     _write_settings(job, request)
     if to_run:
         # Only a session that trains is part of where the numbers come from.
-        write_provenance(folder, command=request.command, device=job.device, workers=job.workers, data=_data_identity(study))
-        store = _prepare_data(study, job.cores, console)
+        write_provenance(folder, command=request.command, device=job.use.device, workers=job.use.workers, data=_data_identity(study))
+        store = _prepare_data(study, job.use.cores, console)
         if _planned_for_others(job, store):
             job = prepare_job(request)
             engine.refuse_other_settings([p.config for p in job.points], folder)
             _write_settings(job, request)
         try:
-            if job.executor == "slurm":
+            if job.use.executor == "slurm":
                 n_left = _train_on_slurm(job, request, console)
                 if not request.wait and n_left:
                     return COMPLETE
@@ -167,6 +167,8 @@ def _run(job: Job, request: Request, console: Console) -> int:
             console.print(Text(f"error: {error}", style="red"), soft_wrap=True)
             return _say_stopped(request, console)
         note_finished(folder)
+    if stop is not None:
+        stop.check()
     return _conclude(folder, _again(request), console, chosen=[p.id for p in job.chosen], seconds=time.monotonic() - begin)
 
 
@@ -176,9 +178,9 @@ def _train(job: Job, request: Request, console: Console) -> None:
     configs, run = _longest_first(job), job.study.run
     expected, key = job.plan.expected_seconds, job.study.law.quantity
     ids = [p.id for p in configs]
-    with Board(ids, folder=request.folder, expected=expected, workers=job.workers, loss_key=key, console=console) as board:
+    with Board(ids, folder=request.folder, expected=expected, workers=job.use.workers, loss_key=key, console=console) as board:
         engine.run(
-            configs, folder=request.folder, cache=run.cache_folder, workers=job.workers, device=job.device, devices=run.devices,
+            configs, folder=request.folder, cache=run.cache_folder, workers=job.use.workers, device=job.use.device, devices=job.use.devices,
             on_event=board, retry_failed=request.retry_failed,
         )  # fmt: skip
 
@@ -186,8 +188,8 @@ def _train(job: Job, request: Request, console: Console) -> None:
 # ----------------------------------------------------------------------------------------------------------- Slurm
 
 
-def _refuse_if_queued(job: Job, folder: Path, console: Console) -> None:
-    """Raise Locked if Slurm has jobs for the chosen points: they must not be trained twice at once."""
+def refuse_if_queued(ids: Sequence[str], folder: Path, console: Console) -> None:
+    """Raise Locked if Slurm has jobs for these points: they must not be trained twice at once."""
     from sapis_lab.sweep import slurm
 
     try:
@@ -196,7 +198,7 @@ def _refuse_if_queued(job: Job, folder: Path, console: Console) -> None:
         text = f"points of this study were submitted to Slurm before, and whether they still run cannot be told: {error}"
         console.print(Text(text, style="yellow"), soft_wrap=True)
         return
-    alive = sorted({jobs[p.id].number for p in job.chosen if p.id in jobs and jobs[p.id].alive})
+    alive = sorted({jobs[id].number for id in ids if id in jobs and jobs[id].alive})
     if alive:
         names = f"{', '.join(alive[:5])}{' ...' if len(alive) > 5 else ''}"
         raise Locked(
@@ -205,32 +207,12 @@ def _refuse_if_queued(job: Job, folder: Path, console: Console) -> None:
         )
 
 
-def _queue(study: Study, folder: Path, *, points: Sequence[Any], expected: Mapping[str, float]) -> SlurmQueue:
-    """Slurm, as an executor of `points` of the study."""
-    from sapis_lab.sweep.engine import kind_modules, point_arguments
-    from sapis_lab.sweep.local import PRELOAD
-    from sapis_lab.sweep.slurm import SlurmQueue
-
-    device = _slurm_device(study)
-    return SlurmQueue(
-        folder, study.run.slurm, cache=study.run.cache_folder.absolute(), device=device, devices=study.run.devices,
-        arguments=point_arguments(folder, device), expected=expected, preload=[*PRELOAD, *kind_modules(points)],
-    )  # fmt: skip
-
-
-def _slurm_device(study: Study) -> str:
-    """'cuda' if it is wanted, or GPUs are asked for; this machine need not have any."""
-    if study.run.device == "auto":
-        return "cuda" if study.run.slurm.gpus else "cpu"
-    return study.run.device
-
-
 def _train_on_slurm(job: Job, request: Request, console: Console) -> int:
     """Submit what is not complete and, if that is asked for, follow it; how many points have neither record nor failure then."""
     from sapis_lab.sweep import engine
 
     folder, configs, name = request.folder, _longest_first(job), request.folder.name
-    queue = _queue(job.study, folder, points=configs, expected=job.plan.expected_seconds)
+    queue = slurm_queue(job.study, folder, points=configs, expected=job.plan.expected_seconds)
     to_run = list(engine.prepare_points(configs, folder, request.retry_failed, lambda event: None))
     queue.start(*(point_folder(folder, c.id) for c in to_run))
     _say_submitted(queue, len(to_run), console)
@@ -238,7 +220,7 @@ def _train_on_slurm(job: Job, request: Request, console: Console) -> int:
         console.print(Text(f"follow them with  sapis study status {name}\ngather them with  sapis study collect {name}"), soft_wrap=True)
         return len(to_run)
     try:
-        engine.run(configs, folder=folder, cache=job.study.run.cache_folder, executor=queue, on_event=_follower(console))
+        engine.run(configs, folder=folder, cache=job.study.run.cache_folder, executor=queue, on_event=follower(console))
     except engine.Stopped:
         console.print(Text(f"\nnot waiting any longer; the jobs go on. Gather them with: sapis study collect {name}"), soft_wrap=True)
         raise
@@ -253,12 +235,12 @@ def _say_submitted(queue: SlurmQueue, n_points: int, console: Console) -> None:
         console.print(Text(f"{n_points - n_new} points are queued or running already"), soft_wrap=True)
 
 
-def _follower(console: Console) -> Callable[[Event], None]:
+def follower(console: Console) -> Callable[[Event], None]:
     """One line for every change; ticks and what was done before are left out."""
 
     def tell(event: Event) -> None:
         if event.kind not in ("tick", "kept", "failed_before", "stopping"):
-            text = f": {event.text}" if event.kind in ("failed", "killed", "stopped") else ""
+            text = f": {event.text}" if event.kind in ("failed", "killed", "stopped", "notice") else ""
             console.print(Text(f"{event.kind:8s} {event.id}{text}"), soft_wrap=True)
 
     return tell
@@ -289,7 +271,7 @@ def collect_study(name: str, console: Console, *, resubmit: bool = False) -> int
             study: Study = load(Study, read_yaml(folder / "study.yaml"), source=str(folder / "study.yaml"), recorded=True)
             places = [point_folder(folder, id) for id in gone]
             points = [load(PointConfig, read_yaml(p / "config.yaml"), source=str(p / "config.yaml"), recorded=True) for p in places]
-            queue = _queue(study, folder, points=points, expected=manifest.expected_seconds)
+            queue = slurm_queue(study, folder, points=points, expected=manifest.expected_seconds)
             queue.start(*places)
             _say_submitted(queue, len(places), console)
         for id, job in gone.items():
@@ -303,7 +285,7 @@ def collect_study(name: str, console: Console, *, resubmit: bool = False) -> int
 
 def _command_of(folder: Path) -> Callable[..., str]:
     """The command that made the results, as they recorded it."""
-    words = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))["command"]
+    words = str(read_json(folder / PROVENANCE, then="run the study again to write it anew", keys=["command"])["command"])
     return lambda retry: words if not retry or "--retry-failed" in words else f"{words} --retry-failed"
 
 
@@ -321,10 +303,7 @@ class Job:
     """The points asked for."""
     plan: Plan
     """Costs of the whole lattice."""
-    workers: int
-    device: str
-    cores: int
-    executor: Literal["local", "slurm"]
+    use: Resources
 
 
 def prepare_job(request: Request) -> Job:
@@ -337,28 +316,9 @@ def prepare_job(request: Request) -> Job:
     known = plainly(lambda: infos(study), about=f"data {study.data.kind!r}")
     lattice = points(study, next(iter(known.values())))
     chosen = select([p.planned for p in lattice], request.only)
-    cores, executor = n_cores(), request.executor or study.run.executor
-    if executor == "slurm":
-        device, workers = _slurm_device(study), study.run.slurm.at_once
-    else:
-        device, n_gpus = _device(study.run.device)
-        wanted = request.workers or study.run.workers
-        workers = wanted if isinstance(wanted, int) else (cores if device == "cpu" else n_gpus) // study.run.devices
-    workers = max(1, min(workers, len(chosen)))
-    costs = plan(study, lattice, known, workers=workers, device=device)
-    return Job(study, lattice, chosen, costs, workers, device, cores, executor)
-
-
-def _device(wanted: str) -> tuple[str, int]:
-    """'cpu' or 'cuda', and how many GPUs there are."""
-    if wanted == "cpu":
-        return "cpu", 0
-    import torch
-
-    n = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if wanted == "cuda" and n == 0:
-        raise ConfigError("run.device: 'cuda' is wanted, but torch finds no GPU; use run.device=auto or cpu")
-    return ("cuda", n) if n else ("cpu", 0)
+    use = resources(study.run, workers=request.workers, executor=request.executor, n_points=len(chosen))
+    costs = plan(study, lattice, known, workers=use.workers, device=use.device)
+    return Job(study, lattice, chosen, costs, use)
 
 
 def _announce(job: Job, states: Mapping[str, str], to_run: Sequence[str], console: Console) -> None:
@@ -366,11 +326,11 @@ def _announce(job: Job, states: Mapping[str, str], to_run: Sequence[str], consol
 
     console.print(Text(f"{job.study.name}: {job.study.question}", style="bold"), soft_wrap=True)
     n_done = list(states.values()).count("done")
-    where = f"{job.device} of Slurm" if job.executor == "slurm" else job.device
-    text = f"{len(job.chosen)} points on {where}, {'up to ' if job.executor == 'slurm' else ''}{job.workers} at a time"
+    where = f"{job.use.device} of Slurm" if job.use.executor == "slurm" else job.use.device
+    text = f"{len(job.chosen)} points on {where}, {'up to ' if job.use.executor == 'slurm' else ''}{job.use.workers} at a time"
     text += f"; {n_done} of them are done" if n_done else ""
     if to_run:
-        left = makespan((c.seconds for c in job.plan.costs if c.planned.id in set(to_run)), job.workers)
+        left = makespan((c.seconds for c in job.plan.costs if c.planned.id in set(to_run)), job.use.workers)
         guessed = "" if {p.family for p in job.chosen} <= job.plan.measured else " (a rough estimate)"
         text += f"; about {duration(left)} of training to go{guessed}"
     console.print(Text(text), soft_wrap=True)
@@ -420,25 +380,22 @@ def _longest_first(job: Job) -> list[Any]:
     return sorted((p.config for p in job.points if p.planned.id in chosen), key=lambda c: -cost[c.id])
 
 
-@contextmanager
-def _signals_interrupt() -> Iterator[None]:
-    """SIGTERM, SIGUSR1 and SIGUSR2 do what Ctrl-C does, also while data are made."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    numbers = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-    old = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
-
-
 # ----------------------------------------------------------------------------------------------------------- after
 
 
+def _says_finished(request: Request, console: Console) -> bool:
+    """Whether nothing of the study is left, which is told then."""
+    manifest = None if request.only else finished(request.folder, request.inputs)
+    if manifest is not None:
+        console.print(Text(f"{request.folder.name} is finished: all {len(manifest.points)} points are done, nothing to do"), soft_wrap=True)
+        console.print(Text(f"report {shown(request.folder / 'report.html')}"), soft_wrap=True)
+    return manifest is not None
+
+
 def _say_stopped(request: Request, console: Console) -> int:
+    """What a stop leaves to do, or that it came too late for that; the exit status."""
+    if _says_finished(request, console):
+        return COMPLETE
     console.print(Text(f"\nstopped; nothing is lost. Continue with: {request.again}", style="yellow"), soft_wrap=True)
     return STOPPED
 
@@ -529,9 +486,9 @@ def verdict_sentences(folder: Path) -> list[str]:
     """The report's verdict on the study."""
     from sapis_lab.quantities import quantity
     from sapis_lab.records import read_table
-    from sapis_lab.report.verdict import verdict
+    from sapis_lab.report.verdict import read_fit, verdict
 
-    fits = json.loads((folder / "fit.json").read_text(encoding="utf-8"))
+    fits = read_fit(folder)
     return verdict(fits, read_table(folder), quantity(fits["quantity"]))
 
 

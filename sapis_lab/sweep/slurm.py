@@ -21,7 +21,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -30,13 +30,15 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import Field, field_validator
 
 from sapis_lab.config import Config, ConfigError, load
-from sapis_lab.files import make_folder, write_text
+from sapis_lab.errors import disk_error
+from sapis_lab.files import make_folder, read_json_list, write_text
 from sapis_lab.records import FAILURE, RECORD
-from sapis_lab.sweep.engine import Event, Stop, Stopped, stop_signals, work_through
+from sapis_lab.sweep.engine import Event, Stopped, work_through
 from sapis_lab.sweep.executor import Ended, Executor
 from sapis_lab.sweep.folder import point_folder, read_progress
 from sapis_lab.sweep.launcher import STOPPED
 from sapis_lab.sweep.local import PRELOAD, TARGET, LocalPool, worker_environment
+from sapis_lab.sweep.signals import Stop, stop_signals
 from sapis_lab.text import never_fails
 
 FOLDER, SUBMISSIONS = "slurm", "submissions.json"
@@ -102,6 +104,13 @@ class SlurmOptions(Config):
 # ------------------------------------------------------------------------------------------------------------- executor
 
 
+def refuse_without_slurm() -> None:
+    """ConfigError if this machine has no Slurm."""
+    missing = [program for program in ("sbatch", "squeue", "scontrol", "srun") if shutil.which(program) is None]
+    if missing:
+        raise ConfigError(f"run.executor: 'slurm' wants {', '.join(missing)}, which this machine does not have; use local")
+
+
 class SlurmQueue:
     """The points of one study in the queue of Slurm, as an executor; leaving it (`close`, `stop`) leaves the jobs where they are.
 
@@ -126,9 +135,7 @@ class SlurmQueue:
         target: str = TARGET,
         preload: Sequence[str] = PRELOAD,
     ) -> None:
-        missing = [program for program in ("sbatch", "squeue", "scontrol", "srun") if shutil.which(program) is None]
-        if missing:
-            raise ConfigError(f"run.executor: 'slurm' wants {', '.join(missing)}, which this machine does not have; use local")
+        refuse_without_slurm()
         self.folder, self.options, self.expected = folder, options, expected or {}
         self.device, self.devices = device, devices
         self.how = {
@@ -178,8 +185,10 @@ class SlurmQueue:
             executor.update_parameters(job_name=entry["name"], **self._parameters())
             jobs = executor.map_array(partial(run_bundle, str(self.folder), self.how), bundles)
         except (FailedJobError, FailedSubmissionError, subprocess.SubprocessError, OSError) as error:
-            _write(self.folder, past)
-            raise ConfigError(f"Slurm refused the jobs: {' '.join(str(error).split())}") from None
+            with suppress(OSError):
+                _write(self.folder, past)
+            disk = disk_error(error, about=place) if isinstance(error, OSError) else None
+            raise disk or ConfigError(f"Slurm refused the jobs: {' '.join(str(error).split())}") from None
         entry["job"] = jobs[0].job_id.partition("_")[0]
         _write(self.folder, [*past, entry])
         self.submitted.append((str(entry["job"]), len(bundles), sum(map(len, bundles))))
@@ -414,11 +423,8 @@ def _read(folder: Path) -> list[_Submission]:
     path = folder / FOLDER / SUBMISSIONS
     if not path.exists():
         return []
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ConfigError(f"{path}: not JSON: {error}") from None
-    return [load(_Submission, entry, source=str(path)) for entry in raw]
+    entries = read_json_list(path, then="remove it once none of these jobs is in the queue, and submit again")
+    return [load(_Submission, entry, source=str(path)) for entry in entries]
 
 
 def _write(folder: Path, submissions: Sequence[_Submission | dict[str, Any]]) -> None:

@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import os
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 import lightning as L
 
-from sapis_lab.files import write_text
+from sapis_lab.files import plain_rows, read_lossy, write_text
 from sapis_lab.records import CHECKPOINT
 from sapis_lab.training._checkpoint import SCIENCE
 from sapis_lab.training._module import TrainingModule
@@ -198,10 +199,14 @@ def append_row(path: Path, row: dict[str, float]) -> None:
         csv.DictWriter(f, columns, lineterminator="\n").writerow(row)
 
 
+def _is_step(text: str, last: int) -> bool:
+    return re.fullmatch("[0-9]{1,18}", text) is not None and int(text) <= last
+
+
 def cut_rows(path: Path, *, last_step: int) -> None:
     """Drop the rows after `last_step`, which a resumed run will write again."""
     if path.exists():
-        rows = [r for r in _rows(path) if (r.get("step") or "").isdigit() and int(r["step"]) <= last_step]
+        rows = [r for r in _rows(path) if _is_step(r.get("step") or "", last_step)]
         _rewrite(path, _columns(path) or COLUMNS, rows)
 
 
@@ -217,8 +222,8 @@ def _columns(path: Path) -> list[str] | None:
 
 def _rows(path: Path) -> list[dict[str, str]]:
     """The rows of a curve but for a last one that was cut off: of step 12 it may say 1."""
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    return list(csv.DictReader(text[: text.rfind("\n") + 1].splitlines()))
+    text = read_lossy(path) if path.exists() else ""
+    return list(plain_rows(text[: text.rfind("\n") + 1]))
 
 
 def _rewrite(path: Path, columns: list[str], rows: list[dict[str, str]]) -> None:

@@ -37,8 +37,9 @@ from torch.fx.node import map_arg
 
 from sapis_lab.atoms import AtomsBatch
 from sapis_lab.derivatives import predict
+from sapis_lab.errors import Notice
 from sapis_lab.kernels import reference_forms
-from sapis_lab.kernels._build import cache_folder
+from sapis_lab.kernels._build import usable_folder
 from sapis_lab.models import Model
 from sapis_lab.training._config import LossConfig
 from sapis_lab.training._loss import loss_sums
@@ -248,7 +249,7 @@ Runner = Callable[[list[Tensor], list[Tensor]], list[Tensor]]
 def _compiled(graph: GraphModule) -> Runner:
     function: Callable[..., list[Tensor]] = graph
     if BACKEND != "eager":
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder().parent / "inductor"))
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(usable_folder() / "inductor"))
         function = torch.compile(graph, backend=BACKEND, dynamic=False, fullgraph=True)
     return lambda state, inputs: function(*state, *inputs)
 
@@ -321,7 +322,7 @@ class TracedStep:
         if len(self.buckets) >= LIMIT:
             if not self.warned:
                 text = f"more than {LIMIT} shapes of batches: run.step={self.form} serves the first of them, the rest take the eager step"
-                warnings.warn(text, RuntimeWarning, stacklevel=2)
+                warnings.warn(text, Notice, stacklevel=2)
             self.warned = True
             return None
         begin = time.perf_counter()
@@ -333,7 +334,7 @@ class TracedStep:
             if self.required:
                 raise
             text = f"the training step cannot be captured as a CUDA graph, the eager step is taken: {str(error).splitlines()[0]}"
-            warnings.warn(text, RuntimeWarning, stacklevel=2)
+            warnings.warn(text, Notice, stacklevel=2)
             self.given_up = True
             return None
         there = iter(found)

@@ -29,7 +29,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from sapis_lab.files import write_text
+from sapis_lab.files import read_json, write_text
 
 TIMEOUT = "SAPIS_RANK_TIMEOUT"
 """Environment variable: seconds after which a rank gives up waiting for the others; half an hour by default."""
@@ -189,7 +189,7 @@ def _store(ranks: Ranks, folder: Path, timeout: timedelta) -> dist.Store | None:
     deadline = time.monotonic() + timeout.total_seconds()
     while time.monotonic() < deadline:
         with suppress(FileNotFoundError, ValueError):
-            told = json.loads((folder / _MEETING).read_text(encoding="utf-8"))
+            told = read_json(folder / _MEETING, keys=["run", "host", "port"])
             if told["run"] == run:
                 return dist.TCPStore(told["host"], told["port"], ranks.size, False, timeout)
         time.sleep(0.1)

@@ -170,7 +170,7 @@ def test_a_model_is_found_by_its_label_or_as_the_only_one_of_its_family():
     assert two.rule_for("geat-l1", "geat") is two.models["geat-l1"] and two.rule_for("geat-l3", "geat") is None
 
 
-@pytest.mark.parametrize("content, word", [(None, "sapis tune"), ("{", "cannot be read"), ('{"format": 99}', "update")])
+@pytest.mark.parametrize("content, word", [(None, "sapis tune"), ("{", "not valid JSON"), ('{"format": 99}', "update")])
 def test_a_missing_damaged_or_newer_rule_is_told(tmp_path: Path, content: str | None, word: str):
     if content is not None:
         (tmp_path / "regime.json").write_text(content)

@@ -9,6 +9,7 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 
@@ -20,33 +21,58 @@ def programs() -> Path | None:
     return next((f for f in folders if (f / "initdb").exists() and (f / "pg_ctl").exists()), None)
 
 
+@dataclass
+class Server:
+    """A server that runs, in a folder of its own."""
+
+    folder: Path
+    port: int
+    password: str
+    user: str | None
+    """The account of the programs; ours when not given."""
+
+    @property
+    def url(self) -> str:
+        """Of its database, with the password."""
+        return f"postgresql+psycopg://tuner:{self.password}@127.0.0.1:{self.port}/postgres"
+
+    def start(self) -> None:
+        options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off"
+        self._control("-w", "-l", self.folder / "server.log", "-o", options, "start")
+
+    def stop(self, how: str = "immediate") -> None:
+        """`immediate` ends all connections at once, as a crash does; `fast` tells them."""
+        self._control("-m", how, "stop")
+
+    def _control(self, *arguments: str | Path) -> None:
+        self.call("pg_ctl", "-D", self.folder / "data", *arguments)
+
+    def call(self, program: str, *arguments: str | Path) -> None:
+        bin_folder, user = programs(), self.user
+        assert bin_folder is not None
+        done = subprocess.run([str(bin_folder / program), *map(str, arguments)], user=user, group=user, extra_groups=[] if user else None,
+                              cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)  # fmt: skip
+        assert done.returncode == 0, done.stdout
+
+
 @contextmanager
-def server(folder: Path, *, password: str) -> Iterator[str]:
-    """Starts a server in `folder`; the URL of its database, with the password."""
-    bin_folder = programs()
-    assert bin_folder is not None
+def server(folder: Path, *, password: str) -> Iterator[Server]:
+    """Starts a server in `folder`, and ends it."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
     # The programs refuse to run as root: there they run as the account that the package has made.
-    user = "postgres" if os.getuid() == 0 else None
+    made = Server(folder, port, password, "postgres" if os.getuid() == 0 else None)
     folder.mkdir(parents=True)
-    secret, data = folder / "secret", folder / "data"
+    secret = folder / "secret"
     secret.write_text(password)
-    if user:
-        account = pwd.getpwnam(user)
+    if made.user:
+        account = pwd.getpwnam(made.user)
         for path in (folder, secret):
             os.chown(path, account.pw_uid, account.pw_gid)
-
-    def call(*command: str | Path) -> None:
-        done = subprocess.run([*map(str, command)], user=user, group=user, extra_groups=[] if user else None, cwd=folder,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)  # fmt: skip
-        assert done.returncode == 0, done.stdout
-
-    call(bin_folder / "initdb", "-D", data, "-A", "scram-sha-256", "-U", "tuner", f"--pwfile={secret}", "--no-sync")
-    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off"
-    call(bin_folder / "pg_ctl", "-D", data, "-w", "-l", folder / "server.log", "-o", options, "start")
+    made.call("initdb", "-D", folder / "data", "-A", "scram-sha-256", "-U", "tuner", f"--pwfile={secret}", "--no-sync")
+    made.start()
     try:
-        yield f"postgresql+psycopg://tuner:{password}@127.0.0.1:{port}/postgres"
+        yield made
     finally:
-        call(bin_folder / "pg_ctl", "-D", data, "-m", "immediate", "stop")
+        made.stop()

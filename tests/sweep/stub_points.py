@@ -9,9 +9,11 @@ import os
 import signal
 import sys
 import time
+import warnings
 from pathlib import Path
 
 from sapis_lab.config import Config, dump, fingerprint, load, read_yaml
+from sapis_lab.errors import Notice
 from sapis_lab.files import write_text
 from sapis_lab.records import Record, write_record
 
@@ -19,7 +21,7 @@ STEPS = 40
 
 
 class StubPoint(Config):
-    """A point whose `work` says how it ends: ok, slow, stubborn, lasting, raise, kill, exit, nothing."""
+    """A point whose `work` says how it ends: ok, slow, stubborn, lasting, warn, raise, kill, exit, nothing."""
 
     id: str
     work: str = "ok"
@@ -40,6 +42,9 @@ def run_point(folder: Path, *, cache: str, device: str) -> None:
     with (folder / "sessions").open("a") as f:
         f.write("session\n")
     print(f"{point.id} works on {device}", flush=True)
+    if point.work == "warn":
+        warnings.warn("a library is missing:\nthis takes longer", Notice, stacklevel=1)
+        warnings.warn("of no interest to people", RuntimeWarning, stacklevel=1)
     if point.work == "raise":
         raise ValueError("the loss became NaN at step 3")
     if point.work == "kill":

@@ -111,6 +111,16 @@ def test_a_failure_stays_with_its_point(tmp_path):
     assert text.startswith("ValueError: the loss became NaN at step 3\n") and "Traceback" in text
 
 
+def test_what_points_want_people_to_know_is_in_their_logs_and_said_once(tmp_path):
+    events: list[Event] = []
+    run([StubPoint(id=f"p{k}", work="warn") for k in range(3)], tmp_path, on_event=events.append)
+    assert [e.text for e in events if e.kind == "notice"] == ["a library is missing: this takes longer"]
+    for k in range(3):
+        log = (tmp_path / f"points/p{k}/log.txt").read_text()
+        assert "a library is missing" in log and "of no interest to people" in log
+    assert [e["event"] for e in read_events(tmp_path)].count("notice") == 1
+
+
 def test_a_failed_point_is_left_until_asked_for(tmp_path):
     points = [StubPoint(id="p", work="exit")]
     run(points, tmp_path)

@@ -88,13 +88,14 @@ GONE = 2**22 + 1
 
 
 @pytest.mark.parametrize(
-    ("pid", "age", "goes"),
-    [(GONE, 3600, True), (GONE, 10, False), (os.getpid(), 3600, False), (os.getpid(), 100_000, True), (GONE, 100_000, True)],
+    ("writer", "age", "goes"),
+    [("gone", 3600, True), ("gone", 10, False), ("alive", 3600, False), ("alive", 100_000, True), ("gone", 100_000, True)],
 )
 @pytest.mark.parametrize("place", ["tune/trials/t0", "STORE/splits", "STORE/neighbors-5.0", "STORE", "CACHE/x", "points/stopped"])
 def test_what_another_host_may_be_writing_goes_when_it_is_silent(
-    study: Path, tmp_path: Path, place: str, pid: int, age: float, goes: bool
+    study: Path, tmp_path: Path, place: str, writer: str, age: float, goes: bool
 ) -> None:
+    pid = os.getpid() if writer == "alive" else GONE
     if place == "points/stopped":
         (study / "slurm").mkdir()
         (study / "slurm" / "submissions.json").write_text("[]")

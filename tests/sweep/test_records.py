@@ -53,7 +53,7 @@ def test_a_record_reads_back_equal(tmp_path):
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_metric_that_is_not_finite_is_no_record(value):
     raw = dump(record(StubPoint(id="p"))) | {"metrics": {"val_force_rmse": value}}
-    with pytest.raises(ConfigError, match="finite number"):
+    with pytest.raises(ConfigError, match="metrics.val_force_rmse: input should be a finite number"):
         load(Record, raw, source="x")
 
 

@@ -224,6 +224,23 @@ def test_a_study_gives_the_same_table_as_on_this_machine(project, sapis, node, s
 
 
 @pytest.mark.timeout(1800)
+def test_a_campaign_runs_its_decisions_as_jobs_and_decides_what_it_does_on_this_machine(project, sapis):
+    pytest.importorskip("tblite", reason="the study generates its labels with tblite")
+    settings = [
+        "data=ethanol-xtb-tiny", "train.epochs=2", "train.batch_size=4", "train.validations=1", "lattice.n_params=[3e3,6e3,1.2e4]",
+        "lattice.n_frames=[6,12]", "scale.budget=1.5e9", "law.bootstrap=100", "law.calibrate=0",
+    ]  # fmt: skip
+    words = [w for s in settings for w in ("--set", s)]
+    here = sapis("scale", "quickstart-scale", "--as", "here", *words, timeout=900)
+    assert here.returncode == 0, here.stdout + here.stderr
+    there = sapis("scale", "quickstart-scale", "--as", "there", *words, "--set", "run.executor=slurm", timeout=1500)
+    assert there.returncode == 0 and "Traceback" not in there.stdout + there.stderr, there.stdout + there.stderr
+    tables = [pd.read_parquet(project / "results" / name / "runs.parquet") for name in ("here", "there")]
+    assert len(tables[0]) > 6 and same_numbers(*tables)
+    assert set(jobs_of(project / "results/there")) == set(tables[1]["id"])
+
+
+@pytest.mark.timeout(1800)
 @pytest.mark.long
 def test_ranks_over_two_nodes_train_what_they_train_on_one(project, sapis, tmp_path_factory, monkeypatch):
     """And they save, go back into the queue and continue when they are warned."""

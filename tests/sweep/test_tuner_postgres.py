@@ -34,12 +34,17 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def url() -> Iterator[str]:
+def server() -> Iterator[postgres_server.Server]:
     pytest.importorskip("psycopg", reason="psycopg is not installed")
     with tempfile.TemporaryDirectory(prefix="sapis-pg-") as folder:
         Path(folder).chmod(0o755)  # the server's account must reach its own folder in it
         with postgres_server.server(Path(folder) / "server", password=PASSWORD) as made:
             yield made
+
+
+@pytest.fixture
+def url(server: postgres_server.Server) -> str:
+    return server.url
 
 
 @pytest.fixture
@@ -144,6 +149,85 @@ def test_a_trial_whose_worker_died_before_its_first_heartbeat_is_put_back(projec
     assert [t.state.name for t in study.trials] == ["FAIL", "WAITING"]
     assert study.trials[1].system_attrs["fixed_params"] == {"x": 0.5}
     assert tickets.put_back(study, is_dead=lambda trial: False) == []
+    storage.remove_session()
+    storage.engine.dispose()
+
+
+@pytest.mark.parametrize("how", ["fast", pytest.param("immediate", marks=pytest.mark.long)])
+def test_a_worker_outlives_a_restart_of_the_server(project: Path, worker, server: postgres_server.Server, how: str):
+    raw = yaml.safe_load((project / "studies" / "t.yaml").read_text())
+    raw["lattice"]["n_params"] = [{"fast": 5e3, "immediate": 6e3}[how]]
+    (project / "studies" / "t.yaml").write_text(yaml.safe_dump({**raw, "tune": {**raw["tune"], "trials": 2, "n_frames": [8]}}))
+    processes = [worker(TUNED_SECONDS="6") for _ in range(2)]
+    wait_for(lambda: len(trial_folders(project)) == 2 and all(steps_done(folder) for folder in trial_folders(project)))
+    server.stop(how)
+    wait_for(lambda: "the database does not answer" in printed(project))
+    time.sleep(4)  # longer than a worker without a heartbeat is believed to live
+    server.start()
+    assert [process.wait(timeout=240) for process in processes] == [0, 0], printed(project)
+    trials, told = read_trials(project / "results/t/tune"), printed(project)
+    assert list(trials["state"]) == ["done"] * 2 and list(trials["attempts"]) == [1, 1], told
+    assert all(steps_done(folder) == list(range(20)) for folder in trial_folders(project)), "a point was run twice"
+    assert told.count("the database does not answer") == told.count("the database answers again") <= 2
+    assert "Traceback" not in told and PASSWORD not in told
+
+
+def test_a_worker_whose_database_stays_away_saves_and_ends_with_one_line(project: Path, worker, server: postgres_server.Server):
+    raw = yaml.safe_load((project / "studies" / "t.yaml").read_text())
+    raw["lattice"]["n_params"] = [7e3]
+    (project / "studies" / "t.yaml").write_text(yaml.safe_dump({**raw, "tune": {**raw["tune"], "trials": 1, "n_frames": [8]}}))
+    process = worker(TUNED_SECONDS="40", SAPIS_TEST_PATIENCE="2")
+    wait_for(lambda: trial_folders(project) and len(steps_done(trial_folders(project)[0])) > 2)
+    server.stop()
+    try:
+        assert process.wait(timeout=60) == 75, printed(project)
+    finally:
+        server.start()
+    *_, asked, ended = printed(project).strip().splitlines()
+    assert asked.startswith("the database does not answer (") and asked.endswith("; asking again for up to 2 s")
+    assert ended.startswith("error: run.storage: postgresql+psycopg://tuner:***@127.0.0.1:")
+    assert "nothing is lost. Continue with: sapis tune t --worker" in ended
+    done = steps_done(trial_folders(project)[0])
+    assert worker().wait(timeout=240) == 0, printed(project)
+    (folder,) = trial_folders(project)
+    assert done and steps_done(folder)[: len(done)] == done and set(steps_done(folder)) == set(range(20))
+
+
+def test_a_stop_while_the_database_is_away_is_obeyed(project: Path, worker, server: postgres_server.Server):
+    raw = yaml.safe_load((project / "studies" / "t.yaml").read_text())
+    raw["lattice"]["n_params"] = [8e3]
+    (project / "studies" / "t.yaml").write_text(yaml.safe_dump({**raw, "tune": {**raw["tune"], "trials": 1, "n_frames": [8]}}))
+    process = worker(TUNED_SECONDS="40")
+    wait_for(lambda: trial_folders(project) and len(steps_done(trial_folders(project)[0])) > 2)
+    server.stop()
+    try:
+        wait_for(lambda: "the database does not answer" in printed(project))
+        process.terminate()
+        assert process.wait(timeout=40) == 75, printed(project)
+    finally:
+        server.start()
+    assert printed(project).strip().splitlines()[-1] == "stopped; nothing is lost. Continue with: sapis tune t"
+
+
+def test_a_lock_that_a_restart_has_taken_away_is_noticed_before_anything_is_written(server: postgres_server.Server):
+    from sapis_lab.sweep.tuner.many_hosts import one_writer, open_storage
+    from sapis_lab.sweep.tuner.patient import Patience
+
+    said: list[str] = []
+    storage = open_storage(server.url, heartbeat=1, patience=Patience(said.append))
+    attempts = []
+
+    def work() -> None:
+        with one_writer(storage.engine, "lost"):
+            attempts.append(len(attempts))
+            if len(attempts) == 1:
+                server.stop()
+                server.start()
+            storage.get_all_studies()
+            attempts.append("written")
+
+    storage.patience(work)
+    assert attempts == [0, 1, "written"] and len(said) == 2
     storage.remove_session()
     storage.engine.dispose()
 

@@ -5,6 +5,7 @@ python tune_process.py tune|worker STUDY WORKERS [KEY=VALUE ...]      # exit sta
 
 from __future__ import annotations
 
+import os
 import sys
 
 from rich.console import Console
@@ -13,6 +14,10 @@ from sapis_lab.sweep.tuner.road import TuneRequest, run_tune, run_worker
 
 
 def main(what: str, name: str, workers: str, *settings: str) -> int:
+    if seconds := os.environ.get("SAPIS_TEST_PATIENCE"):
+        from sapis_lab.sweep.tuner import patient
+
+        patient.SECONDS = float(seconds)
     retry = "--retry-failed" in settings
     request = TuneRequest(
         name, tuple(s for s in settings if s != "--retry-failed"), workers=int(workers), retry_failed=retry,

@@ -2,7 +2,7 @@
 
 A worker runs one point at a time inside Optuna's `Study.optimize`, which keeps a heartbeat in the database. A trial whose heartbeat has
 stopped is put back by whichever worker looks next, and goes on from its checkpoint. Idle workers stay until the last trial has ended,
-since the one that runs it may die.
+since the one that runs it may die. While the database is away a point trains on; the worker asks again for a while (`patient`).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from sapis_lab.records import FAILURE
 from sapis_lab.sweep.executor import Ended
+from sapis_lab.sweep.notices import Notices
 from sapis_lab.sweep.tuner import tickets
 from sapis_lab.sweep.tuner.one_host import Pool
 from sapis_lab.sweep.tuner.options import TuneOptions
@@ -25,13 +26,16 @@ from sapis_lab.sweep.tuner.trial import Outcome, Running, begin, note_pruned, ou
 
 if TYPE_CHECKING:
     from optuna import Study as OptunaStudy
-    from optuna.storages import RDBStorage
     from optuna.trial import Trial
     from sqlalchemy import Engine
+
+    from sapis_lab.sweep.tuner.patient import Patience, PatientStorage
 
 GRACE = 3
 """A trial without a heartbeat for this many intervals is put back."""
 _POLL = 0.2
+_GRACE_STOP = 30.0
+"""A running point has this long, s, to save when the database is given up."""
 
 
 class PutBack(Exception):
@@ -46,17 +50,17 @@ class Failed(Exception):
     """The point failed; the reason is kept with the trial."""
 
 
-def open_storage(url: str, *, heartbeat: int) -> RDBStorage:
+def open_storage(url: str, *, heartbeat: int, patience: Patience | None = None) -> PatientStorage:
     """The storage of many hosts. ConfigError, without the password, when the database cannot be used.
 
     Args:
-        heartbeat: interval, s.
+        heartbeat: interval, s.   patience: with a database that goes away later.
     """
-    from optuna.storages import RDBStorage
     from sqlalchemy import create_engine
     from sqlalchemy.exc import SQLAlchemyError
 
     from sapis_lab.config import ConfigError
+    from sapis_lab.sweep.tuner.patient import DatabaseGone, Patience, PatientStorage
     from sapis_lab.text import without_password
 
     tickets.quiet()
@@ -64,9 +68,11 @@ def open_storage(url: str, *, heartbeat: int) -> RDBStorage:
     try:
         engine = create_engine(url)
         with one_writer(engine, "tables"):  # workers that all make the tables at the same moment end with an error of the database
-            return RDBStorage(url, engine_kwargs={"pool_pre_ping": True}, heartbeat_interval=heartbeat, grace_period=GRACE * heartbeat)
+            return PatientStorage(url, heartbeat=heartbeat, grace=GRACE * heartbeat, patience=patience or Patience())
     except ImportError as error:
         raise ConfigError(f"run.storage: {error}; install the driver with: pip install 'sapis-lab[postgres]'") from None
+    except DatabaseGone as gone:
+        raise ConfigError(f"run.storage: {without_password(url)} cannot be used: {gone}") from None
     except SQLAlchemyError as error:
         why = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
         raise ConfigError(f"run.storage: {without_password(url)} cannot be used: {without_password(why)}") from None
@@ -77,12 +83,23 @@ def open_storage(url: str, *, heartbeat: int) -> RDBStorage:
 
 @contextmanager
 def one_writer(engine: Engine, name: str) -> Iterator[None]:
-    """Hold a lock in the database, which gives it back when this process or its connection ends."""
-    from sqlalchemy import text
+    """Hold a lock in the database, which gives it back when this process or its connection ends.
+
+    When the server restarts meanwhile the lock is lost, and so is every connection: a new one is refused then, with the error of the old.
+    """
+    from sqlalchemy import event, text
 
     with engine.begin() as connection:
         connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"), {"name": f"sapis tune {name}"})
-        yield
+
+        def refuse_if_lost(*_: object) -> None:
+            connection.execute(text("SELECT 1"))
+
+        event.listen(engine, "connect", refuse_if_lost)
+        try:
+            yield
+        finally:
+            event.remove(engine, "connect", refuse_if_lost)
 
 
 @dataclass
@@ -99,7 +116,7 @@ class Worker:
     """The objectives."""
     folder: Path
     """Of the trials' folders, shared by all hosts."""
-    storage: RDBStorage
+    storage: PatientStorage
     heartbeat: int
     say: Callable[[str], None]
     n_stops: Callable[[], int] = lambda: 0
@@ -107,8 +124,13 @@ class Worker:
     silent_since: dict[tuple[int, int], float] = field(default_factory=dict)
     """When this worker first saw a running trial that has never had a heartbeat, by cell and number."""
 
+    notices: Notices = field(default_factory=Notices)
+
     def queue(self, *, retry_failed: bool = False) -> None:
         """Queue what is not there yet, put back what dead workers had."""
+        self.storage.patience(lambda: self._queue(retry_failed))
+
+    def _queue(self, retry_failed: bool) -> None:
         with one_writer(self.storage.engine, self.name):
             for number, (study, cell) in enumerate(zip(self.studies, self.cells, strict=True)):
                 if retry_failed:
@@ -141,15 +163,29 @@ class Worker:
     # ---- one ticket
 
     def _one(self, pool: Pool, cell: int) -> None:
-        from optuna.exceptions import UpdateFinishedTrialError
-
         study = self.studies[cell]
         study.sampler = tickets.sampler(self.tune, seed=None)  # workers that drew the same numbers would try the same values
+        begun: list[Trial] = []
+
+        def objective(trial: Trial) -> tuple[float, ...]:
+            begun.append(trial)
+            return self._objective(trial, cell, pool)
+
         try:
-            study.optimize(lambda trial: self._objective(trial, cell, pool), n_trials=1, catch=(PutBack, NoTicket, Failed))
-        except UpdateFinishedTrialError:
+            study.optimize(objective, n_trials=1, catch=(PutBack, NoTicket, Failed))
+        except Exception:
+            self.storage.patience.check()  # Optuna stumbles over it once more, and raises something else
+            if not begun or not self._was_put_back(begun[0]):
+                raise
             # The connection was gone for so long that others put the trial back: what its folder holds is told by whoever takes it next.
             self.say("a trial of this worker was put back by another one meanwhile")
+
+    def _was_put_back(self, trial: Trial) -> bool:
+        """Whether another worker has ended this trial, which ran here; Optuna has several errors for that."""
+        from optuna.trial import TrialState
+
+        now = self.storage.get_trial(trial._trial_id)
+        return now.state == TrialState.FAIL and tickets.REASON not in now.user_attrs
 
     def _objective(self, trial: Trial, cell: int, pool: Pool) -> tuple[float, ...]:
         from optuna import TrialPruned
@@ -178,8 +214,14 @@ class Worker:
                 told = self.n_stops()
                 self.say(f"stopping {name} (again: at once) ...")
                 pool.stop(name, number=signal.SIGTERM if told == 1 else signal.SIGKILL)
-            if not ended and not told and running.follow():
-                pool.stop(name, number=signal.SIGKILL)
+            try:
+                if not ended and not told and running.follow():
+                    pool.stop(name, number=signal.SIGKILL)
+            except Exception:
+                self._save(name, pool)
+                raise
+        for text in self.notices.new(running.folder):
+            self.say(f"warning  {name}: {text}")
         if running.pruned is not None:
             note_pruned(running)
         result = outcome(running.folder, self.keys)
@@ -194,6 +236,13 @@ class Worker:
             return Outcome("failed", reason=f"ended {deaths} times without a result, the last time with status {ended[0].status}")
         raise PutBack
 
+    def _save(self, name: str, pool: Pool) -> None:
+        """Let the running point save and end; whoever takes its ticket goes on with it."""
+        pool.stop(name)
+        until = time.monotonic() + _GRACE_STOP
+        while not pool.poll(_POLL) and time.monotonic() < until:
+            pass
+
     def _say_ended(self, name: str, ended: Outcome) -> None:
         text = ", ".join(tickets.shown_objective(k, v) for k, v in zip(self.keys, ended.values, strict=False)) or ended.reason
         self.say(f"{ended.state:<8} {name}   {text}")
@@ -204,6 +253,9 @@ class Worker:
         """Fail the running trials of a cell whose workers are gone. Optuna overlooks those that died before their first heartbeat."""
         from optuna.storages import fail_stale_trials
 
+        if self.storage.is_settling:
+            self.silent_since.clear()
+            return
         fail_stale_trials(study)
         silent = self._silent(study)
         now = time.monotonic()

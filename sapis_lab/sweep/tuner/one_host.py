@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from sapis_lab.records import FAILURE
 from sapis_lab.sweep.executor import Ended
+from sapis_lab.sweep.notices import Notices
 from sapis_lab.sweep.tuner import tickets
 from sapis_lab.sweep.tuner.options import TuneOptions
 from sapis_lab.sweep.tuner.space import Cell
@@ -65,6 +66,7 @@ class OneHost:
     again: deque[tuple[int, Trial]] = field(default_factory=deque)
     """Cell and trial of what was interrupted, to go on first."""
     next_look: float = 0.0
+    notices: Notices = field(default_factory=Notices)
 
     def queue(self, *, retry_failed: bool = False) -> int:
         """Find what an earlier session left, and queue what is not there yet; how many trials there are to run."""
@@ -137,6 +139,8 @@ class OneHost:
 
     def _ended(self, name: str, status: int) -> None:
         cell, running = self.running.pop(name)
+        for text in self.notices.new(running.folder):
+            self.say(f"warning  {name}: {text}")
         if running.pruned is not None:
             note_pruned(running)
         elif not self.n_stops():

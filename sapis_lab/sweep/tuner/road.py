@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import signal
 import subprocess
 import sys
 import time
@@ -24,6 +23,8 @@ from sapis_lab.sweep.files import checked_name, checked_url, raw_study
 from sapis_lab.sweep.folder import locked, results_folder
 from sapis_lab.sweep.local import PRELOAD, TARGET
 from sapis_lab.sweep.progress import duration, shown
+from sapis_lab.sweep.resources import Resources, resources
+from sapis_lab.sweep.signals import interrupting, stop_signals
 from sapis_lab.text import without_password
 
 if TYPE_CHECKING:
@@ -103,23 +104,39 @@ def resolve(request: TuneRequest) -> Tuning:
 def run_tune(request: TuneRequest, console: Console) -> int:
     """Tune, or go on; the exit status."""
     tuning = resolve(request)
+    _refuse_slurm(request, tuning)
     if tuning.study.run.storage is not None:
         return _start_workers(request, tuning, console)
+    return _unless_stopped(request, console, lambda: _tune_here(request, tuning, console))
+
+
+def _unless_stopped(request: TuneRequest, console: Console, work: Callable[[], int]) -> int:
+    """The exit status of `work`, or what a stop leaves to do."""
+    with interrupting():
+        try:
+            return work()
+        except KeyboardInterrupt:
+            return _say_stopped(request, console)
+
+
+def _tune_here(request: TuneRequest, tuning: Tuning, console: Console) -> int:
+    from sapis_lab.sweep.tuner.tickets import disk_told
+
     folder, began = request.folder, time.monotonic()
-    with locked(folder.parent), _counted_stops() as n_stops:
+    with locked(folder.parent), disk_told(folder / DATABASE):
         tuning = _ready(request, tuning, console)
         with _closed(_sqlite(folder)) as storage:
-            studies = _studies(tuning, storage)
-            ended = _on_one_host(request, tuning, studies, console, n_stops)
+            with stop_signals() as stop:
+                studies = _studies(tuning, storage)
+                ended = _on_one_host(request, tuning, studies, console, lambda: stop.asked)
             table = report(tuning, folder, studies)
-        if not ended:
+        if stop.asked or not ended:
             return _say_stopped(request, console)
         return _conclude(request, tuning, table, console, seconds=time.monotonic() - began)
 
 
 def _ready(request: TuneRequest, tuning: Tuning, console: Console) -> Tuning:
     """Data and settings; the tuning again, now that the data are there."""
-    from sapis_lab.sweep.provenance import n_cores
     from sapis_lab.sweep.road import _prepare_data
 
     study = tuning.study
@@ -127,30 +144,37 @@ def _ready(request: TuneRequest, tuning: Tuning, console: Console) -> Tuning:
     console.print(Text(f"{study.name}: {study.question}", style="bold"), soft_wrap=True)
     text = f"{n} trials of {len(tuning.cells)} (model, N, D) by {tuning.tune.sampler} over {', '.join(tuning.names)}"
     console.print(Text(text), soft_wrap=True)
-    _prepare_data(study, n_cores(), console)
     write_text(request.folder / "study.yaml", dump_yaml(study))
+    _prepare_data(study, _use(request, study).cores, console)
     return resolve(request)
 
 
 @contextmanager
-def _provenance(request: TuneRequest, study: Study, *, workers: int) -> Iterator[None]:
+def _provenance(request: TuneRequest, study: Study, use: Resources) -> Iterator[None]:
     """Write where the numbers come from: around a session that trains, which alone is part of it."""
     from sapis_lab.sweep.provenance import note_finished, write_provenance
-    from sapis_lab.sweep.road import _data_identity, _device
+    from sapis_lab.sweep.road import _data_identity
 
-    device = _device(study.run.device)[0]
-    write_provenance(request.folder, command=request.command, device=device, workers=workers, data=_data_identity(study))
+    write_provenance(request.folder, command=request.command, device=use.device, workers=use.workers, data=_data_identity(study))
     yield
     note_finished(request.folder)
 
 
-def _n_workers(request: TuneRequest, study: Study) -> int:
-    from sapis_lab.sweep.provenance import n_cores
-    from sapis_lab.sweep.road import _device
+def _use(request: TuneRequest, study: Study, *, workers: int | None = None) -> Resources:
+    """What trials run on; a worker on many hosts may itself be a job of Slurm, and runs them where it is."""
+    return resources(study.run, workers=workers or request.workers, executor="local")
 
-    device, n_devices = _device(study.run.device)
-    wanted = request.workers or study.run.workers
-    return wanted if isinstance(wanted, int) else max(1, (n_cores() if device == "cpu" else n_devices) // study.run.devices)
+
+def _refuse_slurm(request: TuneRequest, tuning: Tuning) -> None:
+    """ConfigError where trials were to be jobs of Slurm: each is chosen when the one before has ended, and may be ended early by what the
+    others show, so that they would wait in the queue one after the other."""
+    if tuning.study.run.executor == "slurm":
+        worker = shlex.quote(" ".join([*request.command, "--worker"]))
+        database = "" if tuning.study.run.storage else "give run.storage, the URL of a PostgreSQL database, and "
+        raise ConfigError(
+            "run.executor: 'slurm' cannot run trials, each of which is chosen from those before it; "
+            f"{database}submit workers, as in sbatch --wrap {worker}, or tune on this machine with --set run.executor=local"
+        )
 
 
 def _say(console: Console) -> Callable[[str], None]:
@@ -169,8 +193,8 @@ def _on_one_host(
     runner = OneHost(tuning.cells, studies, tuning.tune, tuning.keys, request.folder / "trials", _say(console), n_stops)
     if not runner.queue(retry_failed=request.retry_failed):
         return True
-    workers = _n_workers(request, tuning.study)
-    with _provenance(request, tuning.study, workers=workers), _pool(request, tuning, n_stops, workers=workers) as pool:
+    use = _use(request, tuning.study)
+    with _provenance(request, tuning.study, use), _pool(request, tuning, n_stops, use) as pool:
         return pool is not None and runner.run(pool)
 
 
@@ -197,10 +221,9 @@ def _studies(tuning: Tuning, storage: Any) -> list[OptunaStudy]:
 
 
 @contextmanager
-def _pool(request: TuneRequest, tuning: Tuning, n_stops: Callable[[], int], *, workers: int) -> Iterator[Any]:
+def _pool(request: TuneRequest, tuning: Tuning, n_stops: Callable[[], int], use: Resources) -> Iterator[Any]:
     """The pool that runs points; None when it was told to stop while it started."""
     from sapis_lab.sweep.local import LocalPool
-    from sapis_lab.sweep.road import _device
 
     study = tuning.study
     kinds = {type(kind).__module__ for cell in tuning.cells for kind in (cell.base.config.data, cell.family)}
@@ -211,8 +234,8 @@ def _pool(request: TuneRequest, tuning: Tuning, n_stops: Callable[[], int], *, w
         try:
             pool = stack.enter_context(
                 LocalPool(
-                    log, cache=study.run.cache_folder.absolute(), workers=workers, device=_device(study.run.device)[0],
-                    devices=study.run.devices, arguments=told, target=request.target, preload=preload,
+                    log, cache=study.run.cache_folder.absolute(), workers=use.workers, device=use.device,
+                    devices=use.devices, arguments=told, target=request.target, preload=preload,
                     give_up=lambda: n_stops() > 0,
                 )
             )  # fmt: skip
@@ -224,73 +247,80 @@ def _pool(request: TuneRequest, tuning: Tuning, n_stops: Callable[[], int], *, w
         log.unlink()
 
 
-@contextmanager
-def _counted_stops() -> Iterator[Callable[[], int]]:
-    """SIGINT and SIGTERM are counted instead of raised."""
-    n = [0]
-
-    def count(number: int, frame: Any) -> None:
-        n[0] += 1
-
-    old = {number: signal.signal(number, count) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: n[0]
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
-
-
 # --------------------------------------------------------------------------------------------------------- many hosts
 
 
 def run_worker(request: TuneRequest, console: Console) -> int:
     """Be one worker of a tuning on PostgreSQL, until no trial is left; the exit status."""
-    from sapis_lab.sweep.tuner.many_hosts import Worker, one_writer, open_storage
-
     tuning = resolve(request)
-    url, heartbeat = tuning.study.run.storage, tuning.study.run.heartbeat
-    if url is None:
+    if tuning.study.run.storage is None:
         raise ConfigError("--worker needs run.storage, the URL of a PostgreSQL database, as in postgresql+psycopg://user@host/database")
-    folder = request.folder
-    with _counted_stops() as n_stops, _closed(open_storage(url, heartbeat=heartbeat)) as storage:
+    return _unless_stopped(request, console, lambda: _work(request, tuning, console))
+
+
+def _work(request: TuneRequest, tuning: Tuning, console: Console) -> int:
+    from sapis_lab.sweep.tuner.many_hosts import Worker, one_writer, open_storage
+    from sapis_lab.sweep.tuner.patient import DatabaseGone, Patience
+
+    folder, name, say = request.folder, tuning.study.name, _say(console)
+    url, heartbeat, patience = str(tuning.study.run.storage), tuning.study.run.heartbeat, Patience(say)
+    with _closed(open_storage(url, heartbeat=heartbeat, patience=patience)) as storage:
         tuning = _ready(request, tuning, console)
-        with one_writer(storage.engine, tuning.study.name):
-            studies = _studies(tuning, storage)
-        worker = Worker(
-            tuning.study.name, tuning.cells, studies, tuning.tune, tuning.keys,
-            folder=folder / "trials", storage=storage, heartbeat=heartbeat, say=_say(console), n_stops=n_stops,
-        )  # fmt: skip
-        worker.queue(retry_failed=request.retry_failed)
-        began = time.monotonic()
-        with _provenance(request, tuning.study, workers=1), _pool(request, tuning, n_stops, workers=1) as pool:
-            ended = pool is not None and worker.run(pool)
-        with one_writer(storage.engine, tuning.study.name):  # all workers end at the same moment, and write the same files
-            table = report(tuning, folder, studies)
-            if not ended:
+
+        def open_studies() -> list[OptunaStudy]:
+            with one_writer(storage.engine, name):
+                return _studies(tuning, storage)
+
+        def tell(stopped: bool) -> int:
+            with one_writer(storage.engine, name):  # all workers end at the same moment, and write the same files
+                table = report(tuning, folder, studies)
+                if stopped:
+                    return _say_stopped(request, console)
+                return _conclude(request, tuning, table, console, seconds=time.monotonic() - began)
+
+        try:
+            with stop_signals() as stop:
+                patience.n_stops = lambda: stop.asked
+                studies = patience(open_studies)
+                worker = Worker(
+                    name, tuning.cells, studies, tuning.tune, tuning.keys, folder=folder / "trials", storage=storage,
+                    heartbeat=heartbeat, say=say, n_stops=lambda: stop.asked,
+                )  # fmt: skip
+                worker.queue(retry_failed=request.retry_failed)
+                began, use = time.monotonic(), _use(request, tuning.study, workers=1)
+                with _provenance(request, tuning.study, use), _pool(request, tuning, lambda: stop.asked, use) as pool:
+                    ended = pool is not None and worker.run(pool)
+            patience.n_stops = lambda: 0
+            return patience(lambda: tell(stopped=stop.asked > 0 or not ended))
+        except DatabaseGone as gone:
+            if stop.asked:
                 return _say_stopped(request, console)
-            return _conclude(request, tuning, table, console, seconds=time.monotonic() - began)
+            command = " ".join([*request.command, "--worker"])
+            text = f"error: run.storage: {without_password(url)}: {gone}; nothing is lost. Continue with: {command}"
+            console.print(Text(text, style="red"), soft_wrap=True)
+            return STOPPED
 
 
 def _start_workers(request: TuneRequest, tuning: Tuning, console: Console) -> int:
     """Start as many workers on this host as it has room for, and wait for them."""
-    n = _n_workers(request, tuning.study)
+    n = _use(request, tuning.study).workers
     retry = ["--retry-failed"] if request.retry_failed else []
     where = without_password(str(tuning.study.run.storage))
     command = [sys.executable, "-m", "sapis_lab.cli", "tune", request.name, "--worker", *request.flags]
     text = f"{n} workers on {where}; more may join from any host with: {' '.join([*request.command, '--worker'])}"
     console.print(Text(text), soft_wrap=True)
-    with _counted_stops() as n_stops:
+    with stop_signals() as stop:
         children = [subprocess.Popen([*command, *(retry if k == 0 else [])], start_new_session=True) for k in range(n)]
         told = 0
         while any(child.poll() is None for child in children):
             time.sleep(0.2)
-            if n_stops() > told:
-                told = n_stops()
+            if stop.asked > told:
+                told = stop.asked
                 for child in children:
                     if child.poll() is None:
                         child.terminate()
     statuses = [child.returncode for child in children]
-    if told:
+    if told and any(s < 0 or s == STOPPED for s in statuses):
         return _say_stopped(request, console)
     left = [s for s in statuses if s >= 0]
     return min(left) if left else STOPPED  # workers that were killed are made up for by one that came to the end
@@ -361,9 +391,14 @@ def print_status(request: TuneRequest, console: Console) -> None:
     if storage is None:
         table = read_trials(folder)
     else:
-        with _closed(storage):
-            studies = _studies(tuning, storage)  # its files are those of the process that tunes
-            table = trials_table(tuning.cells, studies, folder=folder / "trials", keys=tuning.keys, names=tuning.names)
+        from sapis_lab.sweep.tuner.patient import DatabaseGone
+
+        try:
+            with _closed(storage):
+                studies = _studies(tuning, storage)  # its files are those of the process that tunes
+                table = trials_table(tuning.cells, studies, folder=folder / "trials", keys=tuning.keys, names=tuning.names)
+        except DatabaseGone as gone:
+            raise ConfigError(f"run.storage: {gone}") from None
     print_table(table, console, title=f"{name}: {len(table)} trials", keys=tuning.keys, names=tuning.names)
 
 

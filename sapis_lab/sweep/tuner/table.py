@@ -11,11 +11,11 @@ import yaml
 from sapis_lab.config import ConfigError
 from sapis_lab.files import write_text
 from sapis_lab.quantities import quantity
-from sapis_lab.records import RECORD, read_raw
+from sapis_lab.records import RECORD, read_csv, read_raw
 from sapis_lab.sweep.tuner import tickets
 from sapis_lab.sweep.tuner.space import Cell, study_settings
 from sapis_lab.sweep.tuner.trial import outcome
-from sapis_lab.text import for_spreadsheets, from_spreadsheets
+from sapis_lab.text import for_spreadsheets
 
 if TYPE_CHECKING:
     from optuna import Study as OptunaStudy
@@ -79,11 +79,9 @@ def write_trials(table: DataFrame, folder: Path) -> None:
 
 def read_trials(folder: Path) -> DataFrame:
     """The table of `results/NAME/tune`. ConfigError when there is none."""
-    import pandas as pd
-
     if not (folder / TRIALS).exists():
         raise ConfigError(f"{folder / TRIALS}: no such file; nothing was tuned yet")
-    return from_spreadsheets(pd.read_csv(folder / TRIALS, keep_default_na=True))
+    return read_csv(folder / TRIALS, columns=FIXED[:3], then=f"write it anew with: sapis tune {folder.parent.name}")
 
 
 def best_rows(table: DataFrame, keys: Sequence[str]) -> DataFrame:

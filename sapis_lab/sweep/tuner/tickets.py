@@ -14,13 +14,18 @@ the two loses the trial; and its stop after a number of trials (MaxTrialsCallbac
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sapis_lab.config import ConfigError, differing_keys, dump
+from sapis_lab.errors import disk_error
+from sapis_lab.files import make_folder
 from sapis_lab.quantities import quantity
 from sapis_lab.sweep.engine import Refused
 from sapis_lab.sweep.tuner.options import Axis, TuneOptions
@@ -57,8 +62,33 @@ def sqlite_storage(path: Path) -> BaseStorage:
     from optuna.storages import RDBStorage
 
     quiet()
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     return RDBStorage(f"sqlite:///{path}")
+
+
+@contextmanager
+def disk_told(path: Path) -> Iterator[None]:
+    """What SQLite says about the disk below its file `path` becomes a DiskError."""
+    import sqlite3
+
+    try:
+        yield
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, sqlite3.Error):
+            cause = cause.__cause__ or cause.__context__
+        number = _SQLITE_ERRORS.get(getattr(cause, "sqlite_errorcode", 0) & 0xFF)
+        if number == errno.EACCES:  # "unable to open database file": its journal, say, for which there is no room
+            facts = os.statvfs(path.parent)
+            number = errno.EROFS if facts.f_flag & os.ST_RDONLY else number if facts.f_favail and facts.f_bavail else errno.ENOSPC
+        told = None if number is None else disk_error(OSError(number, os.strerror(number), str(path)))
+        if told is None:
+            raise
+        raise told from error
+
+
+_SQLITE_ERRORS = {8: errno.EROFS, 10: errno.EIO, 13: errno.ENOSPC, 14: errno.EACCES}
+"""SQLITE_READONLY, SQLITE_IOERR, SQLITE_FULL and SQLITE_CANTOPEN."""
 
 
 def open_study(name: str, cell: Cell, tune: TuneOptions, *, keys: Sequence[str], storage: BaseStorage) -> OptunaStudy:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from sapis_lab.config import ConfigError, dump_yaml
-from sapis_lab.files import write_text
+from sapis_lab.files import plain_rows, read_lossy, write_text
 from sapis_lab.records import FAILURE, RECORD, read_raw
 from sapis_lab.sweep.engine import SCIENCE
 from sapis_lab.sweep.folder import failure_reason
@@ -141,11 +141,11 @@ def tidy(folder: Path) -> None:
 def _rows(path: Path, key: str) -> Iterator[tuple[int, float]]:
     """(step, value) of every complete row that has the quantity."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_lossy(path)
     except FileNotFoundError:
         return
     whole = text[: text.rfind("\n") + 1]  # the last line may be half written
-    for row in csv.DictReader(whole.splitlines()):
-        value = row.get(key)
-        if value and (row.get("step") or "").isdigit():
-            yield int(row["step"]), float(value)
+    for row in plain_rows(whole):
+        with suppress(ValueError, LookupError):  # a damaged row says nothing
+            if row.get(key):
+                yield int(row["step"]), float(row[key])

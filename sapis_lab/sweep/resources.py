@@ -1,0 +1,91 @@
+"""What a study's points run on: how many at a time, on which device, with how many of it, through which executor.
+
+Decided here alone, for `study run`, `tune` and `scale`, from the section `run:` of the study file and the flags that override it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from sapis_lab.config import ConfigError
+from sapis_lab.sweep.provenance import n_cores
+
+if TYPE_CHECKING:
+    from sapis_lab.sweep.slurm import SlurmQueue
+    from sapis_lab.sweep.study import RunOptions, Study
+
+Where = Literal["local", "slurm"]
+
+
+@dataclass(frozen=True)
+class Resources:
+    """Where points run, and how many of them."""
+
+    executor: Where
+    workers: int
+    """Points at a time; with Slurm, jobs of one array at a time."""
+    device: str
+    """'cpu' or 'cuda'."""
+    devices: int
+    """Of every point."""
+    cores: int
+    """Of this machine, for what is computed here: data, neighbour tables."""
+
+
+def resources(run: RunOptions, *, workers: int | None = None, executor: Where | None = None, n_points: int | None = None) -> Resources:
+    """What `run` gives to points.
+
+    Args:
+        workers: instead of `run.workers`.   executor: instead of `run.executor`.
+        n_points: there are no more, and so no more workers.
+
+    Raises:
+        ConfigError: 'cuda' is wanted on a machine without a GPU.
+    """
+    cores, where = n_cores(), executor or run.executor
+    if where == "slurm":
+        device, n = slurm_device(run), run.slurm.at_once
+    else:
+        device, n_gpus = _device(run.device)
+        wanted = workers or run.workers
+        n = wanted if isinstance(wanted, int) else (cores if device == "cpu" else n_gpus) // run.devices
+    return Resources(where, max(1, n if n_points is None else min(n, n_points)), device, run.devices, cores)
+
+
+def _device(wanted: str) -> tuple[str, int]:
+    """'cpu' or 'cuda', and how many GPUs there are."""
+    if wanted == "cpu":
+        return "cpu", 0
+    import torch
+
+    n = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if wanted == "cuda" and n == 0:
+        raise ConfigError("run.device: 'cuda' is wanted, but torch finds no GPU; use run.device=auto or cpu")
+    return ("cuda", n) if n else ("cpu", 0)
+
+
+def slurm_device(run: RunOptions) -> str:
+    """'cuda' if it is wanted, or GPUs are asked for; this machine need not have any."""
+    if run.device == "auto":
+        return "cuda" if run.slurm.gpus else "cpu"
+    return run.device
+
+
+def slurm_queue(study: Study, folder: Path, *, points: Sequence[Any], expected: Mapping[str, float]) -> SlurmQueue:
+    """Slurm, as an executor of `points` of the study.
+
+    Args:
+        folder: results folder.   expected: time of every point, s.
+    """
+    from sapis_lab.sweep.engine import kind_modules, point_arguments
+    from sapis_lab.sweep.local import PRELOAD
+    from sapis_lab.sweep.slurm import SlurmQueue
+
+    device = slurm_device(study.run)
+    return SlurmQueue(
+        folder, study.run.slurm, cache=study.run.cache_folder.absolute(), device=device, devices=study.run.devices,
+        arguments=point_arguments(folder, device), expected=expected, preload=[*PRELOAD, *kind_modules(points)],
+    )  # fmt: skip

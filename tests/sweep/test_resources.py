@@ -1,0 +1,103 @@
+"""How many points run at a time, on what and through what: one decision for study, tune and scale."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+import sapis_lab
+from sapis_lab.config import ConfigError
+from sapis_lab.scaling import road as scaling
+from sapis_lab.sweep import road
+from sapis_lab.sweep.resources import Resources, resources
+from sapis_lab.sweep.study import RunOptions
+from sapis_lab.sweep.tuner import road as tuning
+
+
+@pytest.fixture(autouse=True)
+def _eight_cores(monkeypatch):
+    monkeypatch.setattr("sapis_lab.sweep.resources.n_cores", lambda: 8)
+
+
+@pytest.mark.parametrize(
+    ("run", "asked", "workers"),
+    [
+        ({}, {}, 8),
+        ({"devices": 2}, {}, 4),
+        ({"devices": 3}, {}, 2),
+        ({"devices": 16}, {}, 1),
+        ({"workers": 3}, {}, 3),
+        ({"workers": 3}, {"workers": 5}, 5),
+        ({"devices": 2}, {"n_points": 3}, 3),
+        ({"executor": "slurm", "slurm": {"at_once": 7}}, {}, 7),
+        ({"executor": "slurm", "slurm": {"at_once": 7}}, {"executor": "local"}, 8),
+    ],
+)
+def test_cores_are_shared_by_the_devices_of_every_point(run, asked, workers):
+    options = RunOptions.model_validate({"device": "cpu", **run})
+    found = resources(options, **asked)
+    wanted = Resources(asked.get("executor", options.executor), workers, "cpu", options.devices, 8)
+    assert found == wanted
+
+
+@pytest.mark.parametrize(
+    ("gpus", "device", "wanted"), [(None, "auto", "cpu"), (1, "auto", "cuda"), (1, "cpu", "cpu"), (None, "cuda", "cuda")]
+)
+def test_the_device_of_slurm_is_what_is_asked_of_it(gpus, device, wanted):
+    options = RunOptions.model_validate({"executor": "slurm", "device": device, "slurm": {"gpus": gpus}})
+    assert resources(options).device == wanted
+
+
+def test_study_tune_and_scale_give_equal_resources_to_equal_settings(project, monkeypatch):
+    settings = ("run.devices=2", "run.device=cpu", "scale.budget=1e16")
+    study = road.prepare_job(road.Request("quickstart-scale", settings)).use
+    assert (study.workers, study.devices) == (4, 2)
+    assert tuning._use(tuning.TuneRequest("rate-rule"), scaling.resolve("quickstart-scale", settings).study) == study
+    found = []
+    monkeypatch.setattr(scaling._Session, "run", lambda self: found.append(self.use) or 0)
+    assert scaling.run_scale("quickstart-scale", Console(quiet=True), settings=settings) == 0
+    assert found == [study]
+
+
+def test_nobody_else_decides_about_workers():
+    """`run.workers`, `run.device` and `run.executor` are read in resources.py alone."""
+    package = Path(inspect.getfile(sapis_lab)).parent
+    readers = set()
+    for path in package.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            decides = isinstance(node, ast.Attribute) and node.attr in ("workers", "device", "executor")
+            if decides and ast.unparse(node.value).endswith("run"):
+                readers.add(path.relative_to(package).as_posix())
+    assert readers - {"sweep/resources.py"} <= {"sweep/tuner/road.py", "training/run.py"}  # to refuse Slurm; the run of one point
+
+
+@pytest.mark.parametrize(
+    ("storage", "words"),
+    [
+        ("null", "give run.storage, the URL of a PostgreSQL database, and submit workers, as in sbatch --wrap 'sapis tune rate-rule "),
+        ("postgresql+psycopg://u@h/d", "from those before it; submit workers, as in sbatch --wrap 'sapis tune rate-rule "),
+    ],
+)
+def test_tune_on_slurm_is_refused_with_what_to_use_instead(project, storage, words):
+    request = tuning.TuneRequest("rate-rule", ("run.executor=slurm", f"run.storage={storage}"))
+    with pytest.raises(ConfigError, match="'slurm' cannot run trials.* or tune on this machine with --set run.executor=local") as told:
+        tuning.run_tune(request, Console(quiet=True))
+    assert words in str(told.value) and "--worker'" in str(told.value)
+    assert not request.folder.exists() and not (project / ".sapis").exists()
+
+
+def scale(request: road.Request, console: Console) -> int:
+    return scaling.run_scale(request.name, console, settings=request.settings)
+
+
+@pytest.mark.parametrize("command", [road.run_study, scale])
+def test_a_machine_without_slurm_is_told_before_anything_is_spent(project, monkeypatch, command):
+    monkeypatch.setenv("PATH", str(project))
+    request = road.Request("quickstart-scale", ("run.executor=slurm", "scale.budget=1e16"))
+    with pytest.raises(ConfigError, match="run.executor: 'slurm' wants sbatch, .* use local"):
+        command(request, Console(quiet=True))
+    assert not (project / ".sapis/data").exists()
