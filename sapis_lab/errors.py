@@ -36,6 +36,7 @@ _ADVICE = {
     errno.ENOSPC: "make room on that disk",
     errno.EDQUOT: "make room within the quota of that disk",
     errno.EFBIG: "allow larger files there",
+    errno.EISDIR: "remove that folder, which is in the place of a file",
     errno.EROFS: "make that folder writable",
     errno.EACCES: "give this user the right to use it",
     errno.EPERM: "give this user the right to use it",

@@ -97,3 +97,11 @@ def test_the_digest_of_what_is_no_file_is_refused(tmp_path):
         files.digest(tmp_path)
     with pytest.raises(MissingFile):
         files.digest(tmp_path / "none")
+
+
+def test_a_folder_in_the_place_of_a_file_is_named_with_what_to_do(tmp_path):
+    (tmp_path / "runs.csv").mkdir()
+    with pytest.raises(IsADirectoryError) as raised:
+        files.write_text(tmp_path / "runs.csv", "id")
+    assert str(disk_error(raised.value)).startswith(f"{tmp_path / 'runs.csv'}: Is a directory; remove that folder")
+    assert [p.name for p in tmp_path.iterdir()] == ["runs.csv"]

@@ -18,6 +18,7 @@ import json
 import os
 import platform
 import re
+import stat
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -87,7 +88,7 @@ def locked(folder: Path) -> Iterator[str | None]:
         return
     make_folder(folder)
     path = folder / LOCK
-    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    fd = open_lock(path, os.O_RDWR | os.O_CREAT)
     over = threading.Event()
     try:
         reaches = _lock_now(fd, path)
@@ -103,7 +104,8 @@ def locked(folder: Path) -> Iterator[str | None]:
         _held.add(folder)
         try:
             for left in left_behind(folder):
-                left.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # it costs some room and no number
+                    left.unlink()
             yield stale
         finally:
             _held.discard(folder)
@@ -112,6 +114,22 @@ def locked(folder: Path) -> Iterator[str | None]:
     finally:
         over.set()
         os.close(fd)
+
+
+def open_lock(path: Path, flags: int) -> int:
+    """A descriptor of the lock file `path`; what else may be in its place (a pipe would hang its reader) is a ConfigError.
+
+    Raises:
+        FileNotFoundError: there is none, and `flags` do not make it.
+    """
+    try:
+        fd = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
+        if stat.S_ISREG(os.fstat(fd).st_mode):
+            return fd
+        os.close(fd)
+    except IsADirectoryError:
+        pass
+    raise ConfigError(f"{path}: wanted a file, got a folder or a pipe; remove it and run the same command again")
 
 
 _SHARED = {"points", "tune", "slurm"}
@@ -214,7 +232,7 @@ def holder(folder: Path) -> str | None:
     """Who runs the study at this moment ("host H, process P"), or None."""
     path = folder / LOCK
     try:
-        fd = os.open(path, os.O_RDONLY)
+        fd = open_lock(path, os.O_RDONLY)
     except FileNotFoundError:
         return None
     try:
@@ -325,8 +343,8 @@ def state(folder: Path) -> State:
 
 def _is_locked(path: Path) -> bool:
     try:
-        fd = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
+        fd = open_lock(path, os.O_RDONLY)
+    except (FileNotFoundError, ConfigError):  # nobody can hold what is no file
         return False
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -30,6 +30,7 @@ import platform
 import selectors
 import signal
 import socket
+import stat
 import sys
 import threading
 import time
@@ -293,7 +294,9 @@ def write_failure(folder: Path, reason: str, detail: str) -> None:
 def _hold(path: Path) -> None:
     """Lock `path` until this process ends, with its host and process, or its job, in it. A process of a killed engine may still be
     dying: wait for it."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK, 0o644)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        raise PointFailed(f"{path}: wanted a file, got a pipe; remove it and run the point again")
     deadline = time.monotonic() + _WAIT_FOR_SURVIVOR
     while True:
         try:

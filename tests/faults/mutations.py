@@ -57,6 +57,11 @@ class Mutation:
     """What else must be so for the file to be read."""
 
     @property
+    def is_undone(self) -> bool:
+        """A point is not done any more, so that it has to be trained again."""
+        return self.beside in (_undone, _to_train_again)
+
+    @property
     def name(self) -> str:
         return f"{self.kind}: {self.what}"
 

@@ -15,6 +15,7 @@ from mutations import MUTATIONS, NAME, Mutation
 
 from sapis_lab.config import ConfigError, read_yaml
 from sapis_lab.files import digest, read_json
+from sapis_lab.potential import load_potential
 from sapis_lab.records import differing_columns, read_record
 from sapis_lab.sweep.folder import read_manifest
 
@@ -78,7 +79,8 @@ def faults(mutation: Mutation | None, finished: Path, forked: Sapis, commands: C
         found += [f"{command}: {fault}" for fault in _wrong_words(status, output, told, listing=listing)]
         usual = _wrong_table if words in ANSWERING else _nothing
         check = {"run": _wrong_results, "export": _wrong_archive}.get(words[-1], usual)
-        found += [f"{command}: {fault}" for fault in check(home, finished, status, told)]
+        undone = words[-1] != "run" and mutation is not None and mutation.is_undone
+        found += [f"{command}: {fault}" for fault in check(home, finished, status, told, undone)]
     return found
 
 
@@ -101,12 +103,12 @@ def _wrong_words(status: int | None, output: str, told: Words, *, listing: bool)
     return []
 
 
-def _nothing(home: Path, finished: Path, status: int | None, told: Words) -> list[str]:
+def _nothing(home: Path, finished: Path, status: int | None, told: Words, undone: bool) -> list[str]:
     return []
 
 
-def _wrong_table(home: Path, finished: Path, status: int | None, told: Words) -> list[str]:
-    """A table must be the study's: all of it after success, a part of it otherwise."""
+def _wrong_table(home: Path, finished: Path, status: int | None, told: Words, undone: bool) -> list[str]:
+    """A table must be the study's: all of it after success, a part of it otherwise, or where a point is not done."""
     folder, wanted = home / "results" / NAME, pd.read_parquet(finished / "results" / NAME / "runs.parquet")
     found = []
     for name, read in (("runs.parquet", pd.read_parquet), ("runs.csv", pd.read_csv)):
@@ -121,47 +123,55 @@ def _wrong_table(home: Path, finished: Path, status: int | None, told: Words) ->
         if table is None:
             found += [] if status else [f"{name} is not there"]
             continue
-        if status:
+        if status or undone:
             done = table[table["status"] == "done"] if "status" in table else table
             right = right[right["id"].isin(done["id"])].reset_index(drop=True)
             table = done.reset_index(drop=True)
         different = differing_columns(right, table)
-        if status and different == ["failure"]:
+        if different == ["failure"] and (status or undone):
             different = []  # a failed row beside it has given the column another type
         found += [f"{name} differs in {', '.join(different)}"] if different else []
     return found
 
 
-def _wrong_results(home: Path, finished: Path, status: int | None, told: Words) -> list[str]:
+def _wrong_results(home: Path, finished: Path, status: int | None, told: Words, undone: bool) -> list[str]:
     """After success everything is there again, with the study's numbers."""
-    found = _wrong_table(home, finished, status, told)
+    found = _wrong_table(home, finished, status, told, undone)
     if status != 0:
         return found
     folder, original = home / "results" / NAME, finished / "results" / NAME
     for path in sorted((original / "points").iterdir()):
         place = folder / "points" / path.name
         found += _unreadable(f"{path.name}/record.json", lambda place=place: read_record(place))
-        if not (place / "model.safetensors").is_file() or digest(place / "model.safetensors") != digest(
-            path / "model.safetensors"
-        ):
-            found.append(f"{path.name}: other weights")
-        if (
-            not (place / "model.yaml").is_file()
-            or (place / "model.yaml").read_bytes() != (path / "model.yaml").read_bytes()
-        ):
-            found.append(f"{path.name}: other model.yaml")
+        found += _wrong_potential(place, path)
     found += _unreadable("fit.json", lambda: read_json(folder / "fit.json"))
     if not found:
         fits, right = (json.loads((f / "fit.json").read_text()) for f in (folder, original))
         found += [f"fit.json: other {key}" for key in NUMBERS if fits.get(key) != right.get(key)]
     found += _unreadable("points.json", lambda: read_manifest(folder))
     found += _unreadable("study.yaml", lambda: read_yaml(folder / "study.yaml"))
-    found += _unreadable("provenance.json", lambda: read_json(folder / "provenance.json"))
     for path in [original / "report.html", *(original / "figures").iterdir()]:
         now = folder / path.relative_to(original)
         if not now.is_file() or not now.stat().st_size:
             found.append(f"{now.relative_to(folder)} is not there, or empty")
     return found
+
+
+def _wrong_potential(place: Path, original: Path) -> list[str]:
+    """The trained potential is the study's, has been taken away as a whole or in part, or is refused when it is loaded."""
+    weights, description = place / "model.safetensors", place / "model.yaml"
+    if not weights.exists():  # `sapis study clean --also models`
+        return []
+    if digest(weights) != digest(original / weights.name):
+        return [f"{place.name}: other weights"]
+    if description.is_file() and digest(description) == digest(original / description.name):
+        return []
+    try:
+        load_potential(place)
+    except ValueError as error:
+        told = description.name in str(error) and "\n" not in str(error)
+        return [] if told else [f"{place.name}: model.yaml is refused in other words: {error}"]
+    return [f"{place.name}: a damaged model.yaml is loaded"]
 
 
 def _unreadable(name: str, read: Callable[[], object]) -> list[str]:
@@ -172,7 +182,7 @@ def _unreadable(name: str, read: Callable[[], object]) -> list[str]:
     return []
 
 
-def _wrong_archive(home: Path, finished: Path, status: int | None, told: Words) -> list[str]:
+def _wrong_archive(home: Path, finished: Path, status: int | None, told: Words, undone: bool) -> list[str]:
     path = home / "archive.zip"
     if status != 0:
         return ["an archive is there all the same"] if path.exists() else []

@@ -20,7 +20,7 @@ from sapis_lab.records import Planned, read_record, write_record
 from sapis_lab.sweep import clean, export
 from sapis_lab.sweep.engine import Event
 from sapis_lab.sweep.events import EVENTS, EventLog, read_events
-from sapis_lab.sweep.folder import Locked, Manifest, locked, write_manifest
+from sapis_lab.sweep.folder import Locked, Manifest, holder, locked, state, write_manifest
 
 
 @pytest.fixture
@@ -150,6 +150,17 @@ def test_the_next_holder_of_the_lock_removes_what_a_killed_one_left_half_written
     with locked(study):
         pass
     assert not set(dead) & names(study) and set(kept) <= names(study)
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo], ids=["folder", "pipe"])
+def test_what_stands_in_the_place_of_a_lock_is_named_and_hangs_nobody(study: Path, make) -> None:
+    make(study / ".lock")
+    with pytest.raises(ConfigError, match=r"here/\.lock: wanted a file, got a folder or a pipe; remove it"):
+        holder(study)
+    with pytest.raises(ConfigError, match=r"here/\.lock: wanted a file"), locked(study):
+        pass
+    make(study / "points" / "stopped" / ".lock")
+    assert state(study / "points" / "stopped") == "waiting"
 
 
 def _hold(folder: Path, held: multiprocessing.synchronize.Event, free: multiprocessing.synchronize.Event) -> None:
