@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -128,10 +127,7 @@ class Record(Planned):
 
     @field_validator("metrics")
     @classmethod
-    def _finite(cls, metrics: dict[str, float]) -> dict[str, float]:
-        bad = {k: v for k, v in metrics.items() if not math.isfinite(v)}
-        if bad:
-            raise ValueError(f"metrics must be finite, got {bad}; a run without finite numbers is a failed point")
+    def _possible(cls, metrics: dict[str, float]) -> dict[str, float]:
         impossible = {k: v for k, v in metrics.items() if k.endswith(ERRORS) and v < 0}
         if impossible:
             raise ValueError(f"an error is never negative, got {impossible}")
