@@ -166,7 +166,7 @@ def _untimed(value: object) -> object:
 
 
 def _wrong_potential(place: Path, original: Path) -> list[str]:
-    """The trained potential is the study's, has been taken away as a whole or in part, or is refused when it is loaded."""
+    """The trained potential is the study's, has been taken away, or is refused when it is loaded."""
     weights, description = place / "model.safetensors", place / "model.yaml"
     if not weights.exists():  # `sapis study clean --also models`
         return []
