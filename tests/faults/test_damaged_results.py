@@ -7,6 +7,7 @@ import json
 import shutil
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -31,7 +32,7 @@ QUICK = (
     "study.yaml: not UTF-8", "report.html: zero bytes",
 )  # fmt: skip
 NUMBERS = ("quantity", "models", "comparisons", "exponent_tests", "reference", "failed")
-"""Of fit.json, what depends on no time."""
+"""Of fit.json, what is more than a time."""
 
 
 def test_there_are_138_kinds_of_damage():
@@ -111,10 +112,10 @@ def _wrong_table(home: Path, finished: Path, status: int | None, told: Words, un
     """A table must be the study's: all of it after success, a part of it otherwise, or where a point is not done."""
     folder, wanted = home / "results" / NAME, pd.read_parquet(finished / "results" / NAME / "runs.parquet")
     found = []
-    for name, read in (("runs.parquet", pd.read_parquet), ("runs.csv", pd.read_csv)):
+    for name, read in (("runs.parquet", pd.read_parquet), ("runs.csv", partial(pd.read_csv, dtype=str))):
         if status and name in told:
             continue  # the command has refused it, and left it as it was
-        right = wanted if name == "runs.parquet" else pd.read_csv(finished / "results" / NAME / name)
+        right = wanted if name == "runs.parquet" else read(finished / "results" / NAME / name)
         try:
             table = read(folder / name) if (folder / name).is_file() else None
         except Exception as error:
@@ -147,7 +148,7 @@ def _wrong_results(home: Path, finished: Path, status: int | None, told: Words, 
     found += _unreadable("fit.json", lambda: read_json(folder / "fit.json"))
     if not found:
         fits, right = (json.loads((f / "fit.json").read_text()) for f in (folder, original))
-        found += [f"fit.json: other {key}" for key in NUMBERS if fits.get(key) != right.get(key)]
+        found += [f"fit.json: other {key}" for key in NUMBERS if _untimed(fits.get(key)) != _untimed(right.get(key))]
     found += _unreadable("points.json", lambda: read_manifest(folder))
     found += _unreadable("study.yaml", lambda: read_yaml(folder / "study.yaml"))
     for path in [original / "report.html", *(original / "figures").iterdir()]:
@@ -157,8 +158,15 @@ def _wrong_results(home: Path, finished: Path, status: int | None, told: Words, 
     return found
 
 
+def _untimed(value: object) -> object:
+    """Without what is made from times, which are others when a point is trained again."""
+    if isinstance(value, dict):
+        return {key: _untimed(inner) for key, inner in value.items() if "seconds" not in key}
+    return [_untimed(inner) for inner in value] if isinstance(value, list) else value
+
+
 def _wrong_potential(place: Path, original: Path) -> list[str]:
-    """The trained potential is the study's, has been taken away as a whole or in part, or is refused when it is loaded."""
+    """The trained potential is the study's, has been taken away, or is refused when it is loaded."""
     weights, description = place / "model.safetensors", place / "model.yaml"
     if not weights.exists():  # `sapis study clean --also models`
         return []
