@@ -156,7 +156,8 @@ def _parsed(text: str, place: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        what = error.msg if isinstance(error, json.JSONDecodeError) else str(error) or "nested too deeply"
+        deep = isinstance(error, RecursionError)
+        what = "nested too deeply" if deep else error.msg if isinstance(error, json.JSONDecodeError) else str(error)
         raise ValueError(f"{place}: not JSON ({what}), wanted one object a line, or an array of objects") from None
 
 

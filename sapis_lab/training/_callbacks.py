@@ -214,7 +214,7 @@ def _columns(path: Path) -> list[str] | None:
     """The columns of a curve; None where there is none, or not even its whole header."""
     if not path.exists():
         return None
-    with path.open(newline="") as f:
+    with path.open(newline="", encoding="utf-8", errors="replace") as f:
         header = f.readline()
     names = header.rstrip("\n").split(",")
     return names if header.endswith("\n") and names[: len(COLUMNS)] == COLUMNS else None

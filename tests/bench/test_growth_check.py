@@ -111,7 +111,7 @@ def test_a_change_of_the_function_is_not_taken_for_rounding(data: DatasetConfig,
 
 
 def test_a_training_that_diverges_has_no_number_and_fails_the_command(data: DatasetConfig, project: Path, tmp_path: Path) -> None:
-    (project / "configs" / "train" / "default.yaml").write_text("learning_rate: 1.0e+8\n")
+    (project / "configs" / "train" / "default.yaml").write_text("learning_rate: 1.0e+3\n")
     kept: list[dict[str, Any]] = []
     out = StringIO()
     plan = Plan(data, small=2e3, large=8e3, steps=20, more=10, batch_size=4, n_seeds=1)

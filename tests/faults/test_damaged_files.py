@@ -26,6 +26,13 @@ from sapis_lab.sweep.tuner.table import read_trials
 from sapis_lab.sweep.tuner.trial import _rows
 from sapis_lab.training._callbacks import CURVE, cut_rows
 
+
+class Unfinished:
+    """A point without a record."""
+
+    id = "p"
+
+
 DAMAGE: dict[str, bytes] = {
     "a list": b"[1]", "null": b"null", "nothing": b"", "half": b'{"a": {"b"', "a number": b"3", "text": b'"x"',
     "no text": b"\x80\xff\x00{}", "deep": b'{"a":' + b"[" * 60 + b"]" * 60 + b"}", "very deep": b"[" * 200_000,
@@ -35,13 +42,13 @@ DAMAGE: dict[str, bytes] = {
 
 # reader, name of its file, and what the message says to do
 READERS: dict[str, tuple[Callable[[Path], object], str, str]] = {
-    "record": (lambda f: read_raw(f / "record.json"), "record.json", "remove its folder and run the point again"),
+    "record": (lambda f: read_raw(f / "record.json"), "record.json", "remove that file and run the study again"),
     "manifest": (read_manifest, "points.json", ""),
     "laws": (read_fit, "fit.json", "write it anew with: sapis fit "),
     "regime": (read_regime, "regime.json", "write it anew with: sapis tune "),
-    "store": (GrowingArrays.open, "manifest.json", "remove the folder to have it made again"),
-    "frames": (FrameStore.open, "manifest.json", "remove the folder to have it made again"),
-    "sealed": (is_sealed, "manifest.json", "remove the folder to have it made again"),
+    "store": (GrowingArrays.open, "manifest.json", "delete its folder to make it again"),
+    "frames": (FrameStore.open, "manifest.json", "delete its folder to make it again"),
+    "sealed": (is_sealed, "manifest.json", "delete its folder to make it again"),
     "history": (read_history, "history.csv", ""),
     "table": (read_table, "runs.parquet", "run the study again to write it anew"),
     "command": (road._command_of, "provenance.json", "run the study again to write it anew"),
@@ -50,7 +57,7 @@ READERS: dict[str, tuple[Callable[[Path], object], str, str]] = {
 }
 EMPTY_IS_FINE = {
     "provenance": (provenance._read, "provenance.json", "remove it to have it written anew"),
-    "science": (lambda f: _recorded_science(f, None), "science.json", "remove its folder to train the point anew"),  # type: ignore[arg-type]
+    "science": (lambda f: _recorded_science(f, Unfinished()), "science.json", "remove its folder to train the point anew"),  # type: ignore
     "not drawn": (lambda f: not_drawn(f), "not_drawn.json", "draw again: sapis study figures "),
     "submissions": (slurm._read, "slurm/submissions.json", "submit again"),
     "decisions": (read_decisions, "decisions.jsonl", ""),
@@ -150,7 +157,7 @@ def test_a_damaged_table_of_the_users_is_refused(tmp_path, ending, damage):
 @pytest.mark.parametrize("ending", ["csv", "parquet", "jsonl"])
 def test_a_pipe_in_the_place_of_the_users_table_is_refused(tmp_path, ending):
     os.mkfifo(tmp_path / f"runs.{ending}")
-    with pytest.raises(ValueError, match="wanted a file, got a folder, a pipe or a device"):
+    with pytest.raises(ValueError, match="wanted a file, got a pipe"):
         read_frame(tmp_path / f"runs.{ending}")
 
 
@@ -167,7 +174,7 @@ def test_a_damaged_block_of_labels_is_refused_with_what_to_do(tmp_path, damage):
     from sapis_lab.data._generation import Block, read_block, write_block
 
     path = tmp_path / "block.npz"
-    write_block(path, Block(*[np.zeros(3)] * len(Block._fields)))
+    write_block(path, Block(*[np.zeros(3)] * (len(Block._fields) - 2), failed=(), more={}))
     assert len(read_block(path).energy) == 3
     for content in (DAMAGE.get(damage) or b"\x93NUMPY" + b"\x01" * 50, path.read_bytes()[:-100], path.read_bytes()[:200]):
         path.write_bytes(content)

@@ -119,7 +119,7 @@ def then_send(function):
 
 
 @pytest.mark.parametrize(
-    ("step", "status"), [("prepare_job", 75), ("_run", 0), ("rebuild_table", 75), ("analyse", 0), ("print_answers", 0), (None, 0)]
+    ("step", "status"), [("prepare_job", 75), ("_run", 0), ("rebuild_table", 75), ("analyse", 75), ("print_answers", 0), (None, 0)]
 )
 def test_a_study_that_is_signalled_after_a_step_ends_by_what_is_left(trained, monkeypatch, step, status, capsys):
     if step is not None:
