@@ -36,7 +36,7 @@ SCHEMA_VERSION = 1
 ERRORS = ("_rmse", "_mae", "_mae_per_atom")
 """Ends of the names of quantities that cannot be negative."""
 RECORD, FAILURE, CHECKPOINT = "record.json", "failure.txt", "last.ckpt"
-AGAIN = "remove that file and run the study again, which trains that point again"
+AGAIN = "remove that file and run the study again, which takes its kept copy or trains that point again"
 """What to do about a record that cannot be believed."""
 
 

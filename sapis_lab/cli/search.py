@@ -39,7 +39,7 @@ def tune(
 
     Each trial is one point, which continues from its checkpoint whatever was killed. Where the learning rate or the batch size is
     tuned, the rule by which it moves with N and D is fitted to results/NAME/regime.json; `regime: NAME` in another study uses it. Exit
-    status: 0 all trials ended, 1 some failed, 2 bad settings, 75 stopped.
+    status: 0 all trials ended, 1 some failed, 2 bad settings, 74 a disk that is full or broken, 75 stopped.
 
     Example: `sapis tune rate-rule --workers 2`
     """

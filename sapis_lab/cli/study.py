@@ -34,8 +34,8 @@ def study_run(
     """Run a study to its report, or continue it where it was interrupted.
 
     Ctrl-C stops it after the running steps, twice at once; running it again continues. With --executor slurm the points are submitted as
-    job arrays, and the command returns. Exit status: 0 all points done (or submitted), 1 some failed, 2 bad settings, 75 stopped; with
-    --only the selected points decide, whatever became of the others.
+    job arrays, and the command returns. Exit status: 0 all points done (or submitted), 1 some failed, 2 bad settings, 74 a disk that is
+    full, read-only or broken, 75 stopped; with --only the selected points decide, whatever became of the others.
 
     Example: `sapis study run quickstart --set train.steps=200 --as quick200`
     """
