@@ -172,6 +172,7 @@ def test_a_worker_outlives_a_restart_of_the_server(project: Path, worker, server
     assert "Traceback" not in told and PASSWORD not in told
 
 
+@pytest.mark.long
 def test_a_worker_whose_database_stays_away_saves_and_ends_with_one_line(project: Path, worker, server: postgres_server.Server):
     raw = yaml.safe_load((project / "studies" / "t.yaml").read_text())
     raw["lattice"]["n_params"] = [7e3]
