@@ -84,6 +84,8 @@ def n_planned(study: Mapping[str, Any]) -> int | None:
     if not lattice or not study.get("models") or study.get("scale"):
         return None
     axes = (lattice["n_params"], lattice["n_frames"], lattice.get("seeds", [0]), lattice.get("rate_factors", [1.0]))
+    if not all(isinstance(axis, list) for axis in axes):
+        return None
     return len(study["models"]) * math.prod(len(axis) for axis in axes)
 
 

@@ -31,6 +31,7 @@ from sapis_lab.config import Config, ConfigError, dump, home, load
 from sapis_lab.errors import MissingFile
 from sapis_lab.files import (
     TEMPORARY,
+    digest,
     is_temporary,
     make_folder,
     read_bytes,
@@ -42,7 +43,7 @@ from sapis_lab.files import (
 )
 from sapis_lab.records import FAILURE, RECORD, Planned
 
-MANIFEST, LOCK, PROGRESS = "points.json", ".lock", "progress.json"
+MANIFEST, SETTINGS, LOCK, PROGRESS = "points.json", "study.yaml", ".lock", "progress.json"
 
 State = Literal["done", "running", "failed", "stopped", "waiting"]
 
@@ -263,9 +264,14 @@ class Manifest(Config):
     """In the order of the lattice."""
     expected_seconds: dict[str, float] = {}
     """Estimated time of every point, s."""
+    settings: str | None = None
+    """sha256 of study.yaml, the resolved settings that were written with it; none in lists of older versions."""
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write `points.json`, which belongs to the `study.yaml` that is there."""
+    if (folder / SETTINGS).is_file():
+        manifest = manifest.model_copy(update={"settings": digest(folder / SETTINGS)})
     write_text(folder / MANIFEST, json.dumps(with_checksum(dump(manifest)), indent=1, ensure_ascii=False) + "\n")
 
 
@@ -278,6 +284,13 @@ def read_manifest(folder: Path) -> Manifest:
     except MissingFile:
         raise MissingFile(f"{path}: no such file; the study {folder.name!r} has not been started") from None
     return load(Manifest, raw, source=str(path))
+
+
+def refuse_other_study_file(folder: Path, manifest: Manifest) -> None:
+    """Raise ConfigError if `study.yaml` is not what was written with the list of points: cut, it may still be YAML, of other settings."""
+    path = folder / SETTINGS
+    if manifest.settings is not None and digest(path) != manifest.settings:
+        raise ConfigError(f"{path} is not what was written with {MANIFEST}: it was damaged or edited; run the study again to write it anew")
 
 
 _SOURCES = (".py", ".j2", ".mplstyle", ".cpp", ".h", ".cu")

@@ -29,6 +29,7 @@ from sapis_lab.sweep.folder import (
     point_folder,
     read_manifest,
     refuse_if_running,
+    refuse_other_study_file,
     results_folder,
     state,
     write_manifest,
@@ -443,6 +444,7 @@ def noting_answers(folder: Path) -> Iterator[None]:
     records = None
     if _has_records(folder):
         manifest = read_manifest(folder)
+        refuse_other_study_file(folder, manifest)
         restore(folder, manifest.points)
         records = records_digest(folder, manifest)
     yield

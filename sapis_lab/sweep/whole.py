@@ -19,7 +19,7 @@ from sapis_lab.config import ConfigError, load, read_yaml
 from sapis_lab.errors import MissingFile
 from sapis_lab.files import digest, is_temporary, read_json, with_checksum, without_checksum, write_text
 from sapis_lab.records import RECORD, Planned, Record, believed_record
-from sapis_lab.sweep.folder import Manifest, point_folder, read_manifest
+from sapis_lab.sweep.folder import Manifest, point_folder, read_manifest, refuse_other_study_file
 
 WHOLE = "answers.json"
 WEIGHTS = "model.safetensors"
@@ -158,6 +158,7 @@ def finished(folder: Path, inputs: str) -> Manifest | None:
         manifest = read_manifest(folder)
         if manifest.inputs != inputs or answer_problems(folder, manifest):
             return None
+        refuse_other_study_file(folder, manifest)
         quantity = (read_yaml(folder / "study.yaml").get("law") or {}).get("quantity")
         if read_json(folder / "fit.json").get("quantity") != quantity:
             return None
@@ -193,6 +194,10 @@ def verify(folder: Path) -> Verified:
     manifest = read_manifest(folder)
     problems: list[str] = []
     n_points = n_checkpoints = 0
+    try:
+        refuse_other_study_file(folder, manifest)
+    except ConfigError as error:
+        problems.append(str(error))
     for point in manifest.points:
         place = point_folder(folder, point.id)
         n_points += (place / RECORD).exists()

@@ -16,6 +16,7 @@ from sapis_lab.config import ConfigError
 from sapis_lab.files import digest, with_checksum, write_text
 from sapis_lab.records import Planned, read_record, runs_table, write_record, write_table
 from sapis_lab.sweep.folder import Manifest, inputs_hash, write_manifest
+from sapis_lab.sweep.road import noting_answers
 from sapis_lab.sweep.whole import finished, note_answers, records_digest, refuse_damaged, verify
 
 INPUTS = "x"
@@ -155,6 +156,22 @@ def test_a_bit_turned_over_in_large_weights_is_found_by_verify(study, monkeypatc
     data[-5] ^= 4
     path.write_bytes(bytes(data))
     assert [p for p in verify(study).problems if "model.safetensors: is not the file that record.json was written with" in p]
+
+
+@pytest.mark.parametrize("how", ["cut", "edited", "gone"])
+def test_settings_that_are_not_those_of_the_points_are_told(study, how):
+    manifest = Manifest(inputs=INPUTS, points=(planned("a"), planned("b")))
+    write_manifest(study, manifest)
+    assert finished(study, INPUTS) is not None
+    path = study / "study.yaml"
+    text = path.read_text()
+    path.unlink()
+    if how != "gone":
+        path.write_text({"cut": text[: len(text) // 2], "edited": text.replace("val", "test")}[how])
+    assert finished(study, INPUTS) is None
+    assert any("study.yaml" in problem for problem in verify(study).problems)
+    with pytest.raises(ConfigError, match=r"study\.yaml"), noting_answers(study):
+        pass
 
 
 def test_weights_that_were_cleaned_away_are_no_damage(study):
