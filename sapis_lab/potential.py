@@ -24,13 +24,14 @@ from safetensors.torch import save
 from sapis_lab.atoms import AtomsBatch, collate, make_graph
 from sapis_lab.config import Added, Config, ConfigError, dump, kind_class, load, plainly, read_yaml, yaml_text
 from sapis_lab.derivatives import predict_in_double
-from sapis_lab.files import digest, write_bytes, write_text
+from sapis_lab.files import digest, with_checksum, without_checksum, write_bytes, write_text
 from sapis_lab.models import Model, ModelConfig
 from sapis_lab.neighbors import MIN_DISTANCE, Closest, closest, neighbor_list, wrapped
 from sapis_lab.references import ReferencesFrom, UndeterminedEnergy
 
 FORMAT = 1
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.yaml"
+_EDITED = "put them back, or take out the line `checksum` to use what stands there now"
 UNITS = {"energy": "eV", "length": "Angstrom", "forces": "eV/Angstrom", "stress": "eV/Angstrom^3, tension positive"}
 
 
@@ -75,7 +76,7 @@ class Potential:
                 has no meaning.
 
         Warns:
-            UndeterminedEnergy: the training data leave an offset of the energy open (once a potential).
+            UndeterminedEnergy: the training data leave an offset of the energy open (once a composition).
         """
         species = np.asarray(species)
         if not len(species):
@@ -91,7 +92,7 @@ class Potential:
             raise ValueError(f"{pair}, wanted at least {MIN_DISTANCE} Å; no model has learnt from such a structure")
         if self.references_from is not None:
             doubt = self.references_from.doubt(species, lone=len(species) == 1 and pair is None)
-            if doubt and not self._warned:
+            if doubt and doubt not in self._warned:
                 self._warned.add(doubt)
                 warnings.warn(doubt, UndeterminedEnergy, stacklevel=2)
         result = predict_in_double(self.model, batch.to(self.model.energy_scale.device), stress=stress)
@@ -141,7 +142,7 @@ def save_potential(folder: Path, potential: Potential) -> str:
         "origin": dict(potential.origin),
         "weights_sha256": (weights_sha256 := hashlib.sha256(weights).hexdigest()),
     }
-    write_text(folder / DESCRIPTION, yaml_text(description))
+    write_text(folder / DESCRIPTION, yaml_text(with_checksum(description)))
     return weights_sha256
 
 
@@ -208,7 +209,7 @@ def _described(path: Path) -> tuple[Description, ModelConfig]:
     version = raw.get("format")
     if isinstance(version, int) and version > FORMAT:
         raise ConfigError(f"{path} has format {version}, this version reads up to {FORMAT}; update sapis_lab")
-    saved: Description = load(Description, raw, source=str(path))
+    saved: Description = load(Description, without_checksum(raw, source=str(path), advice=_EDITED), source=str(path))
     kind = saved.model.get("kind")
     if not isinstance(kind, str):
         raise ConfigError(f"{path}: model.kind: wanted the name of a model kind, got {kind!r}")

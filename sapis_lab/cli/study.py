@@ -158,7 +158,9 @@ def study_verify(name: Annotated[str, typer.Argument(help="Name of a folder in r
     found, stores = verify(folder), store_problems(folder)
     for problem in [*found.problems, *stores.problems]:
         stdout_console().print(Text(problem, style="red"), soft_wrap=True)
-    looked_at = f"{found.n_points} finished points, {found.n_checkpoints} checkpoints, {found.n_answers} answers, {stores.n_frames} frames"
+    without = f" ({found.n_without_weights} without weights here)" if found.n_without_weights else ""
+    looked_at = f"{found.n_points} finished points{without}, {found.n_checkpoints} checkpoints, {found.n_answers} answers"
+    looked_at += f", {stores.n_frames} frames"
     n = len(found.problems) + len(stores.problems)
     stdout_console().print(f"{name}: {looked_at} read; {'all is whole' if not n else f'{n} not whole'}", soft_wrap=True)
     raise typer.Exit(int(n > 0))

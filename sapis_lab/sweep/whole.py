@@ -179,6 +179,8 @@ class Verified(NamedTuple):
 
     n_points: int
     """Points with a record."""
+    n_without_weights: int
+    """Of these, how many have no trained potential here: cleaned away, or known by their kept record alone."""
     n_checkpoints: int
     n_answers: int
     problems: list[str]
@@ -193,14 +195,16 @@ def verify(folder: Path) -> Verified:
     """
     manifest = read_manifest(folder)
     problems: list[str] = []
-    n_points = n_checkpoints = 0
+    n_points = n_without = n_checkpoints = 0
     try:
         refuse_other_study_file(folder, manifest)
     except ConfigError as error:
         problems.append(str(error))
     for point in manifest.points:
         place = point_folder(folder, point.id)
-        n_points += (place / RECORD).exists()
+        if (place / RECORD).exists():
+            n_points += 1
+            n_without += not (place / WEIGHTS).exists()
         problems += point_problems(place, point, deep=True)
         for path in sorted(place.glob("*.ckpt")):
             n_checkpoints += 1
@@ -209,7 +213,7 @@ def verify(folder: Path) -> Verified:
     answers = list(_answers(folder))
     if answers:
         problems += answer_problems(folder, manifest)
-    return Verified(n_points, n_checkpoints, len(answers), problems)
+    return Verified(n_points, n_without, n_checkpoints, len(answers), problems)
 
 
 class VerifiedStore(NamedTuple):

@@ -36,6 +36,7 @@ def described(folder: Path, **changes: Any) -> None:
     """Change the description; `...` takes a key out, and dots reach into the model's settings."""
     path = folder / DESCRIPTION
     raw = yaml.safe_load(path.read_text())
+    del raw["checksum"]  # as whoever changes it on purpose does, and as it was in older versions
     for key, value in changes.items():
         node, name = (raw["model"], key.removeprefix("model__")) if key.startswith("model__") else (raw, key)
         if value is ...:
@@ -147,6 +148,19 @@ def test_a_name_that_looks_like_a_number_is_read_back(tmp_path):
     assert loaded.config == config and loaded.origin == {"id": "2e5"}
 
 
+@pytest.mark.parametrize(("old", "new"), [("mean_neighbors: 8.0", "mean_neighbors: 18.0"), ("1: -13.6", "1: -13.7"), ("id: p", "id: q")])
+def test_an_edited_description_is_refused(tmp_path, old, new):
+    folder = write_potential(tmp_path)
+    path = folder / DESCRIPTION
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    told = r"model\.yaml: its contents were changed after they were written .* take out the line `checksum`"
+    with pytest.raises(ConfigError, match=told):
+        load_potential(folder)
+    path.write_text("".join(line for line in path.read_text().splitlines(keepends=True) if not line.startswith("checksum:")))
+    load_potential(folder)
+
+
 # ------------------------------------------------------------------------------------------------------------- at random
 
 VALUES = (None, True, -1, 0, 10**9, 10**30, -(10**30), 1e308, float("nan"), float("inf"), "x", "", [], {}, [1, [2]], {"a": 1}, "\U0001f9ea")
@@ -158,6 +172,7 @@ def damage(folder: Path, rng: np.random.Generator) -> str:
     description, weights = folder / DESCRIPTION, folder / WEIGHTS
     if kind in ("key", "value"):
         raw = yaml.safe_load(description.read_text())
+        del raw["checksum"]
         node = raw["model"] if rng.random() < 0.5 else raw
         name = list(node)[rng.integers(len(node))]
         if kind == "key":
