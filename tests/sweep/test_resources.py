@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import os
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,7 @@ def test_nobody_else_decides_about_workers():
     assert readers - {"sweep/resources.py"} <= {"sweep/tuner/road.py", "training/run.py"}  # to refuse Slurm; the run of one point
 
 
+@pytest.mark.skipif("SAPIS_DATA" not in os.environ, reason="SAPIS_DATA is not set: no rMD17 files to tune on")
 @pytest.mark.parametrize(
     ("storage", "words"),
     [
