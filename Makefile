@@ -60,8 +60,10 @@ dashboard: $(STAMP)  ## look at the trials of a tuning in a browser (needs the e
 test: lint  ## check style and pass all tests
 	@$(BIN)/python -m pytest -q -n 2 $(ARGS)
 
-lint: $(STAMP)  ## check style
-	@$(BIN)/ruff check --quiet sapis_lab tests
+lint: $(STAMP)  ## check style, format and types
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --check --quiet . || { echo "error: files are not formatted; run $(BIN)/ruff format"; exit 1; }
+	@$(BIN)/mypy --no-error-summary
 
 setup: $(STAMP)  ## set up .venv; every other verb does it by itself
 

@@ -1,4 +1,5 @@
-"""The laboratory in which people find out how machine-learned interatomic potentials scale, and whether symmetry pays."""
+"""The laboratory in which people find out how machine-learned interatomic potentials scale, and whether
+symmetry pays."""
 
 from __future__ import annotations
 

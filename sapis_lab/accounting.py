@@ -2,11 +2,12 @@
 
 N   the counted number of trainable parameters (`Model.count`), by group;
 D   the number of distinct labelled training frames, the length of the prefix of the stored order;
-C   training FLOPs: matrix products of one training step as torch's counter sees them (a multiply-add is two), times the steps.
+C   training FLOPs: matrix products of one training step as torch's counter sees them (a multiply-add is two),
+times the steps.
 
-A training step with forces from a conservative energy costs about six forward passes: one forward, one backward to the geometry, four
-for the second backward pass. The factor is measured here rather than assumed. Elementwise and scatter work, which the counter does not
-see, is estimated and reported on a line of its own.
+A training step with forces from a conservative energy costs about six forward passes: one forward, one
+backward to the geometry, four for the second backward pass. The factor is measured here rather than assumed.
+Elementwise and scatter work, which the counter does not see, is estimated and reported on a line of its own.
 """
 
 from __future__ import annotations
@@ -29,9 +30,10 @@ INFERENCE_FACTOR = 2
 class FlopCounter(TorchDispatchMode):
     """Adds up what torch's own formulas say of every operation inside, backward passes included.
 
-    `torch.utils.flop_counter.FlopCounterMode` gives the same sums. It also follows modules, with hooks that refuse leaves which enter a
-    module and are differentiated inside a step (torch 2.13: "A leaf node was passed to _will_engine_execute_node"), and asks at every call
-    whether the operation is made of others; here that is asked once, which halves the time of counting a step.
+    `torch.utils.flop_counter.FlopCounterMode` gives the same sums. It also follows modules, with hooks that
+    refuse leaves which enter a module and are differentiated inside a step (torch 2.13: "A leaf node was
+    passed to _will_engine_execute_node"), and asks at every call whether the operation is made of others;
+    here that is asked once, which halves the time of counting a step.
     """
 
     def __init__(self) -> None:
@@ -40,7 +42,9 @@ class FlopCounter(TorchDispatchMode):
         """FLOPs so far; a multiply-add is two."""
         self._indivisible: set[OpOverload] = set()
 
-    def __torch_dispatch__(self, func: OpOverload, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+    def __torch_dispatch__(
+        self, func: OpOverload, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         kwargs = kwargs or {}
         formula = flop_registry.get(func.overloadpacket)
         if formula is None and func not in self._indivisible:
@@ -56,7 +60,8 @@ class FlopCounter(TorchDispatchMode):
 
 
 def counted_flops(function: Callable[[], Any]) -> int:
-    """FLOPs of the matrix products that `function()` runs, backward passes included; of the PyTorch form where there is a compiled one."""
+    """FLOPs of the matrix products that `function()` runs, backward passes included; of the PyTorch form
+    where there is a compiled one."""
     with FlopCounter() as counter, reference_forms():
         function()
     return counter.total

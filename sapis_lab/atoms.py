@@ -1,7 +1,8 @@
 """One batch of structures: a torch_geometric `Data` whose fields are named, shaped and in eV and Å.
 
-`positions`, `species`, `cell`, `batch`, the targets and one neighbour graph in the layout that the model declares. Being a
-`Data`, it moves between devices, pins and prints as PyTorch Geometric users expect, and PyG models can be fed `edge_index`.
+`positions`, `species`, `cell`, `batch`, the targets and one neighbour graph in the layout that the model
+declares. Being a `Data`, it moves between devices, pins and prints as PyTorch Geometric users expect, and PyG
+models can be fed `edge_index`.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ Layout = Literal["edges", "pairs"]
 class AtomsBatch(Data):
     """A batch of B frames with A atoms in all.
 
-    positions (A, 3) Å; species (A,) int64 atomic numbers; batch (A,) int64 frame of every atom; n_atoms (B,) int64;
-    cell (B, 3, 3) Å, rows are lattice vectors, zero without periodicity; graph: `EdgeGraph` or `PairGraph`.
-    Targets where known: energy (B,) eV minus reference energies, forces (A, 3) eV/Å, stress (B, 3, 3) eV/Å^3, tension positive.
+    positions (A, 3) Å; species (A,) int64 atomic numbers; batch (A,) int64 frame of every atom; n_atoms (B,)
+    int64; cell (B, 3, 3) Å, rows are lattice vectors, zero without periodicity; graph: `EdgeGraph` or
+    `PairGraph`. Targets where known: energy (B,) eV minus reference energies, forces (A, 3) eV/Å, stress (B,
+    3, 3) eV/Å^3, tension positive.
     """
 
     positions: Tensor
@@ -65,10 +67,11 @@ def make_graph(
     """The neighbour graph of a batch.
 
     Args:
-        layout: what the model declares. `pairs` becomes a block when nothing is periodic and most pairs are neighbours, else a table.
-        n_atoms: (B,) atoms of every frame.   periodic: any frame has periodic boundaries.   cutoff: Å.
-        edges: per frame (center (e,), neighbor (e,), shift (e, 3)), indices within the frame, sorted by centre. None is allowed where
-            all pairs are neighbours anyway (block layout of molecules).
+        layout: what the model declares. `pairs` becomes a block when nothing is periodic and most pairs are
+        neighbours, else a table. n_atoms: (B,) atoms of every frame.   periodic: any frame has periodic
+        boundaries.   cutoff: Å.
+        edges: per frame (center (e,), neighbor (e,), shift (e, 3)), indices within the frame, sorted by
+            centre. None is allowed where all pairs are neighbours anyway (block layout of molecules).
     """
     frame = torch.from_numpy(np.repeat(np.arange(len(n_atoms)), n_atoms))
     if layout == "pairs" and not periodic and (edges is None or _dense(n_atoms, edges)):
@@ -86,9 +89,11 @@ def make_graph(
 
 
 def block_is_cheaper(*, n_slots: float, n_edges: float, n_atoms: float) -> bool:
-    """True where blocks of all pairs, `n_slots` in all, cost less than tables of the `n_edges` neighbours and the atoms themselves.
+    """True where blocks of all pairs, `n_slots` in all, cost less than tables of the `n_edges` neighbours and
+    the atoms themselves.
 
-    A slot of a block needs no gather; below 2.5 slots a real pair it wins (16 x 9 atoms, all pairs: 108 against 154 ms a step).
+    A slot of a block needs no gather; below 2.5 slots a real pair it wins (16 x 9 atoms, all pairs: 108
+    against 154 ms a step).
     """
     return n_slots < 2.5 * (n_edges + n_atoms)
 
@@ -107,7 +112,14 @@ def _block(n_atoms: np.ndarray, frame: Tensor, cutoff: float) -> PairGraph:
     return PairGraph((b, n), slot, None, real, None, frame, b, cutoff)
 
 
-def _table(center: np.ndarray, neighbor: np.ndarray, shift: np.ndarray | None, frame: Tensor, n_frames: int, cutoff: float) -> PairGraph:
+def _table(
+    center: np.ndarray,
+    neighbor: np.ndarray,
+    shift: np.ndarray | None,
+    frame: Tensor,
+    n_frames: int,
+    cutoff: float,
+) -> PairGraph:
     n = len(frame)
     count = np.bincount(center, minlength=n)
     width = 1 + int(count.max(initial=0))
@@ -121,16 +133,22 @@ def _table(center: np.ndarray, neighbor: np.ndarray, shift: np.ndarray | None, f
         padded = np.zeros((n, width, 3), dtype=np.float32)
         padded[center, column] = shift
         images = torch.from_numpy(padded)
-    return PairGraph(None, None, torch.from_numpy(table), torch.from_numpy(mask), images, frame, n_frames, cutoff)
+    return PairGraph(
+        None, None, torch.from_numpy(table), torch.from_numpy(mask), images, frame, n_frames, cutoff
+    )
 
 
 FAR = 50.0
-"""Distance of a frame's centre from the origin, Å, beyond which it is moved; float32 resolves 4e-6 Å there."""
+"""Distance of a frame's centre from the origin, Å, beyond which it is moved; float32 resolves 4e-6 Å
+there."""
 
 
 def _near_origin(positions: np.ndarray, n_atoms: np.ndarray) -> np.ndarray:
     frame = np.repeat(np.arange(len(n_atoms)), n_atoms)
-    center = np.stack([np.bincount(frame, positions[:, k], minlength=len(n_atoms)) for k in range(3)], 1) / n_atoms[:, None]
+    center = (
+        np.stack([np.bincount(frame, positions[:, k], minlength=len(n_atoms)) for k in range(3)], 1)
+        / n_atoms[:, None]
+    )
     far = np.linalg.norm(center, axis=1) > FAR
     return positions - (center * far[:, None])[frame] if far.any() else positions
 
@@ -149,8 +167,8 @@ def collate(
 ) -> AtomsBatch:
     """The batch of flat arrays (see `AtomsBatch` for shapes and units).
 
-    Frames whose centre is far from the origin are moved there in float64 before positions are rounded to `dtype`: at 1000 Å float32
-    resolves 6e-5 Å, which moves forces by 2e-3 eV/Å.
+    Frames whose centre is far from the origin are moved there in float64 before positions are rounded to
+    `dtype`: at 1000 Å float32 resolves 6e-5 Å, which moves forces by 2e-3 eV/Å.
     """
     positions = _near_origin(positions, np.asarray(n_atoms))
 

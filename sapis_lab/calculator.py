@@ -13,7 +13,8 @@ from sapis_lab.potential import Potential, load_potential
 
 
 class SapisCalculator(Calculator):
-    """Energy (eV), forces (eV/Å) and, with a cell, stress (eV/Å^3, Voigt, tension positive) of a trained potential."""
+    """Energy (eV), forces (eV/Å) and, with a cell, stress (eV/Å^3, Voigt, tension positive) of a trained
+    potential."""
 
     implemented_properties = ["energy", "free_energy", "forces", "stress"]
 
@@ -21,7 +22,9 @@ class SapisCalculator(Calculator):
         super().__init__(**kwargs)
         self.potential = potential
 
-    def calculate(self, atoms: Any = None, properties: Any = ("energy",), system_changes: Any = all_changes) -> None:
+    def calculate(
+        self, atoms: Any = None, properties: Any = ("energy",), system_changes: Any = all_changes
+    ) -> None:
         super().calculate(atoms, properties, system_changes)
         assert self.atoms is not None
         periodic = bool(np.any(self.atoms.pbc)) and self.atoms.cell.rank == 3

@@ -1,10 +1,13 @@
-"""Settings: frozen pydantic models <-> YAML, found by `kind`, composed by one rule, with errors a person can act on.
+"""Settings: frozen pydantic models <-> YAML, found by `kind`, composed by one rule, with errors a person can
+act on.
 
-The one composition rule: where a field is *composed*, a string or the key `use:` names a file in `configs/<field>/`, and keys beside
-`use:` override what that file says. There is no interpolation, no class path and no code in a YAML file. What is resolved is
-what is recorded: `dump_yaml(config)` loads back to the same value.
+The one composition rule: where a field is *composed*, a string or the key `use:` names a file in
+`configs/<field>/`, and keys beside `use:` override what that file says. There is no interpolation, no class
+path and no code in a YAML file. What is resolved is what is recorded: `dump_yaml(config)` loads back to the
+same value.
 
-A *kind folder* (models, data, oracles, ...) holds one public module per kind, with one `KindConfig` whose `kind` is the module's name.
+A *kind folder* (models, data, oracles, ...) holds one public module per kind, with one `KindConfig` whose
+`kind` is the module's name.
 """
 
 from __future__ import annotations
@@ -49,13 +52,18 @@ T = TypeVar("T")
 
 
 def plainly(function: Callable[[], T], *, about: str = "") -> T:
-    """`function()`, its failures told as a ConfigError: for calls that fail when files, packages or settings are not as they should be.
+    """`function()`, its failures told as a ConfigError: for calls that fail when files, packages or settings
+    are not as they should be.
 
     `about` opens the message. What the disk does not take or give stays a DiskError.
     """
     try:
         return function()
-    except (ConfigError, BrokenPipeError):  # the latter is the end of our own reader, not a fault of the settings
+    except (
+        ConfigError,
+        BrokenPipeError,
+    ):
+        # the latter is the end of our own reader, not a fault of the settings
         raise
     except (ValueError, OSError, ImportError, RuntimeError) as error:
         disk = disk_error(error) if isinstance(error, OSError) else None
@@ -69,7 +77,8 @@ def plainly(function: Callable[[], T], *, about: str = "") -> T:
 MOST_INTEGER = 2**63 - 1
 """Largest whole number of a setting, that of the int64 columns of our tables."""
 MOST_NAME = 100
-"""Longest name of a study, a model or a split, characters: files and folders are named after them, and file systems allow 255 bytes."""
+"""Longest name of a study, a model or a split, characters: files and folders are named after them, and file
+systems allow 255 bytes."""
 
 Seed = Annotated[int, Field(ge=0, le=MOST_INTEGER)]
 """A seed of random numbers."""
@@ -80,16 +89,21 @@ FrameCount = Annotated[int, Field(ge=1, le=10**9)]
 
 
 class Config(BaseModel):
-    """Base of all settings: immutable, unknown keys are refused with the nearest known one, and numbers are finite numbers.
+    """Base of all settings: immutable, unknown keys are refused with the nearest known one, and numbers are
+    finite numbers.
 
-    A field whose type admits no bool refuses true and false, which Python would take for 1 and 0; whole numbers fit into 64 bits, and
-    text can be written as UTF-8. Ranges are those of the fields.
+    A field whose type admits no bool refuses true and false, which Python would take for 1 and 0; whole
+    numbers fit into 64 bits, and text can be written as UTF-8. Ranges are those of the fields.
     """
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=(), ser_json_inf_nan="constants",
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        protected_namespaces=(),
+        ser_json_inf_nan="constants",
         allow_inf_nan=False,
-    )  # fmt: skip
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -100,7 +114,8 @@ class Config(BaseModel):
             for key in data:
                 if key not in cls.model_fields:
                     raise ValueError(
-                        f"unknown key {_short(key)}{_nearest(str(key), cls.model_fields)} known: {', '.join(cls.model_fields)}"
+                        f"unknown key {_short(key)}{_nearest(str(key), cls.model_fields)} known: "
+                        f"{', '.join(cls.model_fields)}"
                     )
         return data
 
@@ -120,11 +135,17 @@ _RECORDED = "recorded"
 
 def _before(cls: type[Config]) -> dict[str, Any]:
     """The values that settings had before they were `Added`: what settings recorded without them mean."""
-    return {name: mark.before for name, info in cls.model_fields.items() for mark in info.metadata if isinstance(mark, Added)}
+    return {
+        name: mark.before
+        for name, info in cls.model_fields.items()
+        for mark in info.metadata
+        if isinstance(mark, Added)
+    }
 
 
 class KindConfig(Config):
-    """Settings of one kind: a file `<folder>/<kind>.py` holds exactly one subclass and the class that it builds."""
+    """Settings of one kind: a file `<folder>/<kind>.py` holds exactly one subclass and the class that it
+    builds."""
 
     kind: str
     """The kind, which is the name of the module that defines it."""
@@ -149,7 +170,8 @@ def _leaves(annotation: Any) -> Iterator[Any]:
 
 
 def _refuse_unusable(value: Any, *, bool_is_number: bool) -> None:
-    """ValueError for what pydantic would let pass: a bool as a number, an integer beyond 64 bits, text that no file can hold."""
+    """ValueError for what pydantic would let pass: a bool as a number, an integer beyond 64 bits, text that
+    no file can hold."""
     if isinstance(value, bool):
         if not bool_is_number:
             raise ValueError(f"wanted a number, got {str(value).lower()}")
@@ -177,7 +199,8 @@ def _nearest(word: str, known: Iterable[str]) -> str:
 
 
 def home() -> Path:
-    """The project folder, with configs/, studies/ and results/: $SAPIS_HOME, else the working folder, else the checkout of the package."""
+    """The project folder, with configs/, studies/ and results/: $SAPIS_HOME, else the working folder, else
+    the checkout of the package."""
     if HOME_VARIABLE in os.environ:
         return Path(os.environ[HOME_VARIABLE])
     if Path("configs").is_dir() and Path("studies").is_dir():
@@ -185,12 +208,13 @@ def home() -> Path:
     return Path(__file__).resolve().parent.parent
 
 
-# ------------------------------------------------------------------------------------------------------------- kinds
+# ------------------------------------------------------------------------------------------------------ kinds
 
 
 def kinds(folder: str) -> tuple[str, ...]:
-    """The kinds of `<folder>`, in alphabetical order: the public modules in `sapis_lab/<folder>/`, in `<folder>/` of the folders that
-    $SAPIS_KINDS or a study names (`outside`), and the entry points that installed packages have in the group `sapis_lab.<folder>`."""
+    """The kinds of `<folder>`, in alphabetical order: the public modules in `sapis_lab/<folder>/`, in
+    `<folder>/` of the folders that $SAPIS_KINDS or a study names (`outside`), and the entry points that
+    installed packages have in the group `sapis_lab.<folder>`."""
     return tuple(_modules(folder, outside.folders()))
 
 
@@ -205,7 +229,10 @@ def _modules(folder: str, outside_folders: tuple[Path, ...]) -> dict[str, str]:
     modules: dict[str, str] = {}
     for kind, module in sorted(found):
         if kind in modules:
-            raise ValueError(f"{folder} kind {kind!r} is defined twice, by {modules[kind]} and {module}; rename one of them")
+            raise ValueError(
+                f"{folder} kind {kind!r} is defined twice, by {modules[kind]} and {module}; rename one of "
+                f"them"
+            )
         modules[kind] = module
     return modules
 
@@ -218,7 +245,9 @@ def kind_module(folder: str, kind: str) -> ModuleType:
     """The module of `kind`. ValueError names the nearest kind when there is none of that name."""
     modules = _modules(folder, outside.folders())
     if kind not in modules:
-        raise ValueError(f"no {folder} kind {_short(kind)}{_nearest(kind, modules)} known: {', '.join(modules)}")
+        raise ValueError(
+            f"no {folder} kind {_short(kind)}{_nearest(kind, modules)} known: {', '.join(modules)}"
+        )
     outside.refresh()
     return importlib.import_module(modules[kind])
 
@@ -232,11 +261,13 @@ def kind_class(folder: str, kind: str) -> type[KindConfig]:
         if isinstance(value, type) and issubclass(value, KindConfig) and value.__module__ == module.__name__
     ]
     if len(found) != 1:
-        raise ValueError(f"{module.__file__} must define exactly one KindConfig, found {[c.__name__ for c in found]}")
+        raise ValueError(
+            f"{module.__file__} must define exactly one KindConfig, found {[c.__name__ for c in found]}"
+        )
     return found[0]
 
 
-# ------------------------------------------------------------------------------------------------------- composition
+# ------------------------------------------------------------------------------------------------ composition
 
 
 def composed(folder: str, *, kind: bool = False) -> Any:
@@ -252,9 +283,14 @@ def composed(folder: str, *, kind: bool = False) -> Any:
         if not kind:
             return value
         if not isinstance(value, Mapping) or "kind" not in value:
-            raise ValueError(f"wanted a name from configs/{folder}/ or a mapping with the key 'kind', got {_short(value)}")
+            raise ValueError(
+                f"wanted a name from configs/{folder}/ or a mapping with the key 'kind', got {_short(value)}"
+            )
         if not isinstance(value["kind"], str):
-            raise ValueError(f"wanted the name of a kind, one of {', '.join(kinds(folder))}, got kind={_short(value['kind'])}")
+            raise ValueError(
+                f"wanted the name of a kind, one of {', '.join(kinds(folder))}, got "
+                f"kind={_short(value['kind'])}"
+            )
         return kind_class(folder, value["kind"]).model_validate(value, context=info.context)
 
     return BeforeValidator(expand)
@@ -266,7 +302,8 @@ def composed_kind(folder: str, base: type[KindConfig]) -> Any:
 
 
 def expand_use(value: Any, folder: str) -> Any:
-    """`value` with the file it names laid under it: a string, or a mapping with `use`, names `configs/<folder>/<name>.yaml`."""
+    """`value` with the file it names laid under it: a string, or a mapping with `use`, names
+    `configs/<folder>/<name>.yaml`."""
     if isinstance(value, str):
         value = {"use": value}
     if not isinstance(value, Mapping) or "use" not in value:
@@ -281,7 +318,10 @@ def _named_file(name: str, folder: str) -> Path:
     root = home() / "configs" / folder
     known = sorted(p.stem for p in root.glob("*.yaml"))
     if name not in known:
-        raise ValueError(f"configs/{folder}/ has no {_short(name)}{_nearest(name, known)} known: {', '.join(known) or 'none'}")
+        raise ValueError(
+            f"configs/{folder}/ has no {_short(name)}{_nearest(name, known)} known: "
+            f"{', '.join(known) or 'none'}"
+        )
     return root / f"{name}.yaml"
 
 
@@ -295,8 +335,8 @@ def merge(under: Any, over: Any) -> Any:
 def override(raw: dict[str, Any], settings: Iterable[str]) -> dict[str, Any]:
     """`raw` with dotted settings such as `train.steps=100` or `lattice.n_frames=[50,100]` laid on it.
 
-    A setting may reach into a composed field that is only named: `data=ethanol-xtb` and `data.n_train=100` give
-    `{use: ethanol-xtb, n_train: 100}`. List items are reached by number.
+    A setting may reach into a composed field that is only named: `data=ethanol-xtb` and `data.n_train=100`
+    give `{use: ethanol-xtb, n_train: 100}`. List items are reached by number.
     """
     result = copy.deepcopy(raw)
     for setting in settings:
@@ -328,12 +368,14 @@ def _set(node: Any, keys: list[str], value: Any, setting: str) -> None:
     if isinstance(below, str):
         below = {"use": below}
     if not isinstance(below, dict | list):
-        raise ConfigError(f"--set {setting}: {_short(head)} holds {_short(below)}, which has no key {rest[0]!r}")
+        raise ConfigError(
+            f"--set {setting}: {_short(head)} holds {_short(below)}, which has no key {rest[0]!r}"
+        )
     node[key] = below
     _set(below, rest, value, setting)
 
 
-# -------------------------------------------------------------------------------------------------------------- YAML
+# ------------------------------------------------------------------------------------------------------- YAML
 
 
 YAML_LIMIT = MIB
@@ -343,9 +385,10 @@ MAX_NODES = 50_000
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML that reads 3e3 and 1.0e5 as numbers, as YAML 1.2 does (1.1 wants a dot and a sign); a key is text
-    or a whole number (an element), and given once. Size and depth are limited, with aliases written out: a few bytes of nested aliases
-    stand for more values than any memory holds, and nobody could walk through them."""
+    """Safe YAML that reads 3e3 and 1.0e5 as numbers, as YAML 1.2 does (1.1 wants a dot and a sign); a key is
+    text or a whole number (an element), and given once. Size and depth are limited, with aliases written out:
+    a few bytes of nested aliases stand for more values than any memory holds, and nobody could walk through
+    them."""
 
     def __init__(self, stream: Any) -> None:
         super().__init__(stream)
@@ -369,7 +412,9 @@ class _Loader(yaml.SafeLoader):
         above = self._open[-1]
         above[0], above[1] = above[0] + n_nodes, max(above[1], depth + 1)
         if above[0] > MAX_NODES:
-            raise yaml.composer.ComposerError(None, None, f"more than {MAX_NODES} values, with every alias written out", mark)
+            raise yaml.composer.ComposerError(
+                None, None, f"more than {MAX_NODES} values, with every alias written out", mark
+            )
         if depth + len(self._open) - 1 > MAX_DEPTH + 1:
             raise yaml.composer.ComposerError(None, None, f"nested more than {MAX_DEPTH} levels deep", mark)
         return node
@@ -382,7 +427,9 @@ class _Loader(yaml.SafeLoader):
                 message = f"wanted text as a key, got {_short(key)}; put it in quotes if it is meant as text"
                 raise yaml.constructor.ConstructorError(None, None, message, key_node.start_mark)
             if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is given twice", key_node.start_mark)
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} is given twice", key_node.start_mark
+                )
             seen.add(key)
         return super().construct_mapping(node, deep)
 
@@ -391,7 +438,9 @@ class _Dumper(yaml.SafeDumper):
     """Quotes text that `_Loader` would read as a number."""
 
 
-_FLOAT = re.compile(r"^[-+]?(?:[0-9][0-9_]*\.?[0-9_]*[eE][-+]?[0-9]+|[0-9][0-9_]*\.[0-9_]*|\.[0-9]+(?:[eE][-+]?[0-9]+)?|\.inf|\.nan)$")
+_FLOAT = re.compile(
+    r"^[-+]?(?:[0-9][0-9_]*\.?[0-9_]*[eE][-+]?[0-9]+|[0-9][0-9_]*\.[0-9_]*|\.[0-9]+(?:[eE][-+]?[0-9]+)?|\.inf|\.nan)$"
+)
 for _class in (_Loader, _Dumper):
     _class.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))  # type: ignore[attr-defined]
 
@@ -401,23 +450,33 @@ def _parsed(text: str, *, told: str) -> Any:
     try:
         return yaml.load(text, Loader=_Loader)
     except (yaml.YAMLError, ValueError, ArithmeticError, LookupError, AttributeError, TypeError) as error:
-        # other than YAMLError: what looks like a date and is none, or has a tag such as !!int that it does not fit
-        what = _fault(error) if isinstance(error, yaml.YAMLError | ValueError) else f"a value does not fit its tag ({type(error).__name__})"
+        # other than YAMLError: what looks like a date and is none, or has a tag such as !!int that it does
+        # not fit
+        what = (
+            _fault(error)
+            if isinstance(error, yaml.YAMLError | ValueError)
+            else f"a value does not fit its tag ({type(error).__name__})"
+        )
         raise ConfigError(f"{told}: {what}") from None
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file. ConfigError names the file when it is missing, cannot be read, is not YAML, or repeats a key; when
-    it is too large, nested too deeply, or holds an integer beyond 64 bits (`sapis_lab.files`)."""
+    """The mapping in a YAML file. ConfigError names the file when it is missing, cannot be read, is not YAML,
+    or repeats a key; when it is too large, nested too deeply, or holds an integer beyond 64 bits
+    (`sapis_lab.files`)."""
     value = _parsed(read_text(path, limit=YAML_LIMIT), told=f"{path}: not valid YAML")
     if not isinstance(value, dict):
-        raise ConfigError(f"{path}: wanted a mapping of keys to values, got {'nothing' if value is None else type(value).__name__}")
+        raise ConfigError(
+            f"{path}: wanted a mapping of keys to values, got "
+            f"{'nothing' if value is None else type(value).__name__}"
+        )
     check_plain(value, source=str(path))
     return value
 
 
 def _fault(error: Exception) -> str:
-    """What is wrong with a YAML text, and where, without the piece of it that PyYAML cuts out: half a password is not known as one."""
+    """What is wrong with a YAML text, and where, without the piece of it that PyYAML cuts out: half a
+    password is not known as one."""
     mark = getattr(error, "problem_mark", None)
     if mark is None:
         return str(error)
@@ -441,10 +500,12 @@ def yaml_text(plain: Mapping[str, Any]) -> str:
 
 
 def load(cls: type[BaseModel], raw: Any, *, source: str, recorded: bool = False) -> Any:
-    """`raw` as `cls`; ConfigError with one line per problem, naming `source`, the field, what it got and what it wanted.
+    """`raw` as `cls`; ConfigError with one line per problem, naming `source`, the field, what it got and what
+    it wanted.
 
     Args:
-        recorded: these are settings that results were made with: one that was `Added` since has the value from before, not today's default.
+        recorded: these are settings that results were made with: one that was `Added` since has the value
+            from before, not today's default.
     """
     try:
         return cls.model_validate(raw, context={_RECORDED: recorded})
@@ -455,7 +516,9 @@ def load(cls: type[BaseModel], raw: Any, *, source: str, recorded: bool = False)
 def _lines(error: ValidationError, source: str) -> Iterable[str]:
     by_place: dict[str, list[Any]] = {}
     for problem in error.errors(include_url=False, include_context=False):
-        by_place.setdefault(".".join(str(part) for part in problem["loc"] if not _BRANCH.fullmatch(str(part))), []).append(problem)
+        by_place.setdefault(
+            ".".join(str(part) for part in problem["loc"] if not _BRANCH.fullmatch(str(part))), []
+        ).append(problem)
     problems = [
         (where, problem)
         for where, several in by_place.items()
@@ -473,7 +536,8 @@ def _lines(error: ValidationError, source: str) -> Iterable[str]:
 
 
 def _telling(problems: list[Any]) -> list[Any]:
-    """Of the problems that one value has with the types it may have: what the type says that it nearly is, else all."""
+    """Of the problems that one value has with the types it may have: what the type says that it nearly is,
+    else all."""
     for other in (("_type", "literal_error", "_parsing"), ("_type", "literal_error")):
         if near := [p for p in problems if not p["type"].endswith(other)]:
             return near[:1]
@@ -481,7 +545,10 @@ def _telling(problems: list[Any]) -> list[Any]:
 
 
 # what pydantic adds to the place of a problem for every type that a field may have
-_BRANCH = re.compile(r"(constrained-)?(float|int|str|bool|none)|(dict|tuple|list|literal|function-[a-z]*|nullable)\b.*", re.DOTALL)
+_BRANCH = re.compile(
+    r"(constrained-)?(float|int|str|bool|none)|(dict|tuple|list|literal|function-[a-z]*|nullable)\b.*",
+    re.DOTALL,
+)
 _PROBLEMS = 20
 """Most problems told at once."""
 
@@ -489,29 +556,33 @@ _PROBLEMS = 20
 def _short(value: Any) -> str:
     if isinstance(value, int) and value.bit_length() > 200:  # Python refuses to write out thousands of digits
         return f"an integer of {value.bit_length()} bits"
-    return _cut(without_password(repr(value)))  # before it is cut: a password without its end would not be known as one
+    # before it is cut: a password without its end would not be known as one
+    return _cut(without_password(repr(value)))
 
 
 def _cut(text: str) -> str:
     return text if len(text) < 80 else text[:77] + "..."
 
 
-# ------------------------------------------------------------------------------------------------------- fingerprint
+# ------------------------------------------------------------------------------------------------ fingerprint
 
 
 @dataclass(frozen=True)
 class Added:
-    """Marks a setting that came when there were results already: `learning: Annotated[str, Added(before="adamw")] = "soap"`.
+    """Marks a setting that came when there were results already: `learning: Annotated[str,
+    Added(before="adamw")] = "soap"`.
 
-    At the value `before`, which gives the numbers from before the setting was there, it is left out of every identity, so that results made
-    without it stay valid. `before` never changes; the default may, and then says of new results what they are.
+    At the value `before`, which gives the numbers from before the setting was there, it is left out of every
+    identity, so that results made without it stay valid. `before` never changes; the default may, and then
+    says of new results what they are.
     """
 
     before: Any
 
 
 def identity(config: BaseModel) -> dict[str, Any]:
-    """What the numbers made from `config` depend on, as plain data: all its settings but those at the value before they were `Added`."""
+    """What the numbers made from `config` depend on, as plain data: all its settings but those at the value
+    before they were `Added`."""
     plain = dump(config)
     for name, info in type(config).model_fields.items():
         value = getattr(config, name)
@@ -542,5 +613,7 @@ def differing_keys(a: Any, b: Any, prefix: str = "") -> list[str]:
     """Dotted names of the values in which two plain-Python settings differ."""
     if isinstance(a, Mapping) and isinstance(b, Mapping):
         keys = sorted({*a, *b}, key=str)
-        return [d for k in keys for d in differing_keys(a.get(k), b.get(k), f"{prefix}.{k}" if prefix else str(k))]
+        return [
+            d for k in keys for d in differing_keys(a.get(k), b.get(k), f"{prefix}.{k}" if prefix else str(k))
+        ]
     return [] if a == b else [prefix]

@@ -1,16 +1,18 @@
 """Energies, forces and stress of any model: the one place where derivatives are taken.
 
-The energy is differentiated with respect to the model's geometry features, once; the model's pullback turns that into
-dE/dv for every displacement v_ij = r_j + image - r_i, and the graph turns dE/dv into
+The energy is differentiated with respect to the model's geometry features, once; the model's pullback turns
+that into dE/dv for every displacement v_ij = r_j + image - r_i, and the graph turns dE/dv into
 
-    F_i = -dE/dr_i = sum_j dE/dv_ij - sum_j dE/dv_ji,        stress = (1/V) sum_ij v_ij (x) dE/dv_ij  (tension positive).
+    F_i = -dE/dr_i = sum_j dE/dv_ij - sum_j dE/dv_ji,        stress = (1/V) sum_ij v_ij (x) dE/dv_ij  (tension
+    positive).
 
-Geometry does not depend on the parameters, so no graph is kept through it: the second backward pass of a force loss stops at the features.
-A model with a compiled form (`Model.energy_and_gradient`) gives dE/dv itself; the rest is the same.
+Geometry does not depend on the parameters, so no graph is kept through it: the second backward pass of a
+force loss stops at the features. A model with a compiled form (`Model.energy_and_gradient`) gives dE/dv
+itself; the rest is the same.
 
-Training computes in the precision of the model throughout (`predict`). Where a trained model is used, only the model itself
-does (`predict_in_double`): displacements are differences of positions that may be far from the origin, and the energy of
-many atoms is a long sum; both lose in float32 what the model has learnt.
+Training computes in the precision of the model throughout (`predict`). Where a trained model is used, only
+the model itself does (`predict_in_double`): displacements are differences of positions that may be far from
+the origin, and the energy of many atoms is a long sum; both lose in float32 what the model has learnt.
 """
 
 from __future__ import annotations
@@ -38,12 +40,15 @@ class Prediction(NamedTuple):
     """(A, F), differentiable in the parameters"""
 
 
-def predict(model: Model, batch: AtomsBatch, *, stress: bool = False, differentiable: bool = False) -> Prediction:
+def predict(
+    model: Model, batch: AtomsBatch, *, stress: bool = False, differentiable: bool = False
+) -> Prediction:
     """Energies, forces and, on request, stress of a batch.
 
     Args:
-        differentiable: keep the graph, so that a loss of forces (and of node features) can be differentiated in the
-            parameters. In the positions nothing is: forces of a further readout come from `model(batch)`.
+        differentiable: keep the graph, so that a loss of forces (and of node features) can be differentiated
+            in the parameters. In the positions nothing is: forces of a further readout come from
+            `model(batch)`.
         stress: needs a cell of non-zero volume in every frame.
 
     Raises:
@@ -52,7 +57,8 @@ def predict(model: Model, batch: AtomsBatch, *, stress: bool = False, differenti
     graph = batch.graph
     if differentiable and (batch.positions.requires_grad or batch.cell.requires_grad):
         raise ValueError(
-            "predict gives gradients in the parameters, not in positions or cell (for forces of a readout of node_features): "
+            "predict gives gradients in the parameters, not in positions or cell (for forces of a readout of "
+            "node_features): "
             "call model(batch), whose energies and features are differentiable in them"
         )
     with torch.no_grad():
@@ -66,10 +72,12 @@ def predict(model: Model, batch: AtomsBatch, *, stress: bool = False, differenti
 
 
 def predict_in_double(model: Model, batch: AtomsBatch, *, stress: bool = False) -> Prediction:
-    """As `predict` without a graph, with displacements and the sums over atoms and pairs in float64; for using a model.
+    """As `predict` without a graph, with displacements and the sums over atoms and pairs in float64; for
+    using a model.
 
-    A crystal of 120 atoms at -3 eV each, repeated to 41,160: GEAT's energy is that of the cell, times 343, to 0.2 meV, and by
-    `predict` to 7.3 eV; the transformer's to 4 meV and 0.7 eV, its forces to 9e-6 and 6e-5 eV/Å (in a box of 52 x 78 x 130 Å).
+    A crystal of 120 atoms at -3 eV each, repeated to 41,160: GEAT's energy is that of the cell, times 343, to
+    0.2 meV, and by `predict` to 7.3 eV; the transformer's to 4 meV and 0.7 eV, its forces to 9e-6 and 6e-5
+    eV/Å (in a box of 52 x 78 x 130 Å).
 
     Args:
         batch: with positions and cell in float64.   stress: needs a cell of non-zero volume in every frame.
@@ -95,7 +103,9 @@ def _volume(batch: AtomsBatch) -> Tensor:
     return volume
 
 
-def _compiled(model: Model, vectors: Tensor, batch: AtomsBatch, differentiable: bool) -> tuple[Tensor, Tensor, Tensor] | None:
+def _compiled(
+    model: Model, vectors: Tensor, batch: AtomsBatch, differentiable: bool
+) -> tuple[Tensor, Tensor, Tensor] | None:
     if not kernels.in_use():
         return None
     with torch.set_grad_enabled(differentiable):
@@ -106,7 +116,9 @@ def _compiled(model: Model, vectors: Tensor, batch: AtomsBatch, differentiable: 
         return atomic.new_zeros(batch.n_frames).index_add(0, batch.batch, atomic), gradient, node_features
 
 
-def _by_autograd(model: Model, vectors: Tensor, batch: AtomsBatch, differentiable: bool) -> tuple[Tensor, Tensor, Tensor]:
+def _by_autograd(
+    model: Model, vectors: Tensor, batch: AtomsBatch, differentiable: bool
+) -> tuple[Tensor, Tensor, Tensor]:
     """Energies of the frames, dE/dv and node features."""
     with torch.no_grad():
         features, pullback = model.features_and_pullback(vectors, batch)

@@ -1,7 +1,7 @@
 """The errors that end a command with one line instead of a traceback, and the warning that people must see.
 
-They are printed, logged and kept in files, and say what was given: whatever their message holds, it holds no password. No outside package
-is imported here.
+They are printed, logged and kept in files, and say what was given: whatever their message holds, it holds no
+password. No outside package is imported here.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from sapis_lab.text import without_password
 
 
 class ConfigError(ValueError):
-    """A setting or a file that cannot be used; the message names file, field, what it got and what it wanted."""
+    """A setting or a file that cannot be used; the message names file, field, what it got and what it
+    wanted."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*(without_password(a) if isinstance(a, str) else a for a in args))
@@ -25,11 +26,13 @@ class MissingFile(ConfigError, FileNotFoundError):
 
 
 class DiskError(ConfigError):
-    """A disk that does not take or give what it should: full, read-only, without permission, broken. The message says what to do."""
+    """A disk that does not take or give what it should: full, read-only, without permission, broken. The
+    message says what to do."""
 
 
 class Notice(RuntimeWarning):
-    """A warning that is meant for people: it stands in the log of the point that gave it and, once, on the screen of who runs points."""
+    """A warning that is meant for people: it stands in the log of the point that gave it and, once, on the
+    screen of who runs points."""
 
 
 _ADVICE = {
@@ -51,7 +54,9 @@ def disk_advice(error: OSError) -> str | None:
     return _ADVICE.get(error.errno or 0)
 
 
-def disk_error(error: OSError, *, about: Path | str = "", then: str = "and run the same command again to continue") -> DiskError | None:
+def disk_error(
+    error: OSError, *, about: Path | str = "", then: str = "and run the same command again to continue"
+) -> DiskError | None:
     """The error of the disk in one line: path, what happened, what to do; None for any other OSError.
 
     Args:

@@ -1,11 +1,13 @@
-"""Files of this project: written whole or not at all, and read with limits. No outside package is imported here.
+"""Files of this project: written whole or not at all, and read with limits. No outside package is imported
+here.
 
-Writing: the bytes go to a temporary file beside the target, are brought to the disk, and take the target's name in one step; then the
-folder is brought to the disk as well. After a power cut a name therefore holds the old bytes or the new ones, never a part and
-never nothing, and what was written first is there first. (A rename alone promises nothing about the bytes: ext4 may commit it before them.)
+Writing: the bytes go to a temporary file beside the target, are brought to the disk, and take the target's
+name in one step; then the folder is brought to the disk as well. After a power cut a name therefore holds the
+old bytes or the new ones, never a part and never nothing, and what was written first is there first. (A
+rename alone promises nothing about the bytes: ext4 may commit it before them.)
 
-Reading: regular files up to a size, UTF-8, nested up to a depth; anything else (a folder, a pipe that would hang the reader, a damaged or
-hostile file) is a ConfigError that names the file.
+Reading: regular files up to a size, UTF-8, nested up to a depth; anything else (a folder, a pipe that would
+hang the reader, a damaged or hostile file) is a ConfigError that names the file.
 """
 
 from __future__ import annotations
@@ -36,18 +38,19 @@ TEMPORARY = ".tmp"
 """Suffix of files that are being written; their names begin with a dot."""
 
 
-# ------------------------------------------------------------------------------------------------------------- writing
+# ---------------------------------------------------------------------------------------------------- writing
 
 
 @contextlib.contextmanager
 def replacing(path: Path | str, *, durable: bool = True) -> Iterator[Path]:
-    """Gives a temporary path beside `path`; what the block writes there becomes `path` in one step when the block ends.
+    """Gives a temporary path beside `path`; what the block writes there becomes `path` in one step when the
+    block ends.
 
     When the block fails the temporary file is removed and `path` is as it was.
 
     Args:
-        durable: bring file and folder to the disk, so that a power cut cannot undo or empty what was written. Without, only for
-            files whose loss costs nothing (progress for people).
+        durable: bring file and folder to the disk, so that a power cut cannot undo or empty what was written.
+            Without, only for files whose loss costs nothing (progress for people).
 
     Raises:
         OSError: with `path` as its file name.
@@ -64,7 +67,11 @@ def replacing(path: Path | str, *, durable: bool = True) -> Iterator[Path]:
     except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        if isinstance(error, OSError) and error.errno is not None and error.filename in (None, str(temporary)):
+        if (
+            isinstance(error, OSError)
+            and error.errno is not None
+            and error.filename in (None, str(temporary))
+        ):
             error.filename = str(path)
             error.filename2 = None
         raise
@@ -94,7 +101,8 @@ def write_text(path: Path | str, text: str, *, durable: bool = True) -> None:
 
 
 def write_with(path: Path | str, write: Callable[[Path], object], *, durable: bool = True) -> None:
-    """`write(temporary path)`, whose file then becomes `path`, see `replacing`: for libraries that open files themselves."""
+    """`write(temporary path)`, whose file then becomes `path`, see `replacing`: for libraries that open files
+    themselves."""
     path = Path(path)
     make_folder(path.parent)
     with replacing(path, durable=durable) as temporary:
@@ -131,11 +139,12 @@ def flush_folder(folder: Path) -> None:
             raise
 
 
-# some network and FUSE file systems cannot, and keep names in their own way; a folder that only others may read cannot be opened
+# some network and FUSE file systems cannot, and keep names in their own way; a folder that only others may
+# read cannot be opened
 _NO_FSYNC_OF_FOLDERS = {22, 13, 95}  # EINVAL, EACCES, EOPNOTSUPP
 
 
-# ------------------------------------------------------------------------------------------------------------- reading
+# ---------------------------------------------------------------------------------------------------- reading
 
 
 def read_bytes(path: Path | str, *, limit: int | None = LIMIT) -> bytes:
@@ -155,7 +164,8 @@ def read_bytes(path: Path | str, *, limit: int | None = LIMIT) -> bytes:
 def _regular(path: Path | str) -> Iterator[BufferedReader]:
     """A regular file, open for reading; errors of opening and reading it are those of `read_bytes`."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe without a writer would hang otherwise
+        # a pipe without a writer would hang otherwise
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         raise MissingFile(f"{path}: no such file") from None
     except (OSError, ValueError) as error:  # a ValueError: a name with a zero byte
@@ -186,20 +196,26 @@ def read_text(path: Path | str, *, limit: int = LIMIT) -> str:
 
 
 def read_lossy(path: Path | str, *, limit: int = LIMIT) -> str:
-    """The text in a file for people to read, see `read_bytes`; what is no UTF-8 becomes the replacement character."""
+    """The text in a file for people to read, see `read_bytes`; what is no UTF-8 becomes the replacement
+    character."""
     return read_bytes(path, limit=limit).decode("utf-8", errors="replace")
 
 
-def read_json(path: Path | str, *, limit: int = LIMIT, then: str = "", keys: Collection[str] = ()) -> dict[str, Any]:
+def read_json(
+    path: Path | str, *, limit: int = LIMIT, then: str = "", keys: Collection[str] = ()
+) -> dict[str, Any]:
     """The JSON object in a file, see `read_bytes` and `check_plain`.
 
     Args:
         then: what to do about a damaged file; ends the messages.   keys: it must have.
 
     Raises:
-        ConfigError: as `read_bytes`, and for what is no JSON, no object, nested too deeply, or holds an integer that is too large.
+        ConfigError: as `read_bytes`, and for what is no JSON, no object, nested too deeply, or holds an
+        integer that is too large.
     """
-    return _described(path, lambda: _object(read_text(path, limit=limit), source=str(path), keys=keys), then=then)
+    return _described(
+        path, lambda: _object(read_text(path, limit=limit), source=str(path), keys=keys), then=then
+    )
 
 
 def read_json_list(path: Path | str, *, limit: int = LIMIT, then: str = "") -> list[dict[str, Any]]:
@@ -254,8 +270,8 @@ def _word(value: Any) -> str:
 
 
 def plain_rows(text: str) -> Iterator[dict[str, str]]:
-    """The rows of a CSV of numbers, which has no quotes, by the names in its first line; whatever the text is, rows are short or strange
-    at worst. The csv module ends at a field that is longer than it likes."""
+    """The rows of a CSV of numbers, which has no quotes, by the names in its first line; whatever the text
+    is, rows are short or strange at worst. The csv module ends at a field that is longer than it likes."""
     lines = text.split("\n")
     names = lines[0].split(",")
     for line in lines[1:]:
@@ -273,24 +289,30 @@ def check_plain(value: Any, *, source: str) -> None:
         if depth > MAX_DEPTH:
             raise ConfigError(f"{source}: nested more than {MAX_DEPTH} levels deep")
         below: list[Any] = []
-        for item in {id(item): item for item in level}.values():  # YAML's aliases are one object in many places
+        for item in {
+            id(item): item for item in level
+        }.values():  # YAML's aliases are one object in many places
             if isinstance(item, Mapping):
                 below += item.values()
             elif isinstance(item, list | tuple):
                 below += item
             elif isinstance(item, int) and abs(item) > MAX_INTEGER:
-                raise ConfigError(f"{source}: holds an integer of {item.bit_length()} bits, wanted at most {MAX_INTEGER.bit_length()}")
+                raise ConfigError(
+                    f"{source}: holds an integer of {item.bit_length()} bits, wanted at most "
+                    f"{MAX_INTEGER.bit_length()}"
+                )
         level, depth = below, depth + 1
 
 
-# ----------------------------------------------------------------------------------------------------------- checksums
+# -------------------------------------------------------------------------------------------------- checksums
 
 CHECKSUM = "checksum"
 """The key under which a file of ours holds the sha256 of everything else in it."""
 
 
 def checksum(plain: Mapping[str, Any]) -> str:
-    """sha256 (hex) of plain data as JSON gives them back, without their own checksum; the same on every machine."""
+    """sha256 (hex) of plain data as JSON gives them back, without their own checksum; the same on every
+    machine."""
     rest = json.loads(json.dumps({key: value for key, value in plain.items() if key != CHECKSUM}))
     return hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
@@ -304,11 +326,15 @@ def without_checksum(raw: Mapping[str, Any], *, source: str, advice: str) -> dic
     """`raw` without its checksum, once that is found right; files of older versions have none.
 
     Raises:
-        ConfigError: the contents were changed after they were written; the message names `source` and ends in `advice`.
+        ConfigError: the contents were changed after they were written; the message names `source` and ends in
+        `advice`.
     """
     rest = {key: value for key, value in raw.items() if key != CHECKSUM}
     if CHECKSUM in raw and raw[CHECKSUM] != checksum(raw):
-        raise ConfigError(f"{source}: its contents were changed after they were written (the checksum in it is of others); {advice}")
+        raise ConfigError(
+            f"{source}: its contents were changed after they were written (the checksum in it is of others); "
+            f"{advice}"
+        )
     return rest
 
 

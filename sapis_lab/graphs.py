@@ -1,14 +1,18 @@
 """Neighbour graphs of a batch, in the two layouts that models ask for, and what follows from dE/dv on them.
 
-Every layout gives the displacement of its pairs, v_ij = r_j + image - r_i, and turns the gradient g_ij = dE/dv_ij into
-    forces   F_i = sum_j g_ij - sum_j g_ji,        strain derivative   dE/deps = sum_ij v_ij (x) g_ij   (symmetrised).
+Every layout gives the displacement of its pairs, v_ij = r_j + image - r_i, and turns the gradient g_ij =
+    dE/dv_ij into forces   F_i = sum_j g_ij - sum_j g_ji,        strain derivative   dE/deps = sum_ij v_ij (x)
+    g_ij   (symmetrised).
 
 `EdgeGraph`: a list of directed edges, centre i and neighbour j, as convolutions with scatter want it.
-`PairGraph`: groups of I centres by K slots, so that sums over neighbours are batched matrix products without scatter:
+`PairGraph`: groups of I centres by K slots, so that sums over neighbours are batched matrix products without
+scatter:
     block   molecules padded to n atoms, all pairs: B groups, I = K = n, nothing is gathered;
-    table   one group an atom, a padded neighbour table: A groups, I = 1, K = 1 + largest number of neighbours.
-In both the pair (i, i) is a slot of its own, `is_self`. Slots that hold no pair within the cutoff have the vector (cutoff, 0, 0), where the
-envelope and its first two derivatives vanish, so that models need no other mask.
+    table   one group an atom, a padded neighbour table: A groups, I = 1, K = 1 + largest number of
+        neighbours.
+In both the pair (i, i) is a slot of its own, `is_self`. Slots that hold no pair within the cutoff have the
+vector (cutoff, 0, 0), where the envelope and its first two derivatives vanish, so that models need no other
+mask.
 """
 
 from __future__ import annotations
@@ -36,7 +40,9 @@ class EdgeGraph(NamedTuple):
         """v_ij, (E, 3), Å."""
         v = positions.index_select(0, self.neighbor) - positions.index_select(0, self.center)
         if self.shift is not None:
-            v = v + torch.bmm(self.shift.to(v.dtype).unsqueeze(1), cell.index_select(0, self.frame[self.center])).squeeze(1)
+            v = v + torch.bmm(
+                self.shift.to(v.dtype).unsqueeze(1), cell.index_select(0, self.frame[self.center])
+            ).squeeze(1)
         return v
 
     def forces(self, gradient: Tensor) -> Tensor:
@@ -157,7 +163,9 @@ class PairGraph(NamedTuple):
             return self.unpad(f.permute(1, 2, 0).reshape(-1, 3))
         assert self.neighbor is not None
         on_center = gradient.sum(-1).reshape(3, -1)
-        on_neighbor = torch.zeros_like(on_center).index_add(1, self.neighbor.reshape(-1), gradient.reshape(3, -1))
+        on_neighbor = torch.zeros_like(on_center).index_add(
+            1, self.neighbor.reshape(-1), gradient.reshape(3, -1)
+        )
         return (on_center - on_neighbor).T
 
     def strain_gradient(self, vectors: Tensor, gradient: Tensor) -> Tensor:

@@ -1,15 +1,18 @@
-"""Growing a trained model: more parameters, the same energies and forces, and an optimiser that goes on where it was.
+"""Growing a trained model: more parameters, the same energies and forces, and an optimiser that goes on where
+it was.
 
-A larger model computes the same function when every value that its old units read is what it was: old entries of a parameter keep their
-weights, entries through which new units write start at zero, entries through which they read at random (Net2Net, Chen, Goodfellow &
-Shlens, arXiv:1511.05641, without copies of units; GradMax, Evci et al., arXiv:2201.05125, has the same zeros).  Which entries are which, a
-model family says in `Model.growth`; here is what all families share.
+A larger model computes the same function when every value that its old units read is what it was: old entries
+of a parameter keep their weights, entries through which new units write start at zero, entries through which
+they read at random (Net2Net, Chen, Goodfellow & Shlens, arXiv:1511.05641, without copies of units; GradMax,
+Evci et al., arXiv:2201.05125, has the same zeros).  Which entries are which, a model family says in
+`Model.growth`; here is what all families share.
 
-Weights are W = m p with a constant m per parameter (`Model.multipliers`).  Growth keeps W where m changes with the size,
-    p' = p m/m',      dE/dp' = (m'/m) dE/dp,
-so that Adam's first and second moments scale by m'/m and (m'/m)^2.  First moments of new entries are zero; their second moments are the
-mean of the old entries' of the same parameter.  Zeros would be wrong there: Adam counts steps per parameter, not per entry, so that new
-entries would take steps of up to 6.6 times the learning rate (with 0.9 and 0.999).  Warm up for a hundred steps or so after growth.
+Weights are W = m p with a constant m per parameter (`Model.multipliers`).  Growth keeps W where m changes
+    with the size, p' = p m/m',      dE/dp' = (m'/m) dE/dp,
+so that Adam's first and second moments scale by m'/m and (m'/m)^2.  First moments of new entries are zero;
+their second moments are the mean of the old entries' of the same parameter.  Zeros would be wrong there: Adam
+counts steps per parameter, not per entry, so that new entries would take steps of up to 6.6 times the
+learning rate (with 0.9 and 0.999).  Warm up for a hundred steps or so after growth.
 """
 
 from __future__ import annotations
@@ -55,18 +58,25 @@ def grow(
     """A model with the sizes of `to` that computes the energies and forces of `model`, to rounding.
 
     Args:
-        to: settings of the same kind and cutoff, no size smaller; species are those of `model`.   seed: draws the new reads.
-        optimizer_state: state_dict of an AdamW of `model.parameters()`.   average: averaged weights, in the order of the parameters.
+        to: settings of the same kind and cutoff, no size smaller; species are those of `model`.   seed: draws
+        the new reads. optimizer_state: state_dict of an AdamW of `model.parameters()`.   average: averaged
+        weights, in the order of the parameters.
 
     Raises:
-        ValueError: `to` shrinks a size or is another function; the family does not grow; state or average do not fit the model.
+        ValueError: `to` shrinks a size or is another function; the family does not grow; state or average do
+        not fit the model.
     """
     plan = model.growth(to)
-    grown = plan.config.build(species=model.species, mean_neighbors=plan.mean_neighbors, seed=seed).to(model.energy_scale)
+    grown = plan.config.build(species=model.species, mean_neighbors=plan.mean_neighbors, seed=seed).to(
+        model.energy_scale
+    )
     old, new = dict(model.named_parameters()), dict(grown.named_parameters())
     assert set(plan.origins) == set(new), f"no origin for {sorted(set(new) ^ set(plan.origins))}"
     before, after = model.multipliers(), grown.multipliers()
-    ratio = {name: after[name] / (after[name] if o.name is None else before[o.name]) for name, o in plan.origins.items()}
+    ratio = {
+        name: after[name] / (after[name] if o.name is None else before[o.name])
+        for name, o in plan.origins.items()
+    }
 
     def enlarged(values: Mapping[str, Tensor], name: str) -> Tensor:
         origin = plan.origins[name]
@@ -84,7 +94,9 @@ def grow(
             _same_shapes(average, old)
             averaged = dict(zip(old, average, strict=True))
             average = [enlarged(averaged, name).to(averaged[next(iter(old))].device) for name in new]
-        state = None if optimizer_state is None else _grown_state(optimizer_state, old, new, plan.origins, ratio)
+        state = (
+            None if optimizer_state is None else _grown_state(optimizer_state, old, new, plan.origins, ratio)
+        )
     return Grown(grown, state, average, plan.config)
 
 
@@ -123,14 +135,18 @@ def _grown_state(
             continue
         unknown = set(past) - set(_MOMENTS) - {"step"}
         if unknown:
-            raise ValueError(f"optimizer_state holds {sorted(unknown)}, wanted Adam's {', '.join(_MOMENTS)} and step")
+            raise ValueError(
+                f"optimizer_state holds {sorted(unknown)}, wanted Adam's {', '.join(_MOMENTS)} and step"
+            )
         entry: dict[str, Any] = {}
         for key, value in past.items():
             if key == "step":
                 step = value.clone() if isinstance(value, Tensor) else value
                 entry[key] = step * 0 if origin.name is None else step
                 continue
-            entry[key] = torch.zeros_like(parameter, dtype=value.dtype, memory_format=torch.contiguous_format).detach()
+            entry[key] = torch.zeros_like(
+                parameter, dtype=value.dtype, memory_format=torch.contiguous_format
+            ).detach()
             if origin.name is not None:
                 _same_shapes([value], {origin.name: old[origin.name]})
                 scaled = value * ratio[name] ** _MOMENTS[key]
@@ -144,13 +160,18 @@ def _grown_state(
 def _same_shapes(values: list[Tensor], parameters: Mapping[str, Tensor]) -> None:
     got, wanted = [tuple(v.shape) for v in values], [tuple(p.shape) for p in parameters.values()]
     if got != wanted:
-        differing = next((n for n, g, w in zip(parameters, got, wanted, strict=False) if g != w), "their number")
-        raise ValueError(f"average or optimizer_state is of another model: {len(got)} tensors for {len(wanted)}, differing in {differing}")
+        differing = next(
+            (n for n, g, w in zip(parameters, got, wanted, strict=False) if g != w), "their number"
+        )
+        raise ValueError(
+            f"average or optimizer_state is of another model: {len(got)} tensors for {len(wanted)}, "
+            f"differing in {differing}"
+        )
 
 
 def growth_report(model: Model, to: ModelConfig, batch: AtomsBatch, *, seed: int = 0) -> dict[str, float]:
-    """How well growth to `to` keeps the function on `batch`: the largest changes of a frame's energy (eV) and of a force component (eV/Å),
-    what they are to be compared with, and N before and after."""
+    """How well growth to `to` keeps the function on `batch`: the largest changes of a frame's energy (eV) and
+    of a force component (eV/Å), what they are to be compared with, and N before and after."""
     unknown = sorted(set(batch.species.tolist()) - set(model.species))
     if unknown:
         raise ValueError(f"species: the model knows {list(model.species)}, the batch holds {unknown} as well")
@@ -167,10 +188,11 @@ def growth_report(model: Model, to: ModelConfig, batch: AtomsBatch, *, seed: int
 
 
 def expanded(config: Settings, factor: float, *, eta: float) -> Settings:
-    """Settings for selective parameter expansion: widths of equivariant maps times `factor`, of scalar networks times 1 + eta (factor - 1).
+    """Settings for selective parameter expansion: widths of equivariant maps times `factor`, of scalar
+    networks times 1 + eta (factor - 1).
 
-    With eta = 1 all widths grow alike, with eta = 0 only the equivariant ones. What counts as which, a family says in
-    `ModelConfig.widened`.
+    With eta = 1 all widths grow alike, with eta = 0 only the equivariant ones. What counts as which, a family
+    says in `ModelConfig.widened`.
 
     Raises:
         ValueError: a factor below 1, an eta outside [0, 1], or a family that does not say.

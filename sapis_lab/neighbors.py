@@ -1,11 +1,13 @@
 """Neighbour lists: all ordered pairs of atoms, periodic images included, closer than a cutoff.
 
-For a pair (i, j, S) the vector is  r_ij = x_j + S @ cell - x_i  (rows of `cell` are lattice vectors). Both (i, j) and (j, i)
-are present, an atom is a neighbour of its own images but not of itself, and pairs are sorted by center, then neighbour, then shift.
+For a pair (i, j, S) the vector is  r_ij = x_j + S @ cell - x_i  (rows of `cell` are lattice vectors). Both
+(i, j) and (j, i) are present, an atom is a neighbour of its own images but not of itself, and pairs are
+sorted by center, then neighbour, then shift.
 
-Frames without periodicity and of moderate size are done here by comparing all pairs, which needs numpy only. Everything
-else goes to vesin (Fraux et al., https://github.com/Luthaf/vesin), or to ASE where vesin is not installed. Every backend's candidates
-pass the same distance test in float64, so the answer does not depend on who found them.
+Frames without periodicity and of moderate size are done here by comparing all pairs, which needs numpy only.
+Everything else goes to vesin (Fraux et al., https://github.com/Luthaf/vesin), or to ASE where vesin is not
+installed. Every backend's candidates pass the same distance test in float64, so the answer does not depend on
+who found them.
 """
 
 from __future__ import annotations
@@ -19,8 +21,9 @@ ALL_PAIRS_ATOMS = 200
 
 
 MIN_DISTANCE = 0.3
-"""Å. No two nuclei come closer in any data we know (H2 compressed in extreme sampling reaches 0.5, scans of dimers 0.35).
-No frame below it is accepted for training, so no model knows anything there: its answer would be a number without meaning."""
+"""Å. No two nuclei come closer in any data we know (H2 compressed in extreme sampling reaches 0.5, scans of
+dimers 0.35). No frame below it is accepted for training, so no model knows anything there: its answer would
+be a number without meaning."""
 
 
 class Pairs(NamedTuple):
@@ -34,7 +37,9 @@ class Pairs(NamedTuple):
     """(n_pairs, 3) int8, the lattice translation S of j."""
 
 
-def neighbor_list(positions: np.ndarray, cell: np.ndarray | None, pbc: np.ndarray | bool, cutoff: float) -> Pairs:
+def neighbor_list(
+    positions: np.ndarray, cell: np.ndarray | None, pbc: np.ndarray | bool, cutoff: float
+) -> Pairs:
     """All ordered pairs closer than `cutoff` (strictly).
 
     Args:
@@ -50,7 +55,9 @@ def neighbor_list(positions: np.ndarray, cell: np.ndarray | None, pbc: np.ndarra
     if not cutoff > 0:
         raise ValueError(f"cutoff={cutoff} Å, wanted a positive length")
     if not np.isfinite(positions).all():
-        raise ValueError(f"positions of atom {int(np.nonzero(~np.isfinite(positions).all(1))[0][0])} are not finite")
+        raise ValueError(
+            f"positions of atom {int(np.nonzero(~np.isfinite(positions).all(1))[0][0])} are not finite"
+        )
     if not pbc.any() and len(positions) <= ALL_PAIRS_ATOMS:
         _, i, j = open_pairs(positions[None], cutoff)
         return Pairs(i, j, np.zeros((len(i), 3), dtype=np.int8))
@@ -60,8 +67,11 @@ def neighbor_list(positions: np.ndarray, cell: np.ndarray | None, pbc: np.ndarra
     near = (r_ij**2).sum(1) < cutoff**2
     i, j, shift = i[near], j[near], shift[near]
     if len(shift) and np.abs(shift).max() > 127:
-        raise ValueError(f"a pair spans {np.abs(shift).max()} cells, at most 127 are stored; cutoff={cutoff} Å is too long for the cell "
-                         f"{np.array2string(full_cell, precision=3)}, or atoms lie far outside it (wrap them)")  # fmt: skip
+        raise ValueError(
+            f"a pair spans {np.abs(shift).max()} cells, at most 127 are stored; cutoff={cutoff} Å is too "
+            f"long for the cell "
+            f"{np.array2string(full_cell, precision=3)}, or atoms lie far outside it (wrap them)"
+        )
     order = np.lexsort((shift[:, 2], shift[:, 1], shift[:, 0], j, i))
     return Pairs(i[order].astype(np.int32), j[order].astype(np.int32), shift[order].astype(np.int8))
 
@@ -86,7 +96,8 @@ def closest(positions: np.ndarray, cell: np.ndarray | None, pairs: Pairs) -> Clo
     """The closest of `pairs`, images included, in float64; None where there are none.
 
     Args:
-        positions: (n_atoms, 3), Å.   cell: (3, 3), Å, as for `neighbor_list`; not used where no pair is of an image.
+        positions: (n_atoms, 3), Å.   cell: (3, 3), Å, as for `neighbor_list`; not used where no pair is of an
+            image.
     """
     if not len(pairs.center):
         return None
@@ -100,7 +111,8 @@ def closest(positions: np.ndarray, cell: np.ndarray | None, pairs: Pairs) -> Clo
 
 
 def wrapped(positions: np.ndarray, cell: np.ndarray | None, pbc: np.ndarray | bool) -> np.ndarray:
-    """`positions` (n_atoms, 3), Å, moved by whole lattice vectors into the cell, along the periodic directions only."""
+    """`positions` (n_atoms, 3), Å, moved by whole lattice vectors into the cell, along the periodic
+    directions only."""
     pbc = np.broadcast_to(np.asarray(pbc, dtype=bool), (3,))
     if not pbc.any():
         return positions
@@ -109,7 +121,8 @@ def wrapped(positions: np.ndarray, cell: np.ndarray | None, pbc: np.ndarray | bo
 
 
 def open_pairs(positions: np.ndarray, cutoff: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(frame, center, neighbour) of all ordered pairs closer than `cutoff` in several non-periodic frames of equal size.
+    """(frame, center, neighbour) of all ordered pairs closer than `cutoff` in several non-periodic frames of
+    equal size.
 
     Args:
         positions: (n_frames, n_atoms, 3), Å.   cutoff: Å.
@@ -124,13 +137,17 @@ def open_pairs(positions: np.ndarray, cutoff: float) -> tuple[np.ndarray, np.nda
 
 
 def complete_cell(cell: np.ndarray, pbc: np.ndarray) -> np.ndarray:
-    """`cell` with unit vectors put in place of zero lattice vectors along directions that are not periodic, (3, 3), Å."""
+    """`cell` with unit vectors put in place of zero lattice vectors along directions that are not periodic,
+    (3, 3), Å."""
     cell = np.array(cell, dtype=np.float64).reshape(3, 3)
     if not np.isfinite(cell).all():
         raise ValueError(f"the cell is {cell.tolist()}, wanted finite numbers")
     missing = ~cell.any(axis=1)
     if (missing & pbc).any():
-        raise ValueError(f"pbc={pbc.tolist()} but lattice vector {int(np.argmax(missing & pbc))} is zero; give the cell or switch pbc off")
+        raise ValueError(
+            f"pbc={pbc.tolist()} but lattice vector {int(np.argmax(missing & pbc))} is zero; give the cell "
+            f"or switch pbc off"
+        )
     if missing.any():
         # Rows of the null space of the given vectors: orthogonal to all of them and to each other.
         _, _, v = np.linalg.svd(np.vstack([cell[~missing], np.zeros((1, 3))]))
@@ -140,9 +157,12 @@ def complete_cell(cell: np.ndarray, pbc: np.ndarray) -> np.ndarray:
     return cell
 
 
-def _candidates(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    # A hair more than the cutoff, so that rounding inside the backend cannot lose a pair that our own test would keep.
-    # Nor far below the spacing of the atoms: vesin's grid of boxes one reach wide took 10 ms for 3 atoms in a 10 Å cell at 0.3 Å.
+def _candidates(
+    positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    # A hair more than the cutoff, so that rounding inside the backend cannot lose a pair that our own test
+    # would keep. Nor far below the spacing of the atoms: vesin's grid of boxes one reach wide took 10 ms for
+    # 3 atoms in a 10 Å cell at 0.3 Å.
     reach = max(cutoff * (1 + 1e-9), (abs(np.linalg.det(cell)) / max(len(positions), 4096)) ** (1 / 3))
     try:
         from vesin import NeighborList
@@ -150,8 +170,12 @@ def _candidates(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff
         try:
             from ase.neighborlist import primitive_neighbor_list
         except ImportError:
-            raise ImportError("neighbour lists of periodic or large frames need vesin or ase: pip install vesin") from None
+            raise ImportError(
+                "neighbour lists of periodic or large frames need vesin or ase: pip install vesin"
+            ) from None
         i, j, shift = primitive_neighbor_list("ijS", pbc, cell, positions, reach, self_interaction=False)
         return i, j, shift
-    i, j, shift = NeighborList(cutoff=reach, full_list=True, n_threads=1).compute(positions, cell, pbc, quantities="ijS")
+    i, j, shift = NeighborList(cutoff=reach, full_list=True, n_threads=1).compute(
+        positions, cell, pbc, quantities="ijS"
+    )
     return i.astype(np.int64), j.astype(np.int64), shift.astype(np.int64)

@@ -1,7 +1,8 @@
-"""A trained potential on disk and in hand: `model.safetensors` holds the weights, `model.yaml` everything else; nothing is pickled.
+"""A trained potential on disk and in hand: `model.safetensors` holds the weights, `model.yaml` everything
+else; nothing is pickled.
 
-model.yaml: format, the model's settings, species, mean_neighbors, reference energies (eV), what these were made from (not in
-older files), precision, and where it came from.
+model.yaml: format, the model's settings, species, mean_neighbors, reference energies (eV), what these were
+made from (not in older files), precision, and where it came from.
 """
 
 from __future__ import annotations
@@ -32,12 +33,18 @@ from sapis_lab.references import ReferencesFrom, UndeterminedEnergy
 FORMAT = 1
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.yaml"
 _EDITED = "put them back, or take out the line `checksum` to use what stands there now"
-UNITS = {"energy": "eV", "length": "Angstrom", "forces": "eV/Angstrom", "stress": "eV/Angstrom^3, tension positive"}
+UNITS = {
+    "energy": "eV",
+    "length": "Angstrom",
+    "forces": "eV/Angstrom",
+    "stress": "eV/Angstrom^3, tension positive",
+}
 
 
 @dataclass(frozen=True)
 class Potential:
-    """A model with its reference energies: total energies, forces and stress of any structure of its species."""
+    """A model with its reference energies: total energies, forces and stress of any structure of its
+    species."""
 
     model: Model
     config: ModelConfig
@@ -47,7 +54,8 @@ class Potential:
     origin: Mapping[str, Any]
     """The point it was trained at: id, fingerprint, data."""
     references_from: ReferencesFrom | None = None
-    """What the reference energies were made from; None in older files, of whose energies nothing can be warned."""
+    """What the reference energies were made from; None in older files, of whose energies nothing can be
+    warned."""
     _warned: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
 
     @property
@@ -67,13 +75,13 @@ class Potential:
         """Total energy (eV), forces (n_atoms, 3) eV/Å and, on request, stress (3, 3) eV/Å^3 of one structure.
 
         Args:
-            species: (n_atoms,) atomic numbers.   positions: (n_atoms, 3) Å; along periodic directions they may lie anywhere.
-            cell: (3, 3) Å, rows are lattice vectors.   pbc: (3,) bool.
+            species: (n_atoms,) atomic numbers.   positions: (n_atoms, 3) Å; along periodic directions they
+            may lie anywhere. cell: (3, 3) Å, rows are lattice vectors.   pbc: (3,) bool.
 
         Raises:
-            ValueError: no atoms, elements the model does not know, numbers that are not finite, two atoms (images included)
-                closer than `neighbors.MIN_DISTANCE` (the message names them and their distance), or a lone atom whose energy
-                has no meaning.
+            ValueError: no atoms, elements the model does not know, numbers that are not finite, two atoms
+                (images included) closer than `neighbors.MIN_DISTANCE` (the message names them and their
+                distance), or a lone atom whose energy has no meaning.
 
         Warns:
             UndeterminedEnergy: the training data leave an offset of the energy open (once a composition).
@@ -83,13 +91,21 @@ class Potential:
             raise ValueError("a structure needs at least one atom, got none")
         unknown = sorted({int(z) for z in species} - set(self.model.species))
         if unknown:
-            raise ValueError(f"the potential knows the elements {list(self.model.species)}, got atomic numbers {unknown} as well")
+            raise ValueError(
+                f"the potential knows the elements {list(self.model.species)}, got atomic numbers {unknown} "
+                f"as well"
+            )
         positions = np.asarray(positions, dtype=float)
         if positions.shape != (len(species), 3):
-            raise ValueError(f"positions have shape {positions.shape}, wanted {(len(species), 3)} for {len(species)} species")
+            raise ValueError(
+                f"positions have shape {positions.shape}, wanted {(len(species), 3)} for {len(species)} "
+                f"species"
+            )
         batch, pair = self._batch(species, positions, cell, pbc)
         if pair is not None and pair.distance < MIN_DISTANCE:
-            raise ValueError(f"{pair}, wanted at least {MIN_DISTANCE} Å; no model has learnt from such a structure")
+            raise ValueError(
+                f"{pair}, wanted at least {MIN_DISTANCE} Å; no model has learnt from such a structure"
+            )
         if self.references_from is not None:
             doubt = self.references_from.doubt(species, lone=len(species) == 1 and pair is None)
             if doubt and doubt not in self._warned:
@@ -97,7 +113,9 @@ class Potential:
                 warnings.warn(doubt, UndeterminedEnergy, stacklevel=2)
         result = predict_in_double(self.model, batch.to(self.model.energy_scale.device), stress=stress)
         elements, counts = np.unique(species, return_counts=True)
-        references = math.fsum(int(n) * self.references[int(z)] for z, n in zip(elements, counts, strict=True))
+        references = math.fsum(
+            int(n) * self.references[int(z)] for z, n in zip(elements, counts, strict=True)
+        )
         total, forces = float(result.energy) + references, result.forces.cpu().numpy()
         if not (np.isfinite(total) and np.isfinite(forces).all()):
             raise ValueError(f"energy or forces are not finite; {pair or 'no atom has a neighbour'}")
@@ -112,9 +130,20 @@ class Potential:
         given, positions = positions, wrapped(positions, cell, pbc)
         n_atoms = np.array([len(species)])
         edges = neighbor_list(positions, cell, pbc, self.model.cutoff)
-        graph = make_graph(layout=self.model.layout, n_atoms=n_atoms, edges=[edges], periodic=bool(pbc.any()), cutoff=self.model.cutoff)
+        graph = make_graph(
+            layout=self.model.layout,
+            n_atoms=n_atoms,
+            edges=[edges],
+            periodic=bool(pbc.any()),
+            cutoff=self.model.cutoff,
+        )
         batch = collate(
-            n_atoms=n_atoms, species=species, positions=positions, cell=cell[None], graph=graph, dtype=torch.float64
+            n_atoms=n_atoms,
+            species=species,
+            positions=positions,
+            cell=cell[None],
+            graph=graph,
+            dtype=torch.float64,
         )
         pair = closest(positions, cell, edges)
         if pair is not None:  # which pairs cross a boundary is said of the positions as they were given
@@ -124,7 +153,8 @@ class Potential:
 
 
 def save_potential(folder: Path, potential: Potential) -> str:
-    """Write the potential into `folder`; the description, which holds the sha256 of the weights, last, so that a folder with one is whole.
+    """Write the potential into `folder`; the description, which holds the sha256 of the weights, last, so
+    that a folder with one is whole.
 
     Returns the sha256 (hex) of the file of weights.
     """
@@ -136,7 +166,11 @@ def save_potential(folder: Path, potential: Potential) -> str:
         "species": list(potential.model.species),
         "mean_neighbors": potential.mean_neighbors,
         "reference_energies": {int(z): float(e) for z, e in potential.references.items()},
-        **({} if potential.references_from is None else {"references_from": potential.references_from.plain()}),
+        **(
+            {}
+            if potential.references_from is None
+            else {"references_from": potential.references_from.plain()}
+        ),
         "precision": str(potential.dtype).removeprefix("torch."),
         "units": UNITS,
         "origin": dict(potential.origin),
@@ -152,19 +186,30 @@ def load_potential(path: str | Path, *, device: str = "cpu") -> Potential:
     The description is checked, and the header of the weights against it, before a model of that size is made.
 
     Raises:
-        ConfigError: no potential there, one of a newer format than this version reads, or a damaged one; the message names file and field.
+        ConfigError: no potential there, one of a newer format than this version reads, or a damaged one; the
+        message names file and field.
     """
     path = Path(path)
     folder = path.parent if path.name in (DESCRIPTION, WEIGHTS) else path
     if not (folder / DESCRIPTION).exists():
-        raise ConfigError(f"{folder} holds no trained potential ({DESCRIPTION} is missing); give the folder of a finished point")
+        raise ConfigError(
+            f"{folder} holds no trained potential ({DESCRIPTION} is missing); give the folder of a finished "
+            f"point"
+        )
     saved, config = _described(folder / DESCRIPTION)
     weights = _weights(folder / WEIGHTS, config, saved)
     model = config.build(species=saved.species, mean_neighbors=saved.mean_neighbors, seed=0)
     model = model.to(dtype=getattr(torch, saved.precision))
     model.load_state_dict(weights)
     model.eval().requires_grad_(False)
-    return Potential(model.to(device), config, saved.reference_energies, saved.mean_neighbors, saved.origin, saved.references_from)
+    return Potential(
+        model.to(device),
+        config,
+        saved.reference_energies,
+        saved.mean_neighbors,
+        saved.origin,
+        saved.references_from,
+    )
 
 
 class Description(Config):
@@ -194,10 +239,13 @@ class Description(Config):
     @model_validator(mode="after")
     def _one_reference_each(self) -> Self:
         if list(self.species) != sorted(set(self.species)):
-            raise ValueError(f"species: wanted distinct atomic numbers in ascending order, got {list(self.species)}")
+            raise ValueError(
+                f"species: wanted distinct atomic numbers in ascending order, got {list(self.species)}"
+            )
         if set(self.reference_energies) != set(self.species):
             raise ValueError(
-                f"reference_energies: wanted one for each of the species {list(self.species)}, got {list(self.reference_energies)}"
+                f"reference_energies: wanted one for each of the species {list(self.species)}, got "
+                f"{list(self.reference_energies)}"
             )
         if self.units != UNITS:
             raise ValueError(f"units: wanted {UNITS}, got {self.units}")
@@ -209,7 +257,9 @@ def _described(path: Path) -> tuple[Description, ModelConfig]:
     version = raw.get("format")
     if isinstance(version, int) and version > FORMAT:
         raise ConfigError(f"{path} has format {version}, this version reads up to {FORMAT}; update sapis_lab")
-    saved: Description = load(Description, without_checksum(raw, source=str(path), advice=_EDITED), source=str(path))
+    saved: Description = load(
+        Description, without_checksum(raw, source=str(path), advice=_EDITED), source=str(path)
+    )
     kind = saved.model.get("kind")
     if not isinstance(kind, str):
         raise ConfigError(f"{path}: model.kind: wanted the name of a model kind, got {kind!r}")
@@ -218,34 +268,52 @@ def _described(path: Path) -> tuple[Description, ModelConfig]:
     # a default in the place of what was trained with would be another function of the same weights
     missing = [name for name, info in cls.model_fields.items() if _is_missing(name, info, saved.model)]
     if missing:
-        raise ConfigError(f"{path}: model: lacks {', '.join(missing)}; wanted all settings of the model that the weights were trained in")
+        raise ConfigError(
+            f"{path}: model: lacks {', '.join(missing)}; wanted all settings of the model that the weights "
+            f"were trained in"
+        )
     return saved, config
 
 
 def _is_missing(name: str, info: FieldInfo, given: Mapping[str, Any]) -> bool:
-    return name not in given and info.default is not None and not any(isinstance(mark, Added) for mark in info.metadata)
+    return (
+        name not in given
+        and info.default is not None
+        and not any(isinstance(mark, Added) for mark in info.metadata)
+    )
 
 
 def _weights(path: Path, config: ModelConfig, saved: Description) -> dict[str, torch.Tensor]:
     """The tensors of a file of weights, which are those of the model that was described, and finite."""
     if not path.is_file():
-        raise ConfigError(f"{path}: {'wanted a file' if path.exists() else 'no such file'}; this potential has lost its weights")
+        raise ConfigError(
+            f"{path}: {'wanted a file' if path.exists() else 'no such file'}; this potential has lost its "
+            f"weights"
+        )
     if saved.weights_sha256 is not None and (got := digest(path)) != saved.weights_sha256:
         raise ConfigError(
-            f"{path} is not the file that {DESCRIPTION} was written with (sha256 {got[:12]}, wanted {saved.weights_sha256[:12]}): "
+            f"{path} is not the file that {DESCRIPTION} was written with (sha256 {got[:12]}, wanted "
+            f"{saved.weights_sha256[:12]}): "
             "it was damaged, or comes from another potential"
         )
     dtype = getattr(torch, saved.precision)
     with torch.device("meta"):  # shapes without memory, however large the description says the model is
-        model = config.build(species=saved.species, mean_neighbors=saved.mean_neighbors, seed=0).to(dtype=dtype)
+        model = config.build(species=saved.species, mean_neighbors=saved.mean_neighbors, seed=0).to(
+            dtype=dtype
+        )
     wanted = {name: (tuple(t.shape), _DTYPES[t.dtype]) for name, t in model.state_dict().items()}
     try:
         with safe_open(path, framework="pt") as file:
-            found = {name: (tuple(file.get_slice(name).get_shape()), file.get_slice(name).get_dtype()) for name in file.keys()}  # noqa: SIM118
+            found = {
+                name: (tuple(file.get_slice(name).get_shape()), file.get_slice(name).get_dtype())
+                for name in file.keys()  # noqa: SIM118
+            }
             for name in [*wanted, *found]:
                 if wanted.get(name) != found.get(name):
                     got = _said(found.get(name))
-                    raise ConfigError(f"{path}: {name}: wanted {_said(wanted.get(name))} as {DESCRIPTION} says, got {got}")
+                    raise ConfigError(
+                        f"{path}: {name}: wanted {_said(wanted.get(name))} as {DESCRIPTION} says, got {got}"
+                    )
             tensors = {name: file.get_tensor(name) for name in wanted}
     except (SafetensorError, OSError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}; this potential is damaged") from None

@@ -1,7 +1,7 @@
 """Every measured quantity once: its key in records and tables, its label, its unit, and which way is better.
 
-Tables and files hold the quantity in the package's units (eV, Å); figures and reports show `value * display_factor` in
-`display_unit`. No torch here: the analysis side reads this file too.
+Tables and files hold the quantity in the package's units (eV, Å); figures and reports show `value *
+display_factor` in `display_unit`. No torch here: the analysis side reads this file too.
 """
 
 from __future__ import annotations
@@ -36,7 +36,14 @@ class Quantity:
 
 def _errors(prefix: str, name: str) -> list[Quantity]:
     def error(key: str, label: str, unit: str) -> Quantity:
-        return Quantity(f"{prefix}_{key}", f"{name} {label}", unit, better="lower", display_unit=f"m{unit}", display_factor=1e3)
+        return Quantity(
+            f"{prefix}_{key}",
+            f"{name} {label}",
+            unit,
+            better="lower",
+            display_unit=f"m{unit}",
+            display_factor=1e3,
+        )
 
     return [
         error("force_rmse", "force RMSE", "eV/Å"),

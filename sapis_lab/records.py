@@ -1,7 +1,9 @@
-"""What one finished point reports, and the runs table: the file that joins training and analysis. No torch here.
+"""What one finished point reports, and the runs table: the file that joins training and analysis. No torch
+here.
 
-A point's process writes `record.json` as its last act and in one step, so a record that exists is complete. The table has one row per
-point that ended, in the order of the lattice; two identical studies give tables equal in every column but times, host, device and commit.
+A point's process writes `record.json` as its last act and in one step, so a record that exists is complete.
+The table has one row per point that ended, in the order of the lattice; two identical studies give tables
+equal in every column but times, host, device and commit.
 """
 
 from __future__ import annotations
@@ -105,8 +107,9 @@ class Record(Planned):
     host: str | None = None
     """Which machine it ran on."""
     kernel: str | None = None
-    """The forms of the training step that made the numbers, which agree to rounding alone: 'C++', 'PyTorch', 'PyTorch compiled',
-    'PyTorch on cuda', 'CUDA graph', or several where the point was interrupted and went on in another; none in older records."""
+    """The forms of the training step that made the numbers, which agree to rounding alone: 'C++', 'PyTorch',
+    'PyTorch compiled', 'PyTorch on cuda', 'CUDA graph', or several where the point was interrupted and went
+    on in another; none in older records."""
     weights: str | None = None
     """sha256 (hex) of the file of its trained weights; none in records from before it was noted."""
     metrics: dict[str, float]
@@ -114,7 +117,8 @@ class Record(Planned):
     versions: dict[str, str] = {}
     """Versions of the packages that made the numbers."""
     commit: str | None = None
-    """Commit of the program that made the numbers; none outside of git, and in records from before it was noted."""
+    """Commit of the program that made the numbers; none outside of git, and in records from before it was
+    noted."""
     dirty: bool | None = None
     """Whether the program had changes that were not committed."""
 
@@ -122,7 +126,10 @@ class Record(Planned):
     def _groups_add_up(self) -> Self:
         equivariant, scalar = self.n_params_equivariant, self.n_params_scalar
         if equivariant + scalar != self.n_params:
-            raise ValueError(f"n_params_equivariant {equivariant} + n_params_scalar {scalar} must be n_params {self.n_params}")
+            raise ValueError(
+                f"n_params_equivariant {equivariant} + n_params_scalar {scalar} must be n_params "
+                f"{self.n_params}"
+            )
         return self
 
     @field_validator("metrics")
@@ -136,34 +143,62 @@ class Record(Planned):
 
 # Nullable integers where a failed row has no value; FLOPs are floats, since C may exceed 2^63.
 _DTYPES = {
-    "id": "str", "status": "str", "failure": "str", "model": "str", "family": "str", "symmetry": "str", "lmax": "Int64",
-    "seed": "int64", "n_params_target": "float64", "n_params": "int64", "n_params_equivariant": "Int64", "n_params_scalar": "Int64",
-    "n_frames": "int64", "steps": "int64", "epochs": "float64", "samples": "Int64", "batch_size": "int64", "learning_rate": "float64",
-    "flops_per_step": "float64", "flops_elementwise_per_step": "float64", "flops_train": "float64",
-    "flops_inference_per_frame": "float64", "seconds_train": "float64", "cpu_seconds_train": "float64", "seconds_total": "float64",
-    "device": "str", "kernel": "str", "host": "str", "commit": "str", "dirty": "boolean",
+    "id": "str",
+    "status": "str",
+    "failure": "str",
+    "model": "str",
+    "family": "str",
+    "symmetry": "str",
+    "lmax": "Int64",
+    "seed": "int64",
+    "n_params_target": "float64",
+    "n_params": "int64",
+    "n_params_equivariant": "Int64",
+    "n_params_scalar": "Int64",
+    "n_frames": "int64",
+    "steps": "int64",
+    "epochs": "float64",
+    "samples": "Int64",
+    "batch_size": "int64",
+    "learning_rate": "float64",
+    "flops_per_step": "float64",
+    "flops_elementwise_per_step": "float64",
+    "flops_train": "float64",
+    "flops_inference_per_frame": "float64",
+    "seconds_train": "float64",
+    "cpu_seconds_train": "float64",
+    "seconds_total": "float64",
+    "device": "str",
+    "kernel": "str",
+    "host": "str",
+    "commit": "str",
+    "dirty": "boolean",
     "fingerprint": "str",
-}  # fmt: skip
+}
 
 
-# ------------------------------------------------------------------------------------------------------------- records
+# ---------------------------------------------------------------------------------------------------- records
 
 
 def write_record(folder: Path, record: Record) -> Path:
     """Write `record.json` in one step, the last act of a point; returns its path."""
     path = Path(folder) / RECORD
-    write_text(path, json.dumps(with_checksum(dump(record)), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(
+        path, json.dumps(with_checksum(dump(record)), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    )
     return path
 
 
 def read_record(folder: Path) -> Record:
-    """The record in a point's folder. ConfigError when there is none, it is damaged, or a newer program wrote it."""
+    """The record in a point's folder. ConfigError when there is none, it is damaged, or a newer program wrote
+    it."""
     path = Path(folder) / RECORD
     return load(Record, read_raw(path), source=str(path))
 
 
 def read_raw(path: Path) -> dict[str, Any]:
-    """A record as plain data, its schema version and its checksum checked: faster than `read_record` when two keys are wanted.
+    """A record as plain data, its schema version and its checksum checked: faster than `read_record` when two
+    keys are wanted.
 
     Raises:
         ConfigError: there is none, it is damaged or was edited, or a newer program wrote it.
@@ -176,7 +211,10 @@ def read_raw(path: Path) -> dict[str, Any]:
     if not isinstance(version, int):
         raise ConfigError(f"{path}: schema_version: wanted an integer, got {version!r}; {AGAIN}")
     if version > SCHEMA_VERSION:
-        raise ConfigError(f"{path} has schema version {version}, this program reads up to {SCHEMA_VERSION}; update sapis_lab to read it")
+        raise ConfigError(
+            f"{path} has schema version {version}, this program reads up to {SCHEMA_VERSION}; update "
+            f"sapis_lab to read it"
+        )
     missing = [name for name in _NEEDED if name not in raw]
     if missing or not isinstance(raw["science"], dict) or not isinstance(raw["metrics"], dict):
         what = f"lacks {', '.join(missing)}" if missing else "science and metrics must be mappings"
@@ -187,11 +225,12 @@ def read_raw(path: Path) -> dict[str, Any]:
 _NEEDED = tuple(name for name, field in Record.model_fields.items() if field.is_required())
 
 
-# --------------------------------------------------------------------------------------------------------------- table
+# ------------------------------------------------------------------------------------------------------ table
 
 
 def runs_table(points_folder: Path, expected: Sequence[Planned]) -> DataFrame:
-    """The runs table: one row per expected point that is done or failed, in the order given; points still open have no row."""
+    """The runs table: one row per expected point that is done or failed, in the order given; points still
+    open have no row."""
     import pandas as pd
 
     rows = [row for point in expected if (row := _row(Path(points_folder) / point.id, point)) is not None]
@@ -199,8 +238,14 @@ def runs_table(points_folder: Path, expected: Sequence[Planned]) -> DataFrame:
     metric_columns = [k for k in QUANTITIES if k in metrics] + sorted(metrics - set(QUANTITIES))
     flat = [{**row, **row["metrics"]} for row in rows]
     dtypes = _DTYPES | dict.fromkeys(metric_columns, "float64")
-    text = "str" if int(pd.__version__.split(".")[0]) >= 3 else "object"  # before 3, "str" would turn None into 'None'
-    return pd.DataFrame({c: pd.Series([row.get(c) for row in flat], dtype=text if t == "str" else t) for c, t in dtypes.items()})
+    # before 3, "str" would turn None into 'None'
+    text = "str" if int(pd.__version__.split(".")[0]) >= 3 else "object"
+    return pd.DataFrame(
+        {
+            c: pd.Series([row.get(c) for row in flat], dtype=text if t == "str" else t)
+            for c, t in dtypes.items()
+        }
+    )
 
 
 def _row(folder: Path, point: Planned) -> dict[str, Any] | None:
@@ -216,11 +261,14 @@ def believed_record(folder: Path, point: Planned) -> Record:
     """The record in the folder of a planned point, once it is found to be of that point.
 
     Raises:
-        ConfigError: there is none; it is damaged, or of other settings, or says something else about itself than the plan.
+        ConfigError: there is none; it is damaged, or of other settings, or says something else about itself
+        than the plan.
     """
     record, path = read_record(folder), Path(folder) / RECORD
     if record.fingerprint != point.fingerprint:
-        raise ConfigError(f"{path} was made from other settings than the study has now; run the study to see which")
+        raise ConfigError(
+            f"{path} was made from other settings than the study has now; run the study to see which"
+        )
     if fingerprint(record.science) != record.fingerprint:
         raise ConfigError(f"{path}: its fingerprint is not that of the settings in it (science); {AGAIN}")
     for key in Planned.model_fields:
@@ -231,8 +279,8 @@ def believed_record(folder: Path, point: Planned) -> Record:
 
 
 def write_table(table: DataFrame, folder: Path) -> None:
-    """Write runs.parquet and runs.csv, each in one step; the CSV holds every float with all its digits, and no text that a spreadsheet
-    would calculate (`text.from_spreadsheets` gives back what parquet has)."""
+    """Write runs.parquet and runs.csv, each in one step; the CSV holds every float with all its digits, and
+    no text that a spreadsheet would calculate (`text.from_spreadsheets` gives back what parquet has)."""
     folder = Path(folder)
     write_with(folder / "runs.parquet", lambda path: table.to_parquet(path, index=False))
     write_with(folder / "runs.csv", lambda path: for_spreadsheets(table).to_csv(path, index=False))
@@ -249,11 +297,14 @@ def read_table(folder: Path) -> DataFrame:
     try:
         return pd.read_parquet(data)
     except (OSError, ValueError) as error:  # those of pyarrow are either
-        raise ConfigError(f"{path}: cannot be read ({str(error).splitlines()[0]}); run the study again to write it anew") from None
+        raise ConfigError(
+            f"{path}: cannot be read ({str(error).splitlines()[0]}); run the study again to write it anew"
+        ) from None
 
 
 def read_csv(path: Path, *, columns: Sequence[str], then: str) -> DataFrame:
-    """A table of ours in CSV. ConfigError when it is damaged or lacks one of `columns`; `then` says what to do."""
+    """A table of ours in CSV. ConfigError when it is damaged or lacks one of `columns`; `then` says what to
+    do."""
     import pandas as pd
 
     text = read_text(path)
@@ -269,12 +320,20 @@ def read_csv(path: Path, *, columns: Sequence[str], then: str) -> DataFrame:
 
 
 def same_numbers(a: DataFrame, b: DataFrame) -> bool:
-    """Two tables are equal, bit for bit, in every column but times, host, device, form of the step and commit."""
+    """Two tables are equal, bit for bit, in every column but times, host, device, form of the step and
+    commit."""
     return not differing_columns(a, b)
 
 
 def differing_columns(a: DataFrame, b: DataFrame) -> list[str]:
-    """The columns in which two tables differ (or that one lacks); times, host, device, form of the step and commit aside."""
-    ignored = {"host", "device", "kernel", "commit", "dirty"} | {key for key, q in QUANTITIES.items() if q.is_time}
+    """The columns in which two tables differ (or that one lacks); times, host, device, form of the step and
+    commit aside."""
+    ignored = {"host", "device", "kernel", "commit", "dirty"} | {
+        key for key, q in QUANTITIES.items() if q.is_time
+    }
     columns = [c for c in dict.fromkeys([*a, *b]) if c not in ignored]
-    return [c for c in columns if c not in a or c not in b or not a[c].reset_index(drop=True).equals(b[c].reset_index(drop=True))]
+    return [
+        c
+        for c in columns
+        if c not in a or c not in b or not a[c].reset_index(drop=True).equals(b[c].reset_index(drop=True))
+    ]

@@ -1,9 +1,10 @@
-"""What the reference energies of a potential were made from, and which energies they therefore leave without a meaning.
+"""What the reference energies of a potential were made from, and which energies they therefore leave without
+a meaning.
 
-Fitted on molecules of one composition only their sum over that composition is determined: with ethanol alone every element
-gets the mean energy per atom, and a lone H would have -468 eV. In general Σ_s n_s e_s is determined for compositions n in the
-span of the training compositions. Energies of others have an arbitrary offset; forces, and differences between structures of
-one composition, have none.
+Fitted on molecules of one composition only their sum over that composition is determined: with ethanol alone
+every element gets the mean energy per atom, and a lone H would have -468 eV. In general Σ_s n_s e_s is
+determined for compositions n in the span of the training compositions. Energies of others have an arbitrary
+offset; forces, and differences between structures of one composition, have none.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from sapis_lab.config import Config
 from sapis_lab.data import SYMBOLS
 
 _OUTSIDE = 1e-6
-"""Part of a composition outside the span, by length, beyond which it is outside; they are small whole numbers."""
+"""Part of a composition outside the span, by length, beyond which it is outside; they are small whole
+numbers."""
 
 
 class UndeterminedEnergy(UserWarning):
@@ -30,15 +32,18 @@ class ReferencesFrom(Config):
     kind: Literal["ridge", "isolated"]
     """`ridge`: fitted on the training frames; `isolated`: isolated atoms and one constant per atom."""
     compositions: tuple[dict[Annotated[int, Field(ge=1, le=118)], Annotated[int, Field(ge=1)]], ...]
-    """Compositions of training frames (number of atoms by atomic number) that span all of them; the smallest, so that a lone
-    atom is among them if training frames had one."""
+    """Compositions of training frames (number of atoms by atomic number) that span all of them; the smallest,
+    so that a lone atom is among them if training frames had one."""
 
     @classmethod
-    def of_frames(cls, counts: np.ndarray, elements: tuple[int, ...], *, kind: Literal["ridge", "isolated"]) -> Self:
+    def of_frames(
+        cls, counts: np.ndarray, elements: tuple[int, ...], *, kind: Literal["ridge", "isolated"]
+    ) -> Self:
         """The record for training frames.
 
         Args:
-            counts: (n_frames, n_elements), atoms of each element in each frame.   elements: their atomic numbers.
+            counts: (n_frames, n_elements), atoms of each element in each frame.   elements: their atomic
+                numbers.
         """
         chosen: list[np.ndarray] = []
         basis = np.zeros((0, len(elements)))
@@ -64,7 +69,8 @@ class ReferencesFrom(Config):
             species: (n_atoms,) atomic numbers.   lone: it is one atom without neighbours.
 
         Raises:
-            ValueError: a lone atom, which fitted references say nothing of, even where its energy in a crystal is known.
+            ValueError: a lone atom, which fitted references say nothing of, even where its energy in a
+            crystal is known.
         """
         elements, counts = np.unique(species, return_counts=True)
         composition = {int(z): int(n) for z, n in zip(elements, counts, strict=True)}
@@ -73,21 +79,27 @@ class ReferencesFrom(Config):
         if self.determine(composition):
             return None
         return (
-            f"the energy of {_formula(composition)} has an arbitrary offset: the reference energies were fitted on "
-            f"{self.names()} and are determined for combinations of these alone; forces are not concerned, nor energy "
+            f"the energy of {_formula(composition)} has an arbitrary offset: the reference energies were "
+            f"fitted on "
+            f"{self.names()} and are determined for combinations of these alone; forces are not concerned, "
+            f"nor energy "
             "differences at one composition"
         )
 
     def _doubt_lone(self, symbol: str) -> str:
         if self.kind == "ridge":
             raise ValueError(
-                f"a lone {symbol} atom: its energy, and atomisation energies with it, would have no meaning, since the reference "
-                f"energies were fitted on training frames ({self.names()}) without lone atoms; take the isolated atom from the "
+                f"a lone {symbol} atom: its energy, and atomisation energies with it, would have no meaning, "
+                f"since the reference "
+                f"energies were fitted on training frames ({self.names()}) without lone atoms; take the "
+                f"isolated atom from the "
                 "method of the labels"
             )
         return (
-            f"a lone {symbol} atom: training showed none, so its energy is not that of the isolated atom: it is off by a constant "
-            "per atom and by what the model makes of no neighbours; for atomisation energies take the isolated atom itself"
+            f"a lone {symbol} atom: training showed none, so its energy is not that of the isolated atom: it "
+            f"is off by a constant "
+            "per atom and by what the model makes of no neighbours; for atomisation energies take the "
+            "isolated atom itself"
         )
 
     def names(self) -> str:
@@ -109,7 +121,8 @@ class ReferencesFrom(Config):
 
 
 def _beyond(row: np.ndarray, basis: np.ndarray) -> np.ndarray:
-    """The part of `row` (n,) outside the span of the orthonormal rows `basis` (k, n); projected twice, against rounding."""
+    """The part of `row` (n,) outside the span of the orthonormal rows `basis` (k, n); projected twice,
+    against rounding."""
     for _ in range(2):
         row = row - (row @ basis.T) @ basis
     return row

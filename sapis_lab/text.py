@@ -1,7 +1,8 @@
-"""Text that leaves the program: without passwords, and with nothing that a terminal or a spreadsheet would obey instead of showing it.
+"""Text that leaves the program: without passwords, and with nothing that a terminal or a spreadsheet would
+obey instead of showing it.
 
-Names, questions and reasons of failure come from files that others may have written, and settings from commands that hold passwords.
-No outside package is imported here.
+Names, questions and reasons of failure come from files that others may have written, and settings from
+commands that hold passwords. No outside package is imported here.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-# ----------------------------------------------------------------------------------------------------------- passwords
+# -------------------------------------------------------------------------------------------------- passwords
 
 _PASSWORD = re.compile(r"(?<=//)(?P<user>[^\s:@/]*):\S*(?=@)|\bpassword=[^&\s'\"]*", re.IGNORECASE)
 
@@ -23,12 +24,14 @@ def without_password(text: str) -> str:
     return _PASSWORD.sub(lambda m: "password=***" if m["user"] is None else f"{m['user']}:***", text)
 
 
-# ------------------------------------------------------------------------------------------------------------ terminals
+# -------------------------------------------------------------------------------------------------- terminals
 
 _OBEYED = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # control characters but for tab and newline: ESC begins colours, titles, moves of the cursor
+    # control characters but for tab and newline: ESC begins colours, titles, moves of the cursor
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f"
     "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # directions: what follows is shown in another order
-    "\u2028\u2029\ufff9-\ufffb\ufeff\ud800-\udfff\U000e0000-\U000e007f]"  # separators, annotations, halves of characters, invisible tags
+    # separators, annotations, halves of characters, invisible tags
+    "\u2028\u2029\ufff9-\ufffb\ufeff\ud800-\udfff\U000e0000-\U000e007f]"
 )
 
 
@@ -38,10 +41,32 @@ def visible(text: str) -> str:
 
 
 _PLAIN = {
-    "Å": "A", "α": "alpha", "β": "beta", "γ": "gamma", "κ": "kappa", "λ": "lambda", "μ": "mu", "ψ": "psi", "σ": "sigma", "∞": "inf",
-    "≤": "<=", "≥": ">=", "−": "-", "–": "-", "·": "*", "×": "x", "±": "+-", "√": "sqrt", "…": "...", "→": "->", "━": "#", "╌": "-",
-    "²": "^2", "³": "^3", "⁻": "^-",
-}  # fmt: skip
+    "Å": "A",
+    "α": "alpha",
+    "β": "beta",
+    "γ": "gamma",
+    "κ": "kappa",
+    "λ": "lambda",
+    "μ": "mu",
+    "ψ": "psi",
+    "σ": "sigma",
+    "∞": "inf",
+    "≤": "<=",
+    "≥": ">=",
+    "−": "-",
+    "–": "-",
+    "·": "*",
+    "×": "x",
+    "±": "+-",
+    "√": "sqrt",
+    "…": "...",
+    "→": "->",
+    "━": "#",
+    "╌": "-",
+    "²": "^2",
+    "³": "^3",
+    "⁻": "^-",
+}
 _HANDLER = "sapis_lab.text"
 
 
@@ -49,30 +74,35 @@ def _unencodable(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
     missing = error.object[error.start : error.end]
-    return "".join(_PLAIN.get(c) or c.encode("unicode_escape", "surrogatepass").decode("ascii") for c in missing), error.end
+    return "".join(
+        _PLAIN.get(c) or c.encode("unicode_escape", "surrogatepass").decode("ascii") for c in missing
+    ), error.end
 
 
 codecs.register_error(_HANDLER, _unencodable)
 
 
 def never_fails(*streams: Any) -> None:
-    """Let text streams write in plain letters what their encoding lacks (a pipe in Latin-1, LC_ALL=C), where they would raise an error:
-    eV/Å becomes eV/A, other characters \\u2764."""
+    """Let text streams write in plain letters what their encoding lacks (a pipe in Latin-1, LC_ALL=C), where
+    they would raise an error: eV/Å becomes eV/A, other characters \\u2764."""
     for stream in streams:
         if (reconfigure := getattr(stream, "reconfigure", None)) is not None:
             reconfigure(errors=_HANDLER)
 
 
-# --------------------------------------------------------------------------------------------------------- spreadsheets
+# ----------------------------------------------------------------------------------------------- spreadsheets
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\n", "＝", "＋", "－", "＠", "'")
-"""What a cell begins with that a spreadsheet calculates or hides; an apostrophe is what keeps it from that."""
+"""What a cell begins with that a spreadsheet calculates or hides; an apostrophe is what keeps it from
+that."""
 
 
 def as_cell(value: Any) -> Any:
-    """`value` as a spreadsheet shows it: text that it would calculate gets an apostrophe in front. Numbers, and texts of numbers, stay.
+    """`value` as a spreadsheet shows it: text that it would calculate gets an apostrophe in front. Numbers,
+    and texts of numbers, stay.
 
-    Control characters are written out (`visible`): a carriage return alone would end the row for many readers.
+    Control characters are written out (`visible`): a carriage return alone would end the row for many
+    readers.
     """
     if not isinstance(value, str):
         return value
@@ -82,7 +112,11 @@ def as_cell(value: Any) -> Any:
 
 def from_cell(value: Any) -> Any:
     """What `as_cell` was given, control characters aside."""
-    return value[1:] if isinstance(value, str) and value.startswith("'") and value[1:].startswith(_FORMULA) else value
+    return (
+        value[1:]
+        if isinstance(value, str) and value.startswith("'") and value[1:].startswith(_FORMULA)
+        else value
+    )
 
 
 def _is_number(text: str) -> bool:
@@ -99,12 +133,15 @@ def for_spreadsheets(table: DataFrame) -> DataFrame:
 
 
 def from_spreadsheets(table: DataFrame) -> DataFrame:
-    """The table that `for_spreadsheets` was given, read from its CSV file; control characters in texts stay written out."""
+    """The table that `for_spreadsheets` was given, read from its CSV file; control characters in texts stay
+    written out."""
     return _mapped(table, from_cell)
 
 
 def _mapped(table: DataFrame, function: Any) -> DataFrame:
-    texts = [k for k, dtype in enumerate(table.dtypes) if dtype.kind == "O" or str(dtype) in ("str", "string")]
+    texts = [
+        k for k, dtype in enumerate(table.dtypes) if dtype.kind == "O" or str(dtype) in ("str", "string")
+    ]
     changed = {k: table.iloc[:, k].map(function, na_action="ignore") for k in texts}
     changed = {k: column for k, column in changed.items() if not column.equals(table.iloc[:, k])}
     if not changed:

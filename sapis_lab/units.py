@@ -1,7 +1,7 @@
 """Physical constants and conversions; inside the package: eV, Å, amu, fs, K, elementary charge.
 
-CODATA 2018 (Tiesinga et al., Rev. Mod. Phys. 93, 025010, 2021); the SI values of e, N_A and k are exact since 2019.
-Convert at the border and by name: `forces = forces_kcal * units.KCAL_PER_MOL_TO_EV`.
+CODATA 2018 (Tiesinga et al., Rev. Mod. Phys. 93, 025010, 2021); the SI values of e, N_A and k are exact since
+2019. Convert at the border and by name: `forces = forces_kcal * units.KCAL_PER_MOL_TO_EV`.
 """
 
 AVOGADRO = 6.02214076e23
@@ -20,7 +20,13 @@ EV_PER_A3_TO_GPA = ELEMENTARY_CHARGE * 1e30 * 1e-9
 ACCELERATION = ELEMENTARY_CHARGE / 1.66053906660e-27 * 1e-10
 """Å/fs² per (eV/Å/amu): multiply forces/masses by this, 9.64853e-3."""
 
-ENERGY = {"eV": 1.0, "meV": 1e-3, "kcal/mol": KCAL_PER_MOL_TO_EV, "kJ/mol": KJ_PER_MOL_TO_EV, "Hartree": HARTREE_TO_EV}
+ENERGY = {
+    "eV": 1.0,
+    "meV": 1e-3,
+    "kcal/mol": KCAL_PER_MOL_TO_EV,
+    "kJ/mol": KJ_PER_MOL_TO_EV,
+    "Hartree": HARTREE_TO_EV,
+}
 """Names of energy units a config may state, in eV."""
 LENGTH = {"Angstrom": 1.0, "Bohr": BOHR_TO_ANGSTROM, "nm": 10.0}
 """Names of length units a config may state, in Å."""

@@ -38,6 +38,13 @@ def sapis(project: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
 
     def run(*arguments: str, timeout: float = 300, **environment: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "sapis_lab.cli", *arguments]
-        return subprocess.run(command, cwd=project, env={**os.environ, **environment}, capture_output=True, text=True, timeout=timeout)
+        return subprocess.run(
+            command,
+            cwd=project,
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
 
     return run

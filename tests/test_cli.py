@@ -1,4 +1,5 @@
-"""The command line: what people type wrongly is answered with one clear message and exit status 2; help has examples."""
+"""The command line: what people type wrongly is answered with one clear message and exit status 2; help has
+examples."""
 
 from __future__ import annotations
 
@@ -15,8 +16,11 @@ from sapis_lab import cli
 
 
 @pytest.fixture
-def inside(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., CompletedProcess[str]]:
-    """Runs `sapis` in this process, which has imported everything already; the result looks like that of a process."""
+def inside(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., CompletedProcess[str]]:
+    """Runs `sapis` in this process, which has imported everything already; the result looks like that of a
+    process."""
     monkeypatch.chdir(project)
 
     def run(*arguments: str) -> CompletedProcess[str]:
@@ -68,7 +72,10 @@ def refused(done, *words: str) -> None:
 def test_a_misspelt_key_in_a_study(project, sapis):
     path = project / "studies/quickstart.yaml"
     path.write_text(path.read_text().replace("n_frames:", "n_frame:"))
-    refused(sapis("study", "run", "quickstart"), "studies/quickstart.yaml: lattice: unknown key 'n_frame'; did you mean 'n_frames'?")
+    refused(
+        sapis("study", "run", "quickstart"),
+        "studies/quickstart.yaml: lattice: unknown key 'n_frame'; did you mean 'n_frames'?",
+    )
     assert not (project / "results").exists()
 
 
@@ -92,12 +99,20 @@ def test_more_frames_than_there_are(inside):
 
 
 def test_an_unknown_study(inside):
-    refused(inside("study", "run", "quikstart"), "no study 'quikstart'", "did you mean 'quickstart'?", "rmd17-ethanol")
+    refused(
+        inside("study", "run", "quikstart"),
+        "no study 'quikstart'",
+        "did you mean 'quickstart'?",
+        "rmd17-ethanol",
+    )
     refused(inside("study", "status", "quikstart"), "did you mean 'quickstart'?")
 
 
 def test_an_override_of_nothing(inside):
-    refused(inside("study", "plan", "quickstart", "--set", "train.step=5"), "unknown key 'step'; did you mean 'steps'?")
+    refused(
+        inside("study", "plan", "quickstart", "--set", "train.step=5"),
+        "unknown key 'step'; did you mean 'steps'?",
+    )
     refused(inside("study", "plan", "quickstart", "--set", "train.steps"), "wanted key=value")
 
 
@@ -137,7 +152,9 @@ def test_what_there_is_can_be_listed(inside):
     assert "rmd17-ethanol" in inside("data", "list").stdout
     everything = inside("kinds").stdout
     assert all(kind in everything for kind in ("geat", "transformer", "extxyz", "xtb"))
-    assert "transformer" in inside("kinds", "models").stdout and "extxyz" not in inside("kinds", "models").stdout
+    assert (
+        "transformer" in inside("kinds", "models").stdout and "extxyz" not in inside("kinds", "models").stdout
+    )
     assert "cutoff" in inside("kinds", "models", "geat").stdout
 
 

@@ -1,4 +1,5 @@
-"""Settings compose by one rule, load back as written, and refuse what they do not know by naming what they do."""
+"""Settings compose by one rule, load back as written, and refuse what they do not know by naming what they
+do."""
 
 from __future__ import annotations
 
@@ -122,7 +123,9 @@ def test_an_override_reaches_its_place(setting, wanted):
     assert raw == {"train": "plain", "names": ["a", "b"]}
 
 
-@pytest.mark.parametrize("setting", ["train.size", "=3", "names.5=x", "names.x=y", "size=[1", "number.below=3"])
+@pytest.mark.parametrize(
+    "setting", ["train.size", "=3", "names.5=x", "names.x=y", "size=[1", "number.below=3"]
+)
 def test_an_override_that_leads_nowhere_is_refused(setting):
     with pytest.raises(ConfigError, match="--set"):
         override({"names": ["a"], "number": 3}, [setting])
@@ -130,7 +133,14 @@ def test_an_override_that_leads_nowhere_is_refused(setting):
 
 def test_numbers_are_read_as_people_write_them(tmp_path):
     (tmp_path / "n.yaml").write_text("a: 3e3\nb: 1.0e5\nc: 1e-3\nd: 5\ne: .5\nf: 1_000.0\n")
-    assert read_yaml(tmp_path / "n.yaml") == {"a": 3000.0, "b": 1e5, "c": 0.001, "d": 5, "e": 0.5, "f": 1000.0}
+    assert read_yaml(tmp_path / "n.yaml") == {
+        "a": 3000.0,
+        "b": 1e5,
+        "c": 0.001,
+        "d": 5,
+        "e": 0.5,
+        "f": 1000.0,
+    }
 
 
 @pytest.mark.parametrize("text", ["[1, 2]", "a: [", "just words"])
@@ -165,7 +175,10 @@ LAUGHS = "a0: &a0 [lol]\n" + "".join(f"a{k}: &a{k} [{','.join([f'*a{k - 1}'] * 9
         ("a: [" + "1," * 60_000 + "]", "more than 50000 values"),
         ("a: " + "[" * 100_000, "nested more than 50 levels deep"),
         ("".join("  " * k + "a:\n" for k in range(100)), "nested more than 50 levels deep"),
-        ("a: &a " + "[" * 30 + "]" * 30 + "\nb: " + "[" * 30 + "*a" + "]" * 30, "nested more than 50 levels deep"),
+        (
+            "a: &a " + "[" * 30 + "]" * 30 + "\nb: " + "[" * 30 + "*a" + "]" * 30,
+            "nested more than 50 levels deep",
+        ),
         ("a: &a [*a]", "an alias within what it stands for"),
         ("a: " + "9" * 30, "holds an integer of 100 bits, wanted at most 64"),
         ("a: " + "9" * 9000, "not valid YAML"),
@@ -188,7 +201,15 @@ def test_a_hostile_file_is_refused(tmp_path, text, message):
 
 
 def test_what_is_just_within_the_limits_is_read(tmp_path):
-    text = "a: [" + "1," * 40_000 + "]\nb: &b " + "[" * 49 + "1" + "]" * 49 + "\nc: *b\nd: 18446744073709551615\n"
+    text = (
+        "a: ["
+        + "1," * 40_000
+        + "]\nb: &b "
+        + "[" * 49
+        + "1"
+        + "]" * 49
+        + "\nc: *b\nd: 18446744073709551615\n"
+    )
     (tmp_path / "n.yaml").write_text(text)
     raw = read_yaml(tmp_path / "n.yaml")
     assert len(raw["a"]) == 40_000 and raw["b"] == raw["c"] and raw["d"] == 2**64 - 1
@@ -211,7 +232,10 @@ def test_a_date_in_a_file_survives_overrides(tmp_path):
     assert override(raw, ["b=2"]) == {**raw, "b": 2}
 
 
-@pytest.mark.parametrize("error", [ValueError("x"), FileNotFoundError("x"), PermissionError("x"), ImportError("x"), RuntimeError("x")])
+@pytest.mark.parametrize(
+    "error",
+    [ValueError("x"), FileNotFoundError("x"), PermissionError("x"), ImportError("x"), RuntimeError("x")],
+)
 def test_failures_of_the_surroundings_are_told_plainly(error):
     def fail():
         raise error
@@ -232,7 +256,11 @@ def test_a_fingerprint_ignores_order_and_sees_values():
 
 
 def test_differing_keys_are_dotted():
-    assert differing_keys({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 1, "c": 9}, "e": 4}) == ["a.c", "d", "e"]
+    assert differing_keys({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 1, "c": 9}, "e": 4}) == [
+        "a.c",
+        "d",
+        "e",
+    ]
 
 
 def test_merging_replaces_what_is_no_mapping():
@@ -255,7 +283,9 @@ def test_every_kind_has_one_settings_class_with_documented_fields(folder):
     assert kinds(folder)
     for kind in kinds(folder):
         cls = kind_class(folder, kind)
-        undocumented = [name for name, field in cls.model_fields.items() if name != "kind" and not field.description]
+        undocumented = [
+            name for name, field in cls.model_fields.items() if name != "kind" and not field.description
+        ]
         assert not undocumented, f"{cls.__name__}: {undocumented}"
         assert kind_class(folder, kind).model_fields["kind"].default == kind
 
@@ -272,5 +302,7 @@ def test_a_dump_is_plain(configs):
 def test_a_key_given_twice_is_refused(tmp_path):
     path = tmp_path / "twice.yaml"
     path.write_text("train:\n  steps: 5\n  steps: 6\n")
-    with pytest.raises(ConfigError, match=r"twice.yaml: not valid YAML: the key 'steps' is given twice(.|\n)*line 3"):
+    with pytest.raises(
+        ConfigError, match=r"twice.yaml: not valid YAML: the key 'steps' is given twice(.|\n)*line 3"
+    ):
         read_yaml(path)

@@ -29,10 +29,17 @@ def test_a_file_reaches_the_disk_before_its_name_and_the_name_before_the_end(tmp
     monkeypatch.setattr(Path, "replace", noted_replace)
     files.write_text(tmp_path / "a" / "record.json", "{}")
     temporary = f".record.json.{os.getpid()}.tmp"
-    assert calls == [("fsync", tmp_path.name), ("fsync", temporary), ("rename", temporary, "record.json"), ("fsync", "a")]
+    assert calls == [
+        ("fsync", tmp_path.name),
+        ("fsync", temporary),
+        ("rename", temporary, "record.json"),
+        ("fsync", "a"),
+    ]
 
 
-@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt(), ValueError("no")])
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt(), ValueError("no")]
+)
 def test_a_failed_write_leaves_the_old_file_and_no_temporary(tmp_path, error):
     path = tmp_path / "table.csv"
     path.write_text("old")
@@ -43,7 +50,9 @@ def test_a_failed_write_leaves_the_old_file_and_no_temporary(tmp_path, error):
     if isinstance(error, OSError):
         assert raised.value.filename == str(path)
         told = disk_error(raised.value)
-        assert isinstance(told, DiskError) and str(told).startswith(f"{path}: No space left on device; make room on that disk")
+        assert isinstance(told, DiskError) and str(told).startswith(
+            f"{path}: No space left on device; make room on that disk"
+        )
 
 
 def test_what_is_no_regular_file_is_refused_at_once(tmp_path):
@@ -103,5 +112,7 @@ def test_a_folder_in_the_place_of_a_file_is_named_with_what_to_do(tmp_path):
     (tmp_path / "runs.csv").mkdir()
     with pytest.raises(IsADirectoryError) as raised:
         files.write_text(tmp_path / "runs.csv", "id")
-    assert str(disk_error(raised.value)).startswith(f"{tmp_path / 'runs.csv'}: Is a directory; remove that folder")
+    assert str(disk_error(raised.value)).startswith(
+        f"{tmp_path / 'runs.csv'}: Is a directory; remove that folder"
+    )
     assert [p.name for p in tmp_path.iterdir()] == ["runs.csv"]

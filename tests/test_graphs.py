@@ -62,7 +62,11 @@ def test_every_layout_holds_the_same_pairs(batch: AtomsBatch) -> None:
     wanted = []
     for frame in range(batch.n_frames):
         p, cell = batch.positions[batch.batch == frame], batch.cell[frame]
-        reach = torch.arange(-2.0, 3.0, dtype=torch.float64) if cell.any() else torch.zeros(1, dtype=torch.float64)
+        reach = (
+            torch.arange(-2.0, 3.0, dtype=torch.float64)
+            if cell.any()
+            else torch.zeros(1, dtype=torch.float64)
+        )
         images = torch.cartesian_prod(reach, reach, reach)
         d = (p[None, :, None] + images @ cell - p[:, None, None]).norm(dim=-1).reshape(-1)
         wanted.append(d[(d < CUTOFF) & (d > 1e-9)])
@@ -74,7 +78,10 @@ def test_slots_without_a_pair_have_the_vector_of_the_cutoff(batch: AtomsBatch) -
         pytest.skip("edges have no padding")
     vectors = batch.graph.vectors(batch.positions, batch.cell)
     empty = (~batch.graph.is_pair()).expand(batch.graph.dims)
-    assert torch.equal(vectors[:, empty], torch.tensor([[CUTOFF], [0.0], [0.0]], dtype=torch.float64).expand(3, int(empty.sum())))
+    assert torch.equal(
+        vectors[:, empty],
+        torch.tensor([[CUTOFF], [0.0], [0.0]], dtype=torch.float64).expand(3, int(empty.sum())),
+    )
     assert empty.sum() >= batch.graph.n_nodes, "the pair (i, i) of every row"
 
 
@@ -98,7 +105,9 @@ def test_neighbours_and_centres_are_rows_of_the_atoms_in_each_slot(batch: AtomsB
 
 
 def test_sparse_frames_get_a_table_and_dense_ones_a_block() -> None:
-    dense, sparse = (batch_of([f], layout="pairs", cutoff=CUTOFF, dtype=torch.float64).graph for f in (MOLECULES[0], LINE))
+    dense, sparse = (
+        batch_of([f], layout="pairs", cutoff=CUTOFF, dtype=torch.float64).graph for f in (MOLECULES[0], LINE)
+    )
     assert isinstance(dense, PairGraph) and dense.block is not None
     assert isinstance(sparse, PairGraph) and sparse.neighbor is not None
 

@@ -24,7 +24,17 @@ TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
 """Change of energies relative to sum |E_i| of a frame and of forces relative to the largest."""
 
 SMALL = GeatConfig(
-    cutoff=4.0, lmax=1, layers=2, channels=8, heads=2, invariants=3, key_width=2, n_radial=6, edge_hidden=7, coupling=0.5, node_hidden=1.5
+    cutoff=4.0,
+    lmax=1,
+    layers=2,
+    channels=8,
+    heads=2,
+    invariants=3,
+    key_width=2,
+    n_radial=6,
+    edge_hidden=7,
+    coupling=0.5,
+    node_hidden=1.5,
 )
 STEPS: dict[str, dict[str, object]] = {
     "channels": {"channels": 20},
@@ -42,10 +52,18 @@ STEPS: dict[str, dict[str, object]] = {
     "layers": {"layers": 4},
     "radial functions": {"n_radial": 11},
     "all": {
-        "lmax": 2, "layers": 3, "channels": 20, "heads": 4, "invariants": 5, "key_width": 3, "n_radial": 10, "edge_hidden": 12,
-        "coupling": 0.7, "node_hidden": 2.0,
+        "lmax": 2,
+        "layers": 3,
+        "channels": 20,
+        "heads": 4,
+        "invariants": 5,
+        "key_width": 3,
+        "n_radial": 10,
+        "edge_hidden": 12,
+        "coupling": 0.7,
+        "node_hidden": 2.0,
     },
-}  # fmt: skip
+}
 
 
 def to(config: GeatConfig, **changes: object) -> GeatConfig:
@@ -63,12 +81,16 @@ def molecules(dtype: torch.dtype, *, cutoff: float = 4.0, block: bool = True) ->
 
 
 def crystals(dtype: torch.dtype) -> AtomsBatch:
-    return batch_of([random_crystal(np.random.default_rng(s)) for s in range(2)], layout="pairs", cutoff=4.0, dtype=dtype)
+    return batch_of(
+        [random_crystal(np.random.default_rng(s)) for s in range(2)], layout="pairs", cutoff=4.0, dtype=dtype
+    )
 
 
 def assert_same_function(a: Model, b: Model, batch: AtomsBatch) -> None:
     with torch.no_grad():
-        atomic = a.atomic_energy(a.features(batch.graph.vectors(batch.positions, batch.cell), batch), batch)[0]
+        atomic = a.atomic_energy(a.features(batch.graph.vectors(batch.positions, batch.cell), batch), batch)[
+            0
+        ]
     scale = atomic.new_zeros(batch.n_frames).index_add(0, batch.batch, (atomic * a.energy_scale).abs())
     x, y = predict(a, batch), predict(b, batch)
     tolerance = TOLERANCE[batch.positions.dtype]
@@ -95,7 +117,10 @@ def trained(model: Model, batch: AtomsBatch, *, steps: int = 3) -> torch.optim.A
 def unchanged_places(model: Model, config: GeatConfig) -> dict[str, Tensor]:
     """Masks of the entries that have an old value, by name in the larger model."""
     plan = model.growth(config)
-    shapes = {n: p.shape for n, p in plan.config.build(species=SPECIES, mean_neighbors=8.0, seed=0).named_parameters()}
+    shapes = {
+        n: p.shape
+        for n, p in plan.config.build(species=SPECIES, mean_neighbors=8.0, seed=0).named_parameters()
+    }
     masks = {}
     for name, origin in plan.origins.items():
         mask = torch.full(shapes[name], origin.name is not None)
@@ -105,7 +130,7 @@ def unchanged_places(model: Model, config: GeatConfig) -> dict[str, Tensor]:
     return masks
 
 
-# ------------------------------------------------------------------------------------------------------ the function
+# ----------------------------------------------------------------------------------------------- the function
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=["float64", "float32"])
@@ -123,7 +148,9 @@ def test_growth_keeps_energies_and_forces(step: str, dtype: torch.dtype) -> None
 @pytest.mark.parametrize("layers", [1, 2])
 def test_growth_of_the_degree_keeps_energies_and_forces(lmax: tuple[int, int], layers: int) -> None:
     model = build(to(SMALL, lmax=lmax[0], layers=layers), dtype=torch.float64, seed=0)
-    assert_same_function(model, grow(model, to(SMALL, lmax=lmax[1], layers=layers), seed=1).model, molecules(torch.float64))
+    assert_same_function(
+        model, grow(model, to(SMALL, lmax=lmax[1], layers=layers), seed=1).model, molecules(torch.float64)
+    )
 
 
 def test_growth_from_12_to_168_thousand_parameters() -> None:
@@ -150,24 +177,38 @@ def test_a_model_grows_twice() -> None:
     assert isinstance(once.config, GeatConfig)
     twice = grow(once.model, to(once.config, channels=20, n_radial=17, lmax=2), seed=2)
     assert_same_function(once.model, twice.model, batch)
-    assert twice.config == to(SMALL, channels=20, n_radial=17, lmax=2, born={"channels": 8, "edge_hidden": 7, "n_radial": (6, 9)})
-    fresh = grow(once.model, to(SMALL, channels=20, n_radial=17, lmax=2), seed=2)  # settings that know nothing of the past
+    assert twice.config == to(
+        SMALL, channels=20, n_radial=17, lmax=2, born={"channels": 8, "edge_hidden": 7, "n_radial": (6, 9)}
+    )
+    # settings that know nothing of the past
+    fresh = grow(once.model, to(SMALL, channels=20, n_radial=17, lmax=2), seed=2)
     assert fresh.config == twice.config
-    assert grow(model, to(SMALL, lmax=2), seed=1).config.model_dump() == to(SMALL, lmax=2).model_dump()  # nothing to remember
+    # nothing to remember
+    assert grow(model, to(SMALL, lmax=2), seed=1).config.model_dump() == to(SMALL, lmax=2).model_dump()
     same = grow(once.model, once.config, seed=3)
     assert same.config == once.config
-    assert all(torch.equal(p, q) for p, q in zip(once.model.parameters(), same.model.parameters(), strict=True))
+    assert all(
+        torch.equal(p, q) for p, q in zip(once.model.parameters(), same.model.parameters(), strict=True)
+    )
 
 
 def test_appended_radial_functions_have_exact_forces_and_leave_the_old_ones() -> None:
-    config, batch = to(SMALL, n_radial=17, born={"channels": 8, "edge_hidden": 7, "n_radial": (6, 11)}), molecules(torch.float64)
+    config, batch = (
+        to(SMALL, n_radial=17, born={"channels": 8, "edge_hidden": 7, "n_radial": (6, 11)}),
+        molecules(torch.float64),
+    )
     model = build(config, dtype=torch.float64, seed=0)  # with random weights for all of them
     positions = batch.positions.clone().requires_grad_(True)
     vectors = batch.graph.vectors(positions, batch.cell)
     energy = model.evaluate(model.features(vectors, batch), batch).energy
     forces = -torch.autograd.grad(energy.sum(), positions)[0]
-    assert torch.allclose(predict(model, batch).forces, forces, rtol=0, atol=1e-12 * forces.abs().max().item())
-    old, new = geat.Geat(SMALL, species=SPECIES, mean_neighbors=8.0).radial_functions(), model.radial_functions()
+    assert torch.allclose(
+        predict(model, batch).forces, forces, rtol=0, atol=1e-12 * forces.abs().max().item()
+    )
+    old, new = (
+        geat.Geat(SMALL, species=SPECIES, mean_neighbors=8.0).radial_functions(),
+        model.radial_functions(),
+    )
     assert all(torch.equal(a, b[:6]) for a, b in zip(old, new, strict=True))
     assert torch.allclose(new[0][6:11], (old[0][1:] + old[0][:-1]) / 2)
     assert (new[1].diff(dim=0) >= 0).all() and new[0].shape == new[1].shape == (17, 1)
@@ -198,13 +239,14 @@ def test_the_number_of_parameters_of_a_grown_model_is_exact() -> None:
         assert grown.config.n_params(n_species=3) == to(SMALL, **step).n_params(n_species=3) > 0
 
 
-# --------------------------------------------------------------------------------------------------------- dead units
+# ------------------------------------------------------------------------------------------------- dead units
 
 
 @pytest.mark.parametrize("old", [{}, {"lmax": 0}, {"layers": 1}, {"lmax": 0, "layers": 1}], ids=str)
 @pytest.mark.parametrize("step", STEPS)
 def test_no_unit_of_a_grown_model_is_dead(step: str, old: Mapping[str, object]) -> None:
-    """After one step, every new slice of every parameter has a gradient. Exempt: the bias of a logit, which a softmax does not see."""
+    """After one step, every new slice of every parameter has a gradient. Exempt: the bias of a logit, which a
+    softmax does not see."""
     small = to(SMALL, **old)
     batch, config = molecules(torch.float64), to(small, **STEPS[step])
     model = build(small, dtype=torch.float64, seed=0)
@@ -225,7 +267,7 @@ def test_no_unit_of_a_grown_model_is_dead(step: str, old: Mapping[str, object]) 
     assert not dead
 
 
-# ------------------------------------------------------------------------------------------------- moments and average
+# ---------------------------------------------------------------------------------------- moments and average
 
 
 def test_moments_and_average_grow_with_the_weights() -> None:
@@ -261,7 +303,9 @@ def test_moments_and_average_grow_with_the_weights() -> None:
             if power == 2:
                 assert torch.allclose(entry[key][~known[name]], before.mean())
             found, wanted = entry[key][known[name]], before.reshape(-1)
-            assert torch.allclose(found.aminmax()[0], wanted.min()) and torch.allclose(found.aminmax()[1], wanted.max())
+            assert torch.allclose(found.aminmax()[0], wanted.min()) and torch.allclose(
+                found.aminmax()[1], wanted.max()
+            )
             if len(found) == len(wanted):
                 assert torch.allclose(found.sort().values, wanted.sort().values)
 
@@ -274,8 +318,12 @@ def test_moments_and_average_grow_with_the_weights() -> None:
 
 
 def test_the_next_step_moves_old_weights_as_before() -> None:
-    """Gradients of old entries are unchanged by growth, hence so is their step, except where a head splits or a multiplier changes."""
-    batch, config = molecules(torch.float64), to(SMALL, channels=16, edge_hidden=11, n_radial=9, key_width=3, invariants=5)
+    """Gradients of old entries are unchanged by growth, hence so is their step, except where a head splits or
+    a multiplier changes."""
+    batch, config = (
+        molecules(torch.float64),
+        to(SMALL, channels=16, edge_hidden=11, n_radial=9, key_width=3, invariants=5),
+    )
     model = build(SMALL, dtype=torch.float64, seed=0)
     optimizer = trained(model, batch)
     grown = grow(model, config, seed=1, optimizer_state=optimizer.state_dict())
@@ -300,15 +348,31 @@ def test_weights_and_moments_hold_when_the_multipliers_change(monkeypatch: pytes
     model = build(SMALL, dtype=torch.float64, seed=0)
     state = trained(model, batch).state_dict()
     before, wanted = model.multipliers(), predict(model, batch)
-    gradients = dict(zip(before, torch.autograd.grad(loss_of(model, batch), list(model.parameters())), strict=True))
-    for constant, value in (("MAP", 0.4), ("REPRESENT", 0.3), ("EDGE", 0.7), ("NODE", 0.2), ("READOUT", 0.11)):
+    gradients = dict(
+        zip(before, torch.autograd.grad(loss_of(model, batch), list(model.parameters())), strict=True)
+    )
+    for constant, value in (
+        ("MAP", 0.4),
+        ("REPRESENT", 0.3),
+        ("EDGE", 0.7),
+        ("NODE", 0.2),
+        ("READOUT", 0.11),
+    ):
         monkeypatch.setattr(geat, constant, value)
     monkeypatch.setattr(model, "multipliers", lambda: before)
     grown = grow(model, config, seed=1, optimizer_state=state)
-    found, known, origins = predict(grown.model, batch), unchanged_places(model, config), model.growth(config).origins
-    assert torch.allclose(found.energy, wanted.energy, rtol=1e-12) and torch.allclose(found.forces, wanted.forces, atol=1e-12)
+    found, known, origins = (
+        predict(grown.model, batch),
+        unchanged_places(model, config),
+        model.growth(config).origins,
+    )
+    assert torch.allclose(found.energy, wanted.energy, rtol=1e-12) and torch.allclose(
+        found.forces, wanted.forces, atol=1e-12
+    )
     m = grown.model.multipliers()
-    now = dict(zip(m, torch.autograd.grad(loss_of(grown.model, batch), list(grown.model.parameters())), strict=True))
+    now = dict(
+        zip(m, torch.autograd.grad(loss_of(grown.model, batch), list(grown.model.parameters())), strict=True)
+    )
     index = {name: i for i, name in enumerate(before)}
     assert grown.optimizer_state is not None
     for i, name in enumerate(now):
@@ -320,17 +384,24 @@ def test_weights_and_moments_hold_when_the_multipliers_change(monkeypatch: pytes
         assert torch.allclose(x, y, rtol=1e-8, atol=1e-11), name
         for key, power in (("exp_avg", 1), ("exp_avg_sq", 2)):
             new, old = grown.optimizer_state["state"][i][key], state["state"][index[source]][key]
-            assert torch.allclose(new[known[name]].sort().values, (factor**power * old).reshape(-1).sort().values, rtol=1e-12, atol=0)
+            assert torch.allclose(
+                new[known[name]].sort().values,
+                (factor**power * old).reshape(-1).sort().values,
+                rtol=1e-12,
+                atol=0,
+            )
 
 
 def test_an_optimizer_that_took_no_step_grows_to_one_that_took_none() -> None:
     model = build(SMALL, dtype=torch.float64, seed=0)
-    grown = grow(model, to(SMALL, layers=3), seed=1, optimizer_state=torch.optim.AdamW(model.parameters()).state_dict())
+    grown = grow(
+        model, to(SMALL, layers=3), seed=1, optimizer_state=torch.optim.AdamW(model.parameters()).state_dict()
+    )
     assert grown.optimizer_state is not None and grown.optimizer_state["state"] == {}
     torch.optim.AdamW(grown.model.parameters()).load_state_dict(grown.optimizer_state)
 
 
-# --------------------------------------------------------------------------------------------------------- on disk
+# ---------------------------------------------------------------------------------------------------- on disk
 
 
 def test_a_grown_potential_is_the_same_when_loaded(tmp_path: Path) -> None:
@@ -357,12 +428,14 @@ def test_settings_remember_the_birth() -> None:
 @pytest.mark.parametrize(
     ("channels", "edge_hidden", "n_radial"), [(9, 7, [6]), (8, 8, [6]), (8, 7, [7]), (8, 7, [6, 5])]
 )
-def test_a_birth_larger_than_the_model_is_refused(channels: int, edge_hidden: int, n_radial: list[int]) -> None:
+def test_a_birth_larger_than_the_model_is_refused(
+    channels: int, edge_hidden: int, n_radial: list[int]
+) -> None:
     with pytest.raises(ValueError, match="exceeds channels=8, edge_hidden=7 or n_radial=6"):
         to(SMALL, born={"channels": channels, "edge_hidden": edge_hidden, "n_radial": n_radial})
 
 
-# --------------------------------------------------------------------------------------------------------- refusals
+# --------------------------------------------------------------------------------------------------- refusals
 
 
 @pytest.mark.parametrize(
@@ -374,10 +447,16 @@ def test_a_birth_larger_than_the_model_is_refused(channels: int, edge_hidden: in
         ({"n_radial": 5}, "n_radial: got 5, wanted at least 6"),
         ({"coupling": 0.25}, "coupling: got 2 coupling_channels, wanted at least 4"),
         ({"node_hidden": 1.0}, "node_hidden: got 8 node_width, wanted at least 12"),
-        ({"channels": 9, "heads": 3}, "heads: got 3 of 3 channels, .* wanted at least 4 channels a head, or 4 heads"),
+        (
+            {"channels": 9, "heads": 3},
+            "heads: got 3 of 3 channels, .* wanted at least 4 channels a head, or 4 heads",
+        ),
         ({"cutoff": 5.0}, "cutoff: got 5.0, wanted 4.0"),
         ({"soft_norm": 1.0}, "soft_norm: got 1.0, wanted 4.0"),
-        ({"channels": 16, "born": {"channels": 4, "edge_hidden": 7, "n_radial": [6]}}, "born: got .* wanted null"),
+        (
+            {"channels": 16, "born": {"channels": 4, "edge_hidden": 7, "n_radial": [6]}},
+            "born: got .* wanted null",
+        ),
     ],
 )
 def test_what_is_no_growth_is_refused_by_name(changes: Mapping[str, object], message: str) -> None:
@@ -413,7 +492,7 @@ def test_state_of_another_model_is_refused() -> None:
         grow(model, large, seed=0, optimizer_state=two.state_dict())
 
 
-# ---------------------------------------------------------------------------------------------- report and expansion
+# --------------------------------------------------------------------------------------- report and expansion
 
 
 def test_the_report_shows_that_nothing_changed() -> None:
@@ -421,7 +500,11 @@ def test_the_report_shows_that_nothing_changed() -> None:
     report = growth_report(model, to(SMALL, **STEPS["all"]), batch)
     assert 0 < report["max_energy_change"] < 1e-12 * report["max_energy"] * 10
     assert 0 < report["max_force_change"] < 1e-12 * report["max_force"]
-    assert report["n_params_before"] < report["n_params_after"] == to(SMALL, **STEPS["all"]).n_params(n_species=3)
+    assert (
+        report["n_params_before"]
+        < report["n_params_after"]
+        == to(SMALL, **STEPS["all"]).n_params(n_species=3)
+    )
     with pytest.raises(ValueError, match=r"species: the model knows \[1, 6\], the batch holds \[8\]"):
         growth_report(SMALL.build(species=(1, 6), mean_neighbors=8.0, seed=0).double(), SMALL, batch)
 
@@ -431,7 +514,9 @@ def test_selective_expansion_widens_equivariant_maps_fully_and_scalar_ones_by_et
     config = GeatConfig()
     wide = expanded(config, 2.0, eta=eta)
     assert (wide.channels, wide.coupling_channels, wide.key_width) == (80, 40, 8)
-    assert (wide.edge_hidden, wide.invariants, wide.node_width) == tuple(round(n * (1 + eta)) for n in (48, 12, 80))
+    assert (wide.edge_hidden, wide.invariants, wide.node_width) == tuple(
+        round(n * (1 + eta)) for n in (48, 12, 80)
+    )
     assert (wide.lmax, wide.layers, wide.heads, wide.n_radial) == (2, 2, 4, 32)
     model = build(config, dtype=torch.float64, seed=0)
     assert_same_function(model, grow(model, wide, seed=1).model, molecules(torch.float64, cutoff=5.0))
@@ -440,9 +525,15 @@ def test_selective_expansion_widens_equivariant_maps_fully_and_scalar_ones_by_et
 def test_expansion_keeps_every_width_it_does_not_widen_and_the_birth() -> None:
     for factor in (1.0, 1.05, 1.37, 3.0):
         for eta in (0.0, 0.5, 1.0):
-            wide = expanded(GeatConfig(channels=12, heads=2, born=Born(channels=8, edge_hidden=48, n_radial=(32,))), factor, eta=eta)
+            wide = expanded(
+                GeatConfig(channels=12, heads=2, born=Born(channels=8, edge_hidden=48, n_radial=(32,))),
+                factor,
+                eta=eta,
+            )
             assert wide.born == Born(channels=8, edge_hidden=48, n_radial=(32,))
-            assert wide.channels % wide.heads == 0 and wide.node_width == max(24, round(24 * (1 + eta * (factor - 1))))
+            assert wide.channels % wide.heads == 0 and wide.node_width == max(
+                24, round(24 * (1 + eta * (factor - 1)))
+            )
 
 
 @pytest.mark.parametrize(("factor", "eta"), [(0.5, 0.5), (2.0, 1.5), (2.0, -0.1)])

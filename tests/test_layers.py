@@ -20,7 +20,18 @@ TORCH_COLUMN = [
     {"units", "quantities", "config"},
     {"atoms", "graphs", "neighbors", "geometry", "integrators"},
     {"samplers"},
-    {"models", "kernels", "derivatives", "growth", "potential", "references", "calculator", "oracles", "data", "propagators"},
+    {
+        "models",
+        "kernels",
+        "derivatives",
+        "growth",
+        "potential",
+        "references",
+        "calculator",
+        "oracles",
+        "data",
+        "propagators",
+    },
     {"accounting", "training", "simulation"},
     {"evaluation"},
     {"sweep"},
@@ -30,8 +41,15 @@ TORCH_COLUMN = [
 ]
 # The second column never imports torch, and may be imported by anyone.
 TABLE_COLUMN = [
-    {"text"}, {"errors", "outside"}, {"files"}, {"units", "quantities", "config"}, {"records"}, {"analysis"}, {"figures"}, {"report"},
-]  # fmt: skip
+    {"text"},
+    {"errors", "outside"},
+    {"files"},
+    {"units", "quantities", "config"},
+    {"records"},
+    {"analysis"},
+    {"figures"},
+    {"report"},
+]
 
 HOMES = {
     "lightning": {"training"},
@@ -92,16 +110,24 @@ def test_imports_point_one_way(name):
             continue  # a name of the package page itself, such as sapis_lab.load_model
         mine, theirs = rank(part(name), TABLE_COLUMN), rank(to, TABLE_COLUMN)
         if mine is not None:
-            assert theirs is not None and theirs <= mine, f"sapis_lab.{name} imports {target}, which stands above it or needs torch"
+            assert theirs is not None and theirs <= mine, (
+                f"sapis_lab.{name} imports {target}, which stands above it or needs torch"
+            )
         elif theirs is None:
             mine, theirs = rank(part(name), TORCH_COLUMN), rank(to, TORCH_COLUMN)
-            assert mine is not None and theirs is not None and theirs <= mine, f"sapis_lab.{name} imports {target}, which stands above it"
+            assert mine is not None and theirs is not None and theirs <= mine, (
+                f"sapis_lab.{name} imports {target}, which stands above it"
+            )
 
 
 @pytest.mark.parametrize("package", HOMES)
 def test_an_outside_package_has_one_home(package):
-    users = {n for n, tree in MODULES.items() for target in imported(n, tree) if target.split(".")[0] == package}
-    strangers = [n for n in users if not any(n == home or n.startswith(f"{home}.") for home in HOMES[package])]
+    users = {
+        n for n, tree in MODULES.items() for target in imported(n, tree) if target.split(".")[0] == package
+    }
+    strangers = [
+        n for n in users if not any(n == home or n.startswith(f"{home}.") for home in HOMES[package])
+    ]
     assert not strangers, f"{package} belongs to {sorted(HOMES[package])}, but is imported by {strangers}"
 
 
@@ -137,6 +163,9 @@ def test_training_on_a_finished_store_needs_no_label_source_and_no_tuner():
 
 
 def test_the_command_starts_light():
-    program = "import sys, sapis_lab.cli; print([m for m in ('torch', 'pandas', 'numpy', 'scipy', 'matplotlib') if m in sys.modules])"
+    program = (
+        "import sys, sapis_lab.cli; print([m for m in ('torch', 'pandas', 'numpy', 'scipy', 'matplotlib') if "
+        "m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "[]", done.stdout + done.stderr

@@ -14,13 +14,31 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="wants GNU make")
 
 VERBS = {
-    "study": ["study", "run"], "plan": ["study", "plan"], "status": ["study", "status"], "figures": ["figures"], "report": ["report"],
-    "tune": ["tune"], "scale": ["scale"], "dashboard": ["dashboard"],
-}  # fmt: skip
+    "study": ["study", "run"],
+    "plan": ["study", "plan"],
+    "status": ["study", "status"],
+    "figures": ["figures"],
+    "report": ["report"],
+    "tune": ["tune"],
+    "scale": ["scale"],
+    "dashboard": ["dashboard"],
+}
 HOSTILE = [
-    "x; touch pwned", "$(touch pwned)", "$$(touch pwned)", "`touch pwned`", "$(shell touch pwned)", "$(eval $(shell touch pwned))",
-    "x' ; touch pwned ; '", 'x" ; touch pwned ; "', "x && touch pwned", "x | touch pwned", "x > pwned", "x\ntouch pwned", "*", "a b",
-]  # fmt: skip
+    "x; touch pwned",
+    "$(touch pwned)",
+    "$$(touch pwned)",
+    "`touch pwned`",
+    "$(shell touch pwned)",
+    "$(eval $(shell touch pwned))",
+    "x' ; touch pwned ; '",
+    'x" ; touch pwned ; "',
+    "x && touch pwned",
+    "x | touch pwned",
+    "x > pwned",
+    "x\ntouch pwned",
+    "*",
+    "a b",
+]
 
 
 @pytest.fixture
@@ -31,7 +49,7 @@ def folder(tmp_path: Path) -> Path:
         (tmp_path / name).write_text("numpy==2.0\n")
     os.utime(tmp_path / "stamp", (2e9, 2e9))
     (tmp_path / "bin").mkdir()
-    for program in ("sapis", "python", "ruff"):
+    for program in ("sapis", "python", "ruff", "mypy"):
         path = tmp_path / "bin" / program
         path.write_text(f'#!/bin/sh\nprintf "%s\\0" {program} "$@" >> words\n')
         path.chmod(0o755)
@@ -41,9 +59,13 @@ def folder(tmp_path: Path) -> Path:
 def make(folder: Path, *words: str, **environment: str) -> list[str]:
     """The words that the program of a verb was given."""
     (folder / "words").unlink(missing_ok=True)
-    known = {k: v for k, v in os.environ.items() if k not in ("NAME", "ARGS", "TORCH", "MAKEFLAGS", "MAKELEVEL")}
+    known = {
+        k: v for k, v in os.environ.items() if k not in ("NAME", "ARGS", "TORCH", "MAKEFLAGS", "MAKELEVEL")
+    }
     command = ["make", *words, "BIN=bin", "STAMP=stamp"]
-    done = subprocess.run(command, cwd=folder, env={**known, **environment}, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        command, cwd=folder, env={**known, **environment}, capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return (folder / "words").read_text().split("\0")[:-1]
 

@@ -17,7 +17,9 @@ def by_definition(positions, cell, pbc, cutoff, reach=6):
     found = set()
     for shift in itertools.product(*spans):
         for i, j in itertools.product(range(len(positions)), repeat=2):
-            if (i != j or any(shift)) and np.linalg.norm(positions[j] + np.array(shift) @ cell - positions[i]) < cutoff:
+            if (i != j or any(shift)) and np.linalg.norm(
+                positions[j] + np.array(shift) @ cell - positions[i]
+            ) < cutoff:
                 found.add((i, j, *shift))
     return found
 
@@ -37,7 +39,10 @@ def check(positions, cell, pbc, cutoff):
 
 @settings(max_examples=25, deadline=None)
 @given(
-    seed=st.integers(0, 10**6), n=st.integers(1, 6), cutoff=st.floats(0.5, 4.0), pbc=st.tuples(st.booleans(), st.booleans(), st.booleans())
+    seed=st.integers(0, 10**6),
+    n=st.integers(1, 6),
+    cutoff=st.floats(0.5, 4.0),
+    pbc=st.tuples(st.booleans(), st.booleans(), st.booleans()),
 )
 def test_pairs_are_those_of_the_definition_also_in_skewed_cells_smaller_than_the_cutoff(seed, n, cutoff, pbc):
     generator = np.random.default_rng(seed)

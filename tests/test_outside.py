@@ -32,7 +32,8 @@ class SpringsConfig(OracleConfig):
 
     def label(self, species, positions, *, cell=None, pbc=None):
         x = np.asarray(positions)
-        return Labels(0.5 * self.stiffness * float((x**2).sum()), -self.stiffness * x, charges=np.zeros(len(x)))
+        energy = 0.5 * self.stiffness * float((x**2).sum())
+        return Labels(energy, -self.stiffness * x, charges=np.zeros(len(x)))
 
     def seconds(self, n_atoms):
         return 1e-5
@@ -59,7 +60,8 @@ class RattleConfig(SamplerConfig):
         return State(positions, 0 * positions)
 
     def advance(self, state, force, *, masses, n_steps, generator):
-        return State(state.positions + self.width * generator.standard_normal(state.positions.shape), state.momenta)
+        moves = self.width * generator.standard_normal(state.positions.shape)
+        return State(state.positions + moves, state.momenta)
 '''
 
 DATA = '''
@@ -77,13 +79,13 @@ class TinyConfig(DynamicsDataConfig):
     n_test: int = 6
 '''
 
-FIGURE = '''
+FIGURE = """
 from sapis_lab.figures import NotDrawn
 
 
 def draw(study):
     return NotDrawn("a figure of its own has looked at the study")
-'''
+"""
 
 MODEL = '''
 from typing import Literal
@@ -115,7 +117,8 @@ class Pairs(Model):
 
     def __init__(self, config, *, species):
         super().__init__(species=species, cutoff=config.cutoff)
-        self.net = torch.nn.Sequential(torch.nn.Linear(1, config.channels), torch.nn.Tanh(), torch.nn.Linear(config.channels, 1))
+        width = config.channels
+        self.net = torch.nn.Sequential(torch.nn.Linear(1, width), torch.nn.Tanh(), torch.nn.Linear(width, 1))
 
     def atomic_energy(self, features, batch):
         r = features[0].norm(dim=-1, keepdim=True)
@@ -128,13 +131,22 @@ class Pairs(Model):
 '''
 
 FILES = {
-    "oracles/springs.py": ORACLE, "samplers/rattle.py": SAMPLER, "data/tiny.py": DATA, "figures/of_mine.py": FIGURE,
+    "oracles/springs.py": ORACLE,
+    "samplers/rattle.py": SAMPLER,
+    "data/tiny.py": DATA,
+    "figures/of_mine.py": FIGURE,
     "models/pairs.py": MODEL,
-}  # fmt: skip
+}
 STUDY = """
 question: Do kinds from outside do all that those of the package do?
 kinds: mine
-data: {kind: tiny, oracle: {kind: springs}, sampler: {kind: rattle}, trajectory_frames: 12, interval_fs: 1, equilibration_fs: 0}
+data:
+  kind: tiny
+  oracle: {kind: springs}
+  sampler: {kind: rattle}
+  trajectory_frames: 12
+  interval_fs: 1
+  equilibration_fs: 0
 models: [{kind: pairs, cutoff: 4.0}]
 lattice: {n_params: [100], n_frames: [8, 24]}
 train: {use: default, steps: 4, batch_size: 4, validations: 2}
@@ -160,7 +172,9 @@ def test_a_study_uses_a_kind_of_every_sort_from_outside(mine: Path, sapis) -> No
     done = sapis("study", "run", "mine", "--workers", "2")
     assert done.returncode == 0, done.stderr + done.stdout
     folder = mine / "results" / "mine"
-    assert "a figure of its own has looked at the study" in (folder / "figures" / "not_drawn.json").read_text()
+    assert (
+        "a figure of its own has looked at the study" in (folder / "figures" / "not_drawn.json").read_text()
+    )
     assert (folder / "runs.csv").read_text().count(",pairs,") == 2
     assert "nothing to do" in sapis("study", "run", "mine").stdout
     # its potential opens where the variable names the kind of its model
@@ -168,25 +182,35 @@ def test_a_study_uses_a_kind_of_every_sort_from_outside(mine: Path, sapis) -> No
     program = f"import sapis_lab; print(type(sapis_lab.load_model({str(point)!r}).potential.model).__name__)"
     for kinds_of, wanted in ((str(mine / "mine"), "Pairs"), ("", "no models kind 'pairs'")):
         environment = {**os.environ, outside.VARIABLE: kinds_of}
-        opened = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+        opened = subprocess.run(
+            [sys.executable, "-c", program], env=environment, capture_output=True, text=True
+        )
         assert wanted in opened.stdout + opened.stderr
 
 
 def test_the_variable_adds_kinds_to_those_of_the_package(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "springs" not in kinds("oracles")
     monkeypatch.setenv(outside.VARIABLE, str(mine / "mine"))
-    assert set(kinds("oracles")) >= {"springs", "xtb"} and kind_class("oracles", "springs").__name__ == "SpringsConfig"
+    assert (
+        set(kinds("oracles")) >= {"springs", "xtb"}
+        and kind_class("oracles", "springs").__name__ == "SpringsConfig"
+    )
     before = inputs_hash("smoke", [])
     (mine / "mine" / "figures" / "of_mine.py").write_text(FIGURE.replace("has looked", "looked again"))
     assert inputs_hash("smoke", []) != before, "an edited file of one's own reopens a study"
 
 
-def test_what_is_wrong_with_kinds_from_outside_names_them(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_wrong_with_kinds_from_outside_names_them(
+    mine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(ConfigError, match=r"studies/mine\.yaml: kinds: .*nowhere is no folder"):
         load_study("mine", ["kinds=nowhere"])
     monkeypatch.setenv(outside.VARIABLE, str(mine / "mine"))
     (mine / "mine" / "models" / "geat.py").write_text(MODEL)
-    twice = r"models kind 'geat' is defined twice, by sapis_lab\.models\.geat and sapis_lab\.outside\.models\.geat"
+    twice = (
+        r"models kind 'geat' is defined twice, by sapis_lab\.models\.geat and "
+        r"sapis_lab\.outside\.models\.geat"
+    )
     with pytest.raises(ValueError, match=twice):
         kinds("models")
 

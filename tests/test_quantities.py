@@ -18,7 +18,11 @@ def test_conversions_agree_with_ase():
 
 def test_further_test_sets_are_known_by_their_name():
     further = quantity("test_600K_force_mae")
-    assert (further.label, further.unit, further.axis) == ("test 600K force MAE", "eV/Å", "test 600K force MAE (meV/Å)")
+    assert (further.label, further.unit, further.axis) == (
+        "test 600K force MAE",
+        "eV/Å",
+        "test 600K force MAE (meV/Å)",
+    )
 
 
 def test_an_unknown_quantity_names_the_nearest():
@@ -27,4 +31,8 @@ def test_an_unknown_quantity_names_the_nearest():
 
 
 def test_only_times_may_differ_between_identical_runs():
-    assert {q.key for q in QUANTITIES.values() if q.is_time} == {"seconds_train", "cpu_seconds_train", "seconds_total"}
+    assert {q.key for q in QUANTITIES.values() if q.is_time} == {
+        "seconds_train",
+        "cpu_seconds_train",
+        "seconds_total",
+    }

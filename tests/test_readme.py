@@ -12,6 +12,7 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
+
 def code(heading: str) -> str:
     """The first Python block under a heading of README."""
     section = (REPOSITORY / "README.md").read_text(encoding="utf-8").split(f"\n## {heading}\n")[1]
@@ -30,9 +31,23 @@ def with_the_model(project: Path) -> dict[str, str]:
     return {**os.environ, "SAPIS_KINDS": str(project / "mine")}
 
 
-def test_the_model_of_the_readme_passes_the_contract_tests(with_the_model: dict[str, str], project: Path) -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "mymodel", "tests/contracts"]
-    done = subprocess.run(command, cwd=REPOSITORY, env=with_the_model, capture_output=True, text=True, timeout=600)
+def test_the_model_of_the_readme_passes_the_contract_tests(
+    with_the_model: dict[str, str], project: Path
+) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-k",
+        "mymodel",
+        "tests/contracts",
+    ]
+    done = subprocess.run(
+        command, cwd=REPOSITORY, env=with_the_model, capture_output=True, text=True, timeout=600
+    )
     assert done.returncode == 0, done.stdout[-6000:]
     n = re.search(r"(\d+) passed", done.stdout)
     assert n is not None and int(n[1]) > 40, done.stdout[-500:]
@@ -40,9 +55,13 @@ def test_the_model_of_the_readme_passes_the_contract_tests(with_the_model: dict[
 
 def test_the_model_of_the_readme_can_be_studied(with_the_model: dict[str, str], project: Path) -> None:
     study = (project / "studies" / "smoke.yaml").read_text()
-    (project / "studies" / "mine.yaml").write_text(re.sub(r"models: .*", "models: [mymodel, {use: mymodel, name: other}]", study))
+    (project / "studies" / "mine.yaml").write_text(
+        re.sub(r"models: .*", "models: [mymodel, {use: mymodel, name: other}]", study)
+    )
     command = [sys.executable, "-m", "sapis_lab.cli", "study", "plan", "mine"]
-    done = subprocess.run(command, cwd=project, env=with_the_model, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        command, cwd=project, env=with_the_model, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr
     assert "mymodel-n" in done.stdout and "other-n" in done.stdout
 

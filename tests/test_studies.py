@@ -46,5 +46,11 @@ def test_the_studies_of_the_readme_are_there():
 def test_the_schema_knows_every_kind_and_name():
     schema = study_schema()
     assert {"models-geat", "models-transformer", "data-xtb", "data-rmd17"} <= set(schema["$defs"])
-    assert "quickstart" not in schema["required"] and {"data", "models", "lattice", "train", "question"} <= set(schema["required"])
+    assert "quickstart" not in schema["required"] and {
+        "data",
+        "models",
+        "lattice",
+        "train",
+        "question",
+    } <= set(schema["required"])
     assert "ethanol-xtb" in schema["properties"]["data"]["anyOf"][0]["enum"]

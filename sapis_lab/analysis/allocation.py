@@ -1,9 +1,10 @@
 """The best split of a FLOP budget for one model of a study, under the costs that it measured, with bands.
 
-A split is stated only where the points support it: training cost must grow in proportion to D (a fixed number of epochs), and the chosen
-law must have terms in N and in D whose exponents have closed intervals that exclude 0, and an optimum in nearly every draw; how wide the
-intervals are shows in the bands. Where a floor is not excluded, the band of the loss includes the law with a floor; the split
-stays that of the chosen law, which a floor moves little, while the loss beyond the lattice may stay higher.
+A split is stated only where the points support it: training cost must grow in proportion to D (a fixed number
+of epochs), and the chosen law must have terms in N and in D whose exponents have closed intervals that
+exclude 0, and an optimum in nearly every draw; how wide the intervals are shows in the bands. Where a floor
+is not excluded, the band of the loss includes the law with a floor; the split stays that of the chosen law,
+which a floor moves little, while the loss beyond the lattice may stay higher.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ BEYOND = 10.0
 
 @dataclass(frozen=True)
 class Allocation:
-    """The frontier of one model, arrays (m,) over budgets; empty with the reason in `why_not` where there is none."""
+    """The frontier of one model, arrays (m,) over budgets; empty with the reason in `why_not` where there is
+    none."""
 
     cost: Cost | None
     budget: Array
@@ -62,20 +64,33 @@ class Allocation:
 
         best = b.best
         return {
-            "budget": budget, "n_params": here(best.n_params), "n_params_interval": interval(b.n_params), "n_frames": here(best.n_frames),
-            "n_frames_interval": interval(b.n_frames), "loss": here(best.loss), "loss_interval": interval(self.loss),
+            "budget": budget,
+            "n_params": here(best.n_params),
+            "n_params_interval": interval(b.n_params),
+            "n_frames": here(best.n_frames),
+            "n_frames_interval": interval(b.n_frames),
+            "loss": here(best.loss),
+            "loss_interval": interval(self.loss),
             "waste": float(np.interp(np.log(budget), np.log(self.budget), b.waste)),
-        }  # fmt: skip
+        }
 
 
-def allocation(runs: pd.DataFrame, chosen: LawResult | None, floor: LawResult, *, floor_open: bool, label: float = 0.0) -> Allocation:
+def allocation(
+    runs: pd.DataFrame, chosen: LawResult | None, floor: LawResult, *, floor_open: bool, label: float = 0.0
+) -> Allocation:
     """The frontier of one model.
 
     Args:
-        runs: its usable rows.   chosen: the law that describes them.   floor: the law with a floor, which counts where `floor_open`.
-        label: cost of making one labelled frame, FLOPs.
+        runs: its usable rows.   chosen: the law that describes them.   floor: the law with a floor, which
+        counts where `floor_open`. label: cost of making one labelled frame, FLOPs.
     """
-    if chosen is None or chosen.fit is None or chosen.profiles is None or chosen.bootstrap is None or len(chosen.bootstrap.params) < 2:
+    if (
+        chosen is None
+        or chosen.fit is None
+        or chosen.profiles is None
+        or chosen.bootstrap is None
+        or len(chosen.bootstrap.params) < 2
+    ):
         return Allocation.none("no law with a band could be fitted")
     try:
         measured = cost_model(runs, "flops_train")
@@ -84,14 +99,23 @@ def allocation(runs: pd.DataFrame, chosen: LawResult | None, floor: LawResult, *
         return Allocation.none(str(error))
     unknown = [_open(chosen, t.exponent) for t in chosen.fit.law.terms if t.name in ("n", "d")]
     if any(unknown):
-        return Allocation.none(f"the law {chosen.law} does not bound what is traded: {'; '.join(u for u in unknown if u)}")
+        return Allocation.none(
+            f"the law {chosen.law} does not bound what is traded: {'; '.join(u for u in unknown if u)}"
+        )
     spent = cost.of(runs["n_params"].to_numpy(float), runs["n_frames"].to_numpy(float))
     budget = np.geomspace(spent.min(), BEYOND * spent.max(), N_BUDGETS)
     band = optimum_band(chosen.fit, chosen.bootstrap, budget, cost)
     if band.no_optimum > MOST_AT_EDGE:
-        return Allocation.none(f"{100 * band.no_optimum:.0f} % of the resampled laws {chosen.law} have no best split")
+        return Allocation.none(
+            f"{100 * band.no_optimum:.0f} % of the resampled laws {chosen.law} have no best split"
+        )
     loss, with_floor = band.loss, False
-    if floor_open and floor.fit is not None and floor.bootstrap is not None and len(floor.bootstrap.params) > 1:
+    if (
+        floor_open
+        and floor.fit is not None
+        and floor.bootstrap is not None
+        and len(floor.bootstrap.params) > 1
+    ):
         other = optimum_band(floor.fit, floor.bootstrap, budget, cost).loss
         loss, with_floor = (np.minimum(loss[0], other[0]), np.maximum(loss[1], other[1])), True
     step = np.array([spent.max() / 1.05, spent.max() * 1.05])
@@ -100,7 +124,9 @@ def allocation(runs: pd.DataFrame, chosen: LawResult | None, floor: LawResult, *
     width = np.log(step[1] / step[0])
     slope = float((best[0] - best[1]) / width)
     low, high = ends((draws[:, 0] - draws[:, 1]) / width, slope)
-    return Allocation(cost, budget, float(spent.max()), band, loss, with_floor, (slope, float(low), float(high)))
+    return Allocation(
+        cost, budget, float(spent.max()), band, loss, with_floor, (slope, float(low), float(high))
+    )
 
 
 def _open(result: LawResult, exponent: str | None) -> str:

@@ -1,7 +1,8 @@
 """What models cost and how they compare where comparison is fair: at equal (N target, D, seed).
 
-Ratios are taken cell by cell and averaged as logarithms, so that a factor of 2 and a factor of 1/2 cancel. Accuracy per FLOP,
-(1 / MAE_E) / FLOPs, is compared only within cells: between unequal budgets it always favours the smaller one.
+Ratios are taken cell by cell and averaged as logarithms, so that a factor of 2 and a factor of 1/2 cancel.
+Accuracy per FLOP, (1 / MAE_E) / FLOPs, is compared only within cells: between unequal budgets it always
+favours the smaller one.
 """
 
 from __future__ import annotations
@@ -80,7 +81,8 @@ def accuracy_per_flop(done: pd.DataFrame, flops: str) -> pd.Series | None:
 
 
 def cell_ratios(done: pd.DataFrame, values: pd.Series, *, model: str, reference: str) -> CellRatios | None:
-    """Ratio model / reference of `values` (aligned with `done`) in the cells that both have; None if there is none."""
+    """Ratio model / reference of `values` (aligned with `done`) in the cells that both have; None if there is
+    none."""
     table = done[[*CELL, "model"]].assign(value=pd.to_numeric(values))
     table = table[np.isfinite(table["value"]) & (table["value"] > 0)]
     ours, theirs = (table[table["model"] == name].drop(columns="model") for name in (model, reference))

@@ -1,12 +1,14 @@
 """How often 95 % intervals hold the truth, by simulation.
 
-Data sets are simulated from known laws on known lattices and fitted as `fit` does; an interval holds the true exponent exactly when the
-statistic T of the fit that is held at the truth does not exceed its critical value. So one constrained fit a data set tells what an
-interval would, and thousands of them go through the solver together. The simulated critical value is computed for each data set from
-its own constrained optimum, as `profiles` does at the ends of an interval: nothing of the truth enters.
+Data sets are simulated from known laws on known lattices and fitted as `fit` does; an interval holds the true
+exponent exactly when the statistic T of the fit that is held at the truth does not exceed its critical value.
+So one constrained fit a data set tells what an interval would, and thousands of them go through the solver
+together. The simulated critical value is computed for each data set from its own constrained optimum, as
+`profiles` does at the ends of an interval: nothing of the truth enters.
 
-A cell counts as identifiable when its design would show it nine times in ten: the Cramer-Rao interval of every exponent at the truth is
-narrower than the verdict's limit and stays clear of 0 by 1.28 further standard errors. Elsewhere the tool reports a smaller law.
+A cell counts as identifiable when its design would show it nine times in ten: the Cramer-Rao interval of
+every exponent at the truth is narrower than the verdict's limit and stays clear of 0 by 1.28 further standard
+errors. Elsewhere the tool reports a smaller law.
 """
 
 from __future__ import annotations
@@ -22,7 +24,15 @@ from sapis_lab.analysis.fit import LawFit, Points, Robust, fit_points
 from sapis_lab.analysis.identify import MAX_WIDTH, MIN_EXPONENT
 from sapis_lab.analysis.laws import LAWS, Array, Law
 from sapis_lab.analysis.profile import profiles, simulated_cuts
-from sapis_lab.analysis.refit import Refits, Setting, constrained, needed_starts, noise_scales, refit, statistic
+from sapis_lab.analysis.refit import (
+    Refits,
+    Setting,
+    constrained,
+    needed_starts,
+    noise_scales,
+    refit,
+    statistic,
+)
 from sapis_lab.analysis.search import profile_starts
 
 LEVEL = 0.95
@@ -49,13 +59,25 @@ class Truth:
         """Natural parameters of a loss of 1 in the middle of the lattice."""
         scale = {"A": CENTRE[0], "B": CENTRE[1], "C": CENTRE[0] * CENTRE[1], "E": 1.0}
         power = {"A": "alpha", "B": "beta", "C": "gamma", "E": ""}
-        amplitudes = {k: share * scale[k] ** self.exponents.get(power[k], 0.0) for k, share in self.shares.items()}
+        amplitudes = {
+            k: share * scale[k] ** self.exponents.get(power[k], 0.0) for k, share in self.shares.items()
+        }
         return amplitudes | self.exponents
 
 
 TRUTHS = (
-    Truth("three terms, .5 .5 .2", "n+d+nd", {"A": 0.4, "B": 0.4, "C": 0.2}, {"alpha": 0.5, "beta": 0.5, "gamma": 0.2}),
-    Truth("three terms, .8 .75 .6", "n+d+nd", {"A": 0.4, "B": 0.4, "C": 0.2}, {"alpha": 0.8, "beta": 0.75, "gamma": 0.6}),
+    Truth(
+        "three terms, .5 .5 .2",
+        "n+d+nd",
+        {"A": 0.4, "B": 0.4, "C": 0.2},
+        {"alpha": 0.5, "beta": 0.5, "gamma": 0.2},
+    ),
+    Truth(
+        "three terms, .8 .75 .6",
+        "n+d+nd",
+        {"A": 0.4, "B": 0.4, "C": 0.2},
+        {"alpha": 0.8, "beta": 0.75, "gamma": 0.6},
+    ),
     Truth("floor, .5 .4", "n+d+e", {"A": 0.45, "B": 0.4, "E": 0.15}, {"alpha": 0.5, "beta": 0.4}),
 )
 
@@ -95,7 +117,8 @@ class Coverage:
     by_simulation: dict[str, float] | None
     """The same with simulated critical values."""
     by_chi_square: dict[str, float]
-    """The same with the likelihood ratio n ln(F_0 / F_1) against chi-square, the usual choice; least squares only, else empty."""
+    """The same with the likelihood ratio n ln(F_0 / F_1) against chi-square, the usual choice; least squares
+    only, else empty."""
     n_checked: int
     """Data sets that went through `fit` and `profiles` as well."""
     n_agreed: int
@@ -115,7 +138,8 @@ class Coverage:
 
 
 def cells(*, robust: Sequence[Robust] = ("none", "auto")) -> Iterator[Cell]:
-    """Every design of the issue: three laws, 5 x 5 and 7 x 7, two and three decades, 2 % and 5 % noise, each estimator."""
+    """Every design of the issue: three laws, 5 x 5 and 7 x 7, two and three decades, 2 % and 5 % noise, each
+    estimator."""
     for estimator in robust:
         for truth in TRUTHS:
             for side in (5, 7):
@@ -130,11 +154,14 @@ def quick_cells() -> Iterator[Cell]:
     yield Cell(TRUTHS[2], 5, 2.0, 0.05, "auto")
 
 
-def measure(cell: Cell, *, n_sets: int, n_simulations: int = 0, n_checked: int = 10, seed: int = 0) -> Coverage:
+def measure(
+    cell: Cell, *, n_sets: int, n_simulations: int = 0, n_checked: int = 10, seed: int = 0
+) -> Coverage:
     """Simulate, fit and count.
 
     Args:
-        n_sets: data sets.   n_simulations: behind each simulated critical value; 0 leaves these out.   n_checked: also taken the long way.
+        n_sets: data sets.   n_simulations: behind each simulated critical value; 0 leaves these out.
+            n_checked: also taken the long way.
     """
     begin = time.process_time()
     law, (N, D) = LAWS[cell.truth.law], cell.points
@@ -152,39 +179,64 @@ def measure(cell: Cell, *, n_sets: int, n_simulations: int = 0, n_checked: int =
     by_f, by_simulation, by_chi_square, inside = {}, {}, {}, {}
     for name in ("alpha", "beta"):
         position, value = law.param_names.index(name), cell.truth.exponents[name]
-        held = constrained(setting, free, position=position, value=value, starts=np.broadcast_to(truth, (n_sets, 1, p)))
+        held = constrained(
+            setting, free, position=position, value=value, starts=np.broadcast_to(truth, (n_sets, 1, p))
+        )
         T = statistic(free, held.objective)
         inside[name] = cut >= T
         by_f[name] = float(inside[name].mean())
         if cell.robust == "none":
-            by_chi_square[name] = float((n * np.log(held.objective / free.objective) <= stats.chi2.ppf(LEVEL, 1)).mean())
+            by_chi_square[name] = float(
+                (n * np.log(held.objective / free.objective) <= stats.chi2.ppf(LEVEL, 1)).mean()
+            )
         if n_simulations:
             cuts = _cuts(setting, held.theta, position, sigma, n_simulations, generator)
             by_simulation[name] = float((cuts >= T).mean())
     agreed = _agreements(cell, log_loss[:n_checked], free, inside)
     return Coverage(
-        cell, n_sets, n_simulations, error, _identifiable(cell, error, n - p), by_f, by_simulation or None, by_chi_square, min(n_checked,
-        n_sets), agreed, time.process_time() - begin,
-    )  # fmt: skip
+        cell,
+        n_sets,
+        n_simulations,
+        error,
+        _identifiable(cell, error, n - p),
+        by_f,
+        by_simulation or None,
+        by_chi_square,
+        min(n_checked, n_sets),
+        agreed,
+        time.process_time() - begin,
+    )
 
 
 def _setting(cell: Cell, exact: LawFit, truth: Array, pilot: Array) -> Setting:
     """Starts that find the optima of data of this cell, chosen on some of them."""
     law = exact.law
     setting = Setting(law, exact.z, None, cell.robust, np.empty((0, law.n_parameters)))
-    paths = np.vstack([profile_starts(law, z=exact.z, log_loss=y) for y in (law.log_loss(truth, exact.z)[0], *pilot[:2])])
+    paths = np.vstack(
+        [profile_starts(law, z=exact.z, log_loss=y) for y in (law.log_loss(truth, exact.z)[0], *pilot[:2])]
+    )
     chosen = needed_starts(setting, paths, pilot, truth=truth)
     return Setting(law, exact.z, None, cell.robust, paths[chosen])
 
 
-def _cuts(setting: Setting, theta: Array, position: int, sigma: Array, n_sets: int, generator: np.random.Generator) -> Array:
+def _cuts(
+    setting: Setting, theta: Array, position: int, sigma: Array, n_sets: int, generator: np.random.Generator
+) -> Array:
     """Critical values at each constrained optimum, (M,), a few data sets at a time."""
     step = max(1, AT_ONCE // n_sets)
     parts = []
     for first in range(0, len(theta), step):
         part = slice(first, first + step)
         parts.append(
-            simulated_cuts(setting, theta[part], position=position, sigma=sigma[part], level=LEVEL, n_sets=n_sets, generator=generator)
+            simulated_cuts(
+                setting,
+                theta[part],
+                position=position,
+                sigma=sigma[part],
+                level=LEVEL,
+                n_sets=n_sets,
+                generator=generator,
+            )
         )
     return np.concatenate(parts)
 
@@ -204,7 +256,8 @@ def _identifiable(cell: Cell, error: dict[str, float], dof: int) -> bool:
 
 
 def _agreements(cell: Cell, log_loss: Array, free: Refits, inside: dict[str, np.ndarray]) -> int:
-    """How many of these data sets have the same optimum and the same answers when taken through `fit` and `profiles`."""
+    """How many of these data sets have the same optimum and the same answers when taken through `fit` and
+    `profiles`."""
     agreed, (N, D) = 0, cell.points
     for i, y in enumerate(log_loss):
         found = fit_points(LAWS[cell.truth.law], Points(N, D, np.exp(y)), robust=cell.robust)

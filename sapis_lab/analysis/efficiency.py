@@ -1,12 +1,16 @@
-"""How much more one model must spend than another to reach the same error: the fair form of accuracy per FLOP.
+"""How much more one model must spend than another to reach the same error: the fair form of accuracy per
+FLOP.
 
-(1 / MAE_E) / FLOPs compares models only at equal budget. Here the cheapest (N, D) that reaches an error is found for each model from its
-law and its costs, and the ratio of the two costs is the answer, at every error that both reach within their lattices:
+(1 / MAE_E) / FLOPs compares models only at equal budget. Here the cheapest (N, D) that reaches an error is
+found for each model from its law and its costs, and the ratio of the two costs is the answer, at every error
+that both reach within their lattices:
 
-    ratio(error) = min { cost_model(N, D) : L_model(N, D) <= error } / min { cost_reference(N, D) : L_reference(N, D) <= error }.
+    ratio(error) = min { cost_model(N, D) : L_model(N, D) <= error } / min { cost_reference(N, D) :
+    L_reference(N, D) <= error }.
 
-Costs are training FLOPs, training CPU seconds, inference FLOPs and labels (the cost D). Bands come from draws of both laws and both
-costs. A draw in which a model does not reach the error within its lattice counts as an infinite cost, so that an end may be open.
+Costs are training FLOPs, training CPU seconds, inference FLOPs and labels (the cost D). Bands come from draws
+of both laws and both costs. A draw in which a model does not reach the error within its lattice counts as an
+infinite cost, so that an end may be open.
 """
 
 from __future__ import annotations
@@ -28,7 +32,8 @@ COSTS = ("flops_train", "cpu_seconds_train", "flops_inference_per_frame", "n_fra
 N_LEVELS = 9
 N_DRAWS = 400
 N_SIZES = 17
-"""Sizes among which the cheapest is sought: steps of 20 % in N over a decade and a half, which costs at most 0.5 % (`optimum.waste`)."""
+"""Sizes among which the cheapest is sought: steps of 20 % in N over a decade and a half, which costs at most
+0.5 % (`optimum.waste`)."""
 HALVINGS = 24
 
 
@@ -73,12 +78,14 @@ class EqualError:
     high: Array
     """95 % band; inf (or 0 for low) where a draw of either law does not reach the error."""
     at_edge: np.ndarray
-    """(m,) bool: the cheapest point of one of them is the smallest size (or data) of the lattice, and a smaller one might be cheaper."""
+    """(m,) bool: the cheapest point of one of them is the smallest size (or data) of the lattice, and a
+    smaller one might be cheaper."""
     why_not: str | None = None
     """Why there is no ratio; the arrays are then empty."""
 
     def middle(self) -> tuple[float, float, float, float] | None:
-        """Error, ratio and its interval in the middle of the range that the lattice's edge does not decide; None where it decides all."""
+        """Error, ratio and its interval in the middle of the range that the lattice's edge does not decide;
+        None where it decides all."""
         inner = np.flatnonzero(~self.at_edge)
         if not inner.size:
             return None
@@ -131,27 +138,46 @@ def _fit(
 
 
 def equal_error(model: Reach, reference: Reach, *, quantity: str) -> tuple[EqualError, ...]:
-    """The ratio of each cost that both have, at `N_LEVELS` errors that both laws reach on their lattices, the largest first."""
+    """The ratio of each cost that both have, at `N_LEVELS` errors that both laws reach on their lattices, the
+    largest first."""
     ours, theirs = model.errors, reference.errors
     low, high = max(ours[0], theirs[0]), min(ours[1], theirs[1])
     costs = [c for c in COSTS if c in model.costs and c in reference.costs]
     if not low < high:
         reason, nothing = "the errors that the two reach on this lattice do not overlap", np.empty(0)
         empty = (nothing, nothing, nothing, nothing, nothing.astype(bool))
-        return tuple(EqualError(model.model, reference.model, quantity, cost, *empty, reason) for cost in costs)
+        return tuple(
+            EqualError(model.model, reference.model, quantity, cost, *empty, reason) for cost in costs
+        )
     error = np.geomspace(high, low, N_LEVELS + 2)[1:-1]
-    fits = [Level.of(r, np.array([[r.fit.params[k] for k in r.fit.law.param_names]]), error) for r in (model, reference)]
+    fits = [
+        Level.of(r, np.array([[r.fit.params[k] for k in r.fit.law.param_names]]), error)
+        for r in (model, reference)
+    ]
     many = [Level.of(r, r.draws, error) for r in (model, reference)]
     found = []
     for cost in costs:
         known = model.costs[cost], reference.costs[cost]
-        (mine, edge), (other, other_edge) = (level.cheapest(k, draws=False) for level, k in zip(fits, known, strict=True))
+        (mine, edge), (other, other_edge) = (
+            level.cheapest(k, draws=False) for level, k in zip(fits, known, strict=True)
+        )
         with np.errstate(invalid="ignore", divide="ignore"):
             drawn = [level.cheapest(k, draws=True)[0] for level, k in zip(many, known, strict=True)]
             ratio = drawn[0] / drawn[1]
-        best, ends = (mine / other)[0], np.array([_percentiles(column[~np.isnan(column)]) for column in ratio.T])
-        low, high = np.minimum(ends[:, 0], best), np.maximum(ends[:, 1], best)  # a band of the ratio holds the ratio
-        found.append(EqualError(model.model, reference.model, quantity, cost, error, best, low, high, (edge | other_edge)[0]))
+        best, ends = (
+            (mine / other)[0],
+            np.array([_percentiles(column[~np.isnan(column)]) for column in ratio.T]),
+        )
+        # a band of the ratio holds the ratio
+        low, high = (
+            np.minimum(ends[:, 0], best),
+            np.maximum(ends[:, 1], best),
+        )
+        found.append(
+            EqualError(
+                model.model, reference.model, quantity, cost, error, best, low, high, (edge | other_edge)[0]
+            )
+        )
     return tuple(found)
 
 
@@ -163,7 +189,8 @@ def _percentiles(values: Array) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Level:
-    """The lines L(N, D) = error on a lattice, for R draws of a law, m errors and s sizes from the smallest that can reach it."""
+    """The lines L(N, D) = error on a lattice, for R draws of a law, m errors and s sizes from the smallest
+    that can reach it."""
 
     log_n: Array
     """(R, m, s)."""
@@ -196,20 +223,26 @@ class Level:
         x = smallest[..., None] + (largest - smallest)[..., None] * np.linspace(0.0, 1.0, N_SIZES)
         whole = np.ones(x.shape)
         y = _falling(lambda v: loss(x, v), d0 * whole, d1 * whole, target[..., None] * whole)
-        return cls(x, y, loss(n1 * everywhere, d1 * everywhere) <= target * (1 + 1e-9), (float(n0), float(d0)))
+        return cls(
+            x, y, loss(n1 * everywhere, d1 * everywhere) <= target * (1 + 1e-9), (float(n0), float(d0))
+        )
 
     def cheapest(self, cost: CostModel, *, draws: bool) -> tuple[Array, np.ndarray]:
-        """The lowest cost of reaching each error, (R, m), inf where it is not reached, and whether the lattice's small edge decides it."""
+        """The lowest cost of reaching each error, (R, m), inf where it is not reached, and whether the
+        lattice's small edge decides it."""
         kappa, fixed = (cost.draws.T if draws else np.array([[cost.kappa], [cost.fixed]]))[..., None, None]
         spent = (kappa * np.exp(self.log_n) + fixed) * np.exp(cost.power_d * self.log_d)
         best = spent.argmin(axis=-1)[..., None]
         at = [np.take_along_axis(v, best, axis=-1)[..., 0] for v in (spent, self.log_n, self.log_d)]
-        edge = (cost.kappa > 0) & (at[1] < self.corner[0] + 1e-4) | (cost.power_d > 0) & (at[2] < self.corner[1] + 1e-4)
+        edge = (cost.kappa > 0) & (at[1] < self.corner[0] + 1e-4) | (cost.power_d > 0) & (
+            at[2] < self.corner[1] + 1e-4
+        )
         return np.where(self.reached, at[0], np.inf), edge
 
 
 def _falling(loss: Callable[[Array], Array], low: Array, high: Array, target: Array) -> Array:
-    """Where a falling function meets its target, by bisection; the nearest end of the range where it does not."""
+    """Where a falling function meets its target, by bisection; the nearest end of the range where it does
+    not."""
     for _ in range(HALVINGS):
         middle = 0.5 * (low + high)
         above = loss(middle) > target

@@ -1,12 +1,15 @@
-"""Do exponents differ between models? Pairwise tests from the profiles of two fits, corrected for their number.
+"""Do exponents differ between models? Pairwise tests from the profiles of two fits, corrected for their
+number.
 
-Two models have one common exponent v where T_1(v) + T_2(v) is least; that least value is the statistic of the hypothesis of equal
-exponents, and is judged as F with 1 and dof_1 + dof_2 degrees of freedom. Each T is first divided by its calibrated critical value over
-that of F, on the side where the other exponent lies, so that a test of one exponent against a known number has the level of its interval.
-P-values are corrected by the method of Holm (1979): ascending p_(i) becomes the largest of (m - j + 1) p_(j) over j <= i, at most 1.
+Two models have one common exponent v where T_1(v) + T_2(v) is least; that least value is the statistic of the
+hypothesis of equal exponents, and is judged as F with 1 and dof_1 + dof_2 degrees of freedom. Each T is first
+divided by its calibrated critical value over that of F, on the side where the other exponent lies, so that a
+test of one exponent against a known number has the level of its interval. P-values are corrected by the
+method of Holm (1979): ascending p_(i) becomes the largest of (m - j + 1) p_(j) over j <= i, at most 1.
 
-All models are described by one law, the one with the lowest sum of AICc: exponents of different laws are not the same quantity. An exponent
-is tested only between models whose intervals of it are closed and exclude 0; how wide they are is in the test.
+All models are described by one law, the one with the lowest sum of AICc: exponents of different laws are not
+the same quantity. An exponent is tested only between models whose intervals of it are closed and exclude 0;
+how wide they are is in the test.
 """
 
 from __future__ import annotations
@@ -48,8 +51,13 @@ class ExponentTest:
 
 
 def common_law(models: Mapping[str, Mapping[str, LawResult]]) -> str | None:
-    """The law with the lowest sum of AICc among those fitted to every model with profiles; the first one where AICc is undefined."""
-    shared = [law for law in next(iter(models.values()), {}) if all(m.get(law) and m[law].profiles for m in models.values())]
+    """The law with the lowest sum of AICc among those fitted to every model with profiles; the first one
+    where AICc is undefined."""
+    shared = [
+        law
+        for law in next(iter(models.values()), {})
+        if all(m.get(law) and m[law].profiles for m in models.values())
+    ]
     known: dict[str, float] = {}
     for law in shared:
         scores = [aicc(fit) for m in models.values() if (fit := m[law].fit) is not None]
@@ -78,12 +86,25 @@ def exponent_tests(models: Mapping[str, Mapping[str, LawResult]]) -> tuple[Expon
             dof = degrees_of_freedom(a.fit), degrees_of_freedom(b.fit)
             best = a.fit.params[name], b.fit.params[name]
             T = equality_statistic(pair, best, dof)
-            found.append((law, name, one, two, best[0] - best[1], *difference_interval(pair, best), T, float(stats.f.sf(T, 1, sum(dof)))))
+            found.append(
+                (
+                    law,
+                    name,
+                    one,
+                    two,
+                    best[0] - best[1],
+                    *difference_interval(pair, best),
+                    T,
+                    float(stats.f.sf(T, 1, sum(dof))),
+                )
+            )
     corrected = holm([row[-1] for row in found])
     return tuple(ExponentTest(*row, p) for row, p in zip(found, corrected, strict=True))
 
 
-def equality_statistic(profiles: tuple[Profile, Profile], best: tuple[float, float], dof: tuple[int, int]) -> float:
+def equality_statistic(
+    profiles: tuple[Profile, Profile], best: tuple[float, float], dof: tuple[int, int]
+) -> float:
     """min_v T_1(v) + T_2(v), each scaled to the critical value of F at its end towards the other.
 
     Args:
@@ -98,7 +119,8 @@ def equality_statistic(profiles: tuple[Profile, Profile], best: tuple[float, flo
 
 
 def difference_interval(profiles: tuple[Profile, Profile], best: tuple[float, float]) -> tuple[float, float]:
-    """The interval of best[0] - best[1]: the distances of the ends of the two intervals from their centres add as squares."""
+    """The interval of best[0] - best[1]: the distances of the ends of the two intervals from their centres
+    add as squares."""
     (a, b), d = profiles, best[0] - best[1]
     low = d - np.hypot(best[0] - a.low, b.high - best[1])
     high = d + np.hypot(a.high - best[0], best[1] - b.low)
@@ -107,9 +129,15 @@ def difference_interval(profiles: tuple[Profile, Profile], best: tuple[float, fl
 
 def signed_root(profile: Profile, best: float) -> Callable[[Array], Array]:
     """v -> +-sqrt(T(v)), interpolated between the values of the profile: nearly straight, which T is not."""
-    closed = [(end, cut) for end, cut, still_open in zip(profile.interval, profile.cuts, _open(profile), strict=True) if not still_open]
+    closed = [
+        (end, cut)
+        for end, cut, still_open in zip(profile.interval, profile.cuts, _open(profile), strict=True)
+        if not still_open
+    ]
     value = np.r_[profile.value, best, [end for end, _ in closed]]
-    root = np.sqrt(np.maximum(np.r_[profile.statistic, 0.0, [cut for _, cut in closed]], 0.0)) * np.sign(value - best)
+    root = np.sqrt(np.maximum(np.r_[profile.statistic, 0.0, [cut for _, cut in closed]], 0.0)) * np.sign(
+        value - best
+    )
     order = np.argsort(value, kind="stable")
 
     def at(v: Array) -> Array:

@@ -1,12 +1,12 @@
 """Fit one scaling law to one model's points, in log L and robustly, and say how the fit went.
 
-Stages: exponent grid with projected amplitudes (`search`), Newton from every start (`solve`), distinct optima kept as modes,
-then the same optima under Huber's loss. The Huber threshold follows the residuals, 1.345 sigma, which keeps 95 % efficiency
-under normal noise (Huber 1964); a fixed threshold of 1e-3, as in Hoffmann et al. 2022, is nearly an L1 fit at the 0.3-3 %
-noise of real lattices and keeps 64 %.
+Stages: exponent grid with projected amplitudes (`search`), Newton from every start (`solve`), distinct optima
+kept as modes, then the same optima under Huber's loss. The Huber threshold follows the residuals, 1.345
+sigma, which keeps 95 % efficiency under normal noise (Huber 1964); a fixed threshold of 1e-3, as in Hoffmann
+et al. 2022, is nearly an L1 fit at the 0.3-3 % noise of real lattices and keeps 64 %.
 
-With weights w_i, the precisions of ln L_i up to a factor, the objective is sum_i rho_delta(sqrt(w_i) r_i): a residual is judged by its own
-standard deviation.
+With weights w_i, the precisions of ln L_i up to a factor, the objective is sum_i rho_delta(sqrt(w_i) r_i): a
+residual is judged by its own standard deviation.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ HEAT = 25
 """Steps that every start may take before the best distinct ones go on."""
 THRESHOLD_ROUNDS = 3
 N_SHAKEN, SHAKES = 64, (2.0, 2.0, 0.5)
-"""Starts about the best optimum under a threshold that makes the objective nearly L1; how far away, in standard errors, by round."""
+"""Starts about the best optimum under a threshold that makes the objective nearly L1; how far away, in
+standard errors, by round."""
 PATIENCE = 2000
 """Steps for an optimum at the end of a flat valley."""
 
@@ -59,8 +60,11 @@ class Points:
 
     @cached_property
     def cell(self) -> np.ndarray:
-        """Which distinct (N, D) a point belongs to, (n,): points of one cell are repeats, seeds of one experiment."""
-        return np.unique(np.stack([self.n_params, self.n_frames], axis=1), axis=0, return_inverse=True)[1].ravel()
+        """Which distinct (N, D) a point belongs to, (n,): points of one cell are repeats, seeds of one
+        experiment."""
+        return np.unique(np.stack([self.n_params, self.n_frames], axis=1), axis=0, return_inverse=True)[
+            1
+        ].ravel()
 
     @property
     def n_cells(self) -> int:
@@ -112,7 +116,8 @@ class LawFit:
 
     @property
     def residual_sd(self) -> float | None:
-        """Standard deviation of ln L about the law (at weight 1); None when every point is used up by a parameter."""
+        """Standard deviation of ln L about the law (at weight 1); None when every point is used up by a
+        parameter."""
         if self.degrees_of_freedom < 1:
             return None
         return float(np.sqrt((self.points.weights * self.residuals**2).sum() / self.degrees_of_freedom))
@@ -153,13 +158,20 @@ def fit(
         n_params, n_frames, loss: (n,) each; loss in any unit, positive. Points of equal (N, D) are repeats.
         weight: (n,) precisions of ln L up to a factor, 1 / variance; equal when not given.
         group: (n,) labels of the runs that points come from; they change no optimum, only intervals.
-        robust: "auto" (threshold 1.345 sigma of the residuals), "none" (least squares of ln L), or a threshold in log units.
+        robust: "auto" (threshold 1.345 sigma of the residuals), "none" (least squares of ln L), or a
+            threshold in log units.
 
     Raises:
         ValueError: the points cannot determine the law; the message says what is missing.
     """
     N, D, L = (np.asarray(a, dtype=float) for a in (n_params, n_frames, loss))
-    points = Points(N, D, L, None if weight is None else np.asarray(weight, dtype=float), None if group is None else np.asarray(group))
+    points = Points(
+        N,
+        D,
+        L,
+        None if weight is None else np.asarray(weight, dtype=float),
+        None if group is None else np.asarray(group),
+    )
     return fit_points(law_named(law) if isinstance(law, str) else law, points, robust=robust)
 
 
@@ -168,20 +180,27 @@ def fit_points(law: Law, points: Points, *, robust: Robust = "auto") -> LawFit:
     _check(law, points, robust)
     centre = Centre.of(points.n_params, points.n_frames)
     z, y, W = law.coordinates(points.n_params, points.n_frames, centre=centre), points.log_loss, points.weight
-    data: dict[str, Any] = {"z": z, "log_loss": y, "weight": W, "spread": None if W is None else 1.0 / np.sqrt(W)}
+    data: dict[str, Any] = {
+        "z": z,
+        "log_loss": y,
+        "weight": W,
+        "spread": None if W is None else 1.0 / np.sqrt(W),
+    }
 
     starts = profile_starts(law, z=z, log_loss=y, weight=W)
     found = _optima(law, starts, data)
     least_squares = float(found.objective[0])
     delta = np.inf if robust == "none" else float(robust) if robust != "auto" else np.inf
     if robust == "auto":
-        # sigma depends on the fit and the fit on sigma: three rounds settle it to well under the noise of sigma itself
+        # sigma depends on the fit and the fit on sigma: three rounds settle it to well under the noise of
+        # sigma itself
         for _ in range(THRESHOLD_ROUNDS):
             r = law.residual(found.theta[0], z, y) * np.sqrt(points.weights)
             delta = float(huber_thresholds(r[None], n_parameters=law.n_parameters)[0])
             found = _distinct(law, solve(law, found.theta, delta=delta, **data), z)
     elif np.isfinite(delta):
-        # A small threshold makes the objective nearly L1, whose optima need not be near those of least squares and are many.
+        # A small threshold makes the objective nearly L1, whose optima need not be near those of least
+        # squares and are many.
         found = _optima(law, np.vstack([found.theta, starts]), data, delta=delta)
         for seed, reach in enumerate(SHAKES):
             found = _shaken(law, found, data, delta, reach=reach, seed=seed)
@@ -194,7 +213,9 @@ def fit_points(law: Law, points: Points, *, robust: Robust = "auto") -> LawFit:
     residuals = -law.residual(best, z, y)
     spread = 1.0 if W is None else 1.0 / np.sqrt(W)
     # the solver takes its last step without evaluating it
-    objectives = [float((points.weights * huber(law.residual(t, z, y), delta * spread)).sum()) for t in found.theta]
+    objectives = [
+        float((points.weights * huber(law.residual(t, z, y), delta * spread)).sum()) for t in found.theta
+    ]
     return LawFit(
         law=law,
         points=points,
@@ -208,17 +229,28 @@ def fit_points(law: Law, points: Points, *, robust: Robust = "auto") -> LawFit:
         residuals=residuals,
         converged=bool(found.converged[0]),
         message=_message(law, found, y),
-        modes=tuple(Mode(float(F), _named(law, t, centre), t) for F, t in zip(objectives, found.theta, strict=True)),
+        modes=tuple(
+            Mode(float(F), _named(law, t, centre), t) for F, t in zip(objectives, found.theta, strict=True)
+        ),
     )
 
 
 def _optima(law: Law, starts: Array, data: dict[str, Any], *, delta: float = np.inf) -> Solutions:
-    """The distinct optima that the starts lead to, best first: all run a while, the distinct ones to the end."""
-    early = _distinct(law, solve(law, starts, delta=delta, max_steps=HEAT, **data), data["z"], most=2 * MAX_MODES, finished=False)
+    """The distinct optima that the starts lead to, best first: all run a while, the distinct ones to the
+    end."""
+    early = _distinct(
+        law,
+        solve(law, starts, delta=delta, max_steps=HEAT, **data),
+        data["z"],
+        most=2 * MAX_MODES,
+        finished=False,
+    )
     return _distinct(law, solve(law, early.theta, delta=delta, **data), data["z"])
 
 
-def _shaken(law: Law, found: Solutions, data: dict[str, Any], delta: float, *, reach: float, seed: int) -> Solutions:
+def _shaken(
+    law: Law, found: Solutions, data: dict[str, Any], delta: float, *, reach: float, seed: int
+) -> Solutions:
     """The optima, and any better ones within about `reach` standard errors of the best."""
     J = law.jacobian(law.log_loss(found.theta[0], data["z"])[1], data["z"])
     r = law.residual(found.theta[0], data["z"], data["log_loss"])
@@ -230,13 +262,15 @@ def _shaken(law: Law, found: Solutions, data: dict[str, Any], delta: float, *, r
 
 
 def huber_thresholds(residuals: Array, *, n_parameters: int) -> Array:
-    """1.345 sigma of each row, (B,); sigma is the median of the absolute residuals over 0.6745 without the p - 1 smallest.
+    """1.345 sigma of each row, (B,); sigma is the median of the absolute residuals over 0.6745 without the p
+    - 1 smallest.
 
-    A robust fit passes through up to p points; counting them would pull sigma, then the threshold, then more points to zero
-    (the rule of Matlab's robustfit, after DuMouchel & O'Brien 1989).
+    A robust fit passes through up to p points; counting them would pull sigma, then the threshold, then more
+    points to zero (the rule of Matlab's robustfit, after DuMouchel & O'Brien 1989).
     """
     size = np.sort(np.abs(residuals), axis=1)[:, min(n_parameters - 1, residuals.shape[1] - 1) :]
-    # Residuals of rounding error have no outliers to guard against; the floor keeps them in the quadratic part.
+    # Residuals of rounding error have no outliers to guard against; the floor keeps them in the quadratic
+    # part.
     return np.maximum(1.345 * np.median(size, axis=1) / 0.6745, 1e-6)
 
 
@@ -251,23 +285,40 @@ def _check(law: Law, points: Points, robust: Robust) -> None:
     for name, values in columns + ([("weight", points.weight)] if points.weight is not None else []):
         wrong = np.flatnonzero(~(np.isfinite(values) & (values > 0)))
         if wrong.size:
-            raise ValueError(f"{name} must be finite and positive, got {values[wrong[0]]} at position {wrong[0]}; leave failed points out")
+            raise ValueError(
+                f"{name} must be finite and positive, got {values[wrong[0]]} at position {wrong[0]}; leave "
+                f"failed points out"
+            )
     for name, values, powers in (
         ("n_params", points.n_params, [t.power_n for t in law.terms]),
         ("n_frames", points.n_frames, [t.power_d for t in law.terms]),
     ):
         if any(powers) and len(np.unique(values)) < 2:
-            raise ValueError(f"law {law.name} needs at least 2 distinct {name}, got {len(np.unique(values))}; widen lattice.{name}")
+            raise ValueError(
+                f"law {law.name} needs at least 2 distinct {name}, got {len(np.unique(values))}; widen "
+                f"lattice.{name}"
+            )
     if points.n_cells < law.n_parameters:
         raise ValueError(
-            f"law {law.name} has {law.n_parameters} parameters and needs as many distinct (n_params, n_frames), got {points.n_cells}"
+            f"law {law.name} has {law.n_parameters} parameters and needs as many distinct (n_params, "
+            f"n_frames), got {points.n_cells}"
         )
-    if isinstance(robust, str) and robust not in ("auto", "none") or not isinstance(robust, str) and not robust > 0:
-        raise ValueError(f"robust={robust!r} is not usable; wanted 'auto', 'none' or a positive threshold in log units")
+    if (
+        isinstance(robust, str)
+        and robust not in ("auto", "none")
+        or not isinstance(robust, str)
+        and not robust > 0
+    ):
+        raise ValueError(
+            f"robust={robust!r} is not usable; wanted 'auto', 'none' or a positive threshold in log units"
+        )
 
 
-def _distinct(law: Law, found: Solutions, z: Array, *, most: int = MAX_MODES, finished: bool = True) -> Solutions:
-    """The optima, best first and at most `most`; two are one where their predictions agree to a hundredth of the residuals.
+def _distinct(
+    law: Law, found: Solutions, z: Array, *, most: int = MAX_MODES, finished: bool = True
+) -> Solutions:
+    """The optima, best first and at most `most`; two are one where their predictions agree to a hundredth of
+    the residuals.
 
     Parameters are no measure of it: where a term vanishes its exponent is arbitrary.
     """
@@ -293,5 +344,7 @@ def _message(law: Law, found: Solutions, log_loss: Array) -> str:
         return "no minimum reached within the step limit"
     lower, upper = bounds(law, log_loss)
     names = law.param_names
-    touched = [names[i] for i in range(len(names)) if found.theta[0, i] <= lower[i] or found.theta[0, i] >= upper[i]]
+    touched = [
+        names[i] for i in range(len(names)) if found.theta[0, i] <= lower[i] or found.theta[0, i] >= upper[i]
+    ]
     return f"minimum on a bound: {', '.join(touched)}" if touched else "minimum found"

@@ -2,14 +2,19 @@
 
 A fit always returns numbers. A term's numbers may be printed as a result only if
 
-- the lattice has at least `MIN_DEGREES_OF_FREEDOM` distinct (N, D) more than the law has parameters (seeds repeat a cell),
+- the lattice has at least `MIN_DEGREES_OF_FREEDOM` distinct (N, D) more than the law has parameters (seeds
+  repeat a cell),
 - the term carries a visible share of the loss somewhere on the lattice,
-- the 95 % interval of its exponent stays clear of 0 (an exponent of 0 is a floor, not a power) and is no wider than 0.5,
-- the scaled Fisher information is not singular: its condition number is below 1e5, or the term has no part in its weakest direction,
-- a simulated likelihood-ratio test against the law without the term, where one was made, rejects that law at 5 %.
+- the 95 % interval of its exponent stays clear of 0 (an exponent of 0 is a floor, not a power) and is no
+  wider than 0.5,
+- the scaled Fisher information is not singular: its condition number is below 1e5, or the term has no part in
+  its weakest direction,
+- a simulated likelihood-ratio test against the law without the term, where one was made, rejects that law at
+  5 %.
 
-On fifteen published (N, D) lattices the exponent of a free interaction went to 0 in thirteen: without these gates a tool
-prints a gamma for each of them. The thresholds are conventions; they are constants here so that a reader finds them.
+On fifteen published (N, D) lattices the exponent of a free interaction went to 0 in thirteen: without these
+gates a tool prints a gamma for each of them. The thresholds are conventions; they are constants here so that
+a reader finds them.
 """
 
 from __future__ import annotations
@@ -48,11 +53,15 @@ class TermVerdict:
     text: str
 
 
-def identify(fit: LawFit, intervals: Intervals | None, *, p_values: Mapping[str, float] | None = None) -> tuple[TermVerdict, ...]:
-    """A verdict for every term of the law, in its order. Without intervals (no degree of freedom) nothing is identified.
+def identify(
+    fit: LawFit, intervals: Intervals | None, *, p_values: Mapping[str, float] | None = None
+) -> tuple[TermVerdict, ...]:
+    """A verdict for every term of the law, in its order. Without intervals (no degree of freedom) nothing is
+    identified.
 
     Args:
-        p_values: of the simulated likelihood-ratio tests against the laws without a term, by the term's name, where they were made.
+        p_values: of the simulated likelihood-ratio tests against the laws without a term, by the term's name,
+            where they were made.
     """
     condition, weakest = fisher_condition(fit)
     share = fit.law.log_loss(fit.theta, fit.z)[1].max(axis=0)
@@ -77,7 +86,8 @@ def identify(fit: LawFit, intervals: Intervals | None, *, p_values: Mapping[str,
 
 
 def fisher_condition(fit: LawFit) -> tuple[float, Array]:
-    """Condition number of J^T J with unit diagonal, and each term's part in its weakest direction, (K,), at most 1."""
+    """Condition number of J^T J with unit diagonal, and each term's part in its weakest direction, (K,), at
+    most 1."""
     J = fit.jacobian * np.sqrt(fit.points.weights)[:, None]
     scaled = J / np.maximum(np.linalg.norm(J, axis=0), 1e-12)
     value, vector = np.linalg.eigh(scaled.T @ scaled)
@@ -109,13 +119,18 @@ def _verdict(term: Term, fit: LawFit, intervals: Intervals | None, reasons: list
     limits = None if intervals is None else intervals[name]
     if reasons or limits is None:
         shown = f": {interval_text(limits, digits='.2g')}" if limits else ""
-        return TermVerdict(term.name, False, tuple(reasons), f"{symbol} not identified{shown} ({'; '.join(reasons)})")
+        return TermVerdict(
+            term.name, False, tuple(reasons), f"{symbol} not identified{shown} ({'; '.join(reasons)})"
+        )
     digits = ".2f" if term.exponent else ".3g"
-    return TermVerdict(term.name, True, (), f"{symbol} = {fit.params[name]:{digits}} {interval_text(limits, digits=digits)}")
+    return TermVerdict(
+        term.name, True, (), f"{symbol} = {fit.params[name]:{digits}} {interval_text(limits, digits=digits)}"
+    )
 
 
 def interval_text(limits: tuple[float, float], *, digits: str) -> str:
-    """[low, high]; an end at the largest exponent that fits look for is no measured limit and prints as such."""
+    """[low, high]; an end at the largest exponent that fits look for is no measured limit and prints as
+    such."""
     low, high = limits
     top = "∞" if math.isinf(high) else f"≥ {MAX_EXPONENT:g}" if high >= MAX_EXPONENT else f"{high:{digits}}"
     return f"[{low:{digits}}, {top}]"

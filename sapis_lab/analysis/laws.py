@@ -2,16 +2,16 @@
 
     L(N, D) = A N^-alpha + B D^-beta + C (N D)^-gamma + E,      L(C) = A C^-alpha + E,
 
-and their special cases. The two-term form with a floor is Hoffmann et al. 2022 (arXiv:2203.15556, eq. 2). A law is a
-tuple of terms, so each form here is one line of `LAWS`.
+and their special cases. The two-term form with a floor is Hoffmann et al. 2022 (arXiv:2203.15556, eq. 2). A
+law is a tuple of terms, so each form here is one line of `LAWS`.
 
 Fits work in log L and in centred coordinates: with x = ln N - <ln N> and y = ln D - <ln D> over the data,
 
     ln L = ln sum_k exp(a_k - s_k z_k),   z_k = n_k x + d_k y,
 
-where (n_k, d_k) says on which variables term k depends. Then a_k is the logarithm of term k in the middle of the
-lattice instead of at N = D = 1, decades away from every point. That alone takes the condition number of the usual
-problem from 3e6 to 1e4.
+where (n_k, d_k) says on which variables term k depends. Then a_k is the logarithm of term k in the middle of
+the lattice instead of at N = D = 1, decades away from every point. That alone takes the condition number of
+the usual problem from 3e6 to 1e4.
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ class Centre:
 class Law:
     """A sum of terms. `theta` below is always (..., K + J): K log amplitudes, then J exponents, centred.
 
-    Shapes: K terms, J of them with an exponent, p = K + J parameters, n points; leading axes are free (a batch of fits).
+    Shapes: K terms, J of them with an exponent, p = K + J parameters, n points; leading axes are free (a
+    batch of fits).
     """
 
     name: str
@@ -78,7 +79,9 @@ class Law:
     @cached_property
     def slots(self) -> tuple[int | None, ...]:
         """Position in `theta` of the exponent of each term, (K,); None for a floor."""
-        return tuple(self.n_terms + self.exponent_names.index(t.exponent) if t.exponent else None for t in self.terms)
+        return tuple(
+            self.n_terms + self.exponent_names.index(t.exponent) if t.exponent else None for t in self.terms
+        )
 
     @cached_property
     def param_names(self) -> tuple[str, ...]:
@@ -133,7 +136,8 @@ class Law:
         return self.log_loss(theta, z)[0] - log_loss
 
     def natural(self, theta: Array, *, centre: Centre) -> Array:
-        """A, B, ..., alpha, beta, ... from centred parameters, (..., p); amplitudes in the unit of the loss."""
+        """A, B, ..., alpha, beta, ... from centred parameters, (..., p); amplitudes in the unit of the
+        loss."""
         values = np.array(theta, dtype=float)
         values[..., : self.n_terms] += self.exponents(values) * self.centres(centre)
         values[..., : self.n_terms] = np.exp(np.minimum(values[..., : self.n_terms], 700.0))
@@ -151,9 +155,14 @@ class Law:
 
     def term_values(self, params: Mapping[str, float], n_params: ArrayLike, n_frames: ArrayLike) -> Array:
         """Each term in the unit of the loss, (..., K), N and D broadcast against each other."""
-        log_n, log_d = np.broadcast_arrays(np.log(np.asarray(n_params, float)), np.log(np.asarray(n_frames, float)))
+        log_n, log_d = np.broadcast_arrays(
+            np.log(np.asarray(n_params, float)), np.log(np.asarray(n_frames, float))
+        )
         return np.stack(
-            [params[t.amplitude] * np.exp(-_exponent(t, params) * (t.power_n * log_n + t.power_d * log_d)) for t in self.terms],
+            [
+                params[t.amplitude] * np.exp(-_exponent(t, params) * (t.power_n * log_n + t.power_d * log_d))
+                for t in self.terms
+            ],
             axis=-1,
         )
 
@@ -161,16 +170,23 @@ class Law:
         """L(N, D) in the unit of the amplitudes, N and D broadcast against each other."""
         return self.term_values(params, n_params, n_frames).sum(axis=-1)
 
-    def slopes(self, params: Mapping[str, float], n_params: ArrayLike, n_frames: ArrayLike) -> tuple[Array, Array]:
-        """dL/dlnN and dL/dlnD, each of the shape of `predict`: what growing the model or the data would gain."""
+    def slopes(
+        self, params: Mapping[str, float], n_params: ArrayLike, n_frames: ArrayLike
+    ) -> tuple[Array, Array]:
+        """dL/dlnN and dL/dlnD, each of the shape of `predict`: what growing the model or the data would
+        gain."""
         values = self.term_values(params, n_params, n_frames)
         decay = np.array([_exponent(t, params) for t in self.terms])
-        along_n, along_d = np.array([t.power_n for t in self.terms]), np.array([t.power_d for t in self.terms])
+        along_n, along_d = (
+            np.array([t.power_n for t in self.terms]),
+            np.array([t.power_d for t in self.terms]),
+        )
         return -(values * decay * along_n).sum(axis=-1), -(values * decay * along_d).sum(axis=-1)
 
 
 def _over_terms(operation: np.ufunc, values: Array) -> Array:
-    """Reduce the last axis term by term: numpy's own reductions are several times slower along an axis of 2 to 4."""
+    """Reduce the last axis term by term: numpy's own reductions are several times slower along an axis of 2
+    to 4."""
     result = values[..., 0]
     for k in range(1, values.shape[-1]):
         result = operation(result, values[..., k])
@@ -190,7 +206,8 @@ def _law(name: str) -> Law:
 LAWS = {name: _law(name) for name in ("n+d", "n+d+e", "n+d+nd", "n+d+nd+e")}
 """The forms that a table of (N, D, L) is asked about, side by side."""
 TIED_LAWS = {name: _law(name) for name in (f"{free}:tied" for free in LAWS)}
-"""The same with alpha = beta: fewer parameters, and the better forecast from few points far below the target (Gadre et al. 2024)."""
+"""The same with alpha = beta: fewer parameters, and the better forecast from few points far below the target
+(Gadre et al. 2024)."""
 COMPUTE_LAWS = {name: _law(name) for name in ("c", "c+e")}
 """L(C) = A C^-alpha + E of a frontier: fit them with the compute C in the place of N and any D."""
 

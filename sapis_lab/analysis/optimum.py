@@ -2,17 +2,20 @@
 
     minimise L(N, D)   subject to   cost(N, D) = kappa N D + label D = C.
 
-kappa is what a parameter costs for each labelled frame: training FLOPs per parameter and sample times epochs. label is what a frame costs
-to make (DFT), in the same unit. With e_N = -dL/dlnN and e_D = -dL/dlnD the optimum has equal gain per cost along both axes,
+kappa is what a parameter costs for each labelled frame: training FLOPs per parameter and sample times epochs.
+label is what a frame costs to make (DFT), in the same unit. With e_N = -dL/dlnN and e_D = -dL/dlnD the
+optimum has equal gain per cost along both axes,
 
     e_N / (dcost/dlnN) = e_D / (dcost/dlnD),
 
-one equation in ln N, solved by bisection for many draws of the law and many budgets at once. For label = 0 both sides share the
-interaction's part, so it moves no optimum, only the value of the loss there, and
+one equation in ln N, solved by bisection for many draws of the law and many budgets at once. For label = 0
+both sides share the interaction's part, so it moves no optimum, only the value of the loss there, and
 
-    N* = G (C/kappa)^(beta/(alpha+beta)),   D* = (C/kappa)^(alpha/(alpha+beta)) / G,   G = (alpha A / (beta B))^(1/(alpha+beta)).
+    N* = G (C/kappa)^(beta/(alpha+beta)),   D* = (C/kappa)^(alpha/(alpha+beta)) / G,   G = (alpha A / (beta
+    B))^(1/(alpha+beta)).
 
-At fixed steps cost does not grow with D: this budget rule has no such optimum, and the question is then how many labels to make.
+At fixed steps cost does not grow with D: this budget rule has no such optimum, and the question is then how
+many labels to make.
 """
 
 from __future__ import annotations
@@ -44,16 +47,30 @@ class Cost:
 
     def __post_init__(self) -> None:
         if not (self.kappa > 0 and self.label >= 0 and np.isfinite([self.kappa, self.label]).all()):
-            raise ValueError(f"a cost needs kappa > 0 and label >= 0, got kappa={self.kappa} and label={self.label}")
+            raise ValueError(
+                f"a cost needs kappa > 0 and label >= 0, got kappa={self.kappa} and label={self.label}"
+            )
 
     @classmethod
-    def from_runs(cls, n_params: ArrayLike, n_frames: ArrayLike, cost: ArrayLike, *, label: float = 0.0, name: str = "FLOPs") -> Cost:
+    def from_runs(
+        cls,
+        n_params: ArrayLike,
+        n_frames: ArrayLike,
+        cost: ArrayLike,
+        *,
+        label: float = 0.0,
+        name: str = "FLOPs",
+    ) -> Cost:
         """The kappa of measured costs of training, their geometric mean over N D.
 
         Raises:
             ValueError: the costs are not proportional to N D, as those of a study at fixed steps.
         """
-        ratio = np.log(np.asarray(cost, float)) - np.log(np.asarray(n_params, float)) - np.log(np.asarray(n_frames, float))
+        ratio = (
+            np.log(np.asarray(cost, float))
+            - np.log(np.asarray(n_params, float))
+            - np.log(np.asarray(n_frames, float))
+        )
         log_d = np.log(np.asarray(n_frames, float))
         if np.ptp(log_d) > 0:
             slope = float(np.polyfit(log_d, ratio, 1)[0])
@@ -66,7 +83,9 @@ class Cost:
 
     def of(self, n_params: ArrayLike, n_frames: ArrayLike) -> Array:
         """cost(N, D), N and D broadcast against each other."""
-        return self.kappa * np.asarray(n_params, float) * np.asarray(n_frames, float) + self.label * np.asarray(n_frames, float)
+        return self.kappa * np.asarray(n_params, float) * np.asarray(
+            n_frames, float
+        ) + self.label * np.asarray(n_frames, float)
 
 
 @dataclass(frozen=True)
@@ -86,8 +105,8 @@ def optimum(law: Law, params: Mapping[str, float] | Array, budget: ArrayLike, co
     """The best N and D for each budget.
 
     Args:
-        params: natural parameters by name, or draws of them (R, p) in the order of `Law.param_names`.   budget: (m,), in the unit of the
-        cost.
+        params: natural parameters by name, or draws of them (R, p) in the order of `Law.param_names`.
+        budget: (m,), in the unit of the cost.
 
     Returns:
         Arrays (m,), or (R, m) for draws.
@@ -97,7 +116,11 @@ def optimum(law: Law, params: Mapping[str, float] | Array, budget: ArrayLike, co
     """
     if not (any(t.power_n for t in law.terms) and any(t.power_d for t in law.terms)):
         raise ValueError(f"law {law.name} has no terms in both N and D; there is nothing to trade")
-    values = np.array([params[k] for k in law.param_names]) if isinstance(params, Mapping) else np.asarray(params, dtype=float)
+    values = (
+        np.array([params[k] for k in law.param_names])
+        if isinstance(params, Mapping)
+        else np.asarray(params, dtype=float)
+    )
     C = np.atleast_1d(np.asarray(budget, dtype=float))
     shape = (*values.shape[:-1], len(C))
     log_terms, decay, along_n, along_d = _columns(law, values[..., None, :])
@@ -129,25 +152,34 @@ class OptimumBand:
     log_n_variance: Array
     """Var(ln N*) over the draws."""
     waste: Array
-    """Expected extra compute, as a part of the budget, that this uncertainty of N* costs: (alpha + beta)/2 Var(ln N*)."""
+    """Expected extra compute, as a part of the budget, that this uncertainty of N* costs: (alpha + beta)/2
+    Var(ln N*)."""
     no_optimum: float
     """Part of the draws whose search ended on its edge at some budget."""
 
 
-def optimum_band(fit: LawFit, draws: Bootstrap, budget: ArrayLike, cost: Cost, *, level: float = 0.95) -> OptimumBand:
+def optimum_band(
+    fit: LawFit, draws: Bootstrap, budget: ArrayLike, cost: Cost, *, level: float = 0.95
+) -> OptimumBand:
     """N*(C), D*(C) and L(N*, D*) of a fit, with bands from its draws."""
     best = optimum(fit.law, fit.params, budget, cost)
     many = optimum(fit.law, draws.params, budget, cost)
     variance = np.log(many.n_params).var(axis=0)
     exponents = fit.params.get("alpha", 0.0) + fit.params.get("beta", fit.params.get("alpha", 0.0))
     return OptimumBand(
-        best, ends(many.n_params, best.n_params, level=level), ends(many.n_frames, best.n_frames, level=level),
-        ends(many.loss, best.loss, level=level), variance, waste(exponents, np.sqrt(variance)), float(many.at_edge.any(axis=-1).mean()),
-    )  # fmt: skip
+        best,
+        ends(many.n_params, best.n_params, level=level),
+        ends(many.n_frames, best.n_frames, level=level),
+        ends(many.loss, best.loss, level=level),
+        variance,
+        waste(exponents, np.sqrt(variance)),
+        float(many.at_edge.any(axis=-1).mean()),
+    )
 
 
 def waste(exponents: float | Array, log_ratio: ArrayLike) -> Array:
-    """Extra compute, as a part of the budget, of N = N* exp(log_ratio) at equal N D: (alpha + beta)/2 log_ratio^2, to second order.
+    """Extra compute, as a part of the budget, of N = N* exp(log_ratio) at equal N D: (alpha + beta)/2
+    log_ratio^2, to second order.
 
     Args:
         exponents: alpha + beta.
@@ -158,4 +190,9 @@ def waste(exponents: float | Array, log_ratio: ArrayLike) -> Array:
 def _columns(law: Law, values: Array) -> tuple[Array, Array, Array, Array]:
     """ln amplitude and exponent of every term, (..., K), and its powers of N and D, (K,)."""
     amplitude = np.log(np.maximum(values[..., : law.n_terms], 1e-300))
-    return amplitude, law.exponents(values), np.array([t.power_n for t in law.terms]), np.array([t.power_d for t in law.terms])
+    return (
+        amplitude,
+        law.exponents(values),
+        np.array([t.power_n for t in law.terms]),
+        np.array([t.power_d for t in law.terms]),
+    )

@@ -21,7 +21,8 @@ class LawOptions(Config):
     bootstrap: int = Field(1000, ge=100, le=100_000)
     """Number of resamples behind every band."""
     calibrate: int = Field(199, ge=0, le=100_000)
-    """Data sets simulated for the critical value at each end of an exponent's interval; 0 takes that of the F distribution."""
+    """Data sets simulated for the critical value at each end of an exponent's interval; 0 takes that of the F
+    distribution."""
     robust: Literal["auto", "none"] | float = "auto"
     """Huber threshold on ln L: following the residuals, none (least squares), or a number in log units."""
     label_flops: float = Field(0.0, ge=0, le=1e30)
@@ -35,7 +36,10 @@ class LawOptions(Config):
     @classmethod
     def _known_quantity(cls, key: str) -> str:
         if quantity(key).better != "lower":
-            raise ValueError(f"{key!r} is no error that a law could describe; wanted one such as val_force_rmse or test_energy_mae")
+            raise ValueError(
+                f"{key!r} is no error that a law could describe; wanted one such as val_force_rmse or "
+                f"test_energy_mae"
+            )
         return key
 
     @field_validator("laws")
@@ -49,5 +53,7 @@ class LawOptions(Config):
     @classmethod
     def _positive(cls, robust: str | float) -> str | float:
         if not isinstance(robust, str) and not 1e-6 <= robust <= 1e6:
-            raise ValueError(f"wanted 'auto', 'none' or a positive threshold in log units, from 1e-6 to 1e6, got {robust}")
+            raise ValueError(
+                f"wanted 'auto', 'none' or a positive threshold in log units, from 1e-6 to 1e6, got {robust}"
+            )
         return robust

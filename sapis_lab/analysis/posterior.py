@@ -1,23 +1,29 @@
-"""What a table of runs says about its law before it says much: a posterior on a grid of exponents, for decisions.
+"""What a table of runs says about its law before it says much: a posterior on a grid of exponents, for
+decisions.
 
-A fit answers with one law and an interval; to choose the next run one needs the mean of a gain over everything that the points still
-allow. The exponents lie on a grid, the amplitudes follow from each cell (non-negative least squares of the relative error, exact), and the
-noise is integrated out. With m = n - K + nu degrees of freedom and residual sum of squares q in a cell,
+A fit answers with one law and an interval; to choose the next run one needs the mean of a gain over
+everything that the points still allow. The exponents lie on a grid, the amplitudes follow from each cell
+(non-negative least squares of the relative error, exact), and the noise is integrated out. With m = n - K +
+nu degrees of freedom and residual sum of squares q in a cell,
 
     ln p(cell | data) = -m/2 ln(q + nu s0^2) + ln p(exponents),
 
-which counts each amplitude as a free parameter whose share of the loss may be anything (without the determinant, that is a unit-information
-prior). Laws are averaged by the sum of this over their cells. No starts, no chains: a second valley is simply another part of the grid.
-Once the runs say much, the posterior is narrower than a cell of the grid over everything: a second and a third grid of as many cells cover
-the smallest box that holds it (`LIKELY`), each cell weighted by its volume, so that laws and grids stay comparable.
+which counts each amplitude as a free parameter whose share of the loss may be anything (without the
+determinant, that is a unit-information prior). Laws are averaged by the sum of this over their cells. No
+starts, no chains: a second valley is simply another part of the grid. Once the runs say much, the posterior
+is narrower than a cell of the grid over everything: a second and a third grid of as many cells cover the
+smallest box that holds it (`LIKELY`), each cell weighted by its volume, so that laws and grids stay
+comparable.
 
-The prior is weak in the exponents, ln alpha ~ N(ln 0.45, 0.8^2), and less so in their ratio, ln(alpha/beta) ~ 0.3 t_2: free exponents
-extrapolate two to three times worse from small runs than shrunk ones do, unless the data object. They do object where, without that prior,
-equal exponents lie in a tail of less than `EXCLUDED`; it is dropped then.
+The prior is weak in the exponents, ln alpha ~ N(ln 0.45, 0.8^2), and less so in their ratio, ln(alpha/beta) ~
+0.3 t_2: free exponents extrapolate two to three times worse from small runs than shrunk ones do, unless the
+data object. They do object where, without that prior, equal exponents lie in a tail of less than `EXCLUDED`;
+it is dropped then.
 
-Draws make it usable: cells in proportion to their weight (systematically, so that 256 of them serve as well as thousands at random), moved
-within the cell, the noise from its inverse-gamma, the amplitudes from their normal distribution truncated at zero. The seed is fixed: equal
-tables give equal draws, and so equal decisions.
+Draws make it usable: cells in proportion to their weight (systematically, so that 256 of them serve as well
+as thousands at random), moved within the cell, the noise from its inverse-gamma, the amplitudes from their
+normal distribution truncated at zero. The seed is fixed: equal tables give equal draws, and so equal
+decisions.
 """
 
 from __future__ import annotations
@@ -40,8 +46,8 @@ AVERAGED = ("n+d", "n+d+e", "n+d+nd")
 GRIDS = {2: np.geomspace(0.05, 2.0, 40), 3: np.geomspace(0.05, 2.0, 12)}
 """Values of an exponent, by the number of exponents of the law."""
 LIKELY = (30.0, 14.0, 14.0)
-"""How far below the best cell a cell may lie, in log probability, to be in the next finer grid; further for the whole grid, which is so
-coarse that a sharp posterior may lie between its cells."""
+"""How far below the best cell a cell may lie, in log probability, to be in the next finer grid; further for
+the whole grid, which is so coarse that a sharp posterior may lie between its cells."""
 EXCLUDED = 1e-3
 SWEEPS = 6
 """Of the Gibbs sampler that truncates two to four correlated amplitudes; it starts at their best values."""
@@ -102,7 +108,9 @@ class Posterior:
             if slot is None:
                 total += self.params[:, k : k + 1]
             else:
-                total += self.params[:, k : k + 1] * np.exp(-self.params[:, slot : slot + 1] * (term.power_n * x + term.power_d * y))
+                total += self.params[:, k : k + 1] * np.exp(
+                    -self.params[:, slot : slot + 1] * (term.power_n * x + term.power_d * y)
+                )
         return np.log(total)
 
     def predict(self, n_params: float, n_frames: float, *, level: float = 0.95) -> tuple[float, float, float]:
@@ -122,8 +130,9 @@ class Posterior:
     def information(self, quantity: Array, n_params: ArrayLike, n_frames: ArrayLike) -> Array:
         """By how much one measurement at each point (m,) would shrink the variance of `quantity` (R,), (m,).
 
-        To first order (linear regression of the quantity on what is measured), Var -> Var - Cov(q, ln L)^2 / (Var(ln L) + sigma^2):
-        no data are simulated, and a repeat of a point that is there already is a measurement like any other.
+        To first order (linear regression of the quantity on what is measured), Var -> Var - Cov(q, ln L)^2 /
+        (Var(ln L) + sigma^2): no data are simulated, and a repeat of a point that is there already is a
+        measurement like any other.
         """
         predicted = self.log_loss(n_params, n_frames)
         centred = predicted - predicted.mean(axis=0)
@@ -179,14 +188,19 @@ def posterior(
     N, D, L = (np.asarray(a, dtype=float) for a in (n_params, n_frames, loss))
     fewest = min(LAWS[name].n_parameters for name in laws)
     if len(L) < fewest or len(np.unique(N)) < 2 or len(np.unique(D)) < 2:
-        raise ValueError(f"a law of N and D needs {fewest} runs with two sizes and two amounts of data, got {len(L)} runs with "
-                         f"{len(np.unique(N))} and {len(np.unique(D))}")  # fmt: skip
+        raise ValueError(
+            f"a law of N and D needs {fewest} runs with two sizes and two amounts of data, got {len(L)} runs "
+            f"with "
+            f"{len(np.unique(N))} and {len(np.unique(D))}"
+        )
     centre = Centre.of(N, D)
     lattices = [_Lattice(LAWS[name], N, D, L, centre, prior) for name in laws if LAWS[name].n_terms < len(L)]
     grids = [lattice.closer(lattice.whole(), ratio_prior=False) for lattice in lattices]
     kept = not _excluded(grids)
     if kept:
-        grids = [lattice.closer(grid, ratio_prior=True) for lattice, grid in zip(lattices, grids, strict=True)]
+        grids = [
+            lattice.closer(grid, ratio_prior=True) for lattice, grid in zip(lattices, grids, strict=True)
+        ]
     weights = [grid.log_weight(kept) for grid in grids]
     evidence = np.array([special.logsumexp(w) for w in weights])
     share = np.exp(evidence - special.logsumexp(evidence))
@@ -200,7 +214,14 @@ def posterior(
         if mine.size:
             params[mine], noise[mine] = _drawn(grid, cell[mine], N, D, L, centre, prior, generator)
     probability = {g.law.name: float(p) for g, p in zip(grids, share, strict=True)}
-    return Posterior(params, noise, probability, kept, float(special.logsumexp(evidence)), generator.permutation(_normal_scores(n_draws)))
+    return Posterior(
+        params,
+        noise,
+        probability,
+        kept,
+        float(special.logsumexp(evidence)),
+        generator.permutation(_normal_scores(n_draws)),
+    )
 
 
 class _Lattice:
@@ -229,7 +250,9 @@ class _Lattice:
             steps = (high - low) / (len(self.axis) - 1)
             if np.all(steps > 0.7 * cells.steps):
                 break  # the box is about the grid's own: nothing to gain
-            cells = self._cells([np.exp(np.linspace(a, b, len(self.axis))) for a, b in zip(low, high, strict=True)])
+            cells = self._cells(
+                [np.exp(np.linspace(a, b, len(self.axis))) for a, b in zip(low, high, strict=True)]
+            )
         return cells
 
     def _cells(self, axes: Sequence[Array]) -> _Cells:
@@ -240,7 +263,9 @@ class _Lattice:
         likelihood = special.gammaln(m / 2) - m / 2 * np.log(rss / 2)
         log_prior = self._log_density(exponents) + volume - self.norm
         ratio = self._log_ratio_density(exponents) - self.ratio_norm
-        return _Cells(self.law, exponents, likelihood, log_prior, ratio, np.array([np.log(a[1] / a[0]) for a in axes]))
+        return _Cells(
+            self.law, exponents, likelihood, log_prior, ratio, np.array([np.log(a[1] / a[0]) for a in axes])
+        )
 
     @staticmethod
     def _exponents(axes: Sequence[Array]) -> tuple[Array, float]:
@@ -253,7 +278,9 @@ class _Lattice:
         return np.asarray(-0.5 * (off**2).sum(axis=1))
 
     def _log_ratio_density(self, exponents: Array) -> Array:
-        return np.asarray(stats.t.logpdf(np.log(exponents[:, 0] / exponents[:, 1]) / self.prior.ratio_spread, 2))
+        return np.asarray(
+            stats.t.logpdf(np.log(exponents[:, 0] / exponents[:, 1]) / self.prior.ratio_spread, 2)
+        )
 
 
 def _excluded(grids: list[_Cells]) -> bool:
@@ -261,11 +288,19 @@ def _excluded(grids: list[_Cells]) -> bool:
     weights = [grid.log_weight(False) for grid in grids]
     top = max(w.max() for w in weights)
     total = sum(np.exp(w - top).sum() for w in weights)
-    above = sum((np.exp(w - top) * (0.5 + 0.5 * np.sign(g.log_ratio))).sum() for g, w in zip(grids, weights, strict=True)) / total
+    above = (
+        sum(
+            (np.exp(w - top) * (0.5 + 0.5 * np.sign(g.log_ratio))).sum()
+            for g, w in zip(grids, weights, strict=True)
+        )
+        / total
+    )
     return bool(min(above, 1 - above) < EXCLUDED)
 
 
-def _systematic(weights: list[Array], n_draws: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _systematic(
+    weights: list[Array], n_draws: int, generator: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """Law and cell of each draw: equally spaced in the cumulated weight."""
     everything = np.concatenate(weights)
     cumulated = np.cumsum(np.exp(everything - everything.max()))
@@ -277,7 +312,14 @@ def _systematic(weights: list[Array], n_draws: int, generator: np.random.Generat
 
 
 def _drawn(
-    grid: _Cells, cell: np.ndarray, N: Array, D: Array, L: Array, centre: Centre, prior: Prior, generator: np.random.Generator
+    grid: _Cells,
+    cell: np.ndarray,
+    N: Array,
+    D: Array,
+    L: Array,
+    centre: Centre,
+    prior: Prior,
+    generator: np.random.Generator,
 ) -> tuple[Array, Array]:
     """Draws from cells (R,): parameters of `UNION`, (R, 7), and noise, (R,)."""
     law, R, n = grid.law, len(cell), len(L)
@@ -300,8 +342,11 @@ def _drawn(
     return params, noise
 
 
-def _truncated(gram: Array, linear: Array, start: Array, noise: Array, generator: np.random.Generator) -> Array:
-    """Amplitudes (R, K) from the normal distribution of precision gram / noise^2 about the least-squares solution, truncated at 0."""
+def _truncated(
+    gram: Array, linear: Array, start: Array, noise: Array, generator: np.random.Generator
+) -> Array:
+    """Amplitudes (R, K) from the normal distribution of precision gram / noise^2 about the least-squares
+    solution, truncated at 0."""
     x = start.copy()
     K = x.shape[1]
     floor = SMALLEST / np.sqrt(gram[:, range(K), range(K)])

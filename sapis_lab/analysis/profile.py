@@ -1,16 +1,20 @@
-"""Profile-likelihood intervals: how far a parameter may move before the best fit that it allows becomes too bad.
+"""Profile-likelihood intervals: how far a parameter may move before the best fit that it allows becomes too
+bad.
 
-For each value v of one parameter all others are fitted again; the interval is the hull of the values with T(v) <= cut, T being the
-statistic of `refit`. The cut is the 95 % point of F(1, n - p): the usual chi-square of one degree of freedom takes the noise as known and
-covers 88-92 % for a three-term law on 5 x 5 points. With `n_simulations` the cut is instead taken from data simulated at the constrained
-optimum where the interval ends (a test inverted by the parametric bootstrap, Carpenter 1999): it knows about second valleys, which make T
-larger, and about exponents and amplitudes that cannot be negative, which make it smaller. `sapis selftest coverage` measures what either
-covers.
+For each value v of one parameter all others are fitted again; the interval is the hull of the values with
+T(v) <= cut, T being the statistic of `refit`. The cut is the 95 % point of F(1, n - p): the usual chi-square
+of one degree of freedom takes the noise as known and covers 88-92 % for a three-term law on 5 x 5 points.
+With `n_simulations` the cut is instead taken from data simulated at the constrained optimum where the
+interval ends (a test inverted by the parametric bootstrap, Carpenter 1999): it knows about second valleys,
+which make T larger, and about exponents and amplitudes that cannot be negative, which make it smaller. `sapis
+selftest coverage` measures what either covers.
 
-With groups the points of a run err together. T is then divided by the ratio of the cluster-robust to the plain variance of the
-parameter (Chandler & Bate 2007) and judged with one degree of freedom less than there are groups.
+With groups the points of a run err together. T is then divided by the ratio of the cluster-robust to the
+plain variance of the parameter (Chandler & Bate 2007) and judged with one degree of freedom less than there
+are groups.
 
-An interval that ends on the edge of the search (an exponent of 0 or `MAX_EXPONENT`, an amplitude of 0 or without limit) is open there.
+An interval that ends on the edge of the search (an exponent of 0 or `MAX_EXPONENT`, an amplitude of 0 or
+without limit) is open there.
 """
 
 from __future__ import annotations
@@ -23,7 +27,16 @@ from scipy import stats
 
 from sapis_lab.analysis.fit import LawFit
 from sapis_lab.analysis.laws import Array
-from sapis_lab.analysis.refit import FEW_STEPS, Refits, Setting, constrained, dispersion, noise_scale, refit, statistic
+from sapis_lab.analysis.refit import (
+    FEW_STEPS,
+    Refits,
+    Setting,
+    constrained,
+    dispersion,
+    noise_scale,
+    refit,
+    statistic,
+)
 from sapis_lab.analysis.solve import AMPLITUDE_RANGE, MAX_EXPONENT, MAX_STEPS
 
 STEPS = np.array([0.5, 1.1, 1.7, 2.2, 2.8, 4.0, 7.0, 15.0])
@@ -64,7 +77,8 @@ class Profile:
 
 @dataclass(frozen=True)
 class _Track:
-    """One parameter in coordinates in which it is an entry of theta: an exponent or a floor, or a log amplitude at N = D = 1."""
+    """One parameter in coordinates in which it is an entry of theta: an exponent or a floor, or a log
+    amplitude at N = D = 1."""
 
     name: str
     position: int
@@ -115,15 +129,20 @@ def profiles(
 
     Args:
         cut: the critical value of T, instead of the quantile of F.
-        n_simulations: data sets behind each critical value; 0 for the F distribution.   generator: needed with simulations.
+        n_simulations: data sets behind each critical value; 0 for the F distribution.   generator: needed
+            with simulations.
 
     Raises:
-        ValueError: the fit has no degree of freedom (or no two groups), so that nothing is known of the noise.
+        ValueError: the fit has no degree of freedom (or no two groups), so that nothing is known of the
+        noise.
     """
     dof = degrees_of_freedom(fit)
     if dof < 1:
         what = "points" if fit.points.group is None else "groups"
-        raise ValueError(f"{len(fit.points)} points leave no degree of freedom ({what}) to law {fit.law.name}; intervals need more of them")
+        raise ValueError(
+            f"{len(fit.points)} points leave no degree of freedom ({what}) to law {fit.law.name}; intervals "
+            f"need more of them"
+        )
     if n_simulations and generator is None:
         raise ValueError("simulated critical values need a generator")
     cut = float(stats.f.ppf(level, 1, dof)) if cut is None else cut
@@ -135,21 +154,33 @@ def profiles(
         line = _Line(fit, together)
         cuts = np.full(2 * len(together), cut)
         if n_simulations and generator is not None:
-            cuts = _simulated(fit, together, line.ends(cuts), cut, level=level, n_sets=n_simulations, generator=generator)
+            cuts = _simulated(
+                fit, together, line.ends(cuts), cut, level=level, n_sets=n_simulations, generator=generator
+            )
         found |= line.profiles(together, cuts)
     for track in tracks:
         if track.own_coordinates:
             # an amplitude moves with its exponent, and is judged as that is
             slot = fit.law.slots[track.position]
             exponent = found.get(fit.law.param_names[slot]) if slot is not None else None
-            found |= _Line(fit, [track]).profiles([track], np.array(exponent.cuts if exponent else (cut, cut)))
+            found |= _Line(fit, [track]).profiles(
+                [track], np.array(exponent.cuts if exponent else (cut, cut))
+            )
     return {track.name: found[track.name] for track in tracks}
 
 
 def _simulated(
-    fit: LawFit, tracks: list[_Track], ends: list[_End], cut: float, *, level: float, n_sets: int, generator: np.random.Generator
+    fit: LawFit,
+    tracks: list[_Track],
+    ends: list[_End],
+    cut: float,
+    *,
+    level: float,
+    n_sets: int,
+    generator: np.random.Generator,
 ) -> Array:
-    """Critical values at the ends of tracks in the coordinates of the fit, (2 x tracks,); `cut` where an interval is open."""
+    """Critical values at the ends of tracks in the coordinates of the fit, (2 x tracks,); `cut` where an
+    interval is open."""
     setting, sigma = Setting.scouted(fit), np.full(2, noise_scale(fit))
     cuts = np.full(2 * len(tracks), cut)
     for i, track in enumerate(tracks):
@@ -158,7 +189,13 @@ def _simulated(
             continue  # an interval that is open is no measurement, whatever its other end
         theta = np.stack([low.theta, high.theta])
         cuts[2 * i : 2 * i + 2] = simulated_cuts(
-            setting, theta, position=track.position, sigma=sigma, level=level, n_sets=n_sets, generator=generator
+            setting,
+            theta,
+            position=track.position,
+            sigma=sigma,
+            level=level,
+            n_sets=n_sets,
+            generator=generator,
         )
     return cuts
 
@@ -176,9 +213,16 @@ def own_refit(fit: LawFit) -> Refits:
     r = (-fit.residuals * np.sqrt(fit.points.weights))[None]
     delta = np.array([fit.delta])
     return Refits(
-        fit.points.log_loss[None], fit.points.weight, fit.theta[None], modes, np.array([fit.objective]), np.array([fit.converged]),
-        np.array([False]), delta, dispersion(r, delta, n_parameters=fit.law.n_parameters),
-    )  # fmt: skip
+        fit.points.log_loss[None],
+        fit.points.weight,
+        fit.theta[None],
+        modes,
+        np.array([fit.objective]),
+        np.array([fit.converged]),
+        np.array([False]),
+        delta,
+        dispersion(r, delta, n_parameters=fit.law.n_parameters),
+    )
 
 
 @dataclass(frozen=True)
@@ -193,7 +237,9 @@ class _Line:
 
     def __init__(self, fit: LawFit, tracks: list[_Track]) -> None:
         self.here, first = own_refit(fit), tracks[0]
-        self.setting = Setting(fit.law, first.z, fit.points.weight, fit.robust, np.empty((0, fit.law.n_parameters)))
+        self.setting = Setting(
+            fit.law, first.z, fit.points.weight, fit.robust, np.empty((0, fit.law.n_parameters))
+        )
         modes = self.here.modes[0, :MOST_MODES] @ first.shift
         inflation = variance_inflation(fit, first.shift)
         self.inflation = np.array([inflation[t.position] for t in tracks])
@@ -201,18 +247,42 @@ class _Line:
         values = [_first_values(fit, t, float((fit.theta @ t.shift)[t.position])) for t in tracks]
         self.track = np.repeat(np.arange(len(tracks)), [len(v) for v in values])
         self.value = np.concatenate(values)
-        self.theta, self.T = self.at(self.track, self.value, np.broadcast_to(modes, (len(self.value), *modes.shape)), max_steps=FEW_STEPS)
+        self.theta, self.T = self.at(
+            self.track,
+            self.value,
+            np.broadcast_to(modes, (len(self.value), *modes.shape)),
+            max_steps=FEW_STEPS,
+        )
         # A valley is followed from value to value.
         left, right = self._neighbours()
-        theta, T = self.at(self.track, self.value, np.stack([self.theta[left], self.theta[right]], axis=1), max_steps=FEW_STEPS)
+        theta, T = self.at(
+            self.track,
+            self.value,
+            np.stack([self.theta[left], self.theta[right]], axis=1),
+            max_steps=FEW_STEPS,
+        )
         self.theta, self.T = np.where((T < self.T)[:, None], theta, self.theta), np.minimum(T, self.T)
 
-    def at(self, track: np.ndarray, value: Array, starts: Array, *, max_steps: int = MAX_STEPS) -> tuple[Array, Array]:
-        """Optima (m, p) and T (m,) with the parameters of these tracks at these values, from starts (m, S, p)."""
+    def at(
+        self, track: np.ndarray, value: Array, starts: Array, *, max_steps: int = MAX_STEPS
+    ) -> tuple[Array, Array]:
+        """Optima (m, p) and T (m,) with the parameters of these tracks at these values, from starts (m, S,
+        p)."""
         m = len(value)
-        repeated = {k: v if k == "weight" else np.repeat(v, m, axis=0) for k, v in vars(self.here).items() if k != "modes"}
+        repeated = {
+            k: v if k == "weight" else np.repeat(v, m, axis=0)
+            for k, v in vars(self.here).items()
+            if k != "modes"
+        }
         batch = Refits(modes=np.empty((m, 0, starts.shape[2])), **repeated)
-        found = constrained(self.setting, batch, position=self.position[track], value=value, starts=starts, max_steps=max_steps)
+        found = constrained(
+            self.setting,
+            batch,
+            position=self.position[track],
+            value=value,
+            starts=starts,
+            max_steps=max_steps,
+        )
         return found.theta, statistic(batch, found.objective) / self.inflation[track]
 
     def profiles(self, tracks: list[_Track], cuts: Array) -> dict[str, Profile]:
@@ -224,11 +294,20 @@ class _Line:
             value, limits = self.value[rows], (low.value, high.value)
             if track.amplitude:
                 value = np.exp(value)
-                limits = 0.0 if low.open else float(np.exp(low.value)), np.inf if high.open else float(np.exp(high.value))
+                limits = (
+                    0.0 if low.open else float(np.exp(low.value)),
+                    np.inf if high.open else float(np.exp(high.value)),
+                )
             found[track.name] = Profile(
-                track.name, value, self.T[rows], self.theta[rows] @ track.back, (float(cuts[2 * i]), float(cuts[2 * i + 1])), *limits,
-                low.open, high.open,
-            )  # fmt: skip
+                track.name,
+                value,
+                self.T[rows],
+                self.theta[rows] @ track.back,
+                (float(cuts[2 * i]), float(cuts[2 * i + 1])),
+                *limits,
+                low.open,
+                high.open,
+            )
         return found
 
     def ends(self, cuts: Array) -> list[_End]:
@@ -244,7 +323,11 @@ class _Line:
                 break
             # sqrt(T) is nearly straight; every third step halves, should it not be
             root = np.sqrt(cuts[left])
-            part = np.clip((root - np.sqrt(t_a[left])) / np.maximum(np.sqrt(t_b[left]) - np.sqrt(t_a[left]), 1e-12), 0.02, 0.98)
+            part = np.clip(
+                (root - np.sqrt(t_a[left])) / np.maximum(np.sqrt(t_b[left]) - np.sqrt(t_a[left]), 1e-12),
+                0.02,
+                0.98,
+            )
             part = np.full(len(left), 0.5) if k % 3 == 2 else part
             middle = a[left] + part * (b[left] - a[left])
             mixed = (1 - part)[:, None] * th_a[left] + part[:, None] * th_b[left]
@@ -257,12 +340,17 @@ class _Line:
             b[left[near]], a[left[near]] = middle[near], middle[near]
             th_a[left[near]] = theta[near]
             left = left[~near]
-        part = np.clip((np.sqrt(cuts) - np.sqrt(t_a)) / np.maximum(np.sqrt(t_b) - np.sqrt(t_a), 1e-12), 0.0, 1.0)
+        part = np.clip(
+            (np.sqrt(cuts) - np.sqrt(t_a)) / np.maximum(np.sqrt(t_b) - np.sqrt(t_a), 1e-12), 0.0, 1.0
+        )
         value = a + part * (b - a)
-        return [_End(float(v), th, bool(i == o)) for v, th, i, o in zip(value, th_a, inner, outer, strict=True)]
+        return [
+            _End(float(v), th, bool(i == o)) for v, th, i, o in zip(value, th_a, inner, outer, strict=True)
+        ]
 
     def _brackets(self, cuts: Array) -> tuple[np.ndarray, np.ndarray]:
-        """Positions of the outermost value inside the cut and of the next one outside, (2 x tracks,); equal where there is none."""
+        """Positions of the outermost value inside the cut and of the next one outside, (2 x tracks,); equal
+        where there is none."""
         inner, outer = np.empty(len(cuts), dtype=int), np.empty(len(cuts), dtype=int)
         for e, cut in enumerate(cuts):
             rows = np.flatnonzero(self.track == e // 2)
@@ -277,14 +365,20 @@ class _Line:
         """The value before and the value after each, on its own track."""
         m = np.arange(len(self.value))
         left, right = np.maximum(m - 1, 0), np.minimum(m + 1, len(m) - 1)
-        return np.where(self.track[left] == self.track, left, m), np.where(self.track[right] == self.track, right, m)
+        return np.where(self.track[left] == self.track, left, m), np.where(
+            self.track[right] == self.track, right, m
+        )
 
 
 def _first_values(fit: LawFit, track: _Track, best: float) -> Array:
-    """Values to look at first, ascending: around the optimum in standard errors, at the other modes, and over the whole range."""
+    """Values to look at first, ascending: around the optimum in standard errors, at the other modes, and over
+    the whole range."""
     J = fit.jacobian @ track.back.T * np.sqrt(fit.points.weights)[:, None]
     scale = np.maximum(np.linalg.norm(J, axis=0), 1e-12)
-    inverse = np.linalg.pinv((J / scale).T @ (J / scale), rcond=1e-13)[track.position, track.position] / scale[track.position] ** 2
+    inverse = (
+        np.linalg.pinv((J / scale).T @ (J / scale), rcond=1e-13)[track.position, track.position]
+        / scale[track.position] ** 2
+    )
     error = noise_scale(fit) * np.sqrt(max(inverse, 0.0))
     width = np.clip(error, 1e-9, 0.25 * (track.upper - track.lower))
     others = [float((m.theta @ track.shift)[track.position]) for m in fit.modes]
@@ -295,9 +389,17 @@ def _first_values(fit: LawFit, track: _Track, best: float) -> Array:
 
 
 def simulated_cuts(
-    setting: Setting, theta: Array, *, position: int, sigma: Array, level: float, n_sets: int, generator: np.random.Generator
+    setting: Setting,
+    theta: Array,
+    *,
+    position: int,
+    sigma: Array,
+    level: float,
+    n_sets: int,
+    generator: np.random.Generator,
 ) -> Array:
-    """Critical values of T, (M,): its `level` quantile at the true value of a parameter, in data simulated from each of M laws.
+    """Critical values of T, (M,): its `level` quantile at the true value of a parameter, in data simulated
+    from each of M laws.
 
     Args:
         theta: (M, p) constrained optima.   position: of the parameter in theta.   sigma: (M,) noise of ln L.
@@ -305,15 +407,20 @@ def simulated_cuts(
     M, n = len(theta), len(setting.z)
     truth = np.repeat(theta, n_sets, axis=0)
     noise = np.repeat(sigma, n_sets)[:, None] * generator.standard_normal((M * n_sets, n))
-    log_loss = setting.law.log_loss(truth, setting.z)[0] + (noise if setting.spread is None else noise * setting.spread)
+    log_loss = setting.law.log_loss(truth, setting.z)[0] + (
+        noise if setting.spread is None else noise * setting.spread
+    )
     free = refit(setting, log_loss, starts=truth[:, None], max_steps=FEW_STEPS)
-    held = constrained(setting, free, position=position, value=truth[:, position], starts=truth[:, None], max_steps=FEW_STEPS)
+    held = constrained(
+        setting, free, position=position, value=truth[:, position], starts=truth[:, None], max_steps=FEW_STEPS
+    )
     dof = n - setting.law.n_parameters
     return critical_values(statistic(free, held.objective).reshape(M, n_sets), level=level, dof=dof)
 
 
 def critical_values(T: Array, *, level: float, dof: int) -> Array:
-    """The `level` quantile of each row of simulated statistics, (M,): that of F(1, dof) times the mean ratio of their upper tails.
+    """The `level` quantile of each row of simulated statistics, (M,): that of F(1, dof) times the mean ratio
+    of their upper tails.
 
     A quantile of 200 numbers alone is known to 12 %, the ratio over a tail to 8 %.
     """
@@ -325,7 +432,8 @@ def critical_values(T: Array, *, level: float, dof: int) -> Array:
 
 
 def variance_inflation(fit: LawFit, shift: Array) -> Array:
-    """Cluster-robust over plain variance of each parameter, (p,) in the coordinates of a track; ones without groups."""
+    """Cluster-robust over plain variance of each parameter, (p,) in the coordinates of a track; ones without
+    groups."""
     p = fit.law.n_parameters
     if fit.points.group is None:
         return np.ones(p)
@@ -336,7 +444,12 @@ def variance_inflation(fit: LawFit, shift: Array) -> Array:
     inside = np.mean(np.abs(r) <= fit.delta)
     scale = np.maximum(np.linalg.norm(J, axis=0), 1e-12)
     bread = np.linalg.pinv((J / scale).T @ (J / scale)) / np.outer(scale, scale)
-    score = np.stack([(J[fit.points.group == g] * psi[fit.points.group == g, None]).sum(axis=0) for g in np.unique(fit.points.group)])
+    score = np.stack(
+        [
+            (J[fit.points.group == g] * psi[fit.points.group == g, None]).sum(axis=0)
+            for g in np.unique(fit.points.group)
+        ]
+    )
     G, n = len(score), len(r)
     meat = score.T @ score * G / (G - 1) * (n - 1) / max(n - p, 1)
     clustered = np.diag(bread @ meat @ bread) / inside**2

@@ -1,14 +1,16 @@
 """Refits of many data sets on the points of one fit: simulated, resampled or with points left out.
 
-Each data set is raced from the same few starts: the optimum and the other modes of the fit, and some of the profile path of the exponents,
-so that a refit finds another valley where its data prefer one. (For a three-term law on 5 x 5 points over three decades, 8 % of data sets
-have their optimum in another valley than the truth; from the truth alone they would all be missed.)
+Each data set is raced from the same few starts: the optimum and the other modes of the fit, and some of the
+profile path of the exponents, so that a refit finds another valley where its data prefer one. (For a
+three-term law on 5 x 5 points over three decades, 8 % of data sets have their optimum in another valley than
+the truth; from the truth alone they would all be missed.)
 
     T = 2 (F_0 - F_1) / lambda
 
-compares the optimum F_0 under a constraint with the free one F_1. lambda is the dispersion of the objective: the residual variance for
-least squares, and for Huber's loss sum psi^2 / (n - p) / mean psi' with his correction for small n (Huber 1981, eq. 7.6.9), which makes T
-a chi-square of one degree of freedom for large n (Schrader & Hettmansperger 1980), and F of 1 and n - p for small n.
+compares the optimum F_0 under a constraint with the free one F_1. lambda is the dispersion of the objective:
+the residual variance for least squares, and for Huber's loss sum psi^2 / (n - p) / mean psi' with his
+correction for small n (Huber 1981, eq. 7.6.9), which makes T a chi-square of one degree of freedom for large
+n (Schrader & Hettmansperger 1980), and F of 1 and n - p for small n.
 """
 
 from __future__ import annotations
@@ -50,20 +52,28 @@ class Setting:
         """The setting of a fit; of its points and centre under another law where one is given."""
         law = law or fit.law
         z = law.coordinates(fit.points.n_params, fit.points.n_frames, centre=fit.centre)
-        starts = spread_out(profile_starts(law, z=z, log_loss=fit.points.log_loss - fit.residuals, weight=fit.points.weight))
+        starts = spread_out(
+            profile_starts(law, z=z, log_loss=fit.points.log_loss - fit.residuals, weight=fit.points.weight)
+        )
         if law == fit.law:
             starts = np.vstack([[m.theta for m in fit.modes], starts])
         return cls(law, z, fit.points.weight, fit.robust, starts)
 
     @classmethod
     def scouted(cls, fit: LawFit) -> Setting:
-        """The setting of a fit with as few starts as many refits need, found by trying all on a few simulated data sets.
+        """The setting of a fit with as few starts as many refits need, found by trying all on a few simulated
+        data sets.
 
-        Refits start from their truth besides, so where a law has one valley, as n+d+e mostly has, no start is left.
+        Refits start from their truth besides, so where a law has one valley, as n+d+e mostly has, no start is
+        left.
         """
         setting = cls.of(fit)
-        every = np.vstack([setting.starts, profile_starts(fit.law, z=fit.z, log_loss=fit.points.log_loss - fit.residuals)])
-        data = simulated(fit, fit.theta, sigma=noise_scale(fit), n_sets=N_SCOUTS, generator=np.random.default_rng(0))
+        every = np.vstack(
+            [setting.starts, profile_starts(fit.law, z=fit.z, log_loss=fit.points.log_loss - fit.residuals)]
+        )
+        data = simulated(
+            fit, fit.theta, sigma=noise_scale(fit), n_sets=N_SCOUTS, generator=np.random.default_rng(0)
+        )
         return replace(setting, starts=every[needed_starts(setting, every, data, truth=fit.theta)])
 
     @property
@@ -72,7 +82,8 @@ class Setting:
 
 
 def needed_starts(setting: Setting, starts: Array, log_loss: Array, *, truth: Array) -> list[int]:
-    """Positions of a few of the starts, (S, p), that with the truth find the best optimum of every data set, (B, n)."""
+    """Positions of a few of the starts, (S, p), that with the truth find the best optimum of every data set,
+    (B, n)."""
     B, S = len(log_loss), len(starts)
     every = np.vstack([truth, starts])
     found = solve(
@@ -100,7 +111,11 @@ def needed_starts(setting: Setting, starts: Array, log_loss: Array, *, truth: Ar
 
 def spread_out(starts: Array, most: int = N_STARTS) -> Array:
     """At most `most` of the starts, which come best first: the best and evenly chosen others."""
-    return starts if len(starts) <= most else starts[np.unique(np.linspace(0, len(starts) - 1, most).astype(int))]
+    return (
+        starts
+        if len(starts) <= most
+        else starts[np.unique(np.linspace(0, len(starts) - 1, most).astype(int))]
+    )
 
 
 @dataclass(frozen=True)
@@ -139,16 +154,32 @@ def refit(
     """Fit the law to each row of `log_loss`, (B, n), as the fit of the setting was made.
 
     Args:
-        starts: (B, S, p) of each data set besides those of the setting.   weight: (B, n), instead of the setting's.
-        delta: the Huber threshold, where it shall not be found anew for each data set.
+        starts: (B, S, p) of each data set besides those of the setting.   weight: (B, n), instead of the
+        setting's. delta: the Huber threshold, where it shall not be found anew for each data set.
     """
     law, z = setting.law, setting.z
     B, n = log_loss.shape
     common = np.broadcast_to(setting.starts, (B, *setting.starts.shape))
     begin = common if starts is None else np.concatenate([starts, common], axis=1)
     W = setting.weight if weight is None else weight
-    fixed_delta = delta if delta is not None else np.inf if setting.robust in ("auto", "none") else float(setting.robust)
-    found = race(law, begin, z=z, log_loss=log_loss, weight=W, delta=fixed_delta, spread=setting.spread, keep=KEPT, max_steps=max_steps)
+    fixed_delta = (
+        delta
+        if delta is not None
+        else np.inf
+        if setting.robust in ("auto", "none")
+        else float(setting.robust)
+    )
+    found = race(
+        law,
+        begin,
+        z=z,
+        log_loss=log_loss,
+        weight=W,
+        delta=fixed_delta,
+        spread=setting.spread,
+        keep=KEPT,
+        max_steps=max_steps,
+    )
     thresholds = np.full(B, fixed_delta)
     root = 1.0 if W is None else np.sqrt(W)
     if setting.robust == "auto" and delta is None:
@@ -156,32 +187,65 @@ def refit(
             residuals = (law.log_loss(found.theta[:, 0], z)[0] - log_loss) * root
             thresholds = huber_thresholds(residuals, n_parameters=law.n_parameters)
             found = race(
-                law, found.theta, z=z, log_loss=log_loss, weight=W, delta=thresholds, spread=setting.spread, continuation=False,
-                keep=KEPT, max_steps=max_steps,
-            )  # fmt: skip
+                law,
+                found.theta,
+                z=z,
+                log_loss=log_loss,
+                weight=W,
+                delta=thresholds,
+                spread=setting.spread,
+                continuation=False,
+                keep=KEPT,
+                max_steps=max_steps,
+            )
     residuals = (law.log_loss(found.theta[:, 0], z)[0] - log_loss) * root
     return Refits(
-        log_loss, W, found.theta[:, 0], found.theta, found.objective[:, 0], found.converged[:, 0], found.at_bound[:, 0], thresholds,
+        log_loss,
+        W,
+        found.theta[:, 0],
+        found.theta,
+        found.objective[:, 0],
+        found.converged[:, 0],
+        found.at_bound[:, 0],
+        thresholds,
         dispersion(residuals, thresholds, n_parameters=law.n_parameters),
-    )  # fmt: skip
+    )
 
 
 def constrained(
-    setting: Setting, refits: Refits, *, position: int | np.ndarray, value: Array | float, starts: Array, max_steps: int = MAX_STEPS
+    setting: Setting,
+    refits: Refits,
+    *,
+    position: int | np.ndarray,
+    value: Array | float,
+    starts: Array,
+    max_steps: int = MAX_STEPS,
 ) -> Solutions:
-    """The best fits with one parameter held at `value`, (B,) each, from the modes of the refits, the starts of the setting and `starts`.
+    """The best fits with one parameter held at `value`, (B,) each, from the modes of the refits, the starts
+    of the setting and `starts`.
 
     Args:
         position: of the parameter in theta, one or (B,).   value: one or (B,).   starts: (B, S, p).
     """
     B, p = refits.theta.shape
-    begin = np.concatenate([refits.modes, starts, np.broadcast_to(setting.starts, (B, *setting.starts.shape))], axis=1)
+    begin = np.concatenate(
+        [refits.modes, starts, np.broadcast_to(setting.starts, (B, *setting.starts.shape))], axis=1
+    )
     fixed = np.arange(p) == np.broadcast_to(position, (B,))[:, None]
     begin = np.where(fixed[:, None], np.broadcast_to(value, (B,))[:, None, None], begin)
     found = race(
-        setting.law, begin, z=setting.z, log_loss=refits.log_loss, weight=refits.weight, delta=refits.delta, spread=setting.spread,
-        fixed=fixed, continuation=False, keep=KEPT, max_steps=max_steps,
-    )  # fmt: skip
+        setting.law,
+        begin,
+        z=setting.z,
+        log_loss=refits.log_loss,
+        weight=refits.weight,
+        delta=refits.delta,
+        spread=setting.spread,
+        fixed=fixed,
+        continuation=False,
+        keep=KEPT,
+        max_steps=max_steps,
+    )
     return Solutions(found.theta[:, 0], found.objective[:, 0], found.converged[:, 0], found.at_bound[:, 0])
 
 
@@ -193,8 +257,8 @@ def statistic(refits: Refits, objective: Array) -> Array:
 def dispersion(residuals: Array, delta: Array, *, n_parameters: int) -> Array:
     """lambda of each row of standardised residuals, (B,).
 
-    Beside a threshold below sigma / 2 too few residuals lie inside to count; then the density at 0 is taken from a window of that width,
-    without the p residuals that such a fit makes zero.
+    Beside a threshold below sigma / 2 too few residuals lie inside to count; then the density at 0 is taken
+    from a window of that width, without the p residuals that such a fit makes zero.
     """
     n = residuals.shape[1]
     free = max(n - n_parameters, 1)
@@ -217,13 +281,16 @@ def noise_scale(fit: LawFit) -> float:
 
 
 def noise_scales(residuals: Array, delta: Array, *, n_parameters: int) -> Array:
-    """The same of each row of standardised residuals, (B,): their rms for least squares, from their median under Huber's loss."""
+    """The same of each row of standardised residuals, (B,): their rms for least squares, from their median
+    under Huber's loss."""
     n = residuals.shape[1]
     rms = np.sqrt((residuals**2).sum(axis=1) / max(n - n_parameters, 1))
     return np.where(np.isinf(delta), rms, huber_thresholds(residuals, n_parameters=n_parameters) / 1.345)
 
 
-def simulated(fit: LawFit, theta: Array, *, sigma: float, n_sets: int, generator: np.random.Generator) -> Array:
+def simulated(
+    fit: LawFit, theta: Array, *, sigma: float, n_sets: int, generator: np.random.Generator
+) -> Array:
     """Data sets of the law at `theta`, (p,) or (n_sets, p), with normal noise, (n_sets, n)."""
     predicted = fit.law.log_loss(theta, fit.z)[0]
     scale = sigma if fit.spread is None else sigma * fit.spread

@@ -1,21 +1,26 @@
-"""The compute-optimal regime: how the best learning rate and batch size move with N and D, fitted from tuning at several of them.
+"""The compute-optimal regime: how the best learning rate and batch size move with N and D, fitted from tuning
+at several of them.
 
-    rate = kappa N^lambda D^mu,   batch = kappa N^lambda D^mu        (as in Bi et al., arXiv:2401.02954, section 3, there in C alone)
+    rate = kappa N^lambda D^mu,   batch = kappa N^lambda D^mu        (as in Bi et al., arXiv:2401.02954,
+    section 3, there in C alone)
 
-First the optimum of every cell (one model, N and D): the error near its minimum is a paraboloid in x = (ln rate, ln batch),
+First the optimum of every cell (one model, N and D): the error near its minimum is a paraboloid in x = (ln
+rate, ln batch),
 
     ln L = c + b.x + x.A x,   x* = -A^-1 b / 2,
 
-fitted by least squares to the trials within `NEAR` of the best one. Trials beyond are no part of the paraboloid, but say where the error
-rises steeply: where it would put one of them below `NEAR`, that trial takes part at `NEAR` (a censored value), which keeps the optimum on
-the safe side of rates at which training breaks down. The uncertainty comes from draws of (c, b, A) about the fit with Student's
-distribution, kept within what was tried.
+fitted by least squares to the trials within `NEAR` of the best one. Trials beyond are no part of the
+paraboloid, but say where the error rises steeply: where it would put one of them below `NEAR`, that trial
+takes part at `NEAR` (a censored value), which keeps the optimum on the safe side of rates at which training
+breaks down. The uncertainty comes from draws of (c, b, A) about the fit with Student's distribution, kept
+within what was tried.
 
-Then the power law through the optima by weighted least squares in logarithms, with weights 1 / (sigma_i^2 + tau^2), where tau^2 is the
-scatter beyond the sigma_i (Paule & Mandel, J. Res. NBS 87, 377 (1982)). Intervals are 95 % and from a parametric bootstrap of the
-studentised coefficients, since cells are few.
+Then the power law through the optima by weighted least squares in logarithms, with weights 1 / (sigma_i^2 +
+tau^2), where tau^2 is the scatter beyond the sigma_i (Paule & Mandel, J. Res. NBS 87, 377 (1982)). Intervals
+are 95 % and from a parametric bootstrap of the studentised coefficients, since cells are few.
 
-An exponent of a size that did not vary is 0 and called not identified. No torch here: the analysis side and the lattice both read the rule.
+An exponent of a size that did not vary is 0 and called not identified. No torch here: the analysis side and
+the lattice both read the rule.
 """
 
 from __future__ import annotations
@@ -42,7 +47,8 @@ FORMAT = 1
 TUNABLE = {"learning_rate": "train.learning_rate", "batch_size": "train.batch_size"}
 """What a rule can be fitted for, and its dotted name."""
 NEAR = 0.7
-"""Trials whose ln L exceeds the best by less than this belong to the paraboloid: an error up to twice the best."""
+"""Trials whose ln L exceeds the best by less than this belong to the paraboloid: an error up to twice the
+best."""
 MIN_TRIALS = 2
 """Trials beyond the number of coefficients that a paraboloid needs."""
 DRAWS = 2000
@@ -66,7 +72,8 @@ class Optimum:
     sigma: float
     """Standard deviation of ln value."""
     method: Literal["paraboloid", "best trial"]
-    """How it was found. The best trial is taken where the paraboloid has too few trials, no minimum, or one outside of what was tried."""
+    """How it was found. The best trial is taken where the paraboloid has too few trials, no minimum, or one
+    outside of what was tried."""
     n_trials: int
     """Finished trials of the cell."""
     loss: float
@@ -139,19 +146,27 @@ class Regime:
         return "\n".join(lines)
 
 
-# ---------------------------------------------------------------------------------------------------------- one cell
+# --------------------------------------------------------------------------------------------------- one cell
 
 
-def optima(x: Array, loss: Array, *, n_params: int, n_frames: int, generator: np.random.Generator) -> list[Optimum]:
+def optima(
+    x: Array, loss: Array, *, n_params: int, n_frames: int, generator: np.random.Generator
+) -> list[Optimum]:
     """The best value of every tuned setting in one cell, in the order of the columns of `x`.
 
     Args:
-        x: ln of the settings of every finished trial, (n, d), d = 1 or 2.   loss: their errors, (n,), positive.
+        x: ln of the settings of every finished trial, (n, d), d = 1 or 2.   loss: their errors, (n,),
+            positive.
     """
     best = int(np.argmin(loss))
     fitted = _paraboloid(x, np.log(loss / loss[best]), generator)
     reason = fitted if isinstance(fitted, str) else _outside(fitted[0], x)
-    rest: dict[str, Any] = {"n_params": n_params, "n_frames": n_frames, "n_trials": len(loss), "loss": float(loss[best])}
+    rest: dict[str, Any] = {
+        "n_params": n_params,
+        "n_frames": n_frames,
+        "n_trials": len(loss),
+        "loss": float(loss[best]),
+    }
     if reason or isinstance(fitted, str):
         return [_best_trial(x[:, k], best, reason, rest) for k in range(x.shape[1])]
     center, draws = fitted
@@ -160,19 +175,30 @@ def optima(x: Array, loss: Array, *, n_params: int, n_frames: int, generator: np
     sigma = (high - low) / (2 * 1.959964)
     low, high = np.minimum(low, center), np.maximum(high, center)  # an interval of the optimum holds it
     return [
-        Optimum(value=math.exp(center[k]), low=math.exp(low[k]), high=math.exp(high[k]), sigma=float(sigma[k]), method="paraboloid", **rest)
+        Optimum(
+            value=math.exp(center[k]),
+            low=math.exp(low[k]),
+            high=math.exp(high[k]),
+            sigma=float(sigma[k]),
+            method="paraboloid",
+            **rest,
+        )
         for k in range(x.shape[1])
-    ]  # fmt: skip
+    ]
 
 
 def _paraboloid(x: Array, y: Array, generator: np.random.Generator) -> tuple[Array, Array] | str:
-    """The minimum (d,) of the paraboloid through y = ln(L / L_best) (n,) at x (n, d), and draws of it (m, d); or why there is none."""
+    """The minimum (d,) of the paraboloid through y = ln(L / L_best) (n,) at x (n, d), and draws of it (m, d);
+    or why there is none."""
     d = x.shape[1]
     n_coefficients = 1 + d + d * (d + 1) // 2
     near = y < NEAR
     if near.sum() < n_coefficients + MIN_TRIALS:
         wanted = n_coefficients + MIN_TRIALS
-        return f"{near.sum()} trials within a factor {math.exp(NEAR):.1f} of the best error, a paraboloid wants {wanted}"
+        return (
+            f"{near.sum()} trials within a factor {math.exp(NEAR):.1f} of the best error, a paraboloid wants "
+            f"{wanted}"
+        )
     center, width = x[near].mean(0), np.maximum(x[near].std(0), 1e-12)
     every, level = _design((x - center) / width), np.minimum(y, NEAR)
     if np.linalg.matrix_rank(every[near]) < n_coefficients:
@@ -196,7 +222,10 @@ def _paraboloid(x: Array, y: Array, generator: np.random.Generator) -> tuple[Arr
     draws = _minimum(solution + spread * (generator.standard_normal((DRAWS, n_coefficients)) @ factor.T), d)
     kept = draws[~np.isnan(draws).any(1)]
     if len(kept) < 0.8 * DRAWS:
-        return f"its minimum is uncertain: only {100 * len(kept) / DRAWS:.0f} % of the curves that fit as well have one"
+        return (
+            f"its minimum is uncertain: only {100 * len(kept) / DRAWS:.0f} % of the curves that fit as well "
+            f"have one"
+        )
     return center + width * where, np.clip(center + width * kept, x.min(0), x.max(0))
 
 
@@ -236,13 +265,20 @@ def _best_trial(x: Array, best: int, why: str, rest: dict[str, Any]) -> Optimum:
     at = int(np.searchsorted(values, x[best]))
     low, high = values[max(at - 1, 0)], values[min(at + 1, len(values) - 1)]
     edge = "; the best value lies at the edge of what was tried" if at in (0, len(values) - 1) else ""
-    sigma = max(float(high - low), float(values[-1] - values[0]) / 4) / 2 or 1.0  # one value says nothing: a factor of e either way
+    # one value says nothing: a factor of e either way
+    sigma = max(float(high - low), float(values[-1] - values[0]) / 4) / 2 or 1.0
     return Optimum(
-        value=math.exp(x[best]), low=math.exp(low), high=math.exp(high), sigma=sigma, method="best trial", note=why + edge, **rest
+        value=math.exp(x[best]),
+        low=math.exp(low),
+        high=math.exp(high),
+        sigma=sigma,
+        method="best trial",
+        note=why + edge,
+        **rest,
     )
 
 
-# ---------------------------------------------------------------------------------------------------------- the rule
+# --------------------------------------------------------------------------------------------------- the rule
 
 
 def power_rule(found: Sequence[Optimum], *, generator: np.random.Generator) -> PowerRule:
@@ -258,7 +294,8 @@ def power_rule(found: Sequence[Optimum], *, generator: np.random.Generator) -> P
     n_params, n_frames = np.log([o.n_params for o in found]), np.log([o.n_frames for o in found])
     columns = {"kappa": np.ones(len(found)), "n_exponent": n_params, "d_exponent": n_frames}
     varied = [k for k, c in columns.items() if k == "kappa" or np.ptp(c) > 0.1]
-    # About the middle of the cells, so that kappa and the exponents are not all but collinear; kappa is moved to N = D = 1 at the end.
+    # About the middle of the cells, so that kappa and the exponents are not all but collinear; kappa is moved
+    # to N = D = 1 at the end.
     middle = {k: 0.0 if k == "kappa" else float(np.mean(columns[k])) for k in varied}
     design = np.column_stack([columns[k] - middle[k] for k in varied])
     if np.linalg.matrix_rank(design) < len(varied):
@@ -267,9 +304,15 @@ def power_rule(found: Sequence[Optimum], *, generator: np.random.Generator) -> P
     fit = _Weighted(design, y, sigma)
     dof = len(found) - len(varied)
     intervals: dict[str, tuple[float, float] | None] = dict.fromkeys(columns)
-    value = {**dict.fromkeys(columns, 0.0), **dict(zip(varied, fit.solution, strict=True)), "kappa": float(to_kappa @ fit.solution)}
+    value = {
+        **dict.fromkeys(columns, 0.0),
+        **dict(zip(varied, fit.solution, strict=True)),
+        "kappa": float(to_kappa @ fit.solution),
+    }
     if dof > 0:
-        contrasts = np.array([to_kappa if k == "kappa" else np.eye(len(varied))[j] for j, k in enumerate(varied)])
+        contrasts = np.array(
+            [to_kappa if k == "kappa" else np.eye(len(varied))[j] for j, k in enumerate(varied)]
+        )
         for k, (low, high) in zip(varied, _intervals(fit, design, contrasts, generator), strict=True):
             intervals[k] = (math.exp(low), math.exp(high)) if k == "kappa" else (low, high)
     value["kappa"] = math.exp(value["kappa"])
@@ -288,7 +331,8 @@ class _Weighted:
 
 
 def _extra_scatter(design: Array, y: Array, sigma: Array) -> float:
-    """tau of Paule & Mandel: with weights 1 / (sigma^2 + tau^2) the residuals' chi^2 equals its degrees of freedom; 0 if it is below."""
+    """tau of Paule & Mandel: with weights 1 / (sigma^2 + tau^2) the residuals' chi^2 equals its degrees of
+    freedom; 0 if it is below."""
     from scipy.optimize import brentq
 
     dof = len(y) - design.shape[1]
@@ -304,27 +348,37 @@ def _extra_scatter(design: Array, y: Array, sigma: Array) -> float:
     return 0.0 if excess(0.0) <= 0 else float(brentq(excess, 0.0, top))
 
 
-def _intervals(fit: _Weighted, design: Array, contrasts: Array, generator: np.random.Generator) -> list[tuple[float, float]]:
-    """95 % intervals of `contrasts @ solution`: quantiles of (theta* - theta) / se* over optima drawn about the rule, times se."""
+def _intervals(
+    fit: _Weighted, design: Array, contrasts: Array, generator: np.random.Generator
+) -> list[tuple[float, float]]:
+    """95 % intervals of `contrasts @ solution`: quantiles of (theta* - theta) / se* over optima drawn about
+    the rule, times se."""
     mean, spread = design @ fit.solution, np.sqrt(fit.sigma**2 + fit.tau**2)
-    theta, se = contrasts @ fit.solution, np.sqrt(np.einsum("ij,jk,ik->i", contrasts, fit.covariance, contrasts))
+    theta, se = (
+        contrasts @ fit.solution,
+        np.sqrt(np.einsum("ij,jk,ik->i", contrasts, fit.covariance, contrasts)),
+    )
     ratios = np.empty((DRAWS // 2, len(contrasts)))
     for k in range(len(ratios)):
         again = _Weighted(design, mean + spread * generator.standard_normal(len(mean)), fit.sigma)
         own = np.sqrt(np.einsum("ij,jk,ik->i", contrasts, again.covariance, contrasts))
         ratios[k] = (contrasts @ again.solution - theta) / own
     low, high = np.quantile(ratios, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
-    return [(float(t - max(h, 0.0) * s), float(t - min(l, 0.0) * s)) for t, s, l, h in zip(theta, se, low, high, strict=True)]
+    return [
+        (float(t - max(h, 0.0) * s), float(t - min(l, 0.0) * s))
+        for t, s, l, h in zip(theta, se, low, high, strict=True)
+    ]
 
 
-# ------------------------------------------------------------------------------------------------------------ a study
+# ---------------------------------------------------------------------------------------------------- a study
 
 
 def fit_regime(trials: DataFrame, *, study: str, quantity: str, seed: int = 0) -> Regime | None:
     """The rules of all models from a table of trials; None where neither rate nor batch size was tuned.
 
     Args:
-        trials: one row per trial with the columns model, family, state, n_params, n_frames, the tuned settings and `quantity`.
+        trials: one row per trial with the columns model, family, state, n_params, n_frames, the tuned
+            settings and `quantity`.
     """
     tuned = [name for name, column in TUNABLE.items() if column in trials]
     done = trials[(trials["state"] == "done") & trials[quantity].gt(0)]
@@ -337,7 +391,9 @@ def fit_regime(trials: DataFrame, *, study: str, quantity: str, seed: int = 0) -
         for _, cell in rows.groupby(["n_params_target", "n_frames"]):
             x = np.log(cell[[TUNABLE[name] for name in tuned]].to_numpy(float))
             n_params, n_frames = int(round(cell["n_params"].median())), int(cell["n_frames"].iloc[0])
-            best = optima(x, cell[quantity].to_numpy(float), n_params=n_params, n_frames=n_frames, generator=generator)
+            best = optima(
+                x, cell[quantity].to_numpy(float), n_params=n_params, n_frames=n_frames, generator=generator
+            )
             for name, optimum in zip(tuned, best, strict=True):
                 found[name].append(optimum)
         rules = {name: power_rule(values, generator=generator) for name, values in found.items()}
@@ -346,7 +402,8 @@ def fit_regime(trials: DataFrame, *, study: str, quantity: str, seed: int = 0) -
 
 
 def fit_folder(folder: Path) -> Regime | None:
-    """Fit the rules of `results/NAME` from its trials.csv, and write regime.json and regime.txt; None where there is no rule to fit.
+    """Fit the rules of `results/NAME` from its trials.csv, and write regime.json and regime.txt; None where
+    there is no rule to fit.
 
     There is none with several objectives, nor where N or D were themselves searched over.
     """
@@ -356,7 +413,9 @@ def fit_folder(folder: Path) -> Regime | None:
     if len(objectives) > 1 or {"n_params_target", "n_frames"} & set(tune.get("space", {})):
         return None
     columns = ["model", "family", "state", "n_params", "n_frames", objectives[0]]
-    table = read_csv(folder / "tune" / "trials.csv", columns=columns, then=f"write it anew with: sapis tune {folder.name}")
+    table = read_csv(
+        folder / "tune" / "trials.csv", columns=columns, then=f"write it anew with: sapis tune {folder.name}"
+    )
     regime = fit_regime(table, study=str(settings["name"]), quantity=objectives[0])
     if regime is not None:
         write_regime(regime, folder, train=settings["train"])
@@ -365,7 +424,11 @@ def fit_folder(folder: Path) -> Regime | None:
 
 def write_regime(regime: Regime, folder: Path, *, train: dict[str, Any]) -> None:
     """Write regime.json, with the budget and schedule at which the rules hold, and regime.txt."""
-    plain = {"format": FORMAT, **asdict(regime), "train": {k: v for k, v in train.items() if k not in TUNABLE}}
+    plain = {
+        "format": FORMAT,
+        **asdict(regime),
+        "train": {k: v for k, v in train.items() if k not in TUNABLE},
+    }
     write_text(folder / FILE, json.dumps(plain, indent=1, ensure_ascii=False) + "\n")
     write_text(folder / "regime.txt", regime.text() + "\n")
 
@@ -376,14 +439,21 @@ def read_regime(folder: Path) -> Regime:
     try:
         raw = read_json(path, then=anew)
         if raw["format"] > FORMAT:
-            raise ConfigError(f"{path} has format {raw['format']}, this program reads up to {FORMAT}; update sapis_lab to read it")
+            raise ConfigError(
+                f"{path} has format {raw['format']}, this program reads up to {FORMAT}; update sapis_lab to "
+                f"read it"
+            )
         models = {
-            label: ModelRule(m["model"], m["family"], {name: _read_rule(rule) for name, rule in m["rules"].items()})
+            label: ModelRule(
+                m["model"], m["family"], {name: _read_rule(rule) for name, rule in m["rules"].items()}
+            )
             for label, m in raw["models"].items()
         }
         return Regime(raw["study"], raw["quantity"], models)
     except FileNotFoundError:
-        raise ConfigError(f"regime: {path} is not there; tune that study first: sapis tune {folder.name}") from None
+        raise ConfigError(
+            f"regime: {path} is not there; tune that study first: sapis tune {folder.name}"
+        ) from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, ConfigError):
             raise
@@ -391,27 +461,47 @@ def read_regime(folder: Path) -> Regime:
 
 
 def _read_rule(raw: dict[str, Any]) -> PowerRule:
-    intervals = {name: None if interval is None else tuple(interval) for name, interval in raw["intervals"].items()}
+    intervals = {
+        name: None if interval is None else tuple(interval) for name, interval in raw["intervals"].items()
+    }
     return PowerRule(**{**raw, "intervals": intervals, "optima": tuple(Optimum(**o) for o in raw["optima"])})
 
 
-# -------------------------------------------------------------------------------------------------------------- words
+# ------------------------------------------------------------------------------------------------------ words
 
 
 def _lines(model: str, name: str, rule: PowerRule) -> list[str]:
     word = name.replace("_", " ")
     parts = [f"{rule.kappa:.3g}"]
-    parts += [f"{size}^{value:.3f}" for size, value in (("N", rule.n_exponent), ("D", rule.d_exponent)) if value]
-    lines = [f"{model}: {word} = {' '.join(parts)}   (scatter {100 * rule.scatter:.0f} % beyond the optima's own uncertainty)"]
+    parts += [
+        f"{size}^{value:.3f}" for size, value in (("N", rule.n_exponent), ("D", rule.d_exponent)) if value
+    ]
+    lines = [
+        f"{model}: {word} = {' '.join(parts)}   (scatter {100 * rule.scatter:.0f} % beyond the optima's own "
+        f"uncertainty)"
+    ]
     for key, symbol in (("kappa", "kappa"), ("n_exponent", "exponent of N"), ("d_exponent", "exponent of D")):
         lines.append(f"  {symbol:<14} {_interval(getattr(rule, key), rule.intervals[key])}")
     rows = [("N", "D", f"best {word}", "95 %", "rule", "trials", "how")]
     for o in rule.optima:
         how = o.method + (f" ({o.note})" if o.note else "")
         rule_value = f"{rule.at(o.n_params, o.n_frames):.3g}"
-        rows.append((f"{o.n_params}", f"{o.n_frames}", f"{o.value:.3g}", f"{o.low:.3g} to {o.high:.3g}", rule_value, f"{o.n_trials}", how))
+        rows.append(
+            (
+                f"{o.n_params}",
+                f"{o.n_frames}",
+                f"{o.value:.3g}",
+                f"{o.low:.3g} to {o.high:.3g}",
+                rule_value,
+                f"{o.n_trials}",
+                how,
+            )
+        )
     widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]) - 1)]
-    lines += ["  " + "  ".join([*(text.rjust(w) for text, w in zip(row, widths, strict=False)), row[-1]]) for row in rows]
+    lines += [
+        "  " + "  ".join([*(text.rjust(w) for text, w in zip(row, widths, strict=False)), row[-1]])
+        for row in rows
+    ]
     return lines
 
 

@@ -1,11 +1,13 @@
 """Laws of repeated data: what the second and the hundredth pass over the same frames are worth.
 
-A frame that is seen again teaches less than a new one. With U distinct frames and R = epochs - 1 repeats the law holds for
+A frame that is seen again teaches less than a new one. With U distinct frames and R = epochs - 1 repeats the
+law holds for
 
     D_eff = U (1 + R* (1 - exp(-R / R*)))
 
-instead of D (Muennighoff et al. 2023, arXiv:2305.16264, eq. 5): each repeat is worth exp(-1/R*) of the one before, and all together no
-more than R* U new frames. R* is one more parameter, fitted along its profile: for each value of it the law is fitted as usual.
+instead of D (Muennighoff et al. 2023, arXiv:2305.16264, eq. 5): each repeat is worth exp(-1/R*) of the one
+before, and all together no more than R* U new frames. R* is one more parameter, fitted along its profile: for
+each value of it the law is fitted as usual.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ from sapis_lab.analysis.profile import profiles
 from sapis_lab.analysis.refit import dispersion
 
 RANGE = (0.05, 1000.0)
-"""Where R* is looked for: below, repeats are worth nothing; above, as much as new frames up to thousands of epochs."""
+"""Where R* is looked for: below, repeats are worth nothing; above, as much as new frames up to thousands of
+epochs."""
 N_GRID = 25
 N_REFINED = 40
 
@@ -73,7 +76,10 @@ def fit_repeated(
         raise ValueError("no point has more than one epoch; without repeats R* cannot be seen")
     dof = len(L) - law.n_parameters - 1
     if dof < 1:
-        raise ValueError(f"{len(L)} points leave no degree of freedom to law {law.name} with R*, {law.n_parameters + 1} parameters")
+        raise ValueError(
+            f"{len(L)} points leave no degree of freedom to law {law.name} with R*, {law.n_parameters + 1} "
+            f"parameters"
+        )
 
     def at(r_star: float, how: Robust) -> LawFit:
         return fit_points(law, Points(N, effective_frames(U, passes, r_star), L), robust=how)
@@ -96,7 +102,9 @@ def fit_repeated(
     objective = np.array([f.objective for f in fits])
     k = int(objective.argmin())
     found, r_star = fits[k], float(values[k])
-    lam = float(dispersion(-found.residuals[None], np.array([found.delta]), n_parameters=law.n_parameters + 1)[0])
+    lam = float(
+        dispersion(-found.residuals[None], np.array([found.delta]), n_parameters=law.n_parameters + 1)[0]
+    )
     T = 2.0 * (objective - objective[k]) / lam
     cut = float(stats.f.ppf(level, 1, dof))
     interval, is_open = _hull(np.log(values), T, cut)
@@ -104,15 +112,19 @@ def fit_repeated(
     looked = inside[np.unique(np.linspace(0, len(inside) - 1, 9).astype(int))]
     limits = {name: [np.inf, -np.inf] for name in law.exponent_names}
     for i in {k, *looked.tolist()}:
-        # {v: min over R* of T(v, R*) <= cut} is the union over R* of {v: T at that R* <= what it leaves of the cut}
+        # {v: min over R* of T(v, R*) <= cut} is the union over R* of {v: T at that R* <= what it leaves of
+        # the cut}
         for name, profile in profiles(fits[i], law.exponent_names, cut=max(cut - T[i], 1e-6)).items():
             limits[name] = [min(limits[name][0], profile.low), max(limits[name][1], profile.high)]
     ends = (float(np.exp(interval[0])), float(np.exp(interval[1])))
-    return RepeatedFit(found, r_star, ends, is_open, {k: (v[0], v[1]) for k, v in limits.items()}, (values, T))
+    return RepeatedFit(
+        found, r_star, ends, is_open, {k: (v[0], v[1]) for k, v in limits.items()}, (values, T)
+    )
 
 
 def _hull(x: Array, T: Array, cut: float) -> tuple[tuple[float, float], tuple[bool, bool]]:
-    """Where T first falls to the cut and where it last leaves it, between values by a straight line in sqrt(T)."""
+    """Where T first falls to the cut and where it last leaves it, between values by a straight line in
+    sqrt(T)."""
     inside, root = np.flatnonzero(cut >= T), np.sqrt(np.maximum(T, 0.0))
     first, last = inside[0], inside[-1]
 

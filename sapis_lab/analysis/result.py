@@ -1,4 +1,5 @@
-"""All that is said of a set of points: each law with intervals, verdicts, forecasts and tests, and which law the points ask for."""
+"""All that is said of a set of points: each law with intervals, verdicts, forecasts and tests, and which law
+the points ask for."""
 
 from __future__ import annotations
 
@@ -49,7 +50,8 @@ class LawResult:
     held_out: tuple[HeldOut | str, ...] = ()
     lack_of_fit: LackOfFit | None = None
     interaction: LikelihoodRatio | None = None
-    """The test against the law without the interaction; made where it could change the verdict, or on request."""
+    """The test against the law without the interaction; made where it could change the verdict, or on
+    request."""
     floor: LikelihoodRatio | None = None
     why_not: str | None = None
 
@@ -74,19 +76,30 @@ class Effort:
 
 
 def fit_laws(
-    points: Points, laws: Sequence[str], *, robust: Robust = "auto", effort: Effort | None = None, seed: int = 0, stream: str = ""
+    points: Points,
+    laws: Sequence[str],
+    *,
+    robust: Robust = "auto",
+    effort: Effort | None = None,
+    seed: int = 0,
+    stream: str = "",
 ) -> dict[str, LawResult]:
-    """Every law on the same points. Random numbers depend on seed, stream and law alone: one law more moves no other interval."""
+    """Every law on the same points. Random numbers depend on seed, stream and law alone: one law more moves
+    no other interval."""
     effort = effort or Effort()
 
     def generator(what: str) -> np.random.Generator:
         return np.random.default_rng([seed, zlib.crc32(f"{stream}/{what}".encode())])
 
-    found = {law: fit_law(law, points, robust=robust, effort=effort, generator=generator(law)) for law in laws}
+    found = {
+        law: fit_law(law, points, robust=robust, effort=effort, generator=generator(law)) for law in laws
+    }
     return {law: _tested(result, found, effort, generator) for law, result in found.items()}
 
 
-def fit_law(law: str, points: Points, *, robust: Robust, effort: Effort, generator: np.random.Generator) -> LawResult:
+def fit_law(
+    law: str, points: Points, *, robust: Robust, effort: Effort, generator: np.random.Generator
+) -> LawResult:
     """One law on one set of points, with intervals and verdicts where the points allow them."""
     try:
         fitted = fit_points(law_named(law), points, robust=robust)
@@ -94,7 +107,9 @@ def fit_law(law: str, points: Points, *, robust: Robust, effort: Effort, generat
         return LawResult(law, why_not=f"not fitted: {error}")
     boot, curves, limits = None, None, None
     if fitted.degrees_of_freedom >= 1 and effort.n_bootstrap:
-        boot = bootstrap(fitted, n_resamples=effort.n_bootstrap, resampling=effort.resampling, generator=generator)
+        boot = bootstrap(
+            fitted, n_resamples=effort.n_bootstrap, resampling=effort.resampling, generator=generator
+        )
     if degrees_of_freedom(fitted) >= 1:
         curves = profiles(fitted, n_simulations=effort.n_simulations, generator=generator)
         limits = {name: profile.interval for name, profile in curves.items()}
@@ -119,11 +134,19 @@ def _tested(result: LawResult, found: Mapping[str, LawResult], effort: Effort, g
     for kind, pairs in (("interaction", INTERACTION_TESTS), ("floor", FLOOR_TESTS)):
         smaller = found.get(pairs.get(result.law, ""))
         term = {"interaction": "nd", "floor": "e"}[kind]
-        needed = effort.all_tests or kind == "interaction" and any(v.identified for v in result.verdicts if v.term == term)
+        needed = (
+            effort.all_tests
+            or kind == "interaction"
+            and any(v.identified for v in result.verdicts if v.term == term)
+        )
         if smaller is not None and smaller.fit is not None and needed:
             stream = generator(f"{result.law}/{kind}")
-            tests[kind] = likelihood_ratio(smaller.fit, result.fit, n_simulations=effort.n_test, generator=stream)
-    p_values = {term: t.p_value for term, t in (("nd", tests["interaction"]), ("e", tests["floor"])) if t is not None}
+            tests[kind] = likelihood_ratio(
+                smaller.fit, result.fit, n_simulations=effort.n_test, generator=stream
+            )
+    p_values = {
+        term: t.p_value for term, t in (("nd", tests["interaction"]), ("e", tests["floor"])) if t is not None
+    }
     verdicts = identify(result.fit, result.intervals, p_values=p_values)
     return replace(result, verdicts=verdicts, interaction=tests["interaction"], floor=tests["floor"])
 
@@ -138,7 +161,9 @@ def law_json(result: LawResult) -> dict[str, Any]:
         "params": fitted.params,
         "intervals": result.intervals,
         "interval_kind": "profile",
-        "open": None if result.profiles is None else {n: [p.open_low, p.open_high] for n, p in result.profiles.items()},
+        "open": None
+        if result.profiles is None
+        else {n: [p.open_low, p.open_high] for n, p in result.profiles.items()},
         "bootstrap_intervals": intervals(boot, names) if boot is not None and len(boot.params) else None,
         "resampling": boot.resampling if boot else None,
         "identified": {v.term: v.identified for v in result.verdicts},
@@ -163,11 +188,14 @@ def law_json(result: LawResult) -> dict[str, Any]:
 
 
 def identifiability(results: Mapping[str, LawResult]) -> dict[str, dict[str, Any]]:
-    """For every law, each term by its exponent (a floor by its amplitude): whether it is identified, why not, and the sentence."""
+    """For every law, each term by its exponent (a floor by its amplitude): whether it is identified, why not,
+    and the sentence."""
     return {
         law: {
             name: {"identified": v.identified, "reasons": list(v.reasons), "text": v.text}
-            for v, name in zip(result.verdicts, (t.exponent or t.amplitude for t in result.fit.law.terms), strict=True)
+            for v, name in zip(
+                result.verdicts, (t.exponent or t.amplitude for t in result.fit.law.terms), strict=True
+            )
         }
         for law, result in results.items()
         if result.fit is not None

@@ -1,13 +1,13 @@
 """Where a fit may start: a grid over the exponents, the amplitudes projected out.
 
-For given exponents the law is linear in its amplitudes, so the best non-negative ones follow from a small quadratic
-problem (variable projection, Golub & Pereyra 1973). Its objective is the relative error, sum_i W_i (L_pred/L_i - 1)^2, which
-agrees with the log error to first order. With K <= 4 terms the non-negative problem is solved exactly, by trying
-every subset of non-zero amplitudes.
+For given exponents the law is linear in its amplitudes, so the best non-negative ones follow from a small
+quadratic problem (variable projection, Golub & Pereyra 1973). Its objective is the relative error, sum_i W_i
+(L_pred/L_i - 1)^2, which agrees with the log error to first order. With K <= 4 terms the non-negative problem
+is solved exactly, by trying every subset of non-zero amplitudes.
 
-Which cells become starts matters more than how fine the grid is: the few best cells are neighbours in one valley (5 % of
-three-term fits missed their optimum that way), while the best cell for *each* value of each exponent, the profile
-path, visits every valley.
+Which cells become starts matters more than how fine the grid is: the few best cells are neighbours in one
+valley (5 % of three-term fits missed their optimum that way), while the best cell for *each* value of each
+exponent, the profile path, visits every valley.
 """
 
 from __future__ import annotations
@@ -20,13 +20,18 @@ from sapis_lab.analysis.laws import Array, Law
 
 GRID = np.geomspace(0.02, 3.0, 18)
 ABSENT = 1e-3
-"""A start needs a finite log amplitude; a term found absent begins at this part of the loss, where it is largest, and may vanish again."""
+"""A start needs a finite log amplitude; a term found absent begins at this part of the loss, where it is
+largest, and may vanish again."""
 
 
-def profile_starts(law: Law, *, z: Array, log_loss: Array, weight: Array | None = None, grid: Array = GRID) -> Array:
+def profile_starts(
+    law: Law, *, z: Array, log_loss: Array, weight: Array | None = None, grid: Array = GRID
+) -> Array:
     """Starts for a global fit, (n_starts, p): the profile path of every exponent through the grid."""
     J = len(law.exponent_names)
-    exponents = grid[np.stack(np.meshgrid(*[np.arange(len(grid))] * J, indexing="ij"), axis=-1).reshape(-1, J)]
+    exponents = grid[
+        np.stack(np.meshgrid(*[np.arange(len(grid))] * J, indexing="ij"), axis=-1).reshape(-1, J)
+    ]
     amplitudes, objective = project_amplitudes(law, exponents, z=z, log_loss=log_loss, weight=weight)
     on_grid = objective.reshape([len(grid)] * J)
     cells: set[int] = set()
@@ -41,8 +46,11 @@ def profile_starts(law: Law, *, z: Array, log_loss: Array, weight: Array | None 
     return np.hstack([np.maximum(np.log(np.maximum(found, 1e-300)), smallest), powers])
 
 
-def project_amplitudes(law: Law, exponents: Array, *, z: Array, log_loss: Array, weight: Array | None = None) -> tuple[Array, Array]:
-    """Best non-negative amplitudes for each row of exponents, (G, K), and the relative squared error / 2, (G,).
+def project_amplitudes(
+    law: Law, exponents: Array, *, z: Array, log_loss: Array, weight: Array | None = None
+) -> tuple[Array, Array]:
+    """Best non-negative amplitudes for each row of exponents, (G, K), and the relative squared error / 2,
+    (G,).
 
     Args:
         exponents: (G, J).   z: (n, K).   log_loss: (n,).   weight: (n,).
@@ -52,10 +60,16 @@ def project_amplitudes(law: Law, exponents: Array, *, z: Array, log_loss: Array,
     # An exponent takes few values: its column of the basis is made once for each of them.
     basis, which = [], []
     for k, slot in enumerate(law.slots):
-        values, index = np.unique(np.zeros(len(exponents)) if slot is None else exponents[:, slot - law.n_terms], return_inverse=True)
+        values, index = np.unique(
+            np.zeros(len(exponents)) if slot is None else exponents[:, slot - law.n_terms],
+            return_inverse=True,
+        )
         basis.append(np.exp(-values[:, None] * z[:, k] - log_loss) * root)
         which.append(index)
-    gram, linear = np.empty((len(exponents), law.n_terms, law.n_terms)), np.empty((len(exponents), law.n_terms))
+    gram, linear = (
+        np.empty((len(exponents), law.n_terms, law.n_terms)),
+        np.empty((len(exponents), law.n_terms)),
+    )
     for k in range(law.n_terms):
         linear[:, k] = (basis[k] @ root)[which[k]]
         for l in range(k, law.n_terms):
@@ -65,7 +79,8 @@ def project_amplitudes(law: Law, exponents: Array, *, z: Array, log_loss: Array,
 
 
 def nonnegative_quadratic(gram: Array, linear: Array) -> tuple[Array, Array]:
-    """argmin over x >= 0 of x'Gx/2 - b'x, (G, K), and its value, (G,); exact, by enumerating the active sets."""
+    """argmin over x >= 0 of x'Gx/2 - b'x, (G, K), and its value, (G,); exact, by enumerating the active
+    sets."""
     n_problems, K = linear.shape
     best, value = np.zeros((n_problems, K)), np.zeros(n_problems)
     for size in range(1, K + 1):

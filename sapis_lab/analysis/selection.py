@@ -1,15 +1,17 @@
 """Which law a set of points asks for: criteria, forecasts of points left out, and tests.
 
-Akaike's criterion for small samples (Hurvich & Tsai 1989): with normal errors of ln L whose variance is fitted too,
+Akaike's criterion for small samples (Hurvich & Tsai 1989): with normal errors of ln L whose variance is
+fitted too,
 
     AICc = n ln(2 F / n) + 2 k + 2 k (k + 1) / (n - k - 1),   F = sum r^2 / 2,   k = p + 1.
 
-Among the laws within 2 of the smallest AICc the one with the fewest parameters is taken: an interaction that is not there makes
-extrapolation two to three times worse, one that is there and left out seldom does. An interaction whose exponent is all but 0 is a floor in
-disguise, with an exponent more to follow the noise with: the law with a floor takes its place where that is nearly as good.
+Among the laws within 2 of the smallest AICc the one with the fewest parameters is taken: an interaction that
+is not there makes extrapolation two to three times worse, one that is there and left out seldom does. An
+interaction whose exponent is all but 0 is a floor in disguise, with an exponent more to follow the noise
+with: the law with a floor takes its place where that is nearly as good.
 
-The likelihood ratio of a term that may be absent is no chi-square, since its exponent does not exist without it (Davies 1987): its 95 %
-point is 6.0-7.5 instead of 3.8, so it is simulated.
+The likelihood ratio of a term that may be absent is no chi-square, since its exponent does not exist without
+it (Davies 1987): its 95 % point is 6.0-7.5 instead of 3.8, so it is simulated.
 """
 
 from __future__ import annotations
@@ -58,19 +60,31 @@ def select(fits: Mapping[str, LawFit]) -> tuple[str | None, str]:
     if not known:
         return simplest, f"{simplest} is the simplest law fitted{note}"
     best = min(known.values())
-    chosen = min((name for name in known if known[name] <= best + SLACK), key=lambda name: (fits[name].law.n_parameters, known[name]))
+    chosen = min(
+        (name for name in known if known[name] <= best + SLACK),
+        key=lambda name: (fits[name].law.n_parameters, known[name]),
+    )
     if len(known) == 1:
         return chosen, f"{chosen} is the only law with a defined AICc{note}"
     floored = FLOORED.get(chosen, "")
     gamma = fits[chosen].params.get("gamma", 1.0)
     if gamma < MIN_EXPONENT and known.get(floored, np.inf) <= known[chosen] + DISGUISED:
         worse = known[floored] - known[chosen]
-        return floored, f"{floored} stands for {chosen} ({-worse:+.1f} AICc), whose γ of {gamma:.2g} makes its interaction a floor{note}"
-    others = ", ".join(f"{name} {score - known[chosen]:+.1f}" for name, score in known.items() if name != chosen)
-    return chosen, f"{chosen} is the simplest law within {SLACK:g} of the best AICc ({others} relative to it){note}"
+        return (
+            floored,
+            f"{floored} stands for {chosen} ({-worse:+.1f} AICc), whose γ of {gamma:.2g} makes its "
+            f"interaction a floor{note}",
+        )
+    others = ", ".join(
+        f"{name} {score - known[chosen]:+.1f}" for name, score in known.items() if name != chosen
+    )
+    return (
+        chosen,
+        f"{chosen} is the simplest law within {SLACK:g} of the best AICc ({others} relative to it){note}",
+    )
 
 
-# ------------------------------------------------------------------------------------------------- points left out
+# -------------------------------------------------------------------------------------------- points left out
 
 
 @dataclass(frozen=True)
@@ -88,7 +102,8 @@ class LeaveOneOut:
 
 
 def leave_one_out(fit: LawFit) -> LeaveOneOut | None:
-    """Forecast errors of every point, each refit searched anew from the modes of the fit; None where a point cannot be spared."""
+    """Forecast errors of every point, each refit searched anew from the modes of the fit; None where a point
+    cannot be spared."""
     n = len(fit.points)
     if n - 1 <= fit.law.n_parameters:
         return None
@@ -96,7 +111,9 @@ def leave_one_out(fit: LawFit) -> LeaveOneOut | None:
     weight = fit.points.weights * (1.0 - np.eye(n))
     found = refit(setting, np.broadcast_to(fit.points.log_loss, (n, n)), weight=weight, delta=fit.delta)
     predicted = fit.law.log_loss(found.theta, fit.z)[0]
-    return LeaveOneOut(predicted[np.arange(n), np.arange(n)] - fit.points.log_loss, int((~found.converged).sum()))
+    return LeaveOneOut(
+        predicted[np.arange(n), np.arange(n)] - fit.points.log_loss, int((~found.converged).sum())
+    )
 
 
 Block = Literal["n_params", "n_frames", "n_params*n_frames"]
@@ -124,9 +141,14 @@ class HeldOut:
 def hold_out_largest(fit: LawFit, block: Block) -> HeldOut | str:
     """Fit without the largest N, D or N D and forecast those points; or why it cannot be done."""
     points = fit.points
-    size = {"n_params": points.n_params, "n_frames": points.n_frames, "n_params*n_frames": points.n_params * points.n_frames}[block]
+    size = {
+        "n_params": points.n_params,
+        "n_frames": points.n_frames,
+        "n_params*n_frames": points.n_params * points.n_frames,
+    }[block]
     levels = np.unique(size)
-    # of a lattice the last row; of scattered sizes as many as would make one row of eight; of compute a quarter
+    # of a lattice the last row; of scattered sizes as many as would make one row of eight; of compute a
+    # quarter
     n_held = len(levels) // 4 if block == "n_params*n_frames" else len(levels) // 8
     held = size >= levels[-max(1, n_held)]
     try:
@@ -137,7 +159,7 @@ def hold_out_largest(fit: LawFit, block: Block) -> HeldOut | str:
     return HeldOut(block, int(held.sum()), float(np.sqrt(np.mean(errors**2))), float(errors.mean()))
 
 
-# ------------------------------------------------------------------------------------------------------------ tests
+# ------------------------------------------------------------------------------------------------------ tests
 
 
 @dataclass(frozen=True)
@@ -150,9 +172,11 @@ class LackOfFit:
 
 
 def lack_of_fit(fit: LawFit) -> LackOfFit | None:
-    """The classical F test of the law against free cell means; None without repeats, or without more cells than parameters.
+    """The classical F test of the law against free cell means; None without repeats, or without more cells
+    than parameters.
 
-    F = (SSR - SSPE) / (cells - p) / (SSPE / (n - cells)), with SSPE the squares about the cell means (Draper & Smith 1998, section 2.1).
+    F = (SSR - SSPE) / (cells - p) / (SSPE / (n - cells)), with SSPE the squares about the cell means (Draper
+    & Smith 1998, section 2.1).
     """
     points = fit.points
     n, m, p = len(points), points.n_cells, fit.law.n_parameters
@@ -181,10 +205,14 @@ class LikelihoodRatio:
     n_simulations: int
 
 
-def likelihood_ratio(small: LawFit, large: LawFit, *, n_simulations: int = 299, generator: np.random.Generator) -> LikelihoodRatio | None:
-    """Does the larger law describe the points better than chance would have it? None when it leaves no degree of freedom.
+def likelihood_ratio(
+    small: LawFit, large: LawFit, *, n_simulations: int = 299, generator: np.random.Generator
+) -> LikelihoodRatio | None:
+    """Does the larger law describe the points better than chance would have it? None when it leaves no degree
+    of freedom.
 
-    Data sets are simulated from the smaller fit with normal noise; both laws are fitted to each as they were to the points.
+    Data sets are simulated from the smaller fit with normal noise; both laws are fitted to each as they were
+    to the points.
     """
     if large.degrees_of_freedom < 1:
         return None
@@ -193,11 +221,19 @@ def likelihood_ratio(small: LawFit, large: LawFit, *, n_simulations: int = 299, 
     data = simulated(small, small.theta, sigma=noise_scale(small), n_sets=n_simulations, generator=generator)
     null = _ratio(settings, data)
     p_value = (1 + int((null >= observed).sum())) / (n_simulations + 1)
-    return LikelihoodRatio(small.law.name, large.law.name, float(observed), float(np.quantile(null, 0.95)), p_value, n_simulations)
+    return LikelihoodRatio(
+        small.law.name,
+        large.law.name,
+        float(observed),
+        float(np.quantile(null, 0.95)),
+        p_value,
+        n_simulations,
+    )
 
 
 def _ratio(settings: tuple[Setting, Setting], log_loss: Array) -> Array:
-    """2 (F_small - F_large) / lambda of every data set, (B,), both under the threshold that the larger law asks for."""
+    """2 (F_small - F_large) / lambda of every data set, (B,), both under the threshold that the larger law
+    asks for."""
     small, large = settings
     full = refit(large, log_loss, max_steps=FEW_STEPS)
     starts = np.broadcast_to(small.starts, (len(log_loss), *small.starts.shape))
@@ -216,7 +252,8 @@ def _ratio(settings: tuple[Setting, Setting], log_loss: Array) -> Array:
 
 
 def _with_starts_of(large: LawFit, small: LawFit) -> Setting:
-    """The setting of the larger fit, started besides where it equals the smaller fit and its new terms take some share of the loss.
+    """The setting of the larger fit, started besides where it equals the smaller fit and its new terms take
+    some share of the loss.
 
     Data of the smaller law have their optimum there, and the new exponent may be anywhere.
     """
@@ -231,6 +268,12 @@ def _with_starts_of(large: LawFit, small: LawFit) -> Setting:
                 if name in names:
                     theta[i] = small.theta[names.index(name)] + (np.log1p(-share) if i < law.n_terms else 0.0)
                 else:
-                    theta[i] = np.log(share / len(new)) + small.points.log_loss.mean() if i < law.n_terms else exponent
+                    theta[i] = (
+                        np.log(share / len(new)) + small.points.log_loss.mean()
+                        if i < law.n_terms
+                        else exponent
+                    )
             extra.append(theta)
-    return Setting(law, setting.z, setting.weight, setting.robust, np.vstack([extra, [m.theta for m in large.modes]]))
+    return Setting(
+        law, setting.z, setting.weight, setting.robust, np.vstack([extra, [m.theta for m in large.modes]])
+    )

@@ -4,18 +4,20 @@ Minimises, for every problem b of a batch,
 
     F_b(theta) = sum_i W_bi rho(r_bi),   r_bi = ln L(theta; N_i, D_i) - ln L_bi,
 
-with Huber's rho (Huber 1964). All problems share the points (N_i, D_i): starts of a global search, resamples of a bootstrap, values of a
-profile. The parameters enter u_k = a_k - s_k z_k linearly and ln L is the log-sum-exp of u, so the Hessian is exact and short. With w the
-shares of the terms, psi = rho', c = rho'' and v_k = du_k / dtheta = (1 on a_k, -z_k on s_k),
+with Huber's rho (Huber 1964). All problems share the points (N_i, D_i): starts of a global search, resamples
+of a bootstrap, values of a profile. The parameters enter u_k = a_k - s_k z_k linearly and ln L is the
+log-sum-exp of u, so the Hessian is exact and short. With w the shares of the terms, psi = rho', c = rho'' and
+v_k = du_k / dtheta = (1 on a_k, -z_k on s_k),
 
-    g = sum_k sum_i psi_i w_ik v_ik,      H = sum_kl sum_i [ (c_i - psi_i) w_ik w_il + delta_kl psi_i w_ik ] v_ik v_il^T.
+    g = sum_k sum_i psi_i w_ik v_ik,      H = sum_kl sum_i [ (c_i - psi_i) w_ik w_il + delta_kl psi_i w_ik ]
+    v_ik v_il^T.
 
-z is the same for all problems, so every sum over points is a product of a (B, n) array with a few shared columns of z and z^2: the batch
-runs at the speed of matrix products, and no (B, n, p) array is ever made.
+z is the same for all problems, so every sum over points is a product of a (B, n) array with a few shared
+columns of z and z^2: the batch runs at the speed of matrix products, and no (B, n, p) array is ever made.
 
-Negative curvature is met by taking absolute pivots (in the manner of Gill & Murray 1974), steps that do not descend by
-Levenberg-Marquardt damping. A threshold far below the residuals makes F nearly an L1 norm with a kink at every point; such
-fits begin with a threshold of the size of their residuals and shrink it.
+Negative curvature is met by taking absolute pivots (in the manner of Gill & Murray 1974), steps that do not
+descend by Levenberg-Marquardt damping. A threshold far below the residuals makes F nearly an L1 norm with a
+kink at every point; such fits begin with a threshold of the size of their residuals and shrink it.
 """
 
 from __future__ import annotations
@@ -28,9 +30,11 @@ from sapis_lab.analysis.laws import Array, Law
 
 MAX_EXPONENT = 6.0
 AMPLITUDE_RANGE = 30.0
-"""A term may fall e^-30 below, or rise e^30 above, the typical loss in the middle of the points; a steep one still shows in a corner."""
+"""A term may fall e^-30 below, or rise e^30 above, the typical loss in the middle of the points; a steep one
+still shows in a corner."""
 DECREMENT = 1e-9
-"""A Newton step that promises less than this part of F is the last: convergence is quadratic, so it leaves an error of about its square."""
+"""A Newton step that promises less than this part of F is the last: convergence is quadratic, so it leaves an
+error of about its square."""
 CHUNK = 100_000
 """Points times problems that are worked on together: their arrays then stay in the cache."""
 SAME = 1e-6
@@ -38,14 +42,17 @@ SAME = 1e-6
 COMPACT = 0.8
 """Part of a chunk still unsolved below which the solved rest is dropped from the arrays."""
 NEGLIGIBLE = 1e-10
-"""Curvature of a parameter, relative to the largest, at which it no longer shows, where its gradient does not either."""
+"""Curvature of a parameter, relative to the largest, at which it no longer shows, where its gradient does not
+either."""
 SMALLEST_PIVOT = 1e-4
 """Of a matrix with unit diagonal, where a pivot is not positive."""
 FINAL_CURVATURE = 0.01
-"""Part of the majoriser that stands for the missing curvature of points beyond the threshold; see `_influence`."""
+"""Part of the majoriser that stands for the missing curvature of points beyond the threshold; see
+`_influence`."""
 MAX_STEPS = 150
 LONGEST = 2.0
-"""Longest step in any parameter: log amplitudes and exponents are of order one, and the expansion holds no farther."""
+"""Longest step in any parameter: log amplitudes and exponents are of order one, and the expansion holds no
+farther."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +69,9 @@ class Solutions:
     """(B,) bool: some parameter ended on its bound."""
 
     def __getitem__(self, which: np.ndarray | slice | list[int]) -> Solutions:
-        return Solutions(self.theta[which], self.objective[which], self.converged[which], self.at_bound[which])
+        return Solutions(
+            self.theta[which], self.objective[which], self.converged[which], self.at_bound[which]
+        )
 
 
 def joined(*parts: Solutions) -> Solutions:
@@ -111,9 +120,10 @@ def solve(
         start: (B, p) centred parameters.   z: (n, K), `Law.coordinates`.
         log_loss: (n,) or (B, n), ln of the measured loss.   weight: (n,) or (B, n), or None for ones.
         delta: Huber threshold in log units, one or one a problem (B,); inf for least squares.
-        spread: (n,) or None for ones; the threshold of point i is delta times this, 1/sqrt(weight) where weights are precisions.
-        fixed: (p,) or (B, p) bool, parameters that keep their start.   limits: lower and upper ends of theta, `bounds` by default.
-        continuation: begin with a threshold of the size of the residuals and shrink it; needless for a start near the optimum.
+        spread: (n,) or None for ones; the threshold of point i is delta times this, 1/sqrt(weight) where
+        weights are precisions. fixed: (p,) or (B, p) bool, parameters that keep their start.   limits: lower
+        and upper ends of theta, `bounds` by default. continuation: begin with a threshold of the size of the
+        residuals and shrink it; needless for a start near the optimum.
     """
     B, n = start.shape[0], z.shape[0]
     lower, upper = bounds(law, log_loss) if limits is None else limits
@@ -128,7 +138,9 @@ def solve(
         y = np.broadcast_to(log_loss if log_loss.ndim == 1 else log_loss[part], (part.stop - first, n))
         W = None if weight is None else np.broadcast_to(weight if weight.ndim == 1 else weight[part], y.shape)
         problem = _Problem(design, y, W, thresholds[part], spread, held[part], lower, upper)
-        theta[part], objective[part], converged[part] = problem.minimise(begin[part], continuation=continuation, max_steps=max_steps)
+        theta[part], objective[part], converged[part] = problem.minimise(
+            begin[part], continuation=continuation, max_steps=max_steps
+        )
     at_bound = np.any(~held & ((theta <= lower) | (theta >= upper)), axis=1)
     return Solutions(theta, objective, converged, at_bound)
 
@@ -151,12 +163,12 @@ def race(
 ) -> Solutions:
     """The best `keep` optima of each of B data sets from S starts each: theta (B, keep, p), best first.
 
-    A few starts take many times the steps of the others and end in the same place or in a worse one, so all run for `heat` steps and
-    only the best go on.
+    A few starts take many times the steps of the others and end in the same place or in a worse one, so all
+    run for `heat` steps and only the best go on.
 
     Args:
-        starts: (B, S, p).   log_loss: (B, n).   weight: (n,) or (B, n).   delta: one or (B,).   fixed: (p,) or (B, p).
-        The rest as in `solve`.
+        starts: (B, S, p).   log_loss: (B, n).   weight: (n,) or (B, n).   delta: one or (B,).   fixed: (p,)
+        or (B, p). The rest as in `solve`.
     """
     B, S, p = starts.shape
     keep = min(keep, S)
@@ -164,24 +176,38 @@ def race(
     def run(begin: Array, steps: int) -> Solutions:
         m = begin.shape[1]
         found = solve(
-            law, begin.reshape(-1, p), z=z, log_loss=np.repeat(log_loss, m, axis=0),
+            law,
+            begin.reshape(-1, p),
+            z=z,
+            log_loss=np.repeat(log_loss, m, axis=0),
             weight=weight if weight is None or weight.ndim == 1 else np.repeat(weight, m, axis=0),
-            delta=np.repeat(delta, m) if np.ndim(delta) else delta, spread=spread, limits=limits,
+            delta=np.repeat(delta, m) if np.ndim(delta) else delta,
+            spread=spread,
+            limits=limits,
             fixed=fixed if fixed is None or fixed.ndim == 1 else np.repeat(fixed, m, axis=0),
-            continuation=continuation, max_steps=steps,
-        )  # fmt: skip
+            continuation=continuation,
+            max_steps=steps,
+        )
         shape = (B, m)
         found = Solutions(
-            found.theta.reshape(*shape, p), found.objective.reshape(shape), found.converged.reshape(shape), found.at_bound.reshape(shape)
+            found.theta.reshape(*shape, p),
+            found.objective.reshape(shape),
+            found.converged.reshape(shape),
+            found.at_bound.reshape(shape),
         )
-        order = np.argsort(np.where(np.isfinite(found.objective), found.objective, np.inf), axis=1, kind="stable")
+        order = np.argsort(
+            np.where(np.isfinite(found.objective), found.objective, np.inf), axis=1, kind="stable"
+        )
         ranked = np.take_along_axis(found.objective, order, axis=1)
-        # starts that met in one optimum go to the end, so that what is kept are different ones where there are
+        # starts that met in one optimum go to the end, so that what is kept are different ones where there
+        # are
         met = np.zeros(shape, dtype=bool)
         met[:, 1:] = ranked[:, 1:] <= ranked[:, :-1] * (1 + SAME)
         order = np.take_along_axis(order, np.argsort(met, axis=1, kind="stable"), axis=1)[:, :keep]
         pick = np.arange(B)[:, None], order
-        return Solutions(found.theta[pick], found.objective[pick], found.converged[pick], found.at_bound[pick])
+        return Solutions(
+            found.theta[pick], found.objective[pick], found.converged[pick], found.at_bound[pick]
+        )
 
     first = run(starts, heat if keep < S else max_steps)
     if first.converged.all() or keep == S:
@@ -190,7 +216,8 @@ def race(
 
 
 class _Design:
-    """What a law and the points share between all problems: columns of z, and where their sums belong in gradient and Hessian."""
+    """What a law and the points share between all problems: columns of z, and where their sums belong in
+    gradient and Hessian."""
 
     def __init__(self, law: Law, z: Array) -> None:
         self.n_terms, self.n_parameters = law.n_terms, law.n_parameters
@@ -206,7 +233,9 @@ class _Design:
             for l in range(k, law.n_terms):
                 of_l = self._entries(l, one)
                 both = [(i, j, a * b) for i, a in of_k for j, b in of_l]
-                self.pairs.append((k, l, np.stack([c for _, _, c in both], axis=1), [(i, j) for i, j, _ in both]))
+                self.pairs.append(
+                    (k, l, np.stack([c for _, _, c in both], axis=1), [(i, j) for i, j, _ in both])
+                )
 
     def _entries(self, k: int, one: Array) -> list[tuple[int, Array]]:
         """Where du_k / dtheta is not zero, and what it is there."""
@@ -216,7 +245,8 @@ class _Design:
     def forward(self, theta: Array) -> tuple[Array, list[Array]]:
         """ln L, (B, n), and the shares of the terms, K arrays (B, n).
 
-        No term is taken out of the logarithm first: with |a - ln L| <= 30, s <= 6 and |z| < 100 nothing overflows.
+        No term is taken out of the logarithm first: with |a - ln L| <= 30, s <= 6 and |z| < 100 nothing
+        overflows.
         """
         terms = []
         for k in range(self.n_terms):
@@ -245,7 +275,8 @@ class _Design:
         return g, pulls
 
     def hessian(self, share: list[Array], pulls: list[Array], curvature: Array) -> Array:
-        """sum_kl [(c - psi) w_k w_l + delta_kl psi w_k] v_k v_l^T, (p, p, B); `curvature` is c - psi, (B, n)."""
+        """sum_kl [(c - psi) w_k w_l + delta_kl psi w_k] v_k v_l^T, (p, p, B); `curvature` is c - psi, (B,
+        n)."""
         H = np.zeros((self.n_parameters, self.n_parameters, len(curvature)))
         bent, last = None, -1
         for k, l, columns, entries in self.pairs:
@@ -278,26 +309,55 @@ class _State:
     """(B,) objectives."""
 
     def take(self, rows: np.ndarray) -> _State:
-        return _State(self.r[rows], [w[rows] for w in self.share], self.psi[rows], None if self.q is None else self.q[rows], self.F[rows])
+        return _State(
+            self.r[rows],
+            [w[rows] for w in self.share],
+            self.psi[rows],
+            None if self.q is None else self.q[rows],
+            self.F[rows],
+        )
 
     def put_back(self, rows: np.ndarray, old: _State) -> None:
         """Undo the step of these rows."""
-        pairs = [(self.r, old.r), (self.psi, old.psi), (self.F, old.F), *zip(self.share, old.share, strict=True)]
+        pairs = [
+            (self.r, old.r),
+            (self.psi, old.psi),
+            (self.F, old.F),
+            *zip(self.share, old.share, strict=True),
+        ]
         for new, before in pairs + ([(self.q, old.q)] if self.q is not None and old.q is not None else []):
             new[rows] = before[rows]
 
 
 class _Problem:
-    """A chunk of problems and what of it is still unsolved. Every array below loses the rows that are done."""
+    """A chunk of problems and what of it is still unsolved. Every array below loses the rows that are
+    done."""
 
     def __init__(
-        self, design: _Design, y: Array, W: Array | None, delta: Array, spread: Array | None, held: np.ndarray, lower: Array, upper: Array
+        self,
+        design: _Design,
+        y: Array,
+        W: Array | None,
+        delta: Array,
+        spread: Array | None,
+        held: np.ndarray,
+        lower: Array,
+        upper: Array,
     ) -> None:
-        self.design, self.y, self.W, self.target, self.spread, self.held = design, y, W, delta.copy(), spread, held
+        self.design, self.y, self.W, self.target, self.spread, self.held = (
+            design,
+            y,
+            W,
+            delta.copy(),
+            spread,
+            held,
+        )
         self.lower, self.upper = lower, upper
         self.robust = bool(np.isfinite(delta).any())
 
-    def minimise(self, theta: Array, *, continuation: bool, max_steps: int) -> tuple[Array, Array, np.ndarray]:
+    def minimise(
+        self, theta: Array, *, continuation: bool, max_steps: int
+    ) -> tuple[Array, Array, np.ndarray]:
         """Optima (B, p), objectives (B,), and whether each converged (B,)."""
         B = len(theta)
         result, value, converged = theta.copy(), np.empty(B), np.zeros(B, dtype=bool)
@@ -315,9 +375,12 @@ class _Problem:
             g, pulls = self.design.gradient(state.share, state.psi)
             free = ~(self.held | ((theta <= self.lower) & (g > 0)) | ((theta >= self.upper) & (g < 0)))
             H = self.design.hessian(state.share, pulls, self._curvature(state, final) - state.psi)
-            # A term that has vanished from the loss rests: its long steps would only shorten those of the others.
+            # A term that has vanished from the loss rests: its long steps would only shorten those of the
+            # others.
             diagonal = np.abs(np.einsum("iib->bi", H))
-            free &= (diagonal > NEGLIGIBLE * diagonal.max(axis=1, keepdims=True)) | (np.abs(g) > DECREMENT * F[:, None])
+            free &= (diagonal > NEGLIGIBLE * diagonal.max(axis=1, keepdims=True)) | (
+                np.abs(g) > DECREMENT * F[:, None]
+            )
             g = np.where(free, g, 0.0)
             step, convex = newton_step(g, H, free, damping)
             promise = -0.5 * (step * g).sum(axis=1)
@@ -327,7 +390,11 @@ class _Problem:
             last = pending & done
             if last.any():
                 out = active[last]
-                result[out], value[out], converged[out] = proposal[last], np.maximum(F[last] - promise[last], 0.0), True
+                result[out], value[out], converged[out] = (
+                    proposal[last],
+                    np.maximum(F[last] - promise[last], 0.0),
+                    True,
+                )
                 pending = pending & ~done
                 if not pending.any():
                     return result, value, converged
@@ -372,7 +439,8 @@ class _Problem:
         return self._judged(r, share, delta)
 
     def _judged(self, r: Array, share: list[Array], delta: Array) -> _State:
-        """The residuals with what Huber's loss makes of them: with q = min(1, delta/|r|), psi = q r and rho = psi (r - psi/2)."""
+        """The residuals with what Huber's loss makes of them: with q = min(1, delta/|r|), psi = q r and rho =
+        psi (r - psi/2)."""
         if not self.robust:
             psi = r.copy() if self.W is None else r * self.W
             return _State(r, share, psi, None, 0.5 * np.einsum("bn,bn->b", psi, r))
@@ -389,12 +457,15 @@ class _Problem:
     def _curvature(self, state: _State, final: np.ndarray) -> Array:
         """What stands for W rho'', (B, n).
 
-        A point beyond the threshold has no curvature of its own, and H would be singular with few points inside. A part of the majoriser's,
-        delta/|r|, keeps it positive: a large part while the threshold shrinks, a small one at the end, where it would slow the convergence.
+        A point beyond the threshold has no curvature of its own, and H would be singular with few points
+        inside. A part of the majoriser's, delta/|r|, keeps it positive: a large part while the threshold
+        shrinks, a small one at the end, where it would slow the convergence.
         """
         if state.q is None:
             return np.ones_like(state.r) if self.W is None else self.W
-        part: float | Array = FINAL_CURVATURE if final.all() else np.where(final, FINAL_CURVATURE, 0.3)[:, None]
+        part: float | Array = (
+            FINAL_CURVATURE if final.all() else np.where(final, FINAL_CURVATURE, 0.3)[:, None]
+        )
         c = np.floor(state.q)
         c *= 1.0 - part
         c += part * state.q
@@ -408,8 +479,11 @@ class _Problem:
             self.W = self.W[keep]
 
 
-def newton_step(gradient: Array, hessian: Array, free: np.ndarray, damping: Array) -> tuple[Array, np.ndarray]:
-    """-(H + damping)^-1 g over the free parameters, in units of each parameter's own curvature, (B, p), and where H is positive, (B,).
+def newton_step(
+    gradient: Array, hessian: Array, free: np.ndarray, damping: Array
+) -> tuple[Array, np.ndarray]:
+    """-(H + damping)^-1 g over the free parameters, in units of each parameter's own curvature, (B, p), and
+    where H is positive, (B,).
 
     Args:
         gradient: (B, p).   hessian: (p, p, B).   free: (B, p) bool.   damping: (B,).
@@ -426,21 +500,26 @@ def newton_step(gradient: Array, hessian: Array, free: np.ndarray, damping: Arra
     scaled[range(p), range(p)] += damping
     step, convex = _ldl_solve(scaled, downhill)
     step = np.where(on, step * scale, 0.0).T
-    return step * np.minimum(1.0, LONGEST / np.maximum(np.abs(step).max(axis=1, keepdims=True), 1e-300)), convex
+    return step * np.minimum(
+        1.0, LONGEST / np.maximum(np.abs(step).max(axis=1, keepdims=True), 1e-300)
+    ), convex
 
 
 def _ldl_solve(matrix: Array, right: Array) -> tuple[Array, np.ndarray]:
-    """Solutions (p, B) of many small symmetric systems, (p, p, B) and (p, B), and which matrices are positive, (B,); overwrites both.
+    """Solutions (p, B) of many small symmetric systems, (p, p, B) and (p, B), and which matrices are
+    positive, (B,); overwrites both.
 
-    Gaussian elimination, vectorised over the batch. A pivot that is not positive is replaced by its absolute value: with M = L D L^T the
-    system solved is L |D| L^T, which is positive, so the solution descends. It takes a tenth of the time of eigenvectors, and no more
-    steps.
+    Gaussian elimination, vectorised over the batch. A pivot that is not positive is replaced by its absolute
+    value: with M = L D L^T the system solved is L |D| L^T, which is positive, so the solution descends. It
+    takes a tenth of the time of eigenvectors, and no more steps.
     """
     p = len(right)
     positive = np.ones(right.shape[1], dtype=bool)
     for j in range(p):
         positive &= matrix[j, j] > 1e-14
-        matrix[j, j] = np.where(matrix[j, j] > 1e-14, matrix[j, j], np.maximum(np.abs(matrix[j, j]), SMALLEST_PIVOT))
+        matrix[j, j] = np.where(
+            matrix[j, j] > 1e-14, matrix[j, j], np.maximum(np.abs(matrix[j, j]), SMALLEST_PIVOT)
+        )
         if j + 1 < p:
             factor = matrix[j + 1 :, j] / matrix[j, j]
             matrix[j + 1 :, j + 1 :] -= factor[:, None] * matrix[j, j + 1 :]

@@ -1,7 +1,9 @@
-"""From the runs table of a study to its answers: laws with intervals and verdicts per model, comparisons, costs.
+"""From the runs table of a study to its answers: laws with intervals and verdicts per model, comparisons,
+costs.
 
-The table has one row a point. Rows that failed, or that finished without a usable loss, are carried along and listed; they never
-enter a fit. A model with too few points for a law gets a sentence instead of numbers, so a half-finished study can be read.
+The table has one row a point. Rows that failed, or that finished without a usable loss, are carried along and
+listed; they never enter a fit. A model with too few points for a law gets a sentence instead of numbers, so a
+half-finished study can be read.
 """
 
 from __future__ import annotations
@@ -19,7 +21,15 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from sapis_lab.analysis.allocation import Allocation, allocation
-from sapis_lab.analysis.compare import CELL, ENERGY_MAE, CellRatios, Comparison, compare, cost_table, default_reference
+from sapis_lab.analysis.compare import (
+    CELL,
+    ENERGY_MAE,
+    CellRatios,
+    Comparison,
+    compare,
+    cost_table,
+    default_reference,
+)
 from sapis_lab.analysis.efficiency import EqualError, equal_error, reach
 from sapis_lab.analysis.exponents import ExponentTest, exponent_tests
 from sapis_lab.analysis.fit import LawFit, Points, Robust
@@ -66,15 +76,19 @@ class ModelAnalysis:
 
     @property
     def floor_open(self) -> bool:
-        """The chosen law has no floor, and the points do not exclude one: bands then include the law with a floor."""
+        """The chosen law has no floor, and the points do not exclude one: bands then include the law with a
+        floor."""
         return floor_open(self.chosen, self.floor)
 
     def band(self, n_params: ArrayLike, n_frames: ArrayLike) -> tuple[Array, Array] | None:
-        """95 % band of the chosen law in the unit of the loss, with the floor's where `floor_open`; None without a bootstrap."""
+        """95 % band of the chosen law in the unit of the loss, with the floor's where `floor_open`; None
+        without a bootstrap."""
         if self.chosen is None or self.fit is None or self.chosen.bootstrap is None:
             return None
         if self.floor_open and self.floor.fit is not None and self.floor.bootstrap is not None:
-            return floor_band(self.fit, self.chosen.bootstrap, self.floor.fit, self.floor.bootstrap, n_params, n_frames)
+            return floor_band(
+                self.fit, self.chosen.bootstrap, self.floor.fit, self.floor.bootstrap, n_params, n_frames
+            )
         return band(self.fit, self.chosen.bootstrap, n_params, n_frames)
 
     @property
@@ -107,14 +121,16 @@ class StudyAnalysis:
     comparisons: tuple[Comparison, ...]
     costs: pd.DataFrame
     efficiency: tuple[EqualError, ...]
-    """Every other model's cost over that of the reference at equal error, for the loss and for the energy MAE."""
+    """Every other model's cost over that of the reference at equal error, for the loss and for the energy
+    MAE."""
     exponent_tests: tuple[ExponentTest, ...]
     history: pd.DataFrame | None = None
     """Decisions of the adaptive scaler, one row a step (`scale/history.csv` of the results folder)."""
 
     @property
     def sha256(self) -> str:
-        """Identity of the numbers used: sha256 over id, model, N, D and loss of every usable row, ordered by id."""
+        """Identity of the numbers used: sha256 over id, model, N, D and loss of every usable row, ordered by
+        id."""
         columns = ["id", "model", "n_params", "n_frames", self.quantity.key]
         rows = self.done[columns].sort_values("id").itertuples(index=False)
         text = "\n".join(f"{i},{m},{int(n)},{int(d)},{float(loss)!r}" for i, m, n, d, loss in rows)
@@ -137,8 +153,9 @@ def analyse(
 
     Args:
         runs: one row a point, the columns of `records`.   quantity: the loss, a key of `quantities`.
-        n_bootstrap: resamples behind every band.   n_simulations: data sets behind each end of an interval; 0 takes the F distribution.
-        reference: the model others are divided by; the largest-l_max geat when not given. While it has no finished point, nothing
+        n_bootstrap: resamples behind every band.   n_simulations: data sets behind each end of an interval; 0
+        takes the F distribution. reference: the model others are divided by; the largest-l_max geat when not
+        given. While it has no finished point, nothing
             is compared.
         label_flops: cost of making one labelled frame, which counts in the split of a budget.
 
@@ -154,7 +171,9 @@ def analyse(
         reference = None
     effort = Effort(n_bootstrap=n_bootstrap, n_simulations=n_simulations)
     models = {
-        name: _analyse_model(name, rows, done[done["model"] == name], measured, laws, effort, robust, label_flops, seed)
+        name: _analyse_model(
+            name, rows, done[done["model"] == name], measured, laws, effort, robust, label_flops, seed
+        )
         for name, rows in runs.groupby("model", sort=False)
     }
     return StudyAnalysis(
@@ -169,12 +188,15 @@ def analyse(
         comparisons=compare(done, quantity=quantity, reference=reference) if reference else (),
         costs=cost_table(done, quantity=quantity),
         efficiency=_efficiency(models, reference, quantity, laws, robust, seed),
-        exponent_tests=exponent_tests({name: model.laws for name, model in models.items() if len(model.runs)}),
+        exponent_tests=exponent_tests(
+            {name: model.laws for name, model in models.items() if len(model.runs)}
+        ),
     )
 
 
 def split_failed(runs: pd.DataFrame, quantity: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Usable rows, and the others with a reason in `failure`. A loss must be finite and positive to have a logarithm."""
+    """Usable rows, and the others with a reason in `failure`. A loss must be finite and positive to have a
+    logarithm."""
     loss = pd.to_numeric(runs[quantity])
     finished = runs["status"] == "done"
     usable = finished & np.isfinite(loss.astype(float)) & (loss > 0)
@@ -188,9 +210,10 @@ def split_failed(runs: pd.DataFrame, quantity: str) -> tuple[pd.DataFrame, pd.Da
 def best_rates(done: pd.DataFrame, quantity: str) -> pd.DataFrame:
     """The rows of one learning rate for every (model, N target, D), where a lattice holds several.
 
-    Rates are no repeats of a point: averaging over them would fit how badly the worst rate does. The rate is chosen once for all seeds
-    (the best of each seed would be a minimum over noise), by its mean error over them on validation frames, also when the law is
-    fitted to a test error. A rate at which fewer seeds finished than at another is not chosen: it would be judged by its lucky ones.
+    Rates are no repeats of a point: averaging over them would fit how badly the worst rate does. The rate is
+    chosen once for all seeds (the best of each seed would be a minimum over noise), by its mean error over
+    them on validation frames, also when the law is fitted to a test error. A rate at which fewer seeds
+    finished than at another is not chosen: it would be judged by its lucky ones.
 
     Raises:
         ValueError: there are several rates, and the column of the validation error is missing.
@@ -201,8 +224,13 @@ def best_rates(done: pd.DataFrame, quantity: str) -> pd.DataFrame:
     test = re.fullmatch(r"test(?:_[A-Za-z0-9]+?)?_((?:force|energy)_\w+)", quantity)
     judge = f"val_{test[1]}" if test else quantity
     if judge not in done:
-        raise ValueError(f"the runs table holds several learning rates but no {judge}, by which one of them is chosen; rebuild the table")
-    rates = done.groupby([*cell, "learning_rate"], sort=False, as_index=False).agg(n=(judge, "count"), error=(judge, "mean"))
+        raise ValueError(
+            f"the runs table holds several learning rates but no {judge}, by which one of them is chosen; "
+            f"rebuild the table"
+        )
+    rates = done.groupby([*cell, "learning_rate"], sort=False, as_index=False).agg(
+        n=(judge, "count"), error=(judge, "mean")
+    )
     best = rates.sort_values(["n", "error"], ascending=[False, True], kind="stable").drop_duplicates(cell)
     chosen = pd.MultiIndex.from_frame(best[[*cell, "learning_rate"]])
     return done[pd.MultiIndex.from_frame(done[[*cell, "learning_rate"]]).isin(chosen)]
@@ -211,10 +239,14 @@ def best_rates(done: pd.DataFrame, quantity: str) -> pd.DataFrame:
 def _checked(runs: pd.DataFrame, quantity: str) -> pd.DataFrame:
     missing = [c for c in [*REQUIRED, *COSTS, quantity] if c not in runs]
     if missing:
-        raise ValueError(f"the runs table lacks the columns {', '.join(missing)}; rebuild it from the records of the study")
+        raise ValueError(
+            f"the runs table lacks the columns {', '.join(missing)}; rebuild it from the records of the study"
+        )
     repeated = runs["id"][runs["id"].duplicated()].tolist()
     if repeated:
-        raise ValueError(f"the runs table repeats the ids {', '.join(map(str, repeated[:5]))}; a point is one row")
+        raise ValueError(
+            f"the runs table repeats the ids {', '.join(map(str, repeated[:5]))}; a point is one row"
+        )
     return runs.reset_index(drop=True)
 
 
@@ -222,23 +254,42 @@ def floor_open(chosen: LawResult | None, floor: LawResult) -> bool:
     """The chosen law has no floor, and one of more than a hundredth of the smallest loss is not excluded."""
     if chosen is None or chosen.fit is None or "E" in chosen.fit.law.param_names:
         return False
-    if floor.fit is None or floor.intervals is None or floor.bootstrap is None or len(floor.bootstrap.params) < 2:
+    if (
+        floor.fit is None
+        or floor.intervals is None
+        or floor.bootstrap is None
+        or len(floor.bootstrap.params) < 2
+    ):
         return False
     return floor.intervals["E"][1] > MIN_FLOOR * float(floor.fit.points.loss.min())
 
 
 def _efficiency(
-    models: dict[str, ModelAnalysis], reference: str | None, quantity: str, laws: Sequence[str], robust: Robust, seed: int
+    models: dict[str, ModelAnalysis],
+    reference: str | None,
+    quantity: str,
+    laws: Sequence[str],
+    robust: Robust,
+    seed: int,
 ) -> tuple[EqualError, ...]:
-    """Every model against the reference at equal error: the study's loss by the laws at hand, the energy MAE by its own."""
+    """Every model against the reference at equal error: the study's loss by the laws at hand, the energy MAE
+    by its own."""
     found: list[EqualError] = []
     for error in dict.fromkeys((quantity, ENERGY_MAE)):
         reached = {}
         for name, model in models.items():
-            if reference is None or error not in model.runs or model.fit is None or model.chosen is None or model.chosen.bootstrap is None:
+            if (
+                reference is None
+                or error not in model.runs
+                or model.fit is None
+                or model.chosen is None
+                or model.chosen.bootstrap is None
+            ):
                 continue
             fitted = (model.fit, model.chosen.bootstrap) if error == quantity else None
-            reached[name] = reach(model.runs, quantity=error, laws=laws, robust=robust, seed=seed, fitted=fitted)
+            reached[name] = reach(
+                model.runs, quantity=error, laws=laws, robust=robust, seed=seed, fitted=fitted
+            )
         base = reached.get(reference or "")
         if base is not None:
             others = [r for name, r in reached.items() if r is not None and name != reference]
@@ -259,7 +310,8 @@ def _analyse_model(
 ) -> ModelAnalysis:
     points = Points(*(done[c].to_numpy(dtype=float) for c in ("n_params", "n_frames", quantity.key)))
     wanted = dict.fromkeys([*laws, FLOOR_LAW])
-    # The random stream depends on what is fitted alone: adding a model or a law to a study moves no other interval.
+    # The random stream depends on what is fitted alone: adding a model or a law to a study moves no other
+    # interval.
     every = fit_laws(points, list(wanted), robust=robust, effort=effort, seed=seed, stream=name)
     results, floor = {law: every[law] for law in laws}, every[FLOOR_LAW]
     selected, note = select({law: r.fit for law, r in results.items() if r.fit is not None})
@@ -284,11 +336,17 @@ def _floor_note(floor: LawResult, quantity: Quantity) -> str:
     low, high = (quantity.display_factor * e for e in floor.intervals["E"])
     unit = quantity.display_unit or quantity.unit
     if next(v for v in floor.verdicts if v.term == "e").identified:
-        return f"With a floor (law {FLOOR_LAW}) E = [{low:.3g}, {high:.3g}] {unit}; a law without one is too hopeful beyond this lattice."
-    return f"The points allow a floor of up to {high:.3g} {unit} (law {FLOOR_LAW}); beyond this lattice the loss may flatten there."
+        return (
+            f"With a floor (law {FLOOR_LAW}) E = [{low:.3g}, {high:.3g}] {unit}; a law without one is too "
+            f"hopeful beyond this lattice."
+        )
+    return (
+        f"The points allow a floor of up to {high:.3g} {unit} (law {FLOOR_LAW}); beyond this lattice the "
+        f"loss may flatten there."
+    )
 
 
-# ----------------------------------------------------------------------------------------------------------- fit.json
+# --------------------------------------------------------------------------------------------------- fit.json
 
 
 def fit_json(analysis: StudyAnalysis) -> dict[str, Any]:
@@ -317,7 +375,9 @@ def fit_json(analysis: StudyAnalysis) -> dict[str, Any]:
 
 def write_fit_json(analysis: StudyAnalysis, path: Path) -> None:
     """Write `fit.json` in one step; non-finite numbers become null, since JSON has no others."""
-    write_text(path, json.dumps(plain(fit_json(analysis)), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(
+        path, json.dumps(plain(fit_json(analysis)), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    )
 
 
 def _model_json(model: ModelAnalysis) -> dict[str, Any]:
@@ -336,7 +396,8 @@ def _model_json(model: ModelAnalysis) -> dict[str, Any]:
 
 
 def _forecast_json(model: ModelAnalysis) -> dict[str, Any] | None:
-    """The loss at twice the largest N and D of the model: by the chosen law, its band, and the band that includes a floor."""
+    """The loss at twice the largest N and D of the model: by the chosen law, its band, and the band that
+    includes a floor."""
     if model.fit is None or model.chosen is None or model.chosen.bootstrap is None:
         return None
     N, D = 2 * float(model.runs["n_params"].max()), 2 * float(model.runs["n_frames"].max())
@@ -378,7 +439,9 @@ def _comparison_json(comparison: Comparison) -> dict[str, Any]:
         "accuracy_per_flop_inference": comparison.accuracy_per_flop_inference,
         "cpu_seconds_train": comparison.cpu_seconds_train,
     }
-    return {"model": comparison.model, "reference": comparison.reference} | {key: _ratios_json(r) for key, r in named.items()}
+    return {"model": comparison.model, "reference": comparison.reference} | {
+        key: _ratios_json(r) for key, r in named.items()
+    }
 
 
 def _ratios_json(ratios: CellRatios | None) -> dict[str, Any] | None:

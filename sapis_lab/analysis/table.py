@@ -1,11 +1,13 @@
-"""Points from any table with columns of N, D and loss: CSV (with commas, semicolons or tabs), parquet, JSON lines or one JSON array.
+"""Points from any table with columns of N, D and loss: CSV (with commas, semicolons or tabs), parquet, JSON
+lines or one JSON array.
 
-Nothing is guessed: a column that is missing, an entry that is no positive number, an empty table end with a `ValueError` that
-names file, column and row (1 is the first row after the header), what stood there and what was wanted.
+Nothing is guessed: a column that is missing, an entry that is no positive number, an empty table end with a
+`ValueError` that names file, column and row (1 is the first row after the header), what stood there and what
+was wanted.
 
-Rows that agree in everything, the loss to its last digit, are one run written several times, as two tables pasted together leave them: they
-count once, and their number is kept to be told. Taken for repeats, they would halve the noise that a fit sees. Seeds differ
-in a column (an id, a seed, a time), and stay.
+Rows that agree in everything, the loss to its last digit, are one run written several times, as two tables
+pasted together leave them: they count once, and their number is kept to be told. Taken for repeats, they
+would halve the noise that a fit sees. Seeds differ in a column (an id, a seed, a time), and stay.
 """
 
 from __future__ import annotations
@@ -27,9 +29,14 @@ from sapis_lab.analysis.laws import Array
 from sapis_lab.files import read_bytes
 
 READERS = {
-    ".csv": "CSV", ".tsv": "CSV", ".parquet": "parquet", ".pq": "parquet",
-    ".jsonl": "JSON lines", ".ndjson": "JSON lines", ".json": "JSON lines",
-}  # fmt: skip
+    ".csv": "CSV",
+    ".tsv": "CSV",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".jsonl": "JSON lines",
+    ".ndjson": "JSON lines",
+    ".json": "JSON lines",
+}
 
 
 @dataclass(frozen=True)
@@ -76,7 +83,10 @@ def read_points(path: Path, columns: Columns) -> PointTable:
         if name is not None and name not in frame:
             near = difflib.get_close_matches(name, map(str, frame.columns), n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"{path}: no column {name!r} for {role}, got the columns {', '.join(map(str, frame.columns))}{hint}")
+            raise ValueError(
+                f"{path}: no column {name!r} for {role}, got the columns "
+                f"{', '.join(map(str, frame.columns))}{hint}"
+            )
     if frame.empty:
         raise ValueError(f"{path}: the table has no rows")
     named = {role: name for role, name in vars(columns).items() if name is not None and role != "group"}
@@ -87,11 +97,18 @@ def read_points(path: Path, columns: Columns) -> PointTable:
     epochs = numbers.pop("epochs", None)
     if epochs is not None and (epochs < 1).any():
         row = int(np.flatnonzero(epochs < 1)[0])
-        raise ValueError(f"{path}, column {columns.epochs!r}, row {row + 1}: got {epochs[row]:g} epochs, wanted at least 1")
+        raise ValueError(
+            f"{path}, column {columns.epochs!r}, row {row + 1}: got {epochs[row]:g} epochs, wanted at least 1"
+        )
     first = ~_copies(frame, values)
     points = Points(**numbers, group=group).take(first)
     return PointTable(
-        points, None if epochs is None else epochs[first], path, columns, hashlib.sha256(data).hexdigest(), n_copies=int((~first).sum())
+        points,
+        None if epochs is None else epochs[first],
+        path,
+        columns,
+        hashlib.sha256(data).hexdigest(),
+        n_copies=int((~first).sum()),
     )
 
 
@@ -113,7 +130,9 @@ _UNNAMED = re.compile(r"\s*|Unnamed: \d+|__index_level_\d+__")
 def _bytes(path: Path) -> bytes:
     """Of a regular file, which may have any size."""
     if path.suffix.lower() not in READERS and path.is_file():
-        raise ValueError(f"{path}: got a file ending in {path.suffix or 'nothing'!r}, wanted one of {', '.join(READERS)}")
+        raise ValueError(
+            f"{path}: got a file ending in {path.suffix or 'nothing'!r}, wanted one of {', '.join(READERS)}"
+        )
     return read_bytes(path, limit=None)
 
 
@@ -125,18 +144,28 @@ def read_frame(path: Path) -> pd.DataFrame:
 def _frame(data: bytes, path: Path) -> pd.DataFrame:
     form = READERS.get(path.suffix.lower())
     if form is None:
-        raise ValueError(f"{path}: got a file ending in {path.suffix or 'nothing'!r}, wanted one of {', '.join(READERS)}")
+        raise ValueError(
+            f"{path}: got a file ending in {path.suffix or 'nothing'!r}, wanted one of {', '.join(READERS)}"
+        )
     try:
         if form == "parquet":
             return pd.read_parquet(io.BytesIO(data))
         text = data.decode("utf-8-sig")
         if form == "CSV":
             # text as it stands: a reader that guesses types hides which entry was wrong
-            return pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False, skipinitialspace=True, sep=_separator(text))
+            return pd.read_csv(
+                io.StringIO(text),
+                dtype=str,
+                keep_default_na=False,
+                skipinitialspace=True,
+                sep=_separator(text),
+            )
     except pd.errors.EmptyDataError:
         raise ValueError(f"{path}: the file is empty, wanted a header and rows") from None
     except Exception as error:  # the readers raise many kinds
-        raise ValueError(f"{path}: not a table in {form}: {next(iter(str(error).splitlines()), type(error).__name__)}") from None
+        raise ValueError(
+            f"{path}: not a table in {form}: {next(iter(str(error).splitlines()), type(error).__name__)}"
+        ) from None
     return _json_lines(text, path)
 
 
@@ -147,7 +176,9 @@ def _separator(text: str) -> str:
 
 def _json_lines(text: str, path: Path) -> pd.DataFrame:
     if text.lstrip().startswith("["):
-        return pd.DataFrame([_object(row, f"{path}, entry {k}") for k, row in enumerate(_parsed(text, f"{path}"), start=1)])
+        return pd.DataFrame(
+            [_object(row, f"{path}, entry {k}") for k, row in enumerate(_parsed(text, f"{path}"), start=1)]
+        )
     lines = [(f"{path}, line {k}", line) for k, line in enumerate(text.split("\n"), start=1) if line.strip()]
     return pd.DataFrame([_object(_parsed(line, place), place) for place, line in lines])
 
@@ -157,8 +188,16 @@ def _parsed(text: str, place: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         deep = isinstance(error, RecursionError)
-        what = "nested too deeply" if deep else error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-        raise ValueError(f"{place}: not JSON ({what}), wanted one object a line, or an array of objects") from None
+        what = (
+            "nested too deeply"
+            if deep
+            else error.msg
+            if isinstance(error, json.JSONDecodeError)
+            else str(error)
+        )
+        raise ValueError(
+            f"{place}: not JSON ({what}), wanted one object a line, or an array of objects"
+        ) from None
 
 
 def _object(row: Any, place: str) -> dict[str, Any]:
@@ -168,24 +207,36 @@ def _object(row: Any, place: str) -> dict[str, Any]:
 
 
 def _positive(column: pd.Series, path: Path, name: str) -> Array:
-    mixed = column.dtype == object or column.dtype == bool  # an integer beyond all floats would end the reader; true is no 1
-    values = pd.to_numeric(column.astype(str) if mixed else column, errors="coerce").to_numpy(dtype=float, na_value=np.nan)
+    # an integer beyond all floats would end the reader; true is no 1
+    mixed = column.dtype == object or column.dtype == bool
+    values = pd.to_numeric(column.astype(str) if mixed else column, errors="coerce").to_numpy(
+        dtype=float, na_value=np.nan
+    )
     wrong = np.flatnonzero(~(np.isfinite(values) & (values > 0)))
     if wrong.size:
         row = int(wrong[0])
-        raise ValueError(f"{path}, column {name!r}, row {row + 1}: got {_shown(column.iloc[row])}, wanted a positive number")
+        raise ValueError(
+            f"{path}, column {name!r}, row {row + 1}: got {_shown(column.iloc[row])}, wanted a positive "
+            f"number"
+        )
     return values
 
 
 def _labels(column: pd.Series, path: Path, name: str) -> np.ndarray:
     empty = np.flatnonzero(column.isna() | (column.astype(str).str.strip() == ""))
     if empty.size:
-        raise ValueError(f"{path}, column {name!r}, row {int(empty[0]) + 1}: got nothing, wanted the label of a run")
+        raise ValueError(
+            f"{path}, column {name!r}, row {int(empty[0]) + 1}: got nothing, wanted the label of a run"
+        )
     return column.astype(str).to_numpy()
 
 
 def _shown(value: Any) -> str:
-    if value is None or (isinstance(value, str) and not value.strip()) or (not isinstance(value, str) and pd.isna(value)):
+    if (
+        value is None
+        or (isinstance(value, str) and not value.strip())
+        or (not isinstance(value, str) and pd.isna(value))
+    ):
         return "nothing"
     text = repr(value.item() if isinstance(value, np.generic) else value)
     return text if len(text) <= 60 else f"{text[:57]}..."

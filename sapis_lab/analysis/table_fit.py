@@ -1,4 +1,5 @@
-"""`sapis fit TABLE`: all laws on any table of N, D and loss, as plain data (`report.laws_text` prints them)."""
+"""`sapis fit TABLE`: all laws on any table of N, D and loss, as plain data (`report.laws_text` prints
+them)."""
 
 from __future__ import annotations
 
@@ -44,12 +45,21 @@ def law_names(text: str, *, compute: bool = False) -> list[str]:
     for name in names:
         if (name in COMPUTE_LAWS) != compute:
             wanted = ", ".join(COMPUTE_LAWS if compute else [*LAWS, *TIED_LAWS])
-            raise ValueError(f"law {name!r} is no law of {'compute' if compute else 'N and D'}; wanted all or one of {wanted}")
+            raise ValueError(
+                f"law {name!r} is no law of {'compute' if compute else 'N and D'}; wanted all or one of "
+                f"{wanted}"
+            )
     return list(dict.fromkeys(names))
 
 
 def fit_table(
-    path: Path, columns: Columns, *, laws: Sequence[str], robust: Robust = "auto", effort: Effort | None = None, seed: int = 0
+    path: Path,
+    columns: Columns,
+    *,
+    laws: Sequence[str],
+    robust: Robust = "auto",
+    effort: Effort | None = None,
+    seed: int = 0,
 ) -> TableFit:
     """Read a table and fit every law to it.
 
@@ -60,12 +70,16 @@ def fit_table(
     found = fit_laws(table.points, laws, robust=robust, effort=effort, seed=seed)
     selected, note = select({name: r.fit for name, r in found.items() if r.fit is not None})
     if selected is None:
-        reasons = "; ".join(f"{r.law}: {(r.why_not or '').removeprefix('not fitted: ')}" for r in found.values())
+        reasons = "; ".join(
+            f"{r.law}: {(r.why_not or '').removeprefix('not fitted: ')}" for r in found.values()
+        )
         raise ValueError(f"{table.path}: no law can be fitted: {reasons}")
     repeated = None
     if table.epochs is not None:
         points = table.points
-        repeated = fit_repeated(selected, points.n_params, points.n_frames, table.epochs, points.loss, robust=robust)
+        repeated = fit_repeated(
+            selected, points.n_params, points.n_frames, table.epochs, points.loss, robust=robust
+        )
     return TableFit(table, robust, effort, seed, found, selected, note, repeated)
 
 

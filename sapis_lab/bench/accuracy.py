@@ -1,17 +1,22 @@
-"""Force error at equal CPU time: the same frames, loop, loss and schedule for every code, and each code's learning rate chosen alike.
+"""Force error at equal CPU time: the same frames, loop, loss and schedule for every code, and each code's
+learning rate chosen alike.
 
     sapis bench accuracy painn tensornet geat --data acac --seconds 300 --seeds 0,1,2
 
-Per code and data set: runs at a grid of rates at a short budget, which is doubled or halved outwards while its best is at an edge; the
-rate with the least force error on the held-back frames is the code's; then runs at the long budgets, shorter ones first, each from the best
-rate of the one before. The best rate falls with the number of steps, so at a long budget the first seed runs that rate and its halves while
-they are better, and the others the best of these. Where a rate diverges, or another seed ends with more than twice the error of the first,
-the next lower rate takes its place, at most twice: a code is measured at a rate that it can be used at. All runs are recorded.
+Per code and data set: runs at a grid of rates at a short budget, which is doubled or halved outwards while
+its best is at an edge; the rate with the least force error on the held-back frames is the code's; then runs
+at the long budgets, shorter ones first, each from the best rate of the one before. The best rate falls with
+the number of steps, so at a long budget the first seed runs that rate and its halves while they are better,
+and the others the best of these. Where a rate diverges, or another seed ends with more than twice the error
+of the first, the next lower rate takes its place, at most twice: a code is measured at a rate that it can be
+used at. All runs are recorded.
 
-Every finished run is one line of `results/accuracy-at-equal-time/runs.jsonl` and is not done again; a run that diverged is a line without
-errors. Tables (text, markdown, JSON) are made from that file alone, one for each processor, since codes differ in how they use it. A run is
-known by its settings and its processor, not by the version of the code that it measured, which its line names: `--again` measures anew, and
-the last line of a run counts. `accuracy_run` is the loop, `accuracy_data` the frames, `accuracy_log` the file, `accuracy_table` the tables.
+Every finished run is one line of `results/accuracy-at-equal-time/runs.jsonl` and is not done again; a run
+that diverged is a line without errors. Tables (text, markdown, JSON) are made from that file alone, one for
+each processor, since codes differ in how they use it. A run is known by its settings and its processor, not
+by the version of the code that it measured, which its line names: `--again` measures anew, and the last line
+of a run counts. `accuracy_run` is the loop, `accuracy_data` the frames, `accuracy_log` the file,
+`accuracy_table` the tables.
 """
 
 from __future__ import annotations
@@ -32,7 +37,16 @@ from typing import Any
 import numpy as np
 
 from sapis_lab.bench.accuracy_data import fingerprint, prepare_data
-from sapis_lab.bench.accuracy_log import SPOILED, Job, NoResult, Record, RunLog, is_spoiled, scored, validation_error
+from sapis_lab.bench.accuracy_log import (
+    SPOILED,
+    Job,
+    NoResult,
+    Record,
+    RunLog,
+    is_spoiled,
+    scored,
+    validation_error,
+)
 from sapis_lab.bench.accuracy_table import write_tables
 from sapis_lab.bench.adapters import Code, find_code
 from sapis_lab.bench.environments import command, default_root, python_of
@@ -48,11 +62,17 @@ RATES: dict[str, tuple[float, ...]] = {
     "mace-inv": (0.03, 0.06),
     "e3nn-nequip": (0.03, 0.06),
 }
-"""Where the search of a code's rate starts, by the name without options; two rates, so that either direction is open."""
+"""Where the search of a code's rate starts, by the name without options; two rates, so that either direction
+is open."""
 DEFAULT_RATES = (0.01, 0.02)
 DEFAULT_DATA = ("acac", "ethanol")
-ALLOCATOR = {"MALLOC_TRIM_THRESHOLD_": "1000000000", "MALLOC_MMAP_THRESHOLD_": "1000000000", "MALLOC_TOP_PAD_": "100000000"}
-"""Freed memory stays with the process; some codes spend a sixth of a step on page faults otherwise. Read when a process starts."""
+ALLOCATOR = {
+    "MALLOC_TRIM_THRESHOLD_": "1000000000",
+    "MALLOC_MMAP_THRESHOLD_": "1000000000",
+    "MALLOC_TOP_PAD_": "100000000",
+}
+"""Freed memory stays with the process; some codes spend a sixth of a step on page faults otherwise. Read when
+a process starts."""
 
 
 def run_accuracy(
@@ -77,39 +97,66 @@ def run_accuracy(
     """Tune and run `codes`, write the tables, and return the lines of the file.
 
     Args:
-        codes: names as in tables (`painn`, `geat,lmax=1`), in the order of work.   data: `acac`, `ethanol`, or paths of batch files.
-        seconds: long budgets of CPU time; none to tune only.   seeds: of parameters and order of the frames, at the long budgets.
-        tune_seconds: the short budget, at which rates are compared with seed 0.
-        rates: first rates by code; else `RATES`, `DEFAULT_RATES`.   extensions: how often a grid may grow when its best is at an edge.
-        halvings: how often a budget longer than `tune_seconds` may halve the best rate while that lowers the first seed's validation error.
-        n_params: target size.   workers: runs at a time, each on one thread.
-        folder: of the results, `results/accuracy-at-equal-time` of the project.   root: folder of the environments.
-        cache: folder of the batch files, `.sapis/bench` of the project.   again: runs that are in the file are made once more.
-        amsgrad: Adam with the largest second moment so far, which keeps long runs from spikes.
+        codes: names as in tables (`painn`, `geat,lmax=1`), in the order of work.   data: `acac`, `ethanol`,
+        or paths of batch files. seconds: long budgets of CPU time; none to tune only.   seeds: of parameters
+        and order of the frames, at the long budgets. tune_seconds: the short budget, at which rates are
+        compared with seed 0.
+        rates: first rates by code; else `RATES`, `DEFAULT_RATES`.   extensions: how often a grid may grow
+        when its best is at an edge. halvings: how often a budget longer than `tune_seconds` may halve the
+        best rate while that lowers the first seed's validation error. n_params: target size.   workers: runs
+        at a time, each on one thread.
+        folder: of the results, `results/accuracy-at-equal-time` of the project.   root: folder of the
+        environments. cache: folder of the batch files, `.sapis/bench` of the project.   again: runs that are
+        in the file are made once more. amsgrad: Adam with the largest second moment so far, which keeps long
+        runs from spikes.
 
     Raises:
-        ValueError: unknown names, a missing environment; or, after everything else is done, codes that failed or diverged at every rate.
+        ValueError: unknown names, a missing environment; or, after everything else is done, codes that failed
+        or diverged at every rate.
     """
     folder, cache = folder or home() / FOLDER, cache or home() / ".sapis" / "bench"
     found = [find_code(name) for name in codes]
     for code in found:
         python_of(code.environment, root)
     log = RunLog(folder / RUNS)
-    bench = Bench(log, root, cache, n_params=n_params, batch_size=batch_size, workers=workers, again=again, amsgrad=amsgrad)
+    bench = Bench(
+        log,
+        root,
+        cache,
+        n_params=n_params,
+        batch_size=batch_size,
+        workers=workers,
+        again=again,
+        amsgrad=amsgrad,
+    )
     faults: list[str] = []
     for name in data:
         bench.add_data(name)
         chosen: dict[str, list[float]] = {}
         for code in found:
-            first = tuple((rates or {}).get(code.name) or RATES.get(code.name.partition(",")[0]) or DEFAULT_RATES)
+            first = tuple(
+                (rates or {}).get(code.name) or RATES.get(code.name.partition(",")[0]) or DEFAULT_RATES
+            )
             try:
-                chosen[code.name] = bench.tune(code, name, rates=first, seconds=tune_seconds, extensions=extensions)
+                chosen[code.name] = bench.tune(
+                    code, name, rates=first, seconds=tune_seconds, extensions=extensions
+                )
             except NoResult as fault:  # the others still have theirs
                 faults.append(str(fault))
         for budget in sorted(seconds):
             codes_left = [code for code in found if code.name in chosen]
-            known = {code.name: bench.known_rates(code, name, seconds=budget, seed=seeds[0]) or chosen[code.name] for code in codes_left}
-            bench.run_seeds(codes_left, name, known, seconds=budget, seeds=seeds, halvings=halvings if budget > tune_seconds else 0)
+            known = {
+                code.name: bench.known_rates(code, name, seconds=budget, seed=seeds[0]) or chosen[code.name]
+                for code in codes_left
+            }
+            bench.run_seeds(
+                codes_left,
+                name,
+                known,
+                seconds=budget,
+                seeds=seeds,
+                halvings=halvings if budget > tune_seconds else 0,
+            )
         write_tables(log.read(), folder)
     if faults:
         raise NoResult("; ".join(faults))
@@ -120,9 +167,18 @@ class Bench:
     """Runs jobs in their environments."""
 
     def __init__(
-        self, log: RunLog, root: Path | None, cache: Path, *, n_params: float, batch_size: int, workers: int, again: bool,
-        any_processor: bool = False, amsgrad: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        log: RunLog,
+        root: Path | None,
+        cache: Path,
+        *,
+        n_params: float,
+        batch_size: int,
+        workers: int,
+        again: bool,
+        any_processor: bool = False,
+        amsgrad: bool = False,
+    ) -> None:
         self.log, self.root, self.cache, self.workers = log, root or default_root(), cache, workers
         self.since = len(log.read()) if again else 0
         self.common: dict[str, Any] = {"n_params": n_params, "batch_size": batch_size, "amsgrad": amsgrad}
@@ -141,11 +197,21 @@ class Bench:
         """The job of these settings."""
         fingerprint = self.fingerprints[data]
         return Job(
-            code.name, Path(data).stem, rate, float(seconds), seed, data_fingerprint=fingerprint, processor=self.processor, **self.common
-        )  # fmt: skip
+            code.name,
+            Path(data).stem,
+            rate,
+            float(seconds),
+            seed,
+            data_fingerprint=fingerprint,
+            processor=self.processor,
+            **self.common,
+        )
 
-    def tune(self, code: Code, data: str, *, rates: Sequence[float], seconds: float, extensions: int) -> list[float]:
-        """The rates tried, best first, by the force error on the held-back frames; those that diverged are left out."""
+    def tune(
+        self, code: Code, data: str, *, rates: Sequence[float], seconds: float, extensions: int
+    ) -> list[float]:
+        """The rates tried, best first, by the force error on the held-back frames; those that diverged are
+        left out."""
         grid = sorted(set(rates))
         for attempt in range(extensions + 1):
             records = self.run([(code, data, rate, seconds, 0) for rate in grid])
@@ -161,21 +227,31 @@ class Bench:
                 break
         order = [k for k in np.argsort(errors, kind="stable") if math.isfinite(errors[k])]
         if not order:
-            raise NoResult(f"{code.name} diverged on {data} at every rate tried: {', '.join(f'{r:g}' for r in grid)}; give lower ones")
+            raise NoResult(
+                f"{code.name} diverged on {data} at every rate tried: {', '.join(f'{r:g}' for r in grid)}; "
+                f"give lower ones"
+            )
         return [grid[k] for k in order]
 
     def known_rates(self, code: Code, data: str, *, seconds: float, seed: int) -> list[float]:
-        """The rates that were run at the longest budget shorter than `seconds`, best first; those that diverged or spoiled another seed are
-        left out. Errors of two processors are not compared, but those of another stand in for a budget not run on this one."""
+        """The rates that were run at the longest budget shorter than `seconds`, best first; those that
+        diverged or spoiled another seed are left out. Errors of two processors are not compared, but those of
+        another stand in for a budget not run on this one."""
         finished = [r for r in self.log.read() if r["status"] != "failed"]
-        records = [r for r in finished if replace(self.job(code, data, r["rate"], r["seconds"], r["seed"]), processor=None).is_in(r)]
+        records = [
+            r
+            for r in finished
+            if replace(self.job(code, data, r["rate"], r["seconds"], r["seed"]), processor=None).is_in(r)
+        ]
         longest = max((r["seconds"] for r in records if r["seconds"] < seconds), default=None)
         records = [r for r in records if r["seconds"] == longest]
         processors = [r["processor"] for r in records]
         chosen = self.processor if self.processor in processors else processors[-1] if processors else None
         latest = {(r["rate"], r["seed"]): validation_error(r) for r in records if r["processor"] == chosen}
         first = {rate: error for (rate, s), error in latest.items() if s == seed and math.isfinite(error)}
-        spoiled = {rate for (rate, _), error in latest.items() if rate in first and error > SPOILED * first[rate]}
+        spoiled = {
+            rate for (rate, _), error in latest.items() if rate in first and error > SPOILED * first[rate]
+        }
         return sorted(first.keys() - spoiled, key=lambda rate: first[rate])
 
     def run_seeds(
@@ -188,12 +264,16 @@ class Bench:
         seeds: Sequence[int],
         halvings: int = 0,
     ) -> None:
-        """Runs of all codes and seeds at their best rates; lower ones where the first seed's run diverges or another seed's is spoiled, and
-        up to `halvings` times half the rate while that lowers the first seed's validation error."""
+        """Runs of all codes and seeds at their best rates; lower ones where the first seed's run diverges or
+        another seed's is spoiled, and up to `halvings` times half the rate while that lowers the first seed's
+        validation error."""
         rate = {code.name: chosen[code.name][0] for code in codes}
 
         def first(wanted: Sequence[Code], rates: Mapping[str, float]) -> list[float]:
-            return [validation_error(r) for r in self.run([(code, data, rates[code.name], seconds, seeds[0]) for code in wanted])]
+            return [
+                validation_error(r)
+                for r in self.run([(code, data, rates[code.name], seconds, seeds[0]) for code in wanted])
+            ]
 
         error: dict[str, float] = {}
         todo = list(codes)
@@ -211,7 +291,9 @@ class Bench:
             error |= {code.name: found[code.name] for code in todo}
         todo = list(codes)
         for last in (False, False, True):
-            others = self.run([(code, data, rate[code.name], seconds, seed) for seed in seeds[1:] for code in todo])
+            others = self.run(
+                [(code, data, rate[code.name], seconds, seed) for seed in seeds[1:] for code in todo]
+            )
             spoiled = {r["code"] for r in others if is_spoiled(r, error[r["code"]])}
             todo = [code for code in todo if code.name in spoiled and not last]
             rate |= {code.name: _next_lower(rate[code.name], chosen[code.name]) for code in todo}
@@ -270,15 +352,24 @@ class Bench:
 
 
 def child_environment(cache: Path) -> dict[str, str]:
-    """The environment variables of every measured process: one thread, memory kept, widths remembered, no paths of ours."""
+    """The environment variables of every measured process: one thread, memory kept, widths remembered, no
+    paths of ours."""
     environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME")}
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-    return {**environment, **threads, **ALLOCATOR, "SAPIS_BENCH_WIDTHS": str(Path(cache).resolve() / "widths.json")}
+    return {
+        **environment,
+        **threads,
+        **ALLOCATOR,
+        "SAPIS_BENCH_WIDTHS": str(Path(cache).resolve() / "widths.json"),
+    }
 
 
 def describe(record: Record) -> str:
     """One line of a run."""
-    head = f"{record['data']:8} {record['code']:14} rate {record['rate']:<7g} {record['seconds']:g} s seed {record['seed']}"
+    head = (
+        f"{record['data']:8} {record['code']:14} rate {record['rate']:<7g} {record['seconds']:g} s seed "
+        f"{record['seed']}"
+    )
     if record["status"] == "failed":
         return f"{head}  failed: {record['reason']}"
     size = f"{record['params']} parameters, {record['ms_per_step']:.1f} ms/step, {record['steps']} steps"
@@ -300,4 +391,6 @@ def rounded_rate(rate: float) -> float:
 
 def _processor() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown"
+    )

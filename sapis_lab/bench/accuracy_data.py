@@ -1,12 +1,14 @@
-"""The frames on which force errors at equal time are compared: a batch file (see `peer`) with edges and splits, made once.
+"""The frames on which force errors at equal time are compared: a batch file (see `peer`) with edges and
+splits, made once.
 
-    acac      configs/data/acac-300K.yaml: 450 frames at 300 K, 50 held back; tests at 300 K and, extrapolating, at 600 K
-    ethanol   configs/data/rmd17-ethanol.yaml: 950 frames at 500 K, 50 held back; every second frame of its test
-    3bpa      configs/data/3bpa-mixedT.yaml: 400 frames of 27 atoms at 300, 600 and 1200 K, 50 held back, 50 for testing
-    lips      configs/data/lips-200.yaml: 150 frames of 83 atoms in a periodic cell, 20 held back, 30 for testing
+    acac      configs/data/acac-300K.yaml: 450 frames at 300 K, 50 held back; tests at 300 K and,
+    extrapolating, at 600 K ethanol   configs/data/rmd17-ethanol.yaml: 950 frames at 500 K, 50 held back;
+    every second frame of its test 3bpa      configs/data/3bpa-mixedT.yaml: 400 frames of 27 atoms at 300, 600
+    and 1200 K, 50 held back, 50 for testing lips      configs/data/lips-200.yaml: 150 frames of 83 atoms in a
+    periodic cell, 20 held back, 30 for testing
 
-Energies are minus the isolated atoms, where the data has them, and minus the training frames' mean per atom. Arrays `split_<name>` hold
-the frame numbers: train, validation, and the tests.
+Energies are minus the isolated atoms, where the data has them, and minus the training frames' mean per atom.
+Arrays `split_<name>` hold the frame numbers: train, validation, and the tests.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ TEST_STRIDE = {"ethanol": 2}
 
 
 def prepare_data(name: str, cache: Path) -> Path:
-    """The batch file of one of `SOURCES` under `cache`, made where it is not there (needs SAPIS_DATA then)."""
+    """The batch file of one of `SOURCES` under `cache`, made where it is not there (needs SAPIS_DATA
+    then)."""
     if name not in SOURCES:
         raise ValueError(f"no accuracy data {name!r}; there are {', '.join(SOURCES)}")
     path = Path(cache) / f"{name}.npz"
@@ -37,7 +40,9 @@ def prepare_data(name: str, cache: Path) -> Path:
         settings = expand_use(SOURCES[name], "data")
         config = kind_class("data", settings["kind"]).model_validate(settings)
         assert isinstance(config, DatasetConfig)
-        arrays = batch_file(prepare(config, cache=Path(cache) / "stores"), cutoff=CUTOFF, test_stride=TEST_STRIDE.get(name, 1))
+        arrays = batch_file(
+            prepare(config, cache=Path(cache) / "stores"), cutoff=CUTOFF, test_stride=TEST_STRIDE.get(name, 1)
+        )
         with replacing(path) as temporary, temporary.open("wb") as f:
             np.savez(f, **arrays)  # type: ignore[arg-type]
     return path
@@ -74,7 +79,10 @@ def batch_file(store: FrameStore, *, cutoff: float, test_stride: int = 1) -> dic
         "S": edges.shift,
         "eptr": np.concatenate([[0], np.cumsum(edges.n_edges)]),
         "cutoff": np.array(cutoff),
-        **{f"split_{name}": np.arange(end - len(part), end) for (name, part), end in zip(splits.items(), ends, strict=True)},
+        **{
+            f"split_{name}": np.arange(end - len(part), end)
+            for (name, part), end in zip(splits.items(), ends, strict=True)
+        },
     }
 
 

@@ -1,4 +1,5 @@
-"""The file of runs at equal CPU time: one JSON object a line, by which a run is found again, and what its errors say."""
+"""The file of runs at equal CPU time: one JSON object a line, by which a run is found again, and what its
+errors say."""
 
 from __future__ import annotations
 
@@ -50,7 +51,8 @@ class Job:
 
 
 class RunLog:
-    """A file of one JSON object a line, appended to and never rewritten; a line that a kill cut off is dropped."""
+    """A file of one JSON object a line, appended to and never rewritten; a line that a kill cut off is
+    dropped."""
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
@@ -64,8 +66,11 @@ class RunLog:
         return [parse_json(line, source=f"{self.path}, line {k}") for k, line in enumerate(lines, start=1)]
 
     def find(self, job: Job, *, since: int = 0) -> Record | None:
-        """The line of a run, the last where there are several, after the first `since`; a run whose process failed has none."""
-        return next((r for r in reversed(self.read()[since:]) if job.is_in(r) and r["status"] != "failed"), None)
+        """The line of a run, the last where there are several, after the first `since`; a run whose process
+        failed has none."""
+        return next(
+            (r for r in reversed(self.read()[since:]) if job.is_in(r) and r["status"] != "failed"), None
+        )
 
     def append(self, record: Record) -> None:
         """Add a line at the end."""

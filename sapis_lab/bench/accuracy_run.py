@@ -1,17 +1,21 @@
-"""One training run within a given CPU time, the same loop for every code; runs in the code's own environment (torch and numpy only).
+"""One training run within a given CPU time, the same loop for every code; runs in the code's own environment
+(torch and numpy only).
 
-    loss = 10 mean((dE / n_atoms)^2) + mean(dF^2),    E and F divided by the training force RMS, which multiplies the output outside;
-    Adam, gradient norm clipped, rate = peak x min(1, t / 0.05 T) until t = 0.05 T, then peak x (1 + cos(pi (t - 0.05 T) / 0.95 T)) / 2,
+    loss = 10 mean((dE / n_atoms)^2) + mean(dF^2),    E and F divided by the training force RMS, which
+    multiplies the output outside; Adam, gradient norm clipped, rate = peak x min(1, t / 0.05 T) until t =
+    0.05 T, then peak x (1 + cos(pi (t - 0.05 T) / 0.95 T)) / 2,
 
-t the CPU time used so far and T the budget, so that every code completes its schedule. The clock is the process's CPU time around forward,
-backward and optimiser. Making the batch, evaluation, and one step that is thrown away (in which kernels may be compiled) are
-outside it. Denormal numbers are flushed: with them some codes take twice as long on some processors.
+t the CPU time used so far and T the budget, so that every code completes its schedule. The clock is the
+process's CPU time around forward, backward and optimiser. Making the batch, evaluation, and one step that is
+thrown away (in which kernels may be compiled) are outside it. Denormal numbers are flushed: with them some
+codes take twice as long on some processors.
 
-A shared machine does less work in the same CPU time, so every record carries a yardstick: the CPU time of a fixed piece of work, taken on
-the way and off the clock. Runs whose yardsticks differ had unequal means.
+A shared machine does less work in the same CPU time, so every record carries a yardstick: the CPU time of a
+fixed piece of work, taken on the way and off the clock. Runs whose yardsticks differ had unequal means.
 
-A run is `diverged` when its loss or an error is not finite, when its forces end no better than none (validation RMSE not below the RMS
-of the forces it was trained on), or when its force error ends above twice the least of its own curve; then it has a reason and no errors.
+A run is `diverged` when its loss or an error is not finite, when its forces end no better than none
+(validation RMSE not below the RMS of the forces it was trained on), or when its force error ends above twice
+the least of its own curve; then it has a reason and no errors.
 """
 
 from __future__ import annotations
@@ -39,7 +43,8 @@ CURVE_POINTS = 10
 CURVE_FRAMES = 25
 EVALUATION_BATCH = 25
 REGRESSED = 2.0
-"""How much worse than the best of its curve a run may end; the schedule ends at rate zero, where errors are at their least."""
+"""How much worse than the best of its curve a run may end; the schedule ends at rate zero, where errors are
+at their least."""
 
 
 @dataclass(frozen=True)
@@ -166,18 +171,27 @@ class Training:
         Raises:
             Diverged: they say that the run did not fit.
         """
-        names = [n.removeprefix("split_") for n in self.arrays if n.startswith("split_") and n != "split_train"]
+        names = [
+            n.removeprefix("split_") for n in self.arrays if n.startswith("split_") and n != "split_train"
+        ]
         scores = {name: self.errors(self.arrays[f"split_{name}"]) for name in names}
         validation = scores["validation"]
         if validation["force_rmse"] >= self.scale:
-            raise Diverged(f"validation force RMSE {validation['force_rmse']:.3g} eV/Å, forces themselves {self.scale:.3g}")
+            raise Diverged(
+                f"validation force RMSE {validation['force_rmse']:.3g} eV/Å, forces themselves "
+                f"{self.scale:.3g}"
+            )
         least = min((point["force_mae"] for point in self.curve), default=math.inf)
         if validation["force_mae"] > REGRESSED * least:
-            raise Diverged(f"validation force MAE ends at {validation['force_mae']:.3g} eV/Å, after {least:.3g} on the way")
+            raise Diverged(
+                f"validation force MAE ends at {validation['force_mae']:.3g} eV/Å, after {least:.3g} on the "
+                f"way"
+            )
         return scores
 
     def errors(self, frames: np.ndarray) -> dict[str, float]:
-        """Errors on some frames: `force_mae`, `force_rmse` (eV/Å), `energy_mae`, `energy_rmse` (eV per frame).
+        """Errors on some frames: `force_mae`, `force_rmse` (eV/Å), `energy_mae`, `energy_rmse` (eV per
+        frame).
 
         Raises:
             Diverged: a prediction is not finite.
@@ -213,7 +227,8 @@ class Training:
         self.first = time.process_time() - clock
 
     def _tasks(self) -> Iterator[Task]:
-        """Batches without replacement, one permutation an epoch whose rest is dropped; the same for every code."""
+        """Batches without replacement, one permutation an epoch whose rest is dropped; the same for every
+        code."""
         rng = np.random.default_rng(self.settings.seed)
         size = self.settings.batch_size
         while True:
@@ -226,7 +241,8 @@ class Training:
 
 
 def schedule(fraction: float) -> float:
-    """The learning rate as a part of its peak when `fraction` of the budget is used; starts at 0.001, not zero."""
+    """The learning rate as a part of its peak when `fraction` of the budget is used; starts at 0.001, not
+    zero."""
     if fraction < WARM_UP:
         return min(1.0, fraction / WARM_UP + 1e-3)
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (fraction - WARM_UP) / (1 - WARM_UP))))
@@ -248,7 +264,8 @@ def yardstick() -> float:
 
 
 def _rotation(rng: np.random.Generator) -> Tensor:
-    """Uniform on SO(3): QR of a Gaussian matrix with a positive diagonal of R, its third column turned where that is a reflection."""
+    """Uniform on SO(3): QR of a Gaussian matrix with a positive diagonal of R, its third column turned where
+    that is a reflection."""
     q, r = np.linalg.qr(rng.normal(size=(3, 3)))
     q = q * np.sign(np.diag(r))
     q[:, 2] *= np.linalg.det(q)

@@ -16,11 +16,12 @@ _GROUP = ("data", "data_fingerprint", "batch_size", "n_params", "seconds", "code
 
 
 def summarize(records: Iterable[Record], *, reference: str = REFERENCE) -> list[Record]:
-    """One row per data set, budget, size, processor, optimiser and code, errors (eV/Å, eV per frame) averaged over seeds, best first.
+    """One row per data set, budget, size, processor, optimiser and code, errors (eV/Å, eV per frame) averaged
+    over seeds, best first.
 
-    The rate is the one whose run with the lowest seed has the least validation force error at that budget, of those that spoil no other
-    seed, if there are any. `ratio` is the reference's mean force error over the code's, below 1 where the reference is better, on the first
-    test.
+    The rate is the one whose run with the lowest seed has the least validation force error at that budget, of
+    those that spoil no other seed, if there are any. `ratio` is the reference's mean force error over the
+    code's, below 1 where the reference is better, on the first test.
     """
     groups: dict[tuple[Any, ...], list[Record]] = {}
     finished = [complete(r) for r in records if r["status"] != "failed"]
@@ -31,7 +32,9 @@ def summarize(records: Iterable[Record], *, reference: str = REFERENCE) -> list[
     for row in rows:
         same = ("data", "seconds", "n_params", "batch_size", "data_fingerprint", "processor", "amsgrad")
         base = next((r for r in rows if r["code"] == reference and all(r[n] == row[n] for n in same)), None)
-        row["ratio"] = None if base is None else base["errors"]["test"]["mean"] / row["errors"]["test"]["mean"]
+        row["ratio"] = (
+            None if base is None else base["errors"]["test"]["mean"] / row["errors"]["test"]["mean"]
+        )
     order = ("data", "seconds", "n_params", "processor", "amsgrad")
     return sorted(rows, key=lambda r: (*(r[n] for n in order), r["errors"]["test"]["mean"]))
 
@@ -43,7 +46,11 @@ def _row(key: tuple[Any, ...], members: list[Record]) -> Record | None:
         return None
     first = min(r["seed"] for r in done)
     candidates = sorted((r for r in done if r["seed"] == first), key=validation_error)
-    steady = [c for c in candidates if not any(r["rate"] == c["rate"] and is_spoiled(r, validation_error(c)) for r in members)]
+    steady = [
+        c
+        for c in candidates
+        if not any(r["rate"] == c["rate"] and is_spoiled(r, validation_error(c)) for r in members)
+    ]
     rate = (steady or candidates)[0]["rate"]
     chosen = sorted((r for r in done if r["rate"] == rate), key=lambda r: r["seed"])
     return {
@@ -60,7 +67,9 @@ def _row(key: tuple[Any, ...], members: list[Record]) -> Record | None:
         "yardstick_ms": mean(r["yardstick_ms"] for r in chosen),
         "steps": mean(r["steps"] for r in chosen),
         "errors": {name: _spread([r[name]["force_mae"] for r in chosen]) for name in scored(chosen[0])},
-        "energy_errors": {name: _spread([r[name]["energy_mae"] for r in chosen]) for name in scored(chosen[0])},
+        "energy_errors": {
+            name: _spread([r[name]["energy_mae"] for r in chosen]) for name in scored(chosen[0])
+        },
         "n_params": n_params,
         "batch_size": batch_size,
         "data_fingerprint": data_fingerprint,
@@ -82,17 +91,25 @@ _COLUMNS = ("code", "parameters", "rate", "ms/step", "yardstick", "steps", "seed
 
 
 def format_tables(rows: Sequence[Record], *, reference: str = REFERENCE, markdown: bool = False) -> str:
-    """The rows as text or markdown, one table for each data set and budget; errors in meV/Å and meV per frame."""
+    """The rows as text or markdown, one table for each data set and budget; errors in meV/Å and meV per
+    frame."""
     parts = []
     table = ("data", "seconds", "n_params", "processor", "amsgrad")
     for key in dict.fromkeys(tuple(r[n] for n in table) for r in rows):
         data, seconds, n_params, processor, amsgrad = key
         members = [r for r in rows if tuple(r[n] for n in table) == key]
         tests = [name for name in members[0]["errors"] if name != "validation"]
-        columns = [*_COLUMNS, "F validation", *(f"F {t}" for t in tests), f"{reference} ÷ code", *(f"E {t}" for t in tests)]
+        columns = [
+            *_COLUMNS,
+            "F validation",
+            *(f"F {t}" for t in tests),
+            f"{reference} ÷ code",
+            *(f"E {t}" for t in tests),
+        ]
         cells = [columns, *([*_cells(r, tests)] for r in members)]
         title = (
-            f"{data}, {seconds:g} CPU s of one thread of {processor}{', AMSGrad' if amsgrad else ''}, about {n_params:g} parameters: MAE, "
+            f"{data}, {seconds:g} CPU s of one thread of {processor}{', AMSGrad' if amsgrad else ''}, about "
+            f"{n_params:g} parameters: MAE, "
             "forces in meV/Å, energies in meV per frame"
         )
         parts.append(f"### {title}\n\n{_markdown(cells)}\n" if markdown else f"{title}\n{_text(cells)}\n")
@@ -121,7 +138,9 @@ def _cells(row: Record, tests: Sequence[str]) -> list[str]:
 def _text(cells: Sequence[Sequence[str]]) -> str:
     widths = [max(len(line[k]) for line in cells) for k in range(len(cells[0]))]
     padded = [[c.rjust(w) for c, w in zip(line, widths, strict=True)] for line in cells]
-    return "\n".join("  ".join([line[0].ljust(widths[0]), *right[1:]]) for line, right in zip(cells, padded, strict=True))
+    return "\n".join(
+        "  ".join([line[0].ljust(widths[0]), *right[1:]]) for line, right in zip(cells, padded, strict=True)
+    )
 
 
 def _markdown(cells: Sequence[Sequence[str]]) -> str:

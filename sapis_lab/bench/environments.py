@@ -2,8 +2,9 @@
 
     python -m sapis_lab.bench.environments nequip mace --root .sapis/peers
 
-makes `<root>/<name>/` with torch first and then the code at the version that was measured, under a constraint that keeps torch where it is;
-all packages that came with it are listed in `<root>/<name>/installed.txt`. An environment that is complete is left alone.
+makes `<root>/<name>/` with torch first and then the code at the version that was measured, under a constraint
+that keeps torch where it is; all packages that came with it are listed in `<root>/<name>/installed.txt`. An
+environment that is complete is left alone.
 """
 
 from __future__ import annotations
@@ -33,13 +34,15 @@ class Environment:
     module: str
     """what must be importable in the end (not schnetpack itself, which needs the help of its adapter)"""
     without: tuple[str, ...] = ()
-    """requirements of the first package that are not met, because they exclude our torch; the others are installed one by one"""
+    """requirements of the first package that are not met, because they exclude our torch; the others are
+    installed one by one"""
 
 
 ENVIRONMENTS: dict[str, Environment] = {
     "nequip": Environment(("nequip==0.19.1", "nequip-allegro==0.8.3"), "nequip"),
     "mace": Environment(("mace-torch==0.3.16",), "mace"),
-    # asks for sympy <= 1.12 (torch 2.13 wants >= 1.13.3) but works with torch's; a resolver that may choose falls back to 2.0.4
+    # asks for sympy <= 1.12 (torch 2.13 wants >= 1.13.3) but works with torch's; a resolver that may choose
+    # falls back to 2.0.4
     "schnetpack": Environment(("schnetpack==2.1.1",), "sympy", without=("sympy",)),
     "torchmdnet": Environment(("torchmd-net==3.1.0",), "torchmdnet"),
 }
@@ -61,7 +64,10 @@ def python_of(name: str, root: Path | None = None) -> Path:
     _known(name)
     folder = (root or default_root()) / name
     if not _complete(folder):
-        raise ValueError(f"no environment {folder}; make it with: python -m sapis_lab.bench.environments {name} --root {folder.parent}")
+        raise ValueError(
+            f"no environment {folder}; make it with: python -m sapis_lab.bench.environments {name} --root "
+            f"{folder.parent}"
+        )
     return folder / "bin" / "python"
 
 
@@ -73,28 +79,33 @@ def is_made(name: str, root: Path | None = None) -> bool:
 def command(name: str, module: str, *arguments: str, root: Path | None = None) -> list[str]:
     """The command that runs `main(arguments)` of the module `sapis_lab.bench.<module>` in an environment.
 
-    Peers' environments lack this package, and a path to its parent folder may hold anything (site-packages, when installed): the module
-    gets a stand-in for `sapis_lab` that has a path and no contents (see `peer.load_adapter`).
+    Peers' environments lack this package, and a path to its parent folder may hold anything (site-packages,
+    when installed): the module gets a stand-in for `sapis_lab` that has a path and no contents (see
+    `peer.load_adapter`).
     """
     package = Path(__file__).resolve().parents[1]
     start = (
         "import importlib, sys, types\n"
         "module, *arguments = sys.argv[1:]\n"
-        f"package = types.ModuleType('sapis_lab'); package.__path__ = [{str(package)!r}]; sys.modules['sapis_lab'] = package\n"
+        f"package = types.ModuleType('sapis_lab'); package.__path__ = [{str(package)!r}]; "
+        f"sys.modules['sapis_lab'] = package\n"
         if name != MAIN
         else "import importlib, sys\nmodule, *arguments = sys.argv[1:]\n"
     ) + "sys.exit(importlib.import_module('sapis_lab.bench.' + module).main(arguments))"
     return [str(python_of(name, root)), "-P", "-c", start, module, *arguments]
 
 
-def make_environments(names: Iterable[str], root: Path | str | None = None, *, torch: str = TORCH) -> list[Path]:
+def make_environments(
+    names: Iterable[str], root: Path | str | None = None, *, torch: str = TORCH
+) -> list[Path]:
     """The environments `names` under `root`, made where they are not complete; returns their folders.
 
     Args:
         torch: the requirement of torch, for another build (`torch==2.13.0+cpu`).
 
     Raises:
-        ValueError: an unknown name.   subprocess.CalledProcessError: pip failed; what it said is in `<root>/<name>/install.log`.
+        ValueError: an unknown name.   subprocess.CalledProcessError: pip failed; what it said is in
+        `<root>/<name>/install.log`.
     """
     names = list(names)
     for name in names:
@@ -138,12 +149,18 @@ def _make(folder: Path, environment: Environment, torch: str) -> None:
         constraint.write_text(torch + "\n")
         if environment.without:
             install("--no-deps", environment.packages[0])
-            wanted = [r for r in _requirements(python, environment.packages[0]) if _bare(r) not in environment.without]
+            wanted = [
+                r
+                for r in _requirements(python, environment.packages[0])
+                if _bare(r) not in environment.without
+            ]
             install("-c", str(constraint), *wanted, *environment.packages[1:])
         else:
             install("-c", str(constraint), *environment.packages)
         run(python, "-c", f"import {environment.module}")
-    listing = subprocess.run([python, "-m", "pip", "freeze"], check=True, capture_output=True, text=True).stdout
+    listing = subprocess.run(
+        [python, "-m", "pip", "freeze"], check=True, capture_output=True, text=True
+    ).stdout
     (folder / "installed.txt").write_text(listing)
 
 
@@ -158,15 +175,23 @@ def _bare(requirement: str) -> str:
 def _requirements(python: str, package: str) -> list[str]:
     """What an installed package requires, without its extras."""
     code = f"import importlib.metadata as m; print('\\n'.join(m.requires({_bare(package)!r}) or []))"
-    lines = subprocess.run([python, "-c", code], check=True, capture_output=True, text=True).stdout.splitlines()
-    return [line for line in lines if "extra ==" not in line and 'extra==' not in line]
+    lines = subprocess.run(
+        [python, "-c", code], check=True, capture_output=True, text=True
+    ).stdout.splitlines()
+    return [line for line in lines if "extra ==" not in line and "extra==" not in line]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command of this module; see its docstring."""
-    parser = argparse.ArgumentParser(prog="python -m sapis_lab.bench.environments", description="Virtual environments of the peer codes.")
-    parser.add_argument("names", nargs="*", default=list(ENVIRONMENTS), help=f"of {', '.join(ENVIRONMENTS)}; all by default")
-    parser.add_argument("--root", type=Path, help="folder of the environments, default $SAPIS_PEERS or .sapis/peers")
+    parser = argparse.ArgumentParser(
+        prog="python -m sapis_lab.bench.environments", description="Virtual environments of the peer codes."
+    )
+    parser.add_argument(
+        "names", nargs="*", default=list(ENVIRONMENTS), help=f"of {', '.join(ENVIRONMENTS)}; all by default"
+    )
+    parser.add_argument(
+        "--root", type=Path, help="folder of the environments, default $SAPIS_PEERS or .sapis/peers"
+    )
     parser.add_argument("--torch", default=TORCH, help=f"requirement of torch, default {TORCH}")
     given = parser.parse_args(arguments)
     make_environments(given.names, given.root, torch=given.torch)

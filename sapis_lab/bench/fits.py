@@ -1,12 +1,15 @@
 """Whether the fits of `analysis` can be trusted, and how fast they are (`sapis bench fits`).
 
     recovery    exact data of known laws: the largest relative error of a parameter
-    lattices    noisy lattices of random laws: is any other optimum below the one that `fit` reports? Many random starts through our
-                solver, and some through scipy's trust-region least squares, which shares nothing with it
-    speed       4,000 bootstraps of a 250-point fit against loops over scalar fits on the same resamples, in the same process: L-BFGS-B with
-                numerical gradients from a grid of starts, as published replications do it; BFGS with exact gradients from the optimum of
-                the full data; and the same with our centring and scaling. Both our threshold and delta 1e-3 (Hoffmann et al. 2022)
-    published   the tables of `$SAPIS_DATA/scaling`: the published fit under its own objective, ours under the same beside it
+    lattices    noisy lattices of random laws: is any other optimum below the one that `fit` reports? Many
+                random starts through our solver, and some through scipy's trust-region least squares, which
+                shares nothing with it
+    speed       4,000 bootstraps of a 250-point fit against loops over scalar fits on the same resamples, in
+                the same process: L-BFGS-B with numerical gradients from a grid of starts, as published
+                replications do it; BFGS with exact gradients from the optimum of the full data; and the same
+                with our centring and scaling. Both our threshold and delta 1e-3 (Hoffmann et al. 2022)
+    published   the tables of `$SAPIS_DATA/scaling`: the published fit under its own objective, ours under the
+    same beside it
 
 Times are CPU times of one process.
 """
@@ -39,7 +42,13 @@ DELTA = 1e-3
 
 
 def run_fits(
-    parts: Sequence[str], *, n_lattices: int, n_starts: int, data: Path | None, console: Console, save: Callable[[dict[str, Any]], None]
+    parts: Sequence[str],
+    *,
+    n_lattices: int,
+    n_starts: int,
+    data: Path | None,
+    console: Console,
+    save: Callable[[dict[str, Any]], None],
 ) -> int:
     """Do the parts in turn; 0 if nothing was missed, else 1."""
     unknown = [p for p in parts if p not in PARTS]
@@ -78,11 +87,12 @@ def run_fits(
     return int(failed)
 
 
-# ----------------------------------------------------------------------------------------------------------- recovery
+# --------------------------------------------------------------------------------------------------- recovery
 
 
 def recovery() -> dict[str, float]:
-    """The largest relative error over all parameters, for each law on exact data of a 5 x 5 lattice over three decades."""
+    """The largest relative error over all parameters, for each law on exact data of a 5 x 5 lattice over
+    three decades."""
     truth = {"A": 40.0, "B": 5.0, "C": 20.0, "E": 0.05, "alpha": 0.55, "beta": 0.45, "gamma": 0.25}
     n, d = (a.ravel() for a in np.meshgrid(np.geomspace(1e4, 1e7, 5), np.geomspace(1e2, 1e5, 5)))
     found = {}
@@ -92,7 +102,7 @@ def recovery() -> dict[str, float]:
     return found
 
 
-# ----------------------------------------------------------------------------------------------------------- lattices
+# --------------------------------------------------------------------------------------------------- lattices
 
 
 def random_lattice(generator: np.random.Generator) -> tuple[Law, Array, Array, Array]:
@@ -101,13 +111,18 @@ def random_lattice(generator: np.random.Generator) -> tuple[Law, Array, Array, A
     side, decades = int(generator.integers(4, 8)), generator.uniform(1.5, 3.5)
     along = np.linspace(-0.5, 0.5, side) * decades
     x, y = (a.ravel() for a in np.meshgrid(along, along))
-    theta = np.r_[np.log(generator.dirichlet(np.full(law.n_terms, 2.0))), generator.uniform(0.1, 1.0, len(law.exponent_names))]
+    theta = np.r_[
+        np.log(generator.dirichlet(np.full(law.n_terms, 2.0))),
+        generator.uniform(0.1, 1.0, len(law.exponent_names)),
+    ]
     z = law.coordinates(10**x, 10**y, centre=Centre(0.0, 0.0))
     log_loss = law.log_loss(theta, z)[0] + generator.uniform(0.005, 0.05) * generator.standard_normal(len(x))
     return law, 1e5 * 10**x, 1e3 * 10**y, np.exp(log_loss)
 
 
-def lattices(n_lattices: int, *, n_random: int = 100, n_scipy: int = 4, say: Callable[..., None] = print) -> dict[str, Any]:
+def lattices(
+    n_lattices: int, *, n_random: int = 100, n_scipy: int = 4, say: Callable[..., None] = print
+) -> dict[str, Any]:
     """Fits of the floor and the three-term law to noisy lattices against many random starts each."""
     generator = np.random.default_rng(2024)
     ours, others, misses, scipy_misses, several = 0.0, 0.0, [], [], 0
@@ -120,31 +135,54 @@ def lattices(n_lattices: int, *, n_random: int = 100, n_scipy: int = 4, say: Cal
         several += len(found.modes) > 1
         y, (lower, upper) = found.points.log_loss, bounds(law, found.points.log_loss)
         J = law.n_parameters - law.n_terms
-        starts = np.hstack([y.mean() + generator.uniform(-6, 0.5, (n_random, law.n_terms)), generator.uniform(0.0, 2.0, (n_random, J))])
+        starts = np.hstack(
+            [
+                y.mean() + generator.uniform(-6, 0.5, (n_random, law.n_terms)),
+                generator.uniform(0.0, 2.0, (n_random, J)),
+            ]
+        )
         best = solve(law, starts, z=found.z, log_loss=y).objective.min()
         if best < found.objective * (1 - TOLERANCE):
             misses.append({"lattice": k, "law": law.name, "ours": found.objective, "best": float(best)})
         for start in starts[:n_scipy]:
             other = optimize.least_squares(
-                law.residual, start, jac=lambda t, z, _, law=law: law.jacobian(law.log_loss(t, z)[1], z), bounds=(lower, upper),
-                args=(found.z, y), max_nfev=200,
-            )  # fmt: skip
+                law.residual,
+                start,
+                jac=lambda t, z, _, law=law: law.jacobian(law.log_loss(t, z)[1], z),
+                bounds=(lower, upper),
+                args=(found.z, y),
+                max_nfev=200,
+            )
             if other.cost < found.objective * (1 - TOLERANCE):
-                scipy_misses.append({"lattice": k, "law": law.name, "ours": found.objective, "scipy": float(other.cost)})
+                scipy_misses.append(
+                    {"lattice": k, "law": law.name, "ours": found.objective, "scipy": float(other.cost)}
+                )
         ours, others = ours + middle - begin, others + time.process_time() - middle
-    say(f"  {n_lattices} lattices: {len(misses)} beaten by one of {n_random} random starts, {len(scipy_misses)} by scipy from {n_scipy}")
-    say(f"  {several} have several optima; a fit took {1e3 * ours / n_lattices:.0f} ms, its examination {1e3 * others / n_lattices:.0f} ms")
+    say(
+        f"  {n_lattices} lattices: {len(misses)} beaten by one of {n_random} random starts, "
+        f"{len(scipy_misses)} by scipy from {n_scipy}"
+    )
+    say(
+        f"  {several} have several optima; a fit took {1e3 * ours / n_lattices:.0f} ms, its examination "
+        f"{1e3 * others / n_lattices:.0f} ms"
+    )
     return {
-        "n": n_lattices, "n_random": n_random, "n_scipy": n_scipy, "misses": misses, "scipy_misses": scipy_misses, "several_modes": several,
+        "n": n_lattices,
+        "n_random": n_random,
+        "n_scipy": n_scipy,
+        "misses": misses,
+        "scipy_misses": scipy_misses,
+        "several_modes": several,
         "seconds_per_fit": ours / n_lattices,
-    }  # fmt: skip
+    }
 
 
-# -------------------------------------------------------------------------------------------------------------- speed
+# ------------------------------------------------------------------------------------------------------ speed
 
 
 def speed_table() -> tuple[Array, Array, Array]:
-    """N, D and L of 250 scattered runs with 1 % noise and some outliers, such as published replications fit."""
+    """N, D and L of 250 scattered runs with 1 % noise and some outliers, such as published replications
+    fit."""
     generator = np.random.default_rng(7)
     n = np.exp(generator.uniform(np.log(4e7), np.log(1.6e10), 250))
     d = 6e19 * np.exp(generator.uniform(-3.0, 3.0, 250)) / (6 * n)
@@ -154,26 +192,41 @@ def speed_table() -> tuple[Array, Array, Array]:
 
 
 def speed(
-    *, n_resamples: int = 4000, n_starts: int = 12, n_published: int = 6, n_exact: int = 60, say: Callable[..., None] = print
+    *,
+    n_resamples: int = 4000,
+    n_starts: int = 12,
+    n_published: int = 6,
+    n_exact: int = 60,
+    say: Callable[..., None] = print,
 ) -> dict[str, Any]:
-    """CPU time of the bootstraps, and of the loops measured on some of the same resamples, under both thresholds."""
-    return {str(how): _speed(how, n_resamples, n_starts, n_published, n_exact, say) for how in ("auto", DELTA)}
+    """CPU time of the bootstraps, and of the loops measured on some of the same resamples, under both
+    thresholds."""
+    return {
+        str(how): _speed(how, n_resamples, n_starts, n_published, n_exact, say) for how in ("auto", DELTA)
+    }
 
 
-def _speed(how: Robust, n_resamples: int, n_starts: int, n_published: int, n_exact: int, say: Callable[..., None]) -> dict[str, Any]:
+def _speed(
+    how: Robust, n_resamples: int, n_starts: int, n_published: int, n_exact: int, say: Callable[..., None]
+) -> dict[str, Any]:
     n, d, loss = speed_table()
     found = fit("n+d+e", n, d, loss, robust=how)
 
     def ours() -> tuple[float, Bootstrap]:
         begin = time.process_time()
-        boot = bootstrap(found, n_resamples=n_resamples, resampling="rows", generator=np.random.default_rng(0))
+        boot = bootstrap(
+            found, n_resamples=n_resamples, resampling="rows", generator=np.random.default_rng(0)
+        )
         return time.process_time() - begin, boot
 
     first, boot = ours()
     weights = row_weights(len(n), n_resamples, np.random.default_rng(0))
     mine = np.array([_objective(found, theta, w) for theta, w in zip(boot.theta, weights, strict=True)])
     loops = {
-        f"numerical gradients, {n_starts} starts": (lambda w: published_loop(found, w, n_starts=n_starts), n_published),
+        f"numerical gradients, {n_starts} starts": (
+            lambda w: published_loop(found, w, n_starts=n_starts),
+            n_published,
+        ),
         "numerical gradients, one start": (lambda w: published_loop(found, w, n_starts=1), n_published),
         "exact gradients, one good start": (lambda w: exact_loop(found, w, centred=False), n_exact),
         "the same, centred and scaled as ours": (lambda w: exact_loop(found, w, centred=True), n_exact),
@@ -187,17 +240,35 @@ def _speed(how: Robust, n_resamples: int, n_starts: int, n_published: int, n_exa
         beaten = int((mine[:count] > np.array(values) * (1 + TOLERANCE)).sum())
         missed = int((np.array(values) > mine[:count] * (1 + TOLERANCE)).sum())
         worse += beaten
-        rows.append({"loop": name, "seconds_each": each, "measured": count, "better_than_ours": beaten, "worse_than_ours": missed})
+        rows.append(
+            {
+                "loop": name,
+                "seconds_each": each,
+                "measured": count,
+                "better_than_ours": beaten,
+                "worse_than_ours": missed,
+            }
+        )
     middle = float(np.median(seconds))
     ends = f"{min(seconds):.2f}-{max(seconds):.2f}"
-    say(f"  {n_resamples} bootstraps of a {len(n)}-point fit (n+d+e, delta {how}): {middle:.2f} CPU s ({ends})")
+    say(
+        f"  {n_resamples} bootstraps of a {len(n)}-point fit (n+d+e, delta {how}): {middle:.2f} CPU s "
+        f"({ends})"
+    )
     for row in rows:
         row["ratio"] = row["seconds_each"] * n_resamples / middle
         say(
             f"    {row['loop']}: {1e3 * row['seconds_each']:.1f} ms each, {row['ratio']:.0f} times ours; "
             f"objective better {row['better_than_ours']}, worse {row['worse_than_ours']} of {row['measured']}"
         )
-    return {"n_points": len(n), "n_resamples": n_resamples, "seconds": middle, "all_seconds": seconds, "loops": rows, "worse": worse}
+    return {
+        "n_points": len(n),
+        "n_resamples": n_resamples,
+        "seconds": middle,
+        "all_seconds": seconds,
+        "loops": rows,
+        "worse": worse,
+    }
 
 
 def _time(fit_one: Callable[[Array], float], weights: Array) -> tuple[float, list[float]]:
@@ -208,11 +279,14 @@ def _time(fit_one: Callable[[Array], float], weights: Array) -> tuple[float, lis
 
 
 def _objective(found: LawFit, theta: Array, weight: Array) -> float:
-    return float((weight * huber(found.law.residual(theta, found.z, found.points.log_loss), found.delta)).sum())
+    return float(
+        (weight * huber(found.law.residual(theta, found.z, found.points.log_loss), found.delta)).sum()
+    )
 
 
 def published_loop(found: LawFit, weight: Array, *, n_starts: int) -> float:
-    """The objective of one resample as published replications find it: raw parameters, numerical gradients, a grid of starts."""
+    """The objective of one resample as published replications find it: raw parameters, numerical gradients, a
+    grid of starts."""
     points, delta = found.points, found.delta
     log_n, log_d, log_loss = np.log(points.n_params), np.log(points.n_frames), points.log_loss
 
@@ -231,11 +305,16 @@ def exact_loop(found: LawFit, weight: Array, *, centred: bool) -> float:
     """The objective of one resample by BFGS with exact gradients from the optimum of the full data.
 
     Args:
-        centred: with this package's centred coordinates and an objective of order one, which make the problem well conditioned and scipy's
-            absolute tolerances mean something; else in the raw parameters of the law.
+        centred: with this package's centred coordinates and an objective of order one, which make the problem
+            well conditioned and scipy's absolute tolerances mean something; else in the raw parameters of the
+            law.
     """
     assert found.law.name == "n+d+e"
-    y, delta, scale = found.points.log_loss, found.delta, 1.0 / max(found.objective, 1e-12) if centred else 1.0
+    y, delta, scale = (
+        found.points.log_loss,
+        found.delta,
+        1.0 / max(found.objective, 1e-12) if centred else 1.0,
+    )
     centre = found.centre if centred else Centre(0.0, 0.0)
     start = found.law.centred(found.params, centre=centre)
     z = found.law.coordinates(found.points.n_params, found.points.n_frames, centre=centre)
@@ -247,13 +326,15 @@ def exact_loop(found: LawFit, weight: Array, *, centred: bool) -> float:
         r = np.log(total) - y
         psi = np.clip(r, -delta, delta)
         pull = weight * psi / total
-        gradient = np.array([pull @ in_n, pull @ in_d, pull.sum() * floor, -(pull * in_n) @ x, -(pull * in_d) @ v])
+        gradient = np.array(
+            [pull @ in_n, pull @ in_d, pull.sum() * floor, -(pull * in_n) @ x, -(pull * in_d) @ v]
+        )
         return scale * float(weight @ (psi * (r - 0.5 * psi))), scale * gradient
 
     return float(optimize.minimize(objective, start, jac=True, method="BFGS").fun) / scale
 
 
-# ---------------------------------------------------------------------------------------------------------- published
+# -------------------------------------------------------------------------------------------------- published
 
 
 @dataclass(frozen=True)
@@ -275,7 +356,10 @@ class Published:
     def text(self) -> str:
         shown = ", ".join(f"{k} {v:.5g}" for k, v in self.params.items())
         sign = "WORSE" if self.worse else f"{100 * (self.ours / self.published - 1):+.3f} %"
-        return f"{self.table}: {self.objective}: published {self.published:.6g}, ours {self.ours:.6g} ({sign}); {shown}{self.note}"
+        return (
+            f"{self.table}: {self.objective}: published {self.published:.6g}, ours {self.ours:.6g} ({sign}); "
+            f"{shown}{self.note}"
+        )
 
 
 def published(folder: Path) -> list[Published]:
@@ -284,7 +368,8 @@ def published(folder: Path) -> list[Published]:
 
 
 def takano(folder: Path) -> list[Published]:
-    """234 runs with a published n+d+e fit to the mean asymmetric absolute error of the loss: errors above the data count ten times."""
+    """234 runs with a published n+d+e fit to the mean asymmetric absolute error of the loss: errors above the
+    data count ten times."""
     table = pd.read_csv(folder / "df.csv")
     theirs = json.loads((folder / "published.json").read_text())["published"]
     n, d, loss = (table[c].to_numpy(float) for c in ("N", "D", "loss"))
@@ -296,7 +381,9 @@ def takano(folder: Path) -> list[Published]:
 
     fits = {how: fit(law, n, d, loss, robust=how) for how in ("none", DELTA)}
     ours = asymmetric_fit(fits[DELTA], below=1.0, above=10.0)
-    rows = [Published("takano", "its own, asymmetric absolute error", asymmetric(theirs), asymmetric(ours), ours)]
+    rows = [
+        Published("takano", "its own, asymmetric absolute error", asymmetric(theirs), asymmetric(ours), ours)
+    ]
     for how, found in fits.items():
         name = "least squares of ln L" if how == "none" else f"sum of Huber's loss of ln L, delta {how:g}"
         residual = np.log(law.predict(theirs, n, d) / loss)
@@ -306,9 +393,11 @@ def takano(folder: Path) -> list[Published]:
 
 
 def asymmetric_fit(start: LawFit, *, below: float, above: float, n_steps: int = 200) -> dict[str, float]:
-    """Natural parameters with the least sum of below (L - p)+ + above (p - L)+, p the predicted loss, by sequential linear programs.
+    """Natural parameters with the least sum of below (L - p)+ + above (p - L)+, p the predicted loss, by
+    sequential linear programs.
 
-    The law is linearised about the current parameters, the linear problem solved exactly within a box, which halves when a step fails.
+    The law is linearised about the current parameters, the linear problem solved exactly within a box, which
+    halves when a step fails.
     """
     law, z, loss = start.law, start.z, start.points.loss
     m, p = len(loss), law.n_parameters
@@ -342,7 +431,8 @@ SMALL = ("d=96_l=8_h=4", "d=512_l=8_h=4", "d=576_l=24_h=8", "d=1024_l=24_h=8")
 
 
 def gadre(folder: Path) -> list[Published]:
-    """104 runs of over-trained models: the published procedure (tied exponents, least squares of the loss, five small runs) beside ours."""
+    """104 runs of over-trained models: the published procedure (tied exponents, least squares of the loss,
+    five small runs) beside ours."""
     runs = gadre_runs(folder)
     theirs = json.loads((folder / "published.json").read_text())["published_rel_error_percent"]
     law = law_named("n+d+e:tied")
@@ -359,10 +449,23 @@ def gadre(folder: Path) -> list[Published]:
             if (model, multiplier) in part.index:
                 run = part.loc[(model, multiplier)]
                 errors[key] = 100 * abs(float(law.predict(ours, run["n"], run["d"])) / float(run["loss"]) - 1)
-        known = {key: f" (published {theirs[f'{data}_{key}']:.4f} %)" if f"{data}_{key}" in theirs else "" for key in errors}
-        printed = "".join(f"; forecast of {key} off by {error:.4f} %{known[key]}" for key, error in errors.items())
+        known = {
+            key: f" (published {theirs[f'{data}_{key}']:.4f} %)" if f"{data}_{key}" in theirs else ""
+            for key in errors
+        }
+        printed = "".join(
+            f"; forecast of {key} off by {error:.4f} %{known[key]}" for key, error in errors.items()
+        )
         values = _squares(law, again, n, d, loss), _squares(law, ours, n, d, loss)
-        rows.append(Published(f"gadre {data}", "its own procedure run again, squared error of the loss, 5 runs", *values, ours, printed))
+        rows.append(
+            Published(
+                f"gadre {data}",
+                "its own procedure run again, squared error of the loss, 5 runs",
+                *values,
+                ours,
+                printed,
+            )
+        )
     return rows
 
 
@@ -374,7 +477,16 @@ def gadre_runs(folder: Path) -> pd.DataFrame:
         setting = run["hyperparameters"]
         loss = next(r["loss"] for r in run["results"] if "c4_val" in str(r["val_data"]))
         model = Path(setting["model"]).stem
-        rows.append((run["dataset_name"], model, setting["chinchilla_multiplier"], setting["params"], setting["tokens"], loss))
+        rows.append(
+            (
+                run["dataset_name"],
+                model,
+                setting["chinchilla_multiplier"],
+                setting["params"],
+                setting["tokens"],
+                loss,
+            )
+        )
     return pd.DataFrame(rows, columns=["data", "model", "multiplier", "n", "d", "loss"])
 
 
@@ -383,13 +495,16 @@ def _squares(law: Law, params: dict[str, float], n: Array, d: Array, loss: Array
 
 
 def curve_fit_tied(n: Array, d: Array, loss: Array) -> dict[str, float]:
-    """The published procedure for L = a N^-alpha + b D^-alpha + E: scipy's curve_fit in raw parameters from a grid of starts."""
+    """The published procedure for L = a N^-alpha + b D^-alpha + E: scipy's curve_fit in raw parameters from a
+    grid of starts."""
 
     def model(x: Array, a: float, b: float, power: float, floor: float) -> Array:
         return a * x[0] ** power + b * (np.sqrt(6.0) * x[1]) ** power + floor
 
     best, least = None, np.inf
-    for start in itertools.product([1e2, 3e2, 1e3, 3e3], [1e2, 3e2, 1e3, 3e3], [-0.1, -0.3], [0.0, 1.0, 2.0, 10.0]):
+    for start in itertools.product(
+        [1e2, 3e2, 1e3, 3e3], [1e2, 3e2, 1e3, 3e3], [-0.1, -0.3], [0.0, 1.0, 2.0, 10.0]
+    ):
         try:
             p, _ = optimize.curve_fit(model, np.stack([n, d]), loss, p0=start, maxfev=10000)
         except RuntimeError:
@@ -398,14 +513,25 @@ def curve_fit_tied(n: Array, d: Array, loss: Array) -> dict[str, float]:
         if squares < least:
             best, least = p, squares
     assert best is not None
-    return {"A": float(best[0]), "B": float(best[1] * 6.0 ** (best[2] / 2)), "E": float(best[3]), "alpha": float(-best[2])}
+    return {
+        "A": float(best[0]),
+        "B": float(best[1] * 6.0 ** (best[2] / 2)),
+        "E": float(best[3]),
+        "alpha": float(-best[2]),
+    }
 
 
 def least_squares_of_loss(found: LawFit) -> dict[str, float]:
-    """The fit taken to the least squared error of the loss itself; with weights L^2 it is there to first order already."""
+    """The fit taken to the least squared error of the loss itself; with weights L^2 it is there to first
+    order already."""
     law, z, loss = found.law, found.z, found.points.loss
     polished = optimize.least_squares(
-        lambda t: np.exp(law.log_loss(t, z)[0]) - loss, found.theta, x_scale="jac", xtol=1e-15, ftol=1e-15, gtol=1e-15,
+        lambda t: np.exp(law.log_loss(t, z)[0]) - loss,
+        found.theta,
+        x_scale="jac",
+        xtol=1e-15,
+        ftol=1e-15,
+        gtol=1e-15,
         jac=lambda t: law.jacobian(law.log_loss(t, z)[1], z) * np.exp(law.log_loss(t, z)[0])[:, None],
-    )  # fmt: skip
+    )
     return dict(zip(law.param_names, law.natural(polished.x, centre=found.centre).tolist(), strict=True))

@@ -1,21 +1,27 @@
-"""Whether growing a trained model pays: against the larger model trained from scratch at equal training FLOPs (`sapis bench growth`).
+"""Whether growing a trained model pays: against the larger model trained from scratch at equal training FLOPs
+(`sapis bench growth`).
 
-Three trainings a seed, all with the package's own settings (configs/train/default.yaml: AdamW, loss, clipping, running average of the
-weights, which is what is scored; only the batch is smaller), on the same frames; the peak rate after growth is a share of the default:
+Three trainings a seed, all with the package's own settings (configs/train/default.yaml: AdamW, loss,
+clipping, running average of the weights, which is what is scored; only the batch is smaller), on the same
+frames; the peak rate after growth is a share of the default:
 
-    small     N1 parameters, n1 steps.             rate: the default schedule over n1 steps (5 % warm-up, then cosine to zero)
-    grown     `small` after `grow` to N2, with its moments and its average, n2 steps more on the frames that come next.
-                                                   rate: linear to its peak over the re-warm-up, then cosine to zero over the rest of n2
+    small     N1 parameters, n1 steps.             rate: the default schedule over n1 steps (5 % warm-up, then
+    cosine to zero) grown     `small` after `grow` to N2, with its moments and its average, n2 steps more on
+    the frames that come next.
+                                                   rate: linear to its peak over the re-warm-up, then cosine
+                                                       to zero over the rest of n2
     scratch   N2 parameters, n3 steps.             rate: the default schedule over n3 steps
 
-    n3 = round((C1 n1 + C2 n2) / C2),      C1, C2: FLOPs of one step at N1 and N2, counted on the frames of step 0 (`accounting`).
+    n3 = round((C1 n1 + C2 n2) / C2),      C1, C2: FLOPs of one step at N1 and N2, counted on the frames of
+    step 0 (`accounting`).
 
-Growth is cold: it happens where the first cosine has come to zero. `grown` so has two complete schedules, one a stage, and `scratch` one
-complete schedule as long as both together in FLOPs (to half a step); none is cut short. Neither is tuned: rates and re-warm-up are as
-given.
+Growth is cold: it happens where the first cosine has come to zero. `grown` so has two complete schedules, one
+a stage, and `scratch` one complete schedule as long as both together in FLOPs (to half a step); none is cut
+short. Neither is tuned: rates and re-warm-up are as given.
 
-Growth itself is measured on the validation frames with the weights as they are after `small`: the largest change of a frame's energy and of
-a force component. In float32 it is rounding, which is compared with the sum of the moduli of the atomic energies and the largest force.
+Growth itself is measured on the validation frames with the weights as they are after `small`: the largest
+change of a frame's energy and of a force component. In float32 it is rounding, which is compared with the sum
+of the moduli of the atomic energies and the largest force.
 """
 
 from __future__ import annotations
@@ -45,7 +51,14 @@ from sapis_lab.training._batches import FixedBatches, TrainingStream
 from sapis_lab.training._loss import loss, loss_sums
 from sapis_lab.training._module import TrainingModule, rate_factor
 from sapis_lab.training._score import score
-from sapis_lab.training.run import SCORING_BATCH, PointFailed, _prepare, _refuse_divergence, _set_up_process, _Setup
+from sapis_lab.training.run import (
+    SCORING_BATCH,
+    PointFailed,
+    _prepare,
+    _refuse_divergence,
+    _set_up_process,
+    _Setup,
+)
 
 ROUNDING = 1e-5
 """Largest relative change of energies and forces that counts as rounding in float32."""
@@ -69,17 +82,22 @@ class Plan:
     rewarm: int = 100
     """steps of the re-warm-up; never more than a fifth of n2"""
     rate: float = 0.3
-    """peak rate after growth over the default: at the full rate the n2 steps first undo what `small` has learnt"""
+    """peak rate after growth over the default: at the full rate the n2 steps first undo what `small` has
+    learnt"""
     batch_size: int = 5
     n_seeds: int = 3
     """seeds 0 .. n_seeds - 1, of the weights, of what growth draws, and of the order of the frames"""
 
 
-def run_growth(plan: Plan, *, cache: Path | None, save: Callable[[dict[str, Any]], None], console: Console) -> int:
-    """Train all seeds and print the table; the exit status, 1 where a training diverged or growth changed more than rounding.
+def run_growth(
+    plan: Plan, *, cache: Path | None, save: Callable[[dict[str, Any]], None], console: Console
+) -> int:
+    """Train all seeds and print the table; the exit status, 1 where a training diverged or growth changed
+    more than rounding.
 
     Args:
-        cache: folder of the frame stores, `.sapis/data` of the project.   save: called with all results after every seed.
+        cache: folder of the frame stores, `.sapis/data` of the project.   save: called with all results after
+            every seed.
 
     Raises:
         ConfigError: sizes that cannot be had, or that one does not grow into the other.
@@ -88,8 +106,11 @@ def run_growth(plan: Plan, *, cache: Path | None, save: Callable[[dict[str, Any]
     cache = cache or home() / ".sapis" / "data"
     store = plainly(lambda: prepare(plan.data, cache=cache))
     config, n_species = model_config(plan.model), len(store.elements)
-    small, large = (plainly(lambda n=n: config.at_size(n, n_species=n_species)) for n in (plan.small, plan.large))  # type: ignore[misc]
-    plainly(lambda: small.build(species=store.elements, mean_neighbors=1.0, seed=0).growth(large), about=f"{plan.model} does not grow")
+    small, large = plainly(lambda: [config.at_size(n, n_species=n_species) for n in (plan.small, plan.large)])
+    plainly(
+        lambda: small.build(species=store.elements, mean_neighbors=1.0, seed=0).growth(large),
+        about=f"{plan.model} does not grow",
+    )
     train: TrainConfig = load(
         TrainConfig,
         {**expand_use("default", "train"), "steps": plan.steps, "batch_size": plan.batch_size},
@@ -97,15 +118,22 @@ def run_growth(plan: Plan, *, cache: Path | None, save: Callable[[dict[str, Any]
     )
     rewarm = min(plan.rewarm, plan.more // 5)
     facts = {
-        "model": plan.model, "data": plan.data.identity(),
-        "n_train": len(store.splits["train"]), "n_validation": len(store.splits["validation"]),
-        "batch_size": plan.batch_size, "learning_rate": train.rate_of(small), "rounding": ROUNDING,
+        "model": plan.model,
+        "data": plan.data.identity(),
+        "n_train": len(store.splits["train"]),
+        "n_validation": len(store.splits["validation"]),
+        "batch_size": plan.batch_size,
+        "learning_rate": train.rate_of(small),
+        "rounding": ROUNDING,
         "schedules": {
             "small": f"{train.schedule} over {plan.steps} steps, {train.warmup:.0%} warm-up",
-            "grown": f"after all of small's: linear warm-up over {rewarm} steps to {plan.rate:g} times the rate, cosine to {plan.more}",
+            "grown": (
+                f"after all of small's: linear warm-up over {rewarm} steps to {plan.rate:g} times the rate, "
+                f"cosine to {plan.more}"
+            ),
             "scratch": f"{train.schedule} over all its steps, {train.warmup:.0%} warm-up",
         },
-    }  # fmt: skip
+    }
     rows: list[dict[str, Any]] = []
     for seed in range(plan.n_seeds):
         comparison = _Comparison(plan, train, small, large, rewarm=rewarm, seed=seed, cache=cache)
@@ -122,19 +150,35 @@ class _Comparison:
     """The three trainings of one seed."""
 
     def __init__(
-        self, plan: Plan, train: TrainConfig, small: ModelConfig, large: ModelConfig, *, rewarm: int, seed: int, cache: Path
+        self,
+        plan: Plan,
+        train: TrainConfig,
+        small: ModelConfig,
+        large: ModelConfig,
+        *,
+        rewarm: int,
+        seed: int,
+        cache: Path,
     ) -> None:
         self.plan, self.train, self.large, self.rewarm, self.seed = plan, train, large, rewarm, seed
         n_frames = len(prepare(plan.data, cache=cache).splits["train"])
 
         def setup(config: ModelConfig, n_params: float) -> _Setup:
             point = PointConfig(
-                id=f"growth-s{seed}", data=plan.data, model=config, n_params_target=n_params, n_frames=n_frames, seed=seed, train=train
+                id=f"growth-s{seed}",
+                data=plan.data,
+                model=config,
+                n_params_target=n_params,
+                n_frames=n_frames,
+                seed=seed,
+                train=train,
             )
             return _prepare(point, cache)
 
         self.small, self.scratch = setup(small, plan.small), setup(large, plan.large)
-        self.validation = list(FixedBatches(self.small.make, self.small.store.splits["validation"], batch_size=SCORING_BATCH))
+        self.validation = list(
+            FixedBatches(self.small.make, self.small.store.splits["validation"], batch_size=SCORING_BATCH)
+        )
 
     def run(self, console: Console) -> dict[str, Any]:
         """The numbers of one seed.
@@ -151,7 +195,10 @@ class _Comparison:
             return lambda step: rate_factor(step, steps=n, config=self.train)
 
         def say(what: str, errors: Mapping[str, float]) -> None:
-            told = f"seed {self.seed}  {what}: validation force RMSE {1e3 * errors['force_rmse']:.1f} meV/Å, loss {errors['loss']:.3g}"
+            told = (
+                f"seed {self.seed}  {what}: validation force RMSE {1e3 * errors['force_rmse']:.1f} meV/Å, "
+                f"loss {errors['loss']:.3g}"
+            )
             console.print(Text(told, style="dim"), soft_wrap=True)
 
         before = TrainingModule(self.small.model, self.train, steps=plan.steps, learning_rate=rate)
@@ -159,7 +206,13 @@ class _Comparison:
         found = {"small": self._scored(before)}
         say(f"{self._n_params(before):,} parameters, {plan.steps} steps", found["small"])
 
-        grown = grow(before.model, self.large, seed=self.seed, optimizer_state=optimizer.state_dict(), average=list(before.average))
+        grown = grow(
+            before.model,
+            self.large,
+            seed=self.seed,
+            optimizer_state=optimizer.state_dict(),
+            average=list(before.average),
+        )
         growth = function_change(before.model, grown.model, self.validation)
         after = TrainingModule(grown.model, self.train, steps=plan.more, learning_rate=plan.rate * rate)
         after.average = list(grown.average or [])
@@ -172,11 +225,18 @@ class _Comparison:
         found["scratch"] = self._scored(scratch)
         say(f"{self._n_params(scratch):,} from scratch, {n_scratch} steps", found["scratch"])
         return {
-            "n_params": {"small": self._n_params(before), "grown": self._n_params(after), "scratch": self._n_params(scratch)},
-            "flops_per_step": flops, "steps": {"small": plan.steps, "more": plan.more, "scratch": n_scratch},
-            "flops": {"grown": total, "scratch": flops["large"] * n_scratch}, "growth": growth, "validation": found,
+            "n_params": {
+                "small": self._n_params(before),
+                "grown": self._n_params(after),
+                "scratch": self._n_params(scratch),
+            },
+            "flops_per_step": flops,
+            "steps": {"small": plan.steps, "more": plan.more, "scratch": n_scratch},
+            "flops": {"grown": total, "scratch": flops["large"] * n_scratch},
+            "growth": growth,
+            "validation": found,
             "rmse_ratio": found["grown"]["force_rmse"] / found["scratch"]["force_rmse"],
-        }  # fmt: skip
+        }
 
     def _rewarmed(self, step: int) -> float:
         """Rate over its peak after growth."""
@@ -188,13 +248,27 @@ class _Comparison:
         setup = self.small
         augment = self.train.augment and setup.model.symmetry == "none"
         return TrainingStream(
-            setup.make, setup.train_ids, batch_size=setup.batch_size, seed=self.seed, augment=augment, first_step=lambda: 0, rank=0, world=1
+            setup.make,
+            setup.train_ids,
+            batch_size=setup.batch_size,
+            seed=self.seed,
+            augment=augment,
+            first_step=lambda: 0,
+            rank=0,
+            world=1,
         )
 
     def _fit(
-        self, module: TrainingModule, *, first: int, n: int, factor: Callable[[int], float], state: Mapping[str, Any] | None = None
+        self,
+        module: TrainingModule,
+        *,
+        first: int,
+        n: int,
+        factor: Callable[[int], float],
+        state: Mapping[str, Any] | None = None,
     ) -> torch.optim.Optimizer:
-        """Train for `n` steps on the frames of the steps from `first` on, as the package does; the optimiser in the end."""
+        """Train for `n` steps on the frames of the steps from `first` on, as the package does; the optimiser
+        in the end."""
         optimizer = module.configure_optimizers()["optimizer"]
         if state is not None:  # moments; settings are those of this stage
             optimizer.load_state_dict({**state, "param_groups": optimizer.state_dict()["param_groups"]})
@@ -208,7 +282,10 @@ class _Comparison:
             of_batch.backward()
             if not math.isfinite(of_batch.item()):
                 size = self._n_params(module)
-                raise PointFailed(f"diverged: the loss is {of_batch.item()} at step {step + 1} of {n} of {size:,} parameters")
+                raise PointFailed(
+                    f"diverged: the loss is {of_batch.item()} at step {step + 1} of {n} of {size:,} "
+                    f"parameters"
+                )
             if self.train.clip is not None:
                 torch.nn.utils.clip_grad_norm_(module.model.parameters(), self.train.clip)
             optimizer.step()
@@ -216,7 +293,12 @@ class _Comparison:
         return optimizer
 
     def _loss(self, model: Model, batch: AtomsBatch) -> torch.Tensor:
-        return loss(predict(model, batch, differentiable=True), batch, scale=model.energy_scale, config=self.train.loss)
+        return loss(
+            predict(model, batch, differentiable=True),
+            batch,
+            scale=model.energy_scale,
+            config=self.train.loss,
+        )
 
     def _flops(self, setup: _Setup) -> int:
         """Of one training step, on the frames of step 0."""
@@ -234,9 +316,14 @@ class _Comparison:
         return errors
 
     def _validation_loss(self, model: Model) -> float:
-        sums = [loss_sums(predict(model, b), b, scale=model.energy_scale, config=self.train.loss) for b in self.validation]
+        sums = [
+            loss_sums(predict(model, b), b, scale=model.energy_scale, config=self.train.loss)
+            for b in self.validation
+        ]
         energy, force = (float(sum(part)) for part in zip(*sums, strict=True))
-        return energy / sum(b.n_frames for b in self.validation) + force / sum(b.num_nodes for b in self.validation)
+        return energy / sum(b.n_frames for b in self.validation) + force / sum(
+            b.num_nodes for b in self.validation
+        )
 
     @staticmethod
     def _n_params(module: TrainingModule) -> int:
@@ -244,8 +331,11 @@ class _Comparison:
 
 
 def function_change(before: Model, after: Model, batches: Sequence[AtomsBatch]) -> dict[str, Any]:
-    """The largest changes of a frame's energy (eV) and of a force component (eV/Å), and what rounding of them is relative to."""
-    largest = dict.fromkeys(("max_energy_change", "max_force_change", "sum_atomic_energies", "max_force"), 0.0)
+    """The largest changes of a frame's energy (eV) and of a force component (eV/Å), and what rounding of them
+    is relative to."""
+    largest = dict.fromkeys(
+        ("max_energy_change", "max_force_change", "sum_atomic_energies", "max_force"), 0.0
+    )
     relative = 0.0
     for batch in batches:
         old, new = predict(before, batch), predict(after, batch)
@@ -253,14 +343,20 @@ def function_change(before: Model, after: Model, batches: Sequence[AtomsBatch]) 
             features = before.features(batch.graph.vectors(batch.positions, batch.cell), batch)
             atomic = (before.atomic_energy(features, batch)[0] * before.energy_scale).abs()
         moduli = atomic.new_zeros(batch.n_frames).index_add(0, batch.batch, atomic)
-        energy, force, reference = (new.energy - old.energy).abs(), (new.forces - old.forces).abs().max(), old.forces.abs().max()
+        energy, force, reference = (
+            (new.energy - old.energy).abs(),
+            (new.forces - old.forces).abs().max(),
+            old.forces.abs().max(),
+        )
         relative = max(relative, float((energy / moduli).max()), float(force / reference))
         values = (energy.max(), force, moduli.max(), reference)
-        largest = {key: max(known, float(value)) for (key, known), value in zip(largest.items(), values, strict=True)}
+        largest = {
+            key: max(known, float(value)) for (key, known), value in zip(largest.items(), values, strict=True)
+        }
     return {**largest, "relative": relative, "is_rounding": relative <= ROUNDING}
 
 
-# -------------------------------------------------------------------------------------------------------------- telling
+# ---------------------------------------------------------------------------------------------------- telling
 
 _STAGES = ("small", "grown", "scratch")
 
@@ -274,9 +370,12 @@ def _mean(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     ratios = [row["rmse_ratio"] for row in done]
     return {
         "n_seeds": len(done),
-        "validation": {s: {k: statistics.mean(row["validation"][s][k] for row in done) for k in keys} for s in _STAGES},
-        "rmse_ratio": statistics.mean(ratios), "rmse_ratio_sd": statistics.stdev(ratios) if len(ratios) > 1 else None,
-    }  # fmt: skip
+        "validation": {
+            s: {k: statistics.mean(row["validation"][s][k] for row in done) for k in keys} for s in _STAGES
+        },
+        "rmse_ratio": statistics.mean(ratios),
+        "rmse_ratio_sd": statistics.stdev(ratios) if len(ratios) > 1 else None,
+    }
 
 
 def _print(rows: Sequence[Mapping[str, Any]], facts: Mapping[str, Any], console: Console) -> None:
@@ -285,14 +384,25 @@ def _print(rows: Sequence[Mapping[str, Any]], facts: Mapping[str, Any], console:
         first = done[0]
         n, steps, flops = first["n_params"], first["steps"], first["flops"]
         console.print(
-            f"{facts['model']}: {n['small']:,} parameters for {steps['small']:,} steps, grown to {n['grown']:,} for {steps['more']:,} more "
-            f"({flops['grown']:.4g} FLOPs), against {n['scratch']:,} from scratch for {steps['scratch']:,} ({flops['scratch']:.4g} FLOPs); "
-            f"batches of {facts['batch_size']} of {facts['n_train']} frames, peak rate {facts['learning_rate']:g}",
+            f"{facts['model']}: {n['small']:,} parameters for {steps['small']:,} steps, grown to "
+            f"{n['grown']:,} for {steps['more']:,} more "
+            f"({flops['grown']:.4g} FLOPs), against {n['scratch']:,} from scratch for {steps['scratch']:,} "
+            f"({flops['scratch']:.4g} FLOPs); "
+            f"batches of {facts['batch_size']} of {facts['n_train']} frames, peak rate "
+            f"{facts['learning_rate']:g}",
             soft_wrap=True,
         )
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     losses = [f"L {stage}" for stage in _STAGES]
-    for heading in ("seed", "max |dE| eV", "max |dF| eV/Å", "relative", *(f"F {stage}" for stage in _STAGES), "ratio", *losses):
+    for heading in (
+        "seed",
+        "max |dE| eV",
+        "max |dF| eV/Å",
+        "relative",
+        *(f"F {stage}" for stage in _STAGES),
+        "ratio",
+        *losses,
+    ):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         if row["error"]:
@@ -303,7 +413,13 @@ def _print(rows: Sequence[Mapping[str, Any]], facts: Mapping[str, Any], console:
         table.add_row(str(row["seed"]), *changes, *_cells(row["validation"], f"{row['rmse_ratio']:.3f}"))
     mean = _mean(rows)
     if mean and len(done) > 1:
-        table.add_row("mean", "", "", "", *_cells(mean["validation"], f"{mean['rmse_ratio']:.3f} ± {mean['rmse_ratio_sd']:.3f}"))
+        table.add_row(
+            "mean",
+            "",
+            "",
+            "",
+            *_cells(mean["validation"], f"{mean['rmse_ratio']:.3f} ± {mean['rmse_ratio_sd']:.3f}"),
+        )
     console.print(table)
     for row in rows:
         if row["error"]:
@@ -311,7 +427,8 @@ def _print(rows: Sequence[Mapping[str, Any]], facts: Mapping[str, Any], console:
     for stage, words in facts["schedules"].items():
         console.print(Text(f"{stage}: {words}", style="dim"), soft_wrap=True)
     meaning = (
-        "dE, dF: changes of energies and forces by growth; relative: the larger of both, to sum |E_i| and to the largest force; F: "
+        "dE, dF: changes of energies and forces by growth; relative: the larger of both, to sum |E_i| and to "
+        "the largest force; F: "
         "validation force RMSE, meV/Å; L: validation loss; ratio: F grown over F scratch, below 1 growth wins"
     )
     console.print(Text(meaning, style="dim"), soft_wrap=True)

@@ -1,11 +1,13 @@
-"""Fixed batches for measurements of speed, made by code from a seed: no file is read, and every machine gets the same numbers.
+"""Fixed batches for measurements of speed, made by code from a seed: no file is read, and every machine gets
+the same numbers.
 
     eth16               16 molecules of ethanol, 9 atoms each, all of them neighbours
-    mol27x8, mol27x16   8 and 16 molecules of 3BPA, 3-(benzyloxy)pyridin-2-amine, C12H12N2O, 27 atoms with about 17 neighbours
-    water192            64 molecules of water in a periodic box of 1 g/cm^3
+    mol27x8, mol27x16   8 and 16 molecules of 3BPA, 3-(benzyloxy)pyridin-2-amine, C12H12N2O, 27 atoms with
+    about 17 neighbours water192            64 molecules of water in a periodic box of 1 g/cm^3
 
-The molecules are minima of GFN2-xTB (Bannwarth, Ehlert & Grimme, doi:10.1021/acs.jctc.8b01176), each copy turned at random, and every
-atom is displaced by a normal distribution. Energies and forces are those of a pair repulsion: smooth, of the right shapes, no chemistry.
+The molecules are minima of GFN2-xTB (Bannwarth, Ehlert & Grimme, doi:10.1021/acs.jctc.8b01176), each copy
+turned at random, and every atom is displaced by a normal distribution. Energies and forces are those of a
+pair repulsion: smooth, of the right shapes, no chemistry.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ from sapis_lab.neighbors import Pairs, neighbor_list
 CUTOFF = 5.0
 """Å."""
 THERMAL = 0.03
-"""Standard deviation of every coordinate about its minimum, Å: a little more than a stiff bond has at room temperature."""
+"""Standard deviation of every coordinate about its minimum, Å: a little more than a stiff bond has at room
+temperature."""
 STRENGTH = 5.0
 """eV, of the pair repulsion."""
 
@@ -32,18 +35,45 @@ _WATER_SPACING = (18.01528 / 0.602214076) ** (1 / 3)
 
 # Atomic number, x, y, z in Å.
 _ETHANOL = (
-    (8, 1.031, -0.524, 0.0), (6, -1.292, -0.005, 0.0), (6, 0.121, 0.557, 0.0), (1, 1.931, -0.183, 0.0), (1, 0.274, 1.183, -0.891),
-    (1, 0.274, 1.183, 0.891), (1, -2.017, 0.804, 0.0), (1, -1.441, -0.622, -0.881), (1, -1.441, -0.622, 0.881),
-)  # fmt: skip
+    (8, 1.031, -0.524, 0.0),
+    (6, -1.292, -0.005, 0.0),
+    (6, 0.121, 0.557, 0.0),
+    (1, 1.931, -0.183, 0.0),
+    (1, 0.274, 1.183, -0.891),
+    (1, 0.274, 1.183, 0.891),
+    (1, -2.017, 0.804, 0.0),
+    (1, -1.441, -0.622, -0.881),
+    (1, -1.441, -0.622, 0.881),
+)
 _BPA = (
-    (8, -0.609, -1.460, -0.569), (7, -3.032, -1.557, 0.596), (7, -3.263, 0.730, 0.480), (6, -0.829, 0.972, -0.835),
-    (6, -1.271, -0.266, -0.423), (6, -1.627, 2.090, -0.587), (6, -2.527, -0.340, 0.236), (6, -2.822, 1.915, 0.073),
-    (6, 0.669, -1.439, -1.164), (6, 1.712, -0.696, -0.364), (6, 2.813, -0.136, -1.000), (6, 1.590, -0.572, 1.013),
-    (6, 3.773, 0.539, -0.269), (6, 3.638, 0.671, 1.103), (6, 2.545, 0.114, 1.742), (1, 0.122, 1.093, -1.331),
-    (1, -2.379, -2.319, 0.661), (1, -3.803, -1.540, 1.242), (1, -3.470, 2.749, 0.304), (1, -1.301, 3.069, -0.899),
-    (1, 0.611, -1.032, -2.183), (1, 0.948, -2.497, -1.237), (1, 2.915, -0.230, -2.072), (1, 4.626, 0.970, -0.773),
-    (1, 4.384, 1.207, 1.671), (1, 2.433, 0.214, 2.812), (1, 0.738, -1.011, 1.513),
-)  # fmt: skip
+    (8, -0.609, -1.460, -0.569),
+    (7, -3.032, -1.557, 0.596),
+    (7, -3.263, 0.730, 0.480),
+    (6, -0.829, 0.972, -0.835),
+    (6, -1.271, -0.266, -0.423),
+    (6, -1.627, 2.090, -0.587),
+    (6, -2.527, -0.340, 0.236),
+    (6, -2.822, 1.915, 0.073),
+    (6, 0.669, -1.439, -1.164),
+    (6, 1.712, -0.696, -0.364),
+    (6, 2.813, -0.136, -1.000),
+    (6, 1.590, -0.572, 1.013),
+    (6, 3.773, 0.539, -0.269),
+    (6, 3.638, 0.671, 1.103),
+    (6, 2.545, 0.114, 1.742),
+    (1, 0.122, 1.093, -1.331),
+    (1, -2.379, -2.319, 0.661),
+    (1, -3.803, -1.540, 1.242),
+    (1, -3.470, 2.749, 0.304),
+    (1, -1.301, 3.069, -0.899),
+    (1, 0.611, -1.032, -2.183),
+    (1, 0.948, -2.497, -1.237),
+    (1, 2.915, -0.230, -2.072),
+    (1, 4.626, 0.970, -0.773),
+    (1, 4.384, 1.207, 1.671),
+    (1, 2.433, 0.214, 2.812),
+    (1, 0.738, -1.011, 1.513),
+)
 _WATER = ((8, 0.0, -0.064, 0.0), (1, 0.772, 0.505, 0.0), (1, -0.772, 0.505, 0.0))
 
 
@@ -84,24 +114,42 @@ class BenchInput(NamedTuple):
 
     def batch(self, *, layout: Layout, dtype: torch.dtype = torch.float32) -> AtomsBatch:
         """The batch, with its neighbour graph as training would choose it for this layout."""
-        edges = [tuple(e) for e in self.edges]
-        graph = make_graph(layout=layout, n_atoms=self.n_atoms, edges=edges, periodic=self.periodic, cutoff=CUTOFF)  # type: ignore[arg-type]
+        edges = [(e.center, e.neighbor, e.shift) for e in self.edges]
+        graph = make_graph(
+            layout=layout, n_atoms=self.n_atoms, edges=edges, periodic=self.periodic, cutoff=CUTOFF
+        )
         return collate(
-            n_atoms=self.n_atoms, species=self.species, positions=self.positions, cell=self.cell, graph=graph, energy=self.energy,
-            forces=self.forces, dtype=dtype,
-        )  # fmt: skip
+            n_atoms=self.n_atoms,
+            species=self.species,
+            positions=self.positions,
+            cell=self.cell,
+            graph=graph,
+            energy=self.energy,
+            forces=self.forces,
+            dtype=dtype,
+        )
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The same as the arrays of a batch file, which `sapis_lab.bench.peer` describes."""
         starts = np.cumsum([0, *self.n_atoms])
         return {
-            "z": self.species, "pos": self.positions, "F": self.forces, "E": self.energy, "cell": self.cell,
-            "pbc": np.full((len(self.n_atoms), 3), self.periodic), "ptr": starts,
-            "i": np.concatenate([e.center + s for e, s in zip(self.edges, starts, strict=False)]).astype(np.int64),
-            "j": np.concatenate([e.neighbor + s for e, s in zip(self.edges, starts, strict=False)]).astype(np.int64),
-            "S": np.concatenate([e.shift for e in self.edges]), "eptr": np.cumsum([0, *(len(e.center) for e in self.edges)]),
+            "z": self.species,
+            "pos": self.positions,
+            "F": self.forces,
+            "E": self.energy,
+            "cell": self.cell,
+            "pbc": np.full((len(self.n_atoms), 3), self.periodic),
+            "ptr": starts,
+            "i": np.concatenate([e.center + s for e, s in zip(self.edges, starts, strict=False)]).astype(
+                np.int64
+            ),
+            "j": np.concatenate([e.neighbor + s for e, s in zip(self.edges, starts, strict=False)]).astype(
+                np.int64
+            ),
+            "S": np.concatenate([e.shift for e in self.edges]),
+            "eptr": np.cumsum([0, *(len(e.center) for e in self.edges)]),
             "cutoff": np.array(CUTOFF),
-        }  # fmt: skip
+        }
 
 
 def make_input(name: str) -> BenchInput:
@@ -128,9 +176,16 @@ def make_input(name: str) -> BenchInput:
     targets = [pair_repulsion(x, c, e) for x, c, e in zip(frames, cell, edges, strict=True)]
     energy = np.array([energy for energy, _ in targets])
     return BenchInput(
-        name, np.array([len(x) for x in frames]), species, np.concatenate(frames), cell, periodic, edges, energy - energy.mean(),
+        name,
+        np.array([len(x) for x in frames]),
+        species,
+        np.concatenate(frames),
+        cell,
+        periodic,
+        edges,
+        energy - energy.mean(),
         np.concatenate([forces for _, forces in targets]),
-    )  # fmt: skip
+    )
 
 
 INPUTS = {
@@ -143,7 +198,8 @@ INPUTS = {
 
 
 def pair_repulsion(positions: np.ndarray, cell: np.ndarray, edges: Pairs) -> tuple[float, np.ndarray]:
-    """Energy (eV) and forces (n, 3) of  E = sum over pairs of V(r),  V = STRENGTH exp(-r / Å) (1 - (r / r_c)^2)^3.
+    """Energy (eV) and forces (n, 3) of  E = sum over pairs of V(r),  V = STRENGTH exp(-r / Å) (1 - (r /
+    r_c)^2)^3.
 
     F_i = sum_j V'(r_ij) v_ij / r_ij  with  v_ij = r_j - r_i  over the directed pairs.
     """
@@ -158,7 +214,8 @@ def pair_repulsion(positions: np.ndarray, cell: np.ndarray, edges: Pairs) -> tup
 
 
 def _water_box(n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Species and positions of n^3 molecules on a cubic grid, each turned so that it keeps away from those placed before."""
+    """Species and positions of n^3 molecules on a cubic grid, each turned so that it keeps away from those
+    placed before."""
     table = np.array(_WATER)
     edge = n * _WATER_SPACING
     placed = np.zeros((0, 3))

@@ -1,8 +1,10 @@
-"""The measuring side: many workers driven in rounds, so that a change of the machine's speed meets all alike, and what comes of it.
+"""The measuring side: many workers driven in rounds, so that a change of the machine's speed meets all alike,
+and what comes of it.
 
-Every model has a process of its own (`sapis_lab.bench.worker`), and a last process multiplies matrices: the yardstick of the machine in the
-same minutes and under the same settings. A round visits every process once, forwards and backwards in turn; a visit lasts about as long for
-a fast model as for a slow one. Inference is measured before training, so that the peak memory of both can be told apart.
+Every model has a process of its own (`sapis_lab.bench.worker`), and a last process multiplies matrices: the
+yardstick of the machine in the same minutes and under the same settings. A round visits every process once,
+forwards and backwards in turn; a visit lasts about as long for a fast model as for a slow one. Inference is
+measured before training, so that the peak memory of both can be told apart.
 """
 
 from __future__ import annotations
@@ -84,9 +86,14 @@ class Worker:
         self.log = log
         with log.open("wb") as errors:
             self.process = subprocess.Popen(
-                arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, bufsize=1,
+                arguments,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                bufsize=1,
                 env={**os.environ, **environment},
-            )  # fmt: skip
+            )
 
     def __enter__(self) -> Self:
         return self
@@ -128,11 +135,15 @@ class Worker:
         self.process.stdout.close()
 
     def _last_words(self) -> str:
-        lines = [line.strip() for line in self.log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+        lines = [
+            line.strip()
+            for line in self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+            if line.strip()
+        ]
         return ": " + " | ".join(lines[-_LAST_LINES:]) if lines else " and said nothing"
 
 
-# --------------------------------------------------------------------------------------------------------------- rounds
+# ----------------------------------------------------------------------------------------------------- rounds
 
 
 @dataclass
@@ -206,13 +217,23 @@ def measure(entries: Sequence[Entry], settings: Settings) -> Measured:
     """The entries, all of one input, in one interleaved run."""
     extra = {"SAPIS_BENCH_WIDTHS": str(settings.root / "widths.json")} if settings.root else {}
     environment = {**WORKER_ENVIRONMENT, **extra}
-    yardstick = Entry("matrix products", 0, entries[0].input, "sapis_lab.bench.worker:GemmJob", {"device": settings.device})
+    yardstick = Entry(
+        "matrix products", 0, entries[0].input, "sapis_lab.bench.worker:GemmJob", {"device": settings.device}
+    )
     with tempfile.TemporaryDirectory(prefix="sapis-bench-") as folder:
         runners: list[_Runner] = []
         try:
             for k, entry in enumerate((*entries, yardstick)):
-                arguments = command(entry.environment, "worker", entry.target, json.dumps(dict(entry.arguments)), root=settings.root)
-                runners.append(_Runner(entry, Worker(arguments, log=Path(folder) / f"{k}.log", environment=environment)))
+                arguments = command(
+                    entry.environment,
+                    "worker",
+                    entry.target,
+                    json.dumps(dict(entry.arguments)),
+                    root=settings.root,
+                )
+                runners.append(
+                    _Runner(entry, Worker(arguments, log=Path(folder) / f"{k}.log", environment=environment))
+                )
             *models, gemm = runners
             for runner in runners:
                 runner.attempt(runner.meet)
@@ -244,7 +265,7 @@ def _rounds(models: Sequence[_Runner], gemm: _Runner, settings: Settings) -> Non
                 runner.attempt(runner.visit, action)
 
 
-# ----------------------------------------------------------------------------------------------------------------- rows
+# ------------------------------------------------------------------------------------------------------- rows
 
 
 def _yardstick(gemm: _Runner) -> dict[str, Any]:
@@ -253,7 +274,10 @@ def _yardstick(gemm: _Runner) -> dict[str, Any]:
         "device_name": gemm.facts["device_name"],
         "torch": gemm.facts["torch"],
         **{
-            shape: {"shape": gemm.facts[shape], "flops_per_second": gemm.facts["flops"][shape] / statistics.median(samples.seconds)}
+            shape: {
+                "shape": gemm.facts[shape],
+                "flops_per_second": gemm.facts["flops"][shape] / statistics.median(samples.seconds),
+            }
             for shape, samples in gemm.samples.items()
         },
     }
@@ -262,9 +286,16 @@ def _yardstick(gemm: _Runner) -> dict[str, Any]:
 def _row(runner: _Runner, gemm: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
     entry, facts = runner.entry, runner.facts
     row: dict[str, Any] = {
-        "input": entry.input, "model": entry.name, "size": entry.size, "error": runner.error, "count_error": runner.count_error,
-        **{key: facts.get(key) for key in ("n_params", "n_atoms", "n_frames", "n_pairs", "note", "torch", "start_bytes")},
-    }  # fmt: skip
+        "input": entry.input,
+        "model": entry.name,
+        "size": entry.size,
+        "error": runner.error,
+        "count_error": runner.count_error,
+        **{
+            key: facts.get(key)
+            for key in ("n_params", "n_atoms", "n_frames", "n_pairs", "note", "torch", "start_bytes")
+        },
+    }
     for action in ACTIONS:
         row[action] = None if runner.error else _summary(runner, action, gemm)
     return row
@@ -280,11 +311,20 @@ def _summary(runner: _Runner, action: str, gemm: Mapping[str, Any]) -> dict[str,
         return None if flops is None else flops / median / gemm[shape]["flops_per_second"]
 
     return {
-        "n": len(samples.seconds), "seconds": median, "seconds_q25": low, "seconds_q75": high, "ratio": None,
-        "wall_seconds": statistics.median(samples.wall), "atoms_per_second": runner.facts["n_atoms"] / median, "flops": flops,
-        "gemm_share": share("large"), "batched_gemm_share": share("batched"), "operations": operations,
-        "page_faults": statistics.median(samples.page_faults), "peak_bytes": samples.peak_bytes,
-    }  # fmt: skip
+        "n": len(samples.seconds),
+        "seconds": median,
+        "seconds_q25": low,
+        "seconds_q75": high,
+        "ratio": None,
+        "wall_seconds": statistics.median(samples.wall),
+        "atoms_per_second": runner.facts["n_atoms"] / median,
+        "flops": flops,
+        "gemm_share": share("large"),
+        "batched_gemm_share": share("batched"),
+        "operations": operations,
+        "page_faults": statistics.median(samples.page_faults),
+        "peak_bytes": samples.peak_bytes,
+    }
 
 
 def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
@@ -298,19 +338,28 @@ def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
 def _add_ratios(rows: Sequence[dict[str, Any]], reference: str) -> None:
     """Time over that of the reference at the same size."""
     for action in ACTIONS:
-        known = {row["size"]: row[action]["seconds"] for row in rows if row["model"] == reference and row[action]}
+        known = {
+            row["size"]: row[action]["seconds"] for row in rows if row["model"] == reference and row[action]
+        }
         for row in rows:
             if row[action] and row["size"] in known:
                 row[action]["ratio"] = row[action]["seconds"] / known[row["size"]]
 
 
-# -------------------------------------------------------------------------------------------------------------- telling
+# ---------------------------------------------------------------------------------------------------- telling
 
 
 def run(
-    entries: Sequence[Entry], settings: Settings, *, what: str, words: Mapping[str, str], json_file: Path | None, console: Console
+    entries: Sequence[Entry],
+    settings: Settings,
+    *,
+    what: str,
+    words: Mapping[str, str],
+    json_file: Path | None,
+    console: Console,
 ) -> int:
-    """Measure the entries input by input, print a table for each and write the JSON file; 1 if any of them failed, else 0.
+    """Measure the entries input by input, print a table for each and write the JSON file; 1 if any of them
+    failed, else 0.
 
     Args:
         what: name of the measurement, for the file.   words: every input in words.
@@ -321,11 +370,20 @@ def run(
     results: dict[str, Measured] = {}
     for name in dict.fromkeys(entry.input for entry in entries):
         own = [entry for entry in entries if entry.input == name]
-        console.print(Text(f"{name} ({words[name]}): {len(own)} models in {settings.rounds} rounds ...", style="dim"), soft_wrap=True)
+        console.print(
+            Text(f"{name} ({words[name]}): {len(own)} models in {settings.rounds} rounds ...", style="dim"),
+            soft_wrap=True,
+        )
         results[name] = measure(own, settings)
         print_result(name, words[name], results[name], settings, console)
         if json_file is not None:  # after every input: what was measured is not lost with what comes later
-            write_text(json_file, json.dumps(report(results, settings, what=what, started=started), indent=1, ensure_ascii=False) + "\n")
+            write_text(
+                json_file,
+                json.dumps(
+                    report(results, settings, what=what, started=started), indent=1, ensure_ascii=False
+                )
+                + "\n",
+            )
     if json_file is not None:
         console.print(f"written to {json_file}", soft_wrap=True)
     return int(any(row["error"] for result in results.values() for row in result.rows))
@@ -336,13 +394,28 @@ def report(results: Mapping[str, Measured], settings: Settings, *, what: str, st
     commit, dirty = current_commit()
     first = next(iter(results.values())).gemm
     return {
-        "format": FORMAT, "what": what, "started": started, "commit": commit, "dirty": dirty, "host": platform.node(),
-        "device": settings.device, "device_name": first["device_name"], "python": sys.version.split()[0], "torch": first["torch"],
-        "clock": _clock(settings), "threads": 1, "environment": dict(WORKER_ENVIRONMENT), "rounds": settings.rounds,
-        "visit_seconds": settings.visit_seconds, "reference": settings.reference,
-        "gemm": {name: {k: v for k, v in result.gemm.items() if k in ("large", "batched")} for name, result in results.items()},
+        "format": FORMAT,
+        "what": what,
+        "started": started,
+        "commit": commit,
+        "dirty": dirty,
+        "host": platform.node(),
+        "device": settings.device,
+        "device_name": first["device_name"],
+        "python": sys.version.split()[0],
+        "torch": first["torch"],
+        "clock": _clock(settings),
+        "threads": 1,
+        "environment": dict(WORKER_ENVIRONMENT),
+        "rounds": settings.rounds,
+        "visit_seconds": settings.visit_seconds,
+        "reference": settings.reference,
+        "gemm": {
+            name: {k: v for k, v in result.gemm.items() if k in ("large", "batched")}
+            for name, result in results.items()
+        },
         "rows": [row for result in results.values() for row in result.rows],
-    }  # fmt: skip
+    }
 
 
 def _clock(settings: Settings) -> str:
@@ -355,14 +428,29 @@ def print_result(name: str, words: str, result: Measured, settings: Settings, co
     seconds = "wall time, device synchronised" if _clock(settings) == "wall" else "CPU time of one thread"
     console.print(
         f"{name}: {words}; {seconds} on {gemm['device_name']}; matrix products "
-        + ", ".join(f"{gemm[s]['shape']} {gemm[s]['flops_per_second'] / 1e9:.0f} GFLOP/s" for s in ("large", "batched")),
+        + ", ".join(
+            f"{gemm[s]['shape']} {gemm[s]['flops_per_second'] / 1e9:.0f} GFLOP/s"
+            for s in ("large", "batched")
+        ),
         soft_wrap=True,
     )
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     headings = (
-        "model", "N", "train ms", "quartiles", "ratio", "infer ms", "quartiles", "ratio", "atoms/s", "GFLOP", "of GEMM", "ops", "faults",
+        "model",
+        "N",
+        "train ms",
+        "quartiles",
+        "ratio",
+        "infer ms",
+        "quartiles",
+        "ratio",
+        "atoms/s",
+        "GFLOP",
+        "of GEMM",
+        "ops",
+        "faults",
         "MB",
-    )  # fmt: skip
+    )
     for heading in headings:
         table.add_column(heading, justify="left" if heading == "model" else "right", no_wrap=True)
     for row in result.rows:
@@ -373,12 +461,20 @@ def print_result(name: str, words: str, result: Measured, settings: Settings, co
     console.print(table)
     for row in result.rows:
         if row["error"]:
-            console.print(Text(f"failed  {row['model']} at {row['size']:g}: {row['error']}", style="red"), soft_wrap=True)
+            console.print(
+                Text(f"failed  {row['model']} at {row['size']:g}: {row['error']}", style="red"),
+                soft_wrap=True,
+            )
         elif row["count_error"]:
-            console.print(Text(f"not counted  {row['model']} at {row['size']:g}: {row['count_error']}", style="yellow"), soft_wrap=True)
+            console.print(
+                Text(f"not counted  {row['model']} at {row['size']:g}: {row['count_error']}", style="yellow"),
+                soft_wrap=True,
+            )
     meaning = (
-        f"ratio: time over that of {settings.reference} at the same size; of a training step: atoms/s, GFLOP of its matrix products, their "
-        f"share of the speed of {gemm['large']['shape']}, dispatched operations, page faults; MB: peak of the process"
+        f"ratio: time over that of {settings.reference} at the same size; of a training step: atoms/s, GFLOP "
+        f"of its matrix products, their "
+        f"share of the speed of {gemm['large']['shape']}, dispatched operations, page faults; MB: peak of "
+        f"the process"
     )
     console.print(Text(meaning, style="dim"), soft_wrap=True)
 
@@ -395,12 +491,16 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         )
     ]
     return [
-        row["model"], f"{row['n_params']:,}", *times, f"{train['atoms_per_second']:,.0f}",
+        row["model"],
+        f"{row['n_params']:,}",
+        *times,
+        f"{train['atoms_per_second']:,.0f}",
         "-" if train["flops"] is None else f"{train['flops'] / 1e9:.3g}",
         "-" if train["gemm_share"] is None else f"{train['gemm_share']:.0%}",
         "-" if train["operations"] is None else f"{train['operations']:,}",
-        f"{train['page_faults']:,.0f}", f"{train['peak_bytes'] / 1e6:,.0f}",
-    ]  # fmt: skip
+        f"{train['page_faults']:,.0f}",
+        f"{train['peak_bytes'] / 1e6:,.0f}",
+    ]
 
 
 def _ms(seconds: float) -> str:

@@ -1,17 +1,20 @@
-"""What training k small models as one, with a leading axis of k in every weight, gains over k single steps (`sapis bench pack`).
+"""What training k small models as one, with a leading axis of k in every weight, gains over k single steps
+(`sapis bench pack`).
 
-A lattice trains many small models, and the step of a small model is mostly the dispatch of its operations. Packed, the operations of one
-step serve all k: `torch.func.stack_module_state` stacks the weights, `vmap` maps one model's loss over them and over the frames, which
-differ from model to model. Forces are `torch.func.grad` of the energy in the geometry features with the model's own pullback, as
-`derivatives.predict` takes them; gradients of the weights are one ordinary backward pass of the sum of the k losses.
+A lattice trains many small models, and the step of a small model is mostly the dispatch of its operations.
+Packed, the operations of one step serve all k: `torch.func.stack_module_state` stacks the weights, `vmap`
+maps one model's loss over them and over the frames, which differ from model to model. Forces are
+`torch.func.grad` of the energy in the geometry features with the model's own pullback, as
+`derivatives.predict` takes them; gradients of the weights are one ordinary backward pass of the sum of the k
+losses.
 
-    step      forward, forces, the package's loss, backward, clipping by each model's own norm, AdamW; for all k models
-    pytorch   k single steps, one model after the other, in PyTorch alone (`kernels.reference_forms`)
+    step      forward, forces, the package's loss, backward, clipping by each model's own norm, AdamW; for all
+    k models pytorch   k single steps, one model after the other, in PyTorch alone (`kernels.reference_forms`)
     compiled  the same with the C++ kernel, where there is one (CPU)
     gain      time of the k single steps over that of the packed one: below 1 packing loses
 
-The frames are those of `inputs`, displaced anew for every model and with one neighbour graph for all. Before anything is timed, the packed
-gradients are compared with the single ones.
+The frames are those of `inputs`, displaced anew for every model and with one neighbour graph for all. Before
+anything is timed, the packed gradients are compared with the single ones.
 """
 
 from __future__ import annotations
@@ -49,7 +52,8 @@ from sapis_lab.training._loss import loss
 
 INPUT = "eth16"
 TOLERANCE = {"float32": 1e-5, "float64": 1e-11}
-"""Of packed gradients against single ones: largest difference of an entry over the largest entry of that model's gradient."""
+"""Of packed gradients against single ones: largest difference of an entry over the largest entry of that
+model's gradient."""
 
 
 class _Energy(nn.Module):
@@ -67,10 +71,13 @@ class Pack:
     """Models of one size as one: every weight has a leading axis of k.
 
     Args:
-        models: k of them, alike but for their weights.   batches: one a model, alike but for positions, cell and targets.
+        models: k of them, alike but for their weights.   batches: one a model, alike but for positions, cell
+            and targets.
     """
 
-    def __init__(self, models: Sequence[Model], batches: Sequence[AtomsBatch], *, settings: TrainConfig) -> None:
+    def __init__(
+        self, models: Sequence[Model], batches: Sequence[AtomsBatch], *, settings: TrainConfig
+    ) -> None:
         self.one, self.like, self.settings = _Energy(models[0]), batches[0], settings
         self.weights, self.buffers = stack_module_state([_Energy(model) for model in models])
         fields = [(b.graph.vectors(b.positions, b.cell), b.energy, b.forces) for b in batches]
@@ -81,7 +88,14 @@ class Pack:
         """(k,), differentiable in the stacked weights."""
         return vmap(self._loss)(self.weights, self.buffers, *self.inputs)
 
-    def _loss(self, weights: dict[str, Tensor], buffers: dict[str, Tensor], vectors: Tensor, energy: Tensor, forces: Tensor) -> Tensor:
+    def _loss(
+        self,
+        weights: dict[str, Tensor],
+        buffers: dict[str, Tensor],
+        vectors: Tensor,
+        energy: Tensor,
+        forces: Tensor,
+    ) -> Tensor:
         batch = copy.copy(self.like)
         batch.energy, batch.forces = energy, forces
         features, pullback = self.one.model.features_and_pullback(vectors, batch)
@@ -118,12 +132,21 @@ class PackJob(Job):
     """
 
     def __init__(
-        self, *, model: dict[str, Any], n_models: int, input: str = INPUT, device: str = "cpu", precision: str = "float32"
+        self,
+        *,
+        model: dict[str, Any],
+        n_models: int,
+        input: str = INPUT,
+        device: str = "cpu",
+        precision: str = "float32",
     ) -> None:
         config: ModelConfig = load(kind_class("models", model["kind"]), model, source="the model")
         data, self.settings, self.device = make_input(input), TrainConfig(steps=1), torch.device(device)
         dtype = getattr(torch, precision)
-        self.models = [config.build(species=data.elements, mean_neighbors=data.mean_neighbors, seed=k) for k in range(n_models)]
+        self.models = [
+            config.build(species=data.elements, mean_neighbors=data.mean_neighbors, seed=k)
+            for k in range(n_models)
+        ]
         self.batches = []
         first = data.batch(layout=self.models[0].layout, dtype=dtype).to(self.device)
         for k, single in enumerate(self.models):
@@ -140,18 +163,26 @@ class PackJob(Job):
         self.optimizers = [self._optimizer(single.parameters()) for single in self.models]
         self.pack_optimizer = self._optimizer(self.pack.weights.values())
         self.facts = {
-            "n_params": sum(self.models[0].count().values()), "n_models": n_models, "n_atoms": len(data.species),
-            "gradient_differences": self.gradient_differences(), "tolerance": TOLERANCE[precision],
-        }  # fmt: skip
+            "n_params": sum(self.models[0].count().values()),
+            "n_models": n_models,
+            "n_atoms": len(data.species),
+            "gradient_differences": self.gradient_differences(),
+            "tolerance": TOLERANCE[precision],
+        }
 
     def _is_compiled(self) -> bool:
         batch = self.batches[0]
         with torch.no_grad():
-            return self.models[0].energy_and_gradient(batch.graph.vectors(batch.positions, batch.cell), batch) is not None
+            return (
+                self.models[0].energy_and_gradient(batch.graph.vectors(batch.positions, batch.cell), batch)
+                is not None
+            )
 
     def _optimizer(self, parameters: Any) -> torch.optim.AdamW:
         settings = self.settings
-        return torch.optim.AdamW(parameters, lr=LEARNING_RATE, betas=settings.betas, weight_decay=settings.weight_decay, fused=True)
+        return torch.optim.AdamW(
+            parameters, lr=LEARNING_RATE, betas=settings.betas, weight_decay=settings.weight_decay, fused=True
+        )
 
     def packed(self) -> None:
         """One step of all models at once."""
@@ -186,7 +217,8 @@ class PackJob(Job):
         return loss(prediction, batch, scale=model.energy_scale, config=self.settings.loss)
 
     def gradient_differences(self) -> dict[str, float]:
-        """How far the packed gradients are from the single ones of the PyTorch and of the compiled form; relative, see `TOLERANCE`."""
+        """How far the packed gradients are from the single ones of the PyTorch and of the compiled form;
+        relative, see `TOLERANCE`."""
         self.pack_optimizer.zero_grad(set_to_none=True)
         self.pack.losses().sum().backward()
         found = {}
@@ -199,9 +231,15 @@ class PackJob(Job):
         model = self.models[k]
         model.zero_grad(set_to_none=True)
         self._single_loss(model, self.batches[k]).backward()
-        pairs = [(p.grad, self.pack.gradient(k, name)) for name, p in model.named_parameters() if p.grad is not None]
+        pairs = [
+            (p.grad, self.pack.gradient(k, name))
+            for name, p in model.named_parameters()
+            if p.grad is not None
+        ]
         largest = torch.stack([single.abs().max() for single, _ in pairs]).max()
-        return (torch.stack([(packed - single).abs().max() for single, packed in pairs]).max() / largest).item()
+        return (
+            torch.stack([(packed - single).abs().max() for single, packed in pairs]).max() / largest
+        ).item()
 
     def enter(self, action: str) -> None:
         return
@@ -211,17 +249,24 @@ class PackJob(Job):
             raise ValueError(f"the last step gave losses {self.last.tolist()}, wanted finite numbers")
 
 
-# ----------------------------------------------------------------------------------------------------------- measuring
+# -------------------------------------------------------------------------------------------------- measuring
 
 
 def run_pack(
-    *, model: str, sizes: Sequence[float], n_models: Sequence[int], settings: Settings, save: Callable[[dict[str, Any]], None],
+    *,
+    model: str,
+    sizes: Sequence[float],
+    n_models: Sequence[int],
+    settings: Settings,
+    save: Callable[[dict[str, Any]], None],
     console: Console,
-) -> int:  # fmt: skip
-    """Measure every size with every number of models; the exit status, 1 where one failed or gave other gradients.
+) -> int:
+    """Measure every size with every number of models; the exit status, 1 where one failed or gave other
+    gradients.
 
     Args:
-        model: as `step.model_config` reads it.   n_models: values of k.   save: called with all results after every measurement.
+        model: as `step.model_config` reads it.   n_models: values of k.   save: called with all results after
+            every measurement.
 
     Raises:
         ConfigError: a model, size or device that is not there.
@@ -243,7 +288,8 @@ def run_pack(
 
 
 def _measured(model: dict[str, Any], k: int, settings: Settings) -> dict[str, Any]:
-    """Times of one size and one k, in a process of its own: the steps in rounds, forwards and backwards in turn."""
+    """Times of one size and one k, in a process of its own: the steps in rounds, forwards and backwards in
+    turn."""
     arguments = {"model": model, "n_models": k, "device": settings.device}
     with tempfile.TemporaryDirectory(prefix="sapis-bench-") as folder:
         line = command(MAIN, "worker", "sapis_lab.bench.pack:PackJob", json.dumps(arguments))
@@ -262,7 +308,11 @@ def _measured(model: dict[str, Any], k: int, settings: Settings) -> dict[str, An
                         seconds[action] += worker.ask(do="time", action=action, n=calls[action])["seconds"]
             except WorkerFailed as failure:
                 return {"error": str(failure), "gradients_agree": False}
-    return {**facts, **_summary(seconds, k), "gradients_agree": max(facts["gradient_differences"].values()) <= facts["tolerance"]}
+    return {
+        **facts,
+        **_summary(seconds, k),
+        "gradients_agree": max(facts["gradient_differences"].values()) <= facts["tolerance"],
+    }
 
 
 def _summary(seconds: dict[str, list[float]], k: int) -> dict[str, Any]:
@@ -271,15 +321,36 @@ def _summary(seconds: dict[str, list[float]], k: int) -> dict[str, Any]:
     for action, values in seconds.items():
         low, median, high = (v / k for v in quartiles(values))
         times[action] = {"n": len(values), "seconds": median, "seconds_q25": low, "seconds_q75": high}
-    gains = {a: statistics.median(v) / statistics.median(seconds["packed"]) for a, v in seconds.items() if a != "packed"}
+    gains = {
+        a: statistics.median(v) / statistics.median(seconds["packed"])
+        for a, v in seconds.items()
+        if a != "packed"
+    }
     return {"times": times, "gains": gains}
 
 
 def _print(rows: Sequence[dict[str, Any]], model: str, settings: Settings, console: Console) -> None:
-    clock = "wall time, device synchronised" if settings.device.startswith("cuda") else "CPU time of one thread"
-    console.print(f"{model} on frames like {INPUT} ({INPUTS[INPUT]}): ms of {clock} per model and training step", soft_wrap=True)
+    clock = (
+        "wall time, device synchronised" if settings.device.startswith("cuda") else "CPU time of one thread"
+    )
+    console.print(
+        f"{model} on frames like {INPUT} ({INPUTS[INPUT]}): ms of {clock} per model and training step",
+        soft_wrap=True,
+    )
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for heading in ("N", "k", "packed", "quartiles", "PyTorch", "quartiles", "gain", "C++", "quartiles", "gain", "gradients differ by"):
+    for heading in (
+        "N",
+        "k",
+        "packed",
+        "quartiles",
+        "PyTorch",
+        "quartiles",
+        "gain",
+        "C++",
+        "quartiles",
+        "gain",
+        "gradients differ by",
+    ):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         if row["error"]:
@@ -287,17 +358,32 @@ def _print(rows: Sequence[dict[str, Any]], model: str, settings: Settings, conso
             continue
         singles = [cell for form in ("pytorch", "compiled") for cell in _single_cells(row, form)]
         worst = max(row["gradient_differences"].values())
-        table.add_row(f"{row['n_params']:,}", str(row["n_models"]), *_times(row["times"]["packed"]), *singles, f"{worst:.1e}")
+        table.add_row(
+            f"{row['n_params']:,}",
+            str(row["n_models"]),
+            *_times(row["times"]["packed"]),
+            *singles,
+            f"{worst:.1e}",
+        )
     console.print(table)
     for row in rows:
         if row["error"]:
-            console.print(Text(f"failed  {row['size']:g}, k = {row['n_models']}: {row['error']}", style="red"), soft_wrap=True)
+            console.print(
+                Text(f"failed  {row['size']:g}, k = {row['n_models']}: {row['error']}", style="red"),
+                soft_wrap=True,
+            )
     done = [row for row in rows if not row["error"]]
     if done:
         verdict = "equal" if all(row["gradients_agree"] for row in done) else "NOT equal"
         tolerance = max(row["tolerance"] for row in done)
-        console.print(f"packed gradients {verdict} to the single ones, tolerance {tolerance:g} of the largest entry", soft_wrap=True)
-    console.print(Text("gain: time of k single steps over that of one packed step; below 1 packing loses", style="dim"), soft_wrap=True)
+        console.print(
+            f"packed gradients {verdict} to the single ones, tolerance {tolerance:g} of the largest entry",
+            soft_wrap=True,
+        )
+    console.print(
+        Text("gain: time of k single steps over that of one packed step; below 1 packing loses", style="dim"),
+        soft_wrap=True,
+    )
 
 
 def _single_cells(row: dict[str, Any], form: str) -> list[str]:
@@ -307,4 +393,7 @@ def _single_cells(row: dict[str, Any], form: str) -> list[str]:
 
 
 def _times(value: dict[str, Any]) -> list[str]:
-    return [f"{1e3 * value['seconds']:.3g}", f"{1e3 * value['seconds_q25']:.3g}-{1e3 * value['seconds_q75']:.3g}"]
+    return [
+        f"{1e3 * value['seconds']:.3g}",
+        f"{1e3 * value['seconds_q25']:.3g}-{1e3 * value['seconds_q75']:.3g}",
+    ]

@@ -1,16 +1,18 @@
-"""What a peer code is to us: a model that turns one batch of frames, given with its edges, into energies and forces.
+"""What a peer code is to us: a model that turns one batch of frames, given with its edges, into energies and
+forces.
 
-Every code gets the same frames, the same directed edges and the same number of parameters, and answers in the same units and signs:
-energies (B,) and forces (A, 3) = -dE/dr, with a graph kept in training so that a loss of forces can be differentiated. What a code's own
-input layout costs is paid in `prepare`, outside any clock.
+Every code gets the same frames, the same directed edges and the same number of parameters, and answers in the
+same units and signs: energies (B,) and forces (A, 3) = -dE/dr, with a graph kept in training so that a loss
+of forces can be differentiated. What a code's own input layout costs is paid in `prepare`, outside any clock.
 
-This file is read inside the peers' own environments, which have torch and numpy and lack this package: it imports nothing else, and
-`load_adapter` makes `sapis_lab.bench` importable there.
+This file is read inside the peers' own environments, which have torch and numpy and lack this package: it
+imports nothing else, and `load_adapter` makes `sapis_lab.bench` importable there.
 
 Arrays of a batch file (npz), B frames, A atoms, E directed edges, flat and in the order of the frames:
 
-    z (A,)  pos (A, 3) Å  F (A, 3) eV/Å  E (B,) eV  cell (B, 3, 3) Å  pbc (B, 3)  ptr (B + 1,) first atom of every frame
-    i, j (E,) centre and neighbour, counted over the file  S (E, 3) cells between them  eptr (B + 1,) first edge  cutoff () Å
+    z (A,)  pos (A, 3) Å  F (A, 3) eV/Å  E (B,) eV  cell (B, 3, 3) Å  pbc (B, 3)  ptr (B + 1,) first atom of
+    every frame i, j (E,) centre and neighbour, counted over the file  S (E, 3) cells between them  eptr (B +
+    1,) first edge  cutoff () Å
 """
 
 from __future__ import annotations
@@ -33,7 +35,8 @@ import torch
 from torch import Tensor, nn
 
 WIDTHS = "SAPIS_BENCH_WIDTHS"
-"""Environment variable that may name a JSON file in which `fit_width` remembers what it found (building a model can take seconds)."""
+"""Environment variable that may name a JSON file in which `fit_width` remembers what it found (building a
+model can take seconds)."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,8 @@ class Info:
 
 
 class Task:
-    """One batch: frames, all their directed edges, targets.  r_ij = positions[neighbor] + translation - positions[center].
+    """One batch: frames, all their directed edges, targets.  r_ij = positions[neighbor] + translation -
+    positions[center].
 
     Args:
         arrays: a batch file (keys above).   frames: which of its frames, in which order; all by default.
@@ -153,7 +157,8 @@ class Peer(ABC):
 
     @abstractmethod
     def ef(self, inputs: Any, train: bool) -> EnergyForces:
-        """Energies and forces; differentiable in the parameters if `train`. May be called many times on the same `inputs`."""
+        """Energies and forces; differentiable in the parameters if `train`. May be called many times on the
+        same `inputs`."""
 
     def params(self) -> list[nn.Parameter]:
         """The trainable parameters."""
@@ -169,14 +174,16 @@ class Peer(ABC):
 
 
 class Spec(NamedTuple):
-    """A model of an adapter, from a string such as `tensornet,layers=3`: its name, then options behind commas."""
+    """A model of an adapter, from a string such as `tensornet,layers=3`: its name, then options behind
+    commas."""
 
     name: str
     options: dict[str, Any]
 
     @classmethod
     def parse(cls, text: str) -> Spec:
-        """Name and options; a value that reads as JSON (number, true, list) is one, anything else is a string."""
+        """Name and options; a value that reads as JSON (number, true, list) is one, anything else is a
+        string."""
         name, *pairs = text.split(",")
         options: dict[str, Any] = {}
         for pair in pairs:
@@ -203,12 +210,13 @@ def count_parameters(module: nn.Module) -> int:
 
 
 def fit_width(make: Callable[[int], nn.Module], n_params: float, widths: Sequence[int], key: str) -> int:
-    """The width in `widths` (ascending) whose model has the number of parameters nearest to `n_params`, on a log scale.
+    """The width in `widths` (ascending) whose model has the number of parameters nearest to `n_params`, on a
+    log scale.
 
     Args:
         make: the model of a width; its number of parameters grows with it.
-        key: what else the count depends on (code, model, elements), under which the answer is remembered where the environment
-            variable `SAPIS_BENCH_WIDTHS` names a file.
+        key: what else the count depends on (code, model, elements), under which the answer is remembered
+            where the environment variable `SAPIS_BENCH_WIDTHS` names a file.
     """
     memory = Path(os.environ[WIDTHS]) if WIDTHS in os.environ else None
     key = f"{key}|{int(n_params)}|{widths[0]}:{widths[-1]}:{len(widths)}"
@@ -242,8 +250,11 @@ class Sized(NamedTuple):
     width: int
 
 
-def make_sized(make: Callable[[int], nn.Module], n_params: float, widths: Sequence[int], *, key: str, seed: int) -> Sized:
-    """The model of the width that `fit_width` chooses, its parameters drawn from `seed`; the global random state is left as it was."""
+def make_sized(
+    make: Callable[[int], nn.Module], n_params: float, widths: Sequence[int], *, key: str, seed: int
+) -> Sized:
+    """The model of the width that `fit_width` chooses, its parameters drawn from `seed`; the global random
+    state is left as it was."""
     with torch.random.fork_rng(devices=[]):
         width = fit_width(make, n_params, widths, key)
         torch.manual_seed(seed)
@@ -257,8 +268,9 @@ def _remembered(memory: Path | None) -> dict[str, int]:
 def load_adapter(name: str) -> types.ModuleType:
     """The adapter `sapis_lab/bench/adapters/<name>.py`, which has `build(model, n_params, info) -> Peer`.
 
-    Where `sapis_lab` is not installed, this puts a package without contents but with this folder's path in its place, so that
-    `sapis_lab.bench.…` is found and nothing else of this folder's neighbours comes onto the path.
+    Where `sapis_lab` is not installed, this puts a package without contents but with this folder's path in
+    its place, so that `sapis_lab.bench.…` is found and nothing else of this folder's neighbours comes onto
+    the path.
     """
     if "sapis_lab" not in sys.modules and importlib.util.find_spec("sapis_lab") is None:
         stand_in = types.ModuleType("sapis_lab")

@@ -1,8 +1,9 @@
 """Speed of peer codes beside this package's models in one interleaved run (`sapis bench peers`).
 
-Every code runs in its own environment behind its adapter and gets the same frames, the same directed edges and the same loss. Its step is
-the one of `sapis bench step`: energies, forces, backward through both, clipping, AdamW; its width is chosen to meet the number of
-parameters. CPU time of one thread, denormals flushed, the allocator keeping its memory.
+Every code runs in its own environment behind its adapter and gets the same frames, the same directed edges
+and the same loss. Its step is the one of `sapis bench step`: energies, forces, backward through both,
+clipping, AdamW; its width is chosen to meet the number of parameters. CPU time of one thread, denormals
+flushed, the allocator keeping its memory.
 """
 
 from __future__ import annotations
@@ -59,7 +60,8 @@ def run_peers(
     """Measure every model at every size on every input; the exit status, 1 where any of them failed.
 
     Args:
-        models: names that `peer_code` reads.   installed: leave out, and say so, peers whose environment is missing.
+        models: names that `peer_code` reads.   installed: leave out, and say so, peers whose environment is
+            missing.
 
     Raises:
         ConfigError: an unknown name, or the environment of a peer is missing.
@@ -72,11 +74,14 @@ def run_peers(
     missing = {code.environment: None for code in codes.values() if not is_made(code.environment, root)}
     if missing and not installed:
         raise ConfigError(
-            f"{root} holds no environment {', '.join(missing)}; make it with: sapis bench environments {' '.join(missing)} --root {root}; "
+            f"{root} holds no environment {', '.join(missing)}; make it with: sapis bench environments "
+            f"{' '.join(missing)} --root {root}; "
             "or leave out what is missing: --installed"
         )
     for name in [n for n, code in codes.items() if code.environment in missing]:
-        console.print(f"left out: {name}, whose environment {codes[name].environment} is not in {root}", soft_wrap=True)
+        console.print(
+            f"left out: {name}, whose environment {codes[name].environment} is not in {root}", soft_wrap=True
+        )
         del codes[name]
     if not codes:
         raise ConfigError(f"nothing to measure: {root} holds no environment {', '.join(missing)}")
@@ -89,9 +94,15 @@ def run_peers(
             np.savez(path, **arrays)  # type: ignore[arg-type]
         entries = [
             Entry(
-                name, size, data, "sapis_lab.bench.worker:PeerJob",
-                {"adapter": code.adapter, "model": code.model, "n_params": size, "arrays": files[data]}, code.environment,
+                name,
+                size,
+                data,
+                "sapis_lab.bench.worker:PeerJob",
+                {"adapter": code.adapter, "model": code.model, "n_params": size, "arrays": files[data]},
+                code.environment,
             )
-            for data in inputs for size in sizes for name, code in codes.items()
-        ]  # fmt: skip
+            for data in inputs
+            for size in sizes
+            for name, code in codes.items()
+        ]
         return run(entries, settings, what="peers", words=INPUTS, json_file=json_file, console=console)

@@ -1,7 +1,9 @@
-"""What policies of scaling waste, on six synthetic worlds (`sapis bench scaler`; the worlds are described in `scaling.worlds`).
+"""What policies of scaling waste, on six synthetic worlds (`sapis bench scaler`; the worlds are described in
+`scaling.worlds`).
 
-The constants of the policies were tuned on the seeds `TUNED_ON`; those from `FIRST_SEED` on, on which nothing was, are reported. Wanted:
-the posterior policy wastes no more than 6 % on every world, and nowhere three points more than the best fixed policy.
+The constants of the policies were tuned on the seeds `TUNED_ON`; those from `FIRST_SEED` on, on which nothing
+was, are reported. Wanted: the posterior policy wastes no more than 6 % on every world, and nowhere three
+points more than the best fixed policy.
 """
 
 from __future__ import annotations
@@ -29,9 +31,15 @@ WITHOUT = "posterior without measurements"
 
 
 def run_scaler(
-    policies: Sequence[Policy], worlds: Sequence[str], *, n_worlds: int, console: Console, save: Callable[[dict[str, Any]], None]
+    policies: Sequence[Policy],
+    worlds: Sequence[str],
+    *,
+    n_worlds: int,
+    console: Console,
+    save: Callable[[dict[str, Any]], None],
 ) -> int:
-    """Run all campaigns, print the table; the exit status, 1 where the posterior policy wastes more than is wanted.
+    """Run all campaigns, print the table; the exit status, 1 where the posterior policy wastes more than is
+    wanted.
 
     Raises:
         ValueError: an unknown policy or world.
@@ -45,16 +53,33 @@ def run_scaler(
     for world in worlds:
         for policy in policies:
             began = time.process_time()
-            rows.append({"world": world, "policy": policy, **_measured(world, policy, seeds), "cpu_seconds": time.process_time() - began})
+            rows.append(
+                {
+                    "world": world,
+                    "policy": policy,
+                    **_measured(world, policy, seeds),
+                    "cpu_seconds": time.process_time() - began,
+                }
+            )
             row = rows[-1]
-            told = f"{world}, {policy}: {100 * row['waste_last']:.1f} % (step 1 {100 * row['waste_by_step'][0]:.0f} %)"
+            told = (
+                f"{world}, {policy}: {100 * row['waste_last']:.1f} % (step 1 "
+                f"{100 * row['waste_by_step'][0]:.0f} %)"
+            )
             console.print(Text(told, style="dim"), soft_wrap=True)
     verdicts = _verdicts(rows)
     facts = {
-        "n_worlds": n_worlds, "seeds": [seeds.start, seeds.stop - 1], "tuned_on_seeds": [TUNED_ON.start, TUNED_ON.stop - 1], "noise": NOISE,
-        "steps": STEPS, "last": LAST, "kappa": KAPPA, "rules": {k: v for k, v in asdict(Rules()).items() if k in _TOLD}, "shares": SHARES,
+        "n_worlds": n_worlds,
+        "seeds": [seeds.start, seeds.stop - 1],
+        "tuned_on_seeds": [TUNED_ON.start, TUNED_ON.stop - 1],
+        "noise": NOISE,
+        "steps": STEPS,
+        "last": LAST,
+        "kappa": KAPPA,
+        "rules": {k: v for k, v in asdict(Rules()).items() if k in _TOLD},
+        "shares": SHARES,
         "wanted": {"waste": WANTED, "beyond_best_fixed": WANTED_BEYOND_BEST},
-    }  # fmt: skip
+    }
     save({**facts, "rows": rows, "verdicts": verdicts})
     _print(rows, verdicts, n_worlds, console)
     return int(any(not v["holds"] for v in verdicts))
@@ -69,11 +94,14 @@ def _measured(world: str, policy: str, seeds: range) -> dict[str, Any]:
     cost = 2.0 ** np.arange(STEPS)
     last = waste[:, -LAST:].mean(axis=1)
     return {
-        "waste_last": float(last.mean()), "waste_last_error": float(last.std(ddof=1) / np.sqrt(len(last))) if len(last) > 1 else None,
-        "waste_last_median": float(np.median(waste[:, -LAST:])), "waste_last_p90": float(np.quantile(waste[:, -LAST:], 0.9)),
-        "waste_by_step": waste.mean(axis=0).tolist(), "measured_by_step": measured.mean(axis=0).tolist(),
+        "waste_last": float(last.mean()),
+        "waste_last_error": float(last.std(ddof=1) / np.sqrt(len(last))) if len(last) > 1 else None,
+        "waste_last_median": float(np.median(waste[:, -LAST:])),
+        "waste_last_p90": float(np.quantile(waste[:, -LAST:], 0.9)),
+        "waste_by_step": waste.mean(axis=0).tolist(),
+        "measured_by_step": measured.mean(axis=0).tolist(),
         "measured_of_all_runs": float((measured * cost).sum(axis=1).mean() / cost.sum()),
-    }  # fmt: skip
+    }
 
 
 def _verdicts(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -85,21 +113,48 @@ def _verdicts(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         if "posterior" in by and fixed:
             beyond = by["posterior"] - min(fixed)
             holds = by["posterior"] <= WANTED and beyond <= WANTED_BEYOND_BEST
-            found.append({"world": world, "waste": by["posterior"], "best_fixed": min(fixed), "beyond": beyond, "holds": holds})
+            found.append(
+                {
+                    "world": world,
+                    "waste": by["posterior"],
+                    "best_fixed": min(fixed),
+                    "beyond": beyond,
+                    "holds": holds,
+                }
+            )
     return found
 
 
-def _print(rows: Sequence[dict[str, Any]], verdicts: Sequence[dict[str, Any]], n_worlds: int, console: Console) -> None:
-    table = Table(title=f"compute waste, mean of the last {LAST} of {STEPS} doublings of {n_worlds} campaigns; in brackets the first step")
+def _print(
+    rows: Sequence[dict[str, Any]], verdicts: Sequence[dict[str, Any]], n_worlds: int, console: Console
+) -> None:
+    table = Table(
+        title=(
+            f"compute waste, mean of the last {LAST} of {STEPS} doublings of {n_worlds} campaigns; in "
+            f"brackets the first step"
+        )
+    )
     table.add_column("world")
     policies = list(dict.fromkeys(row["policy"] for row in rows))
     for policy in policies:
         table.add_column(policy, justify="right")
     for world in dict.fromkeys(row["world"] for row in rows):
         cells = {row["policy"]: row for row in rows if row["world"] == world}
-        shown = [f"{100 * cells[p]['waste_last']:.1f} % ({100 * cells[p]['waste_by_step'][0]:.0f})" for p in policies]
+        shown = [
+            f"{100 * cells[p]['waste_last']:.1f} % ({100 * cells[p]['waste_by_step'][0]:.0f})"
+            for p in policies
+        ]
         table.add_row(world, *shown)
     console.print(table)
     for v in verdicts:
         text = f"{v['world']}: posterior {100 * v['waste']:.1f} %, best fixed {100 * v['best_fixed']:.1f} %: "
-        console.print(Text(text + ("as wanted" if v["holds"] else f"MORE than wanted ({100 * WANTED:.0f} %, or 3 points beyond the best)")))
+        console.print(
+            Text(
+                text
+                + (
+                    "as wanted"
+                    if v["holds"]
+                    else f"MORE than wanted ({100 * WANTED:.0f} %, or 3 points beyond the best)"
+                )
+            )
+        )

@@ -1,7 +1,8 @@
 """Speed of a training step and of inference of this package's models, side by side (`sapis bench step`).
 
-A step is what training does with a batch: `derivatives.predict`, the package's loss, backward, clipping, AdamW (without Lightning, the
-schedule and the running average of the weights). Inference is `predict` without a graph, for energies and forces.
+A step is what training does with a batch: `derivatives.predict`, the package's loss, backward, clipping,
+AdamW (without Lightning, the schedule and the running average of the weights). Inference is `predict` without
+a graph, for energies and forces.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from sapis_lab.training import TrainConfig
 from sapis_lab.training._loss import loss
 
 OWN = 0.0
-"""Stands for a model's own widths where a number of parameters is wanted: degrees, say, are then compared at equal channels."""
+"""Stands for a model's own widths where a number of parameters is wanted: degrees, say, are then compared at
+equal channels."""
 
 
 class StepJob(TrainingJob):
@@ -46,12 +48,17 @@ class StepJob(TrainingJob):
         self.model.to(self.device)
         self.batch = data.batch(layout=self.model.layout).to(self.device)
         settings = self.settings
-        super().__init__(self.model, clip=settings.clip, betas=settings.betas, weight_decay=settings.weight_decay)
+        super().__init__(
+            self.model, clip=settings.clip, betas=settings.betas, weight_decay=settings.weight_decay
+        )
         graph = self.batch.graph
         self.facts = {
-            "n_params": sum(self.model.count().values()), "n_atoms": len(data.species), "n_frames": len(data.n_atoms),
-            "n_pairs": data.n_edges, "note": f"{graph.n_pairs} pairs computed",
-        }  # fmt: skip
+            "n_params": sum(self.model.count().values()),
+            "n_atoms": len(data.species),
+            "n_frames": len(data.n_atoms),
+            "n_pairs": data.n_edges,
+            "note": f"{graph.n_pairs} pairs computed",
+        }
 
     def loss(self) -> Tensor:
         prediction = predict(self.model, self.batch, differentiable=True)
@@ -66,7 +73,13 @@ class StepJob(TrainingJob):
 
 
 def run_step(
-    *, models: Sequence[str], sizes: Sequence[float], inputs: Sequence[str], settings: Settings, json_file: Path | None, console: Console
+    *,
+    models: Sequence[str],
+    sizes: Sequence[float],
+    inputs: Sequence[str],
+    settings: Settings,
+    json_file: Path | None,
+    console: Console,
 ) -> int:
     """Measure every model at every size on every input; the exit status, 1 where any of them failed.
 
@@ -78,15 +91,24 @@ def run_step(
     """
     settings = checked(settings, models)
     check_device(settings.device)
-    elements = {name: plainly(lambda name=name: make_input(name).elements, about="--inputs") for name in inputs}  # type: ignore[misc]
+    elements = plainly(lambda: {name: make_input(name).elements for name in inputs}, about="--inputs")
     configs = {name: model_config(name) for name in models}
     entries = [
         Entry(
-            name, size, data, "sapis_lab.bench.step:StepJob",
-            {"model": sized_model(name, configs[name], size, elements[data]), "input": data, "device": settings.device},
+            name,
+            size,
+            data,
+            "sapis_lab.bench.step:StepJob",
+            {
+                "model": sized_model(name, configs[name], size, elements[data]),
+                "input": data,
+                "device": settings.device,
+            },
         )
-        for data in inputs for size in sizes for name in models
-    ]  # fmt: skip
+        for data in inputs
+        for size in sizes
+        for name in models
+    ]
     return run(entries, settings, what="step", words=INPUTS, json_file=json_file, console=console)
 
 
@@ -96,15 +118,22 @@ def check_device(device: str) -> None:
     if not found:
         raise ConfigError(f"--device {device!r}: wanted cpu, cuda or cuda:K")
     if device != "cpu" and int(found[2] or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"--device {device}: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices; use --device cpu")
+        raise ConfigError(
+            f"--device {device}: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices; "
+            f"use --device cpu"
+        )
 
 
 def sized_model(name: str, config: ModelConfig, size: float, elements: tuple[int, ...]) -> dict[str, Any]:
-    """The settings of `config` at about `size` parameters, or with their own widths, as plain data. ConfigError names model and size where
-    it cannot be met."""
+    """The settings of `config` at about `size` parameters, or with their own widths, as plain data.
+    ConfigError names model and size where it cannot be met."""
     if size == OWN:
         return dump(config)
-    return dump(plainly(lambda: config.at_size(size, n_species=len(elements)), about=f"--models {name}, --sizes {size:g}"))
+    return dump(
+        plainly(
+            lambda: config.at_size(size, n_species=len(elements)), about=f"--models {name}, --sizes {size:g}"
+        )
+    )
 
 
 def checked(settings: Settings, models: Sequence[str]) -> Settings:
@@ -116,7 +145,8 @@ def checked(settings: Settings, models: Sequence[str]) -> Settings:
 
 
 def model_config(text: str) -> ModelConfig:
-    """Settings of a model named on a command line: a file of configs/models or a kind, with `-lN` for its largest degree and options.
+    """Settings of a model named on a command line: a file of configs/models or a kind, with `-lN` for its
+    largest degree and options.
 
         geat    geat-l1    geat:lmax=1    geat:lmax=3:layers=1
 
@@ -138,7 +168,9 @@ def model_config(text: str) -> ModelConfig:
     raw = plainly(settings, about=about)
     config = load(plainly(lambda: kind_class("models", raw.get("kind", "")), about=about), raw, source=about)
     if config.cutoff != CUTOFF:
-        raise ConfigError(f"{about}: the inputs have neighbours within {CUTOFF:g} Å, got cutoff={config.cutoff:g}")
+        raise ConfigError(
+            f"{about}: the inputs have neighbours within {CUTOFF:g} Å, got cutoff={config.cutoff:g}"
+        )
     return config
 
 

@@ -1,14 +1,17 @@
-"""The measured side: one model on one input in one process, which answers one line of JSON for every line it is asked.
+"""The measured side: one model on one input in one process, which answers one line of JSON for every line it
+is asked.
 
-    {"do": "time", "action": "train", "n": 5}   ->  {"ok": true, "seconds": [...], "wall": [...], "page_faults": 0.0, "peak_bytes": ...}
-    {"do": "operations"}                        ->  {"ok": true, "operations": {"infer": ..., "train": ...}}
-    {"do": "flops"}                             ->  {"ok": true, "flops": {"infer": ..., "train": ...}}
+    {"do": "time", "action": "train", "n": 5}   ->  {"ok": true, "seconds": [...], "wall": [...],
+    "page_faults": 0.0, "peak_bytes": ...} {"do": "operations"}                        ->  {"ok": true,
+    "operations": {"infer": ..., "train": ...}} {"do": "flops"}                             ->  {"ok": true,
+    "flops": {"infer": ..., "train": ...}}
 
-The first line says what was built, {"ok": true, "facts": {...}}; a fault is {"ok": false, "error": ...}. The process ends with its input.
-FLOPs are counted apart from what is timed, since a compiled kernel may be counted through another form of the same sums.
+The first line says what was built, {"ok": true, "facts": {...}}; a fault is {"ok": false, "error": ...}. The
+process ends with its input. FLOPs are counted apart from what is timed, since a compiled kernel may be
+counted through another form of the same sums.
 
-Imports torch and numpy alone, since peers' environments have no more; `sapis_lab.bench.peer` and `sapis_lab.accounting` are all that it
-reads of this package.
+Imports torch and numpy alone, since peers' environments have no more; `sapis_lab.bench.peer` and
+`sapis_lab.accounting` are all that it reads of this package.
 """
 
 from __future__ import annotations
@@ -36,7 +39,8 @@ from sapis_lab.accounting import counted_flops
 from sapis_lab.bench.peer import Info, Task, build
 
 LEARNING_RATE = 1e-4
-"""Small: the same batch is trained on for hundreds of steps, and the numbers shall stay as they are at the start."""
+"""Small: the same batch is trained on for hundreds of steps, and the numbers shall stay as they are at the
+start."""
 
 
 class Job(ABC):
@@ -58,16 +62,22 @@ class Job(ABC):
 
 
 class TrainingJob(Job, ABC):
-    """Training steps and inference of a model: `train` is forward, forces, loss, backward, clipping and AdamW; `infer` energies and forces.
+    """Training steps and inference of a model: `train` is forward, forces, loss, backward, clipping and
+    AdamW; `infer` energies and forces.
 
     Args:
-        module: the model.   clip: largest norm of the gradient, none to leave it.   betas, weight_decay: of AdamW.
+        module: the model.   clip: largest norm of the gradient, none to leave it.   betas, weight_decay: of
+            AdamW.
     """
 
-    def __init__(self, module: nn.Module, *, clip: float | None, betas: tuple[float, float], weight_decay: float) -> None:
+    def __init__(
+        self, module: nn.Module, *, clip: float | None, betas: tuple[float, float], weight_decay: float
+    ) -> None:
         self.module, self.clip = module, clip
         self.parameters = [p for p in module.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(self.parameters, lr=LEARNING_RATE, betas=betas, weight_decay=weight_decay, fused=True)
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=LEARNING_RATE, betas=betas, weight_decay=weight_decay, fused=True
+        )
         self.last: Tensor = torch.zeros(())
         self.actions = {"infer": self.infer, "train": self.train}
 
@@ -107,7 +117,8 @@ class TrainingJob(Job, ABC):
 
 
 class PeerJob(TrainingJob):
-    """A code behind an adapter; the loss weighs energies per atom and forces as the package does by default, without its scale.
+    """A code behind an adapter; the loss weighs energies per atom and forces as the package does by default,
+    without its scale.
 
     Args:
         adapter, model, n_params: as `peer.build` takes them.   arrays: path of the batch file.
@@ -122,9 +133,13 @@ class PeerJob(TrainingJob):
         self.inputs = self.peer.prepare(self.task)
         super().__init__(self.peer.module, clip=30.0, betas=(0.9, 0.999), weight_decay=0.0)
         self.facts = {
-            "n_params": sum(p.numel() for p in self.parameters), "n_atoms": len(self.task.species), "n_frames": self.task.n_frames,
-            "n_pairs": self.task.n_edges, "width": self.peer.width, "note": self.peer.note,
-        }  # fmt: skip
+            "n_params": sum(p.numel() for p in self.parameters),
+            "n_atoms": len(self.task.species),
+            "n_frames": self.task.n_frames,
+            "n_pairs": self.task.n_edges,
+            "width": self.peer.width,
+            "note": self.peer.note,
+        }
 
     def loss(self) -> Tensor:
         energy, forces = self.peer.ef(self.inputs, True)
@@ -140,21 +155,36 @@ class PeerJob(TrainingJob):
 
 
 class GemmJob(Job):
-    """Matrix products in float32, the yardstick of this process environment: a large one, and a batch as long and thin as models have."""
+    """Matrix products in float32, the yardstick of this process environment: a large one, and a batch as long
+    and thin as models have."""
 
     def __init__(self, *, device: str = "cpu") -> None:
         self.device = torch.device(device)
-        large, batched = ((8192, 8192, 8192), (64, 4096, 128, 128)) if self.device.type == "cuda" else ((1024,) * 3, (9, 432, 64, 64))
+        large, batched = (
+            ((8192, 8192, 8192), (64, 4096, 128, 128))
+            if self.device.type == "cuda"
+            else ((1024,) * 3, (9, 432, 64, 64))
+        )
         m, k, n = large
         a, b = torch.ones(m, k, device=self.device), torch.ones(k, n, device=self.device)
         batch, rows, inner, columns = batched
-        x, y = torch.ones(batch, rows, inner, device=self.device), torch.ones(batch, inner, columns, device=self.device)
-        self.out = torch.empty(m, n, device=self.device), torch.empty(batch, rows, columns, device=self.device)
-        self.actions = {"large": lambda: torch.mm(a, b, out=self.out[0]), "batched": lambda: torch.bmm(x, y, out=self.out[1])}
+        x, y = (
+            torch.ones(batch, rows, inner, device=self.device),
+            torch.ones(batch, inner, columns, device=self.device),
+        )
+        self.out = (
+            torch.empty(m, n, device=self.device),
+            torch.empty(batch, rows, columns, device=self.device),
+        )
+        self.actions = {
+            "large": lambda: torch.mm(a, b, out=self.out[0]),
+            "batched": lambda: torch.bmm(x, y, out=self.out[1]),
+        }
         self.facts = {
-            "large": "x".join(map(str, large)), "batched": "x".join(map(str, batched)),
+            "large": "x".join(map(str, large)),
+            "batched": "x".join(map(str, batched)),
             "flops": {"large": 2 * m * k * n, "batched": 2 * batch * rows * inner * columns},
-        }  # fmt: skip
+        }
 
     def enter(self, action: str) -> None:
         return
@@ -163,14 +193,14 @@ class GemmJob(Job):
         return
 
 
-# ----------------------------------------------------------------------------------------------------------- measuring
+# -------------------------------------------------------------------------------------------------- measuring
 
 
 def timed(job: Job, action: str, n: int) -> dict[str, Any]:
     """`n` calls of an action: seconds of each, its page faults, and the peak memory of the process so far.
 
-    Seconds are those of the processor on a CPU, so that another job on the machine does not tilt a ratio; on a GPU they are wall time
-    from idle to idle.
+    Seconds are those of the processor on a CPU, so that another job on the machine does not tilt a ratio; on
+    a GPU they are wall time from idle to idle.
     """
     job.enter(action)
     run, cuda = job.actions[action], job.device.type == "cuda"
@@ -196,7 +226,8 @@ def timed(job: Job, action: str, n: int) -> dict[str, Any]:
 def peak_bytes() -> int:
     """Largest resident memory of this process so far.
 
-    From VmHWM where there is one: getrusage also counts what the parent had resident when it started this process.
+    From VmHWM where there is one: getrusage also counts what the parent had resident when it started this
+    process.
     """
     with contextlib.suppress(OSError):
         for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
@@ -241,7 +272,7 @@ def device_name(device: torch.device) -> str:
     return platform.processor() or platform.machine()
 
 
-# ------------------------------------------------------------------------------------------------------------- serving
+# ---------------------------------------------------------------------------------------------------- serving
 
 
 def answer(job: Job, request: dict[str, Any]) -> dict[str, Any]:
@@ -264,7 +295,8 @@ def make_job(target: str, arguments: dict[str, Any]) -> Job:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Serve the job in `arguments`, a class as `module:class` and its arguments as JSON, until the input closes."""
+    """Serve the job in `arguments`, a class as `module:class` and its arguments as JSON, until the input
+    closes."""
     out = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what a library prints must not get between the answers
 
@@ -278,7 +310,8 @@ def main(arguments: Sequence[str]) -> int:
         return bool(told["ok"])
 
     torch.set_num_threads(1)
-    torch.set_flush_denormal(True)  # before any other thread: codes with them run up to 2.6 times slower on some processors
+    # before any other thread: codes with them run up to 2.6 times slower on some processors
+    torch.set_flush_denormal(True)
     job: Job
 
     def begin() -> dict[str, Any]:

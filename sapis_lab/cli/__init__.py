@@ -1,4 +1,5 @@
-"""The `sapis` command: studies, data, answers, and what can be put into a config. Every subcommand has --help with an example."""
+"""The `sapis` command: studies, data, answers, and what can be put into a config. Every subcommand has --help
+with an example."""
 
 from __future__ import annotations
 
@@ -35,7 +36,8 @@ class _Commands(TyperGroup):
     def _told(function: Any, *arguments: Any) -> Any:
         try:
             return function(*arguments)
-        except Exception as error:  # those of click, which typer brings along under a name of its own, have a message
+        except Exception as error:
+            # those of click, which typer brings along under a name of its own, have a message
             if isinstance(message := getattr(error, "message", None), str):
                 error.message = without_password(message)  # type: ignore[attr-defined]
             raise
@@ -43,9 +45,14 @@ class _Commands(TyperGroup):
 
 app = typer.Typer(
     cls=_Commands,
-    help="How machine-learned interatomic potentials scale, and whether symmetry pays.\n\nExample: `sapis study run quickstart`",
-    add_completion=False, pretty_exceptions_enable=False, **HELP,
-)  # fmt: skip
+    help=(
+        "How machine-learned interatomic potentials scale, and whether symmetry pays.\n\nExample: `sapis "
+        "study run quickstart`"
+    ),
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    **HELP,
+)
 app.add_typer(study.app, name="study")
 app.add_typer(data.app, name="data")
 app.add_typer(bench.app, name="bench")
@@ -55,15 +62,18 @@ for module in (search, answers, catalog):  # their commands stand beside the gro
 
 
 def main() -> None:
-    """Entry point: what can be put right ends with one clear message and an exit status of its own, never with a traceback."""
-    # Workers use one thread each; what this process computes itself (fits, a timing of the machine) gains nothing from more.
+    """Entry point: what can be put right ends with one clear message and an exit status of its own, never
+    with a traceback."""
+    # Workers use one thread each; what this process computes itself (fits, a timing of the machine) gains
+    # nothing from more.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     never_fails(sys.stdout, sys.stderr)
     with interrupting() as stop:
         status = _status(stop)
         atexit.register(end_with, status)
-    # A KeyboardInterrupt that passed through an exec of text (as imports of dataclasses make them) leaves a mark in the interpreter, which
-    # then ends by SIGINT whatever the exit status is; running text to its end takes the mark away.
+    # A KeyboardInterrupt that passed through an exec of text (as imports of dataclasses make them) leaves a
+    # mark in the interpreter, which then ends by SIGINT whatever the exit status is; running text to its end
+    # takes the mark away.
     exec("")
     sys.exit(status)
 

@@ -18,7 +18,8 @@ app = typer.Typer()
 
 @contextmanager
 def _answered(name: str) -> Iterator[Path]:
-    """The results folder of `name`, its table up to date with the records; the block may write answers into it, an engine may not.
+    """The results folder of `name`, its table up to date with the records; the block may write answers into
+    it, an engine may not.
 
     Raises:
         Locked: another process works on it.
@@ -42,28 +43,68 @@ def _answered(name: str) -> Iterator[Path]:
 
 @app.command("fit")
 def fit(
-    name: Annotated[str, typer.Argument(help="A folder in results/, or a table: CSV, parquet, JSON lines.", show_default=False)],
-    quantity: Annotated[str | None, typer.Option(help="Of a study: the loss, a measured quantity; the study's by default.")] = None,
-    n: Annotated[str | None, typer.Option("--n", help="Of a table: the column of model sizes N.", show_default=False)] = None,
-    d: Annotated[str | None, typer.Option("--d", help="The column of data sizes D.", show_default=False)] = None,
-    compute: Annotated[str | None, typer.Option("--compute", help="The column of C for L(C), not N and D.", show_default=False)] = None,
-    loss: Annotated[str | None, typer.Option("--loss", help="The column of losses.", show_default=False)] = None,
-    weight: Annotated[str | None, typer.Option("--weight", help="The column of precisions of ln loss.", show_default=False)] = None,
-    group: Annotated[str | None, typer.Option("--group", help="The column of runs whose points err together.", show_default=False)] = None,
-    epochs: Annotated[str | None, typer.Option("--epochs", help="The column of passes over the D frames.", show_default=False)] = None,
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A folder in results/, or a table: CSV, parquet, JSON lines.", show_default=False
+        ),
+    ],
+    quantity: Annotated[
+        str | None, typer.Option(help="Of a study: the loss, a measured quantity; the study's by default.")
+    ] = None,
+    n: Annotated[
+        str | None, typer.Option("--n", help="Of a table: the column of model sizes N.", show_default=False)
+    ] = None,
+    d: Annotated[
+        str | None, typer.Option("--d", help="The column of data sizes D.", show_default=False)
+    ] = None,
+    compute: Annotated[
+        str | None,
+        typer.Option("--compute", help="The column of C for L(C), not N and D.", show_default=False),
+    ] = None,
+    loss: Annotated[
+        str | None, typer.Option("--loss", help="The column of losses.", show_default=False)
+    ] = None,
+    weight: Annotated[
+        str | None, typer.Option("--weight", help="The column of precisions of ln loss.", show_default=False)
+    ] = None,
+    group: Annotated[
+        str | None,
+        typer.Option("--group", help="The column of runs whose points err together.", show_default=False),
+    ] = None,
+    epochs: Annotated[
+        str | None,
+        typer.Option("--epochs", help="The column of passes over the D frames.", show_default=False),
+    ] = None,
     law: Annotated[str, typer.Option("--law", help="`all`, `tied`, or laws as `n+d,n+d+nd+e`.")] = "all",
-    robust: Annotated[str, typer.Option("--robust", help="`auto`, `none`, or Huber's threshold on ln loss (of a sum).")] = "auto",
+    robust: Annotated[
+        str, typer.Option("--robust", help="`auto`, `none`, or Huber's threshold on ln loss (of a sum).")
+    ] = "auto",
     n_bootstrap: Annotated[int, typer.Option("--bootstrap", min=0, max=100_000, help="Resamples.")] = 4000,
     resample: Annotated[
-        str | None, typer.Option("--resample", help="`residuals`, `rows` or `clusters` (by --group).", show_default="residuals")
+        str | None,
+        typer.Option(
+            "--resample", help="`residuals`, `rows` or `clusters` (by --group).", show_default="residuals"
+        ),
     ] = None,
     calibrate: Annotated[
-        int, typer.Option("--calibrate", min=0, max=100_000, help="Simulated data sets behind each end of an interval; 0: F.")
+        int,
+        typer.Option(
+            "--calibrate",
+            min=0,
+            max=100_000,
+            help="Simulated data sets behind each end of an interval; 0: F.",
+        ),
     ] = 199,
-    seed: Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="Of resampling and simulation.")] = 0,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write all numbers to this file.", show_default=False)] = None,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, max=2**63 - 1, help="Of resampling and simulation.")
+    ] = 0,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write all numbers to this file.", show_default=False)
+    ] = None,
 ) -> None:
-    """Fit the laws: again from a study's results, with figures and report, or to any table of N, D and loss. Needs no torch.
+    """Fit the laws: again from a study's results, with figures and report, or to any table of N, D and loss.
+    Needs no torch.
 
     Example: `sapis fit rmd17-ethanol --quantity test_force_rmse`
 
@@ -71,9 +112,22 @@ def fit(
     """
     if _is_table(name, {"--n": n, "--d": d, "--compute": compute, "--loss": loss}):
         _fit_table(
-            Path(name), n=n, d=d, compute=compute, loss=loss, weight=weight, group=group, epochs=epochs, law=law, robust=robust,
-            n_bootstrap=n_bootstrap, resample=resample, calibrate=calibrate, seed=seed, json_file=json_file,
-        )  # fmt: skip
+            Path(name),
+            n=n,
+            d=d,
+            compute=compute,
+            loss=loss,
+            weight=weight,
+            group=group,
+            epochs=epochs,
+            law=law,
+            robust=robust,
+            n_bootstrap=n_bootstrap,
+            resample=resample,
+            calibrate=calibrate,
+            seed=seed,
+            json_file=json_file,
+        )
         return
     with _answered(name) as folder:
         from sapis_lab.report import analyse_folder
@@ -95,9 +149,23 @@ def _is_table(name: str, columns: dict[str, str | None]) -> bool:
 
 
 def _fit_table(
-    path: Path, *, n: str | None, d: str | None, compute: str | None, loss: str | None, weight: str | None, group: str | None,
-    epochs: str | None, law: str, robust: str, n_bootstrap: int, resample: str | None, calibrate: int, seed: int, json_file: Path | None,
-) -> None:  # fmt: skip
+    path: Path,
+    *,
+    n: str | None,
+    d: str | None,
+    compute: str | None,
+    loss: str | None,
+    weight: str | None,
+    group: str | None,
+    epochs: str | None,
+    law: str,
+    robust: str,
+    n_bootstrap: int,
+    resample: str | None,
+    calibrate: int,
+    seed: int,
+    json_file: Path | None,
+) -> None:
     import json
 
     from sapis_lab.analysis.result import Effort
@@ -111,7 +179,10 @@ def _fit_table(
     wanted = {"--loss": loss} | ({} if compute is not None else {"--n": n, "--d": d})
     missing = [option for option, column in wanted.items() if column is None]
     if missing:
-        raise ConfigError(f"{path}: a table needs the names of its columns; missing {', '.join(missing)} (as in --n N --d D --loss loss)")
+        raise ConfigError(
+            f"{path}: a table needs the names of its columns; missing {', '.join(missing)} (as in --n N --d "
+            f"D --loss loss)"
+        )
     how: Any = robust if robust in ("auto", "none") else numbers(robust, "--robust")[0]
     resampling: Any = resample or ("clusters" if group else "residuals")
     if resampling not in ("residuals", "rows", "clusters"):
@@ -121,17 +192,29 @@ def _fit_table(
     effort = Effort(n_bootstrap=n_bootstrap, resampling=resampling, n_simulations=calibrate, all_tests=True)
 
     def run() -> Any:
-        return fit_table(path, columns, laws=law_names(law, compute=compute is not None), robust=how, effort=effort, seed=seed)
+        return fit_table(
+            path,
+            columns,
+            laws=law_names(law, compute=compute is not None),
+            robust=how,
+            effort=effort,
+            seed=seed,
+        )
 
     found = plainly(run)
     print_table_fit(found, stdout_console())
     if json_file is not None:
-        write_text(json_file, json.dumps(table_json(found), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        write_text(
+            json_file, json.dumps(table_json(found), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        )
 
 
 @app.command("figures")
-def figures(name: Annotated[str, typer.Argument(help="Name of a folder in results/.", show_default=False)]) -> None:
-    """Draw a study's figures again from its results, each as PDF, SVG, PNG and CSV. Trains nothing, needs no torch.
+def figures(
+    name: Annotated[str, typer.Argument(help="Name of a folder in results/.", show_default=False)],
+) -> None:
+    """Draw a study's figures again from its results, each as PDF, SVG, PNG and CSV. Trains nothing, needs no
+    torch.
 
     Example: `sapis figures rmd17-ethanol`
     """
@@ -148,7 +231,9 @@ def figures(name: Annotated[str, typer.Argument(help="Name of a folder in result
 
 
 @app.command("report")
-def report(name: Annotated[str, typer.Argument(help="Name of a folder in results/.", show_default=False)]) -> None:
+def report(
+    name: Annotated[str, typer.Argument(help="Name of a folder in results/.", show_default=False)],
+) -> None:
     """Write a study's report again from its results. Trains nothing, needs no torch.
 
     Example: `sapis report rmd17-ethanol`

@@ -24,22 +24,38 @@ from sapis_lab.cli.common import (
 from sapis_lab.config import ConfigError, home, plainly
 
 app = typer.Typer(
-    help="Measure speed and accuracy, of our models and of peer codes.\n\nExample: `sapis bench step --models geat,nequip`", **HELP
+    help=(
+        "Measure speed and accuracy, of our models and of peer codes.\n\nExample: `sapis bench step --models "
+        "geat,nequip`"
+    ),
+    **HELP,
 )
 
 Sizes = Annotated[str, typer.Option("--sizes", help="Numbers of parameters, as in `6e4,3e5,1e6`.")]
 Inputs = Annotated[str, typer.Option("--inputs", help="Of `eth16`, `mol27x8`, `mol27x16`, `water192`.")]
-Rounds = Annotated[int, typer.Option("--rounds", min=1, help="Visits to every model; each lasts about --visit.")]
+Rounds = Annotated[
+    int, typer.Option("--rounds", min=1, help="Visits to every model; each lasts about --visit.")
+]
 Visit = Annotated[float, typer.Option("--visit", min=0, help="Length of a visit, s; at least one step.")]
 Again = Annotated[bool, typer.Option("--again", help="Make runs once more that are in the file.")]
-Reference = Annotated[str, typer.Option("--reference", help="Model whose time is 1 in the ratios.", show_default=False)]
+Reference = Annotated[
+    str, typer.Option("--reference", help="Model whose time is 1 in the ratios.", show_default=False)
+]
 
 
 @app.command("step")
 def bench_step(
-    models: Annotated[str, typer.Option("--models", help="Models, with degree and options: `geat,geat-l1,geat:lmax=3:layers=1`.")] = "geat",
+    models: Annotated[
+        str,
+        typer.Option(
+            "--models", help="Models, with degree and options: `geat,geat-l1,geat:lmax=3:layers=1`."
+        ),
+    ] = "geat",
     sizes: Annotated[
-        str, typer.Option("--sizes", help="Numbers of parameters, as in `6e4,3e5,1e6`; `own`: the models' own widths.")
+        str,
+        typer.Option(
+            "--sizes", help="Numbers of parameters, as in `6e4,3e5,1e6`; `own`: the models' own widths."
+        ),
     ] = "1e5",
     inputs: Inputs = "eth16,mol27x16,water192",
     reference: Reference = "",
@@ -50,40 +66,54 @@ def bench_step(
 ) -> None:
     """Time training steps and inference of this package's models, side by side in interleaved rounds.
 
-    Every model has a process of its own with one thread; on a CPU its CPU time is taken, on a GPU synchronised wall time. FLOPs,
-    operations, page faults, memory and the speed of matrix products in the same minutes stand beside it. Exit status: 1 if a model failed.
+    Every model has a process of its own with one thread; on a CPU its CPU time is taken, on a GPU
+    synchronised wall time. FLOPs, operations, page faults, memory and the speed of matrix products in the
+    same minutes stand beside it. Exit status: 1 if a model failed.
 
-    Example: `sapis bench step --models geat,geat-l1,nequip --sizes 6e4,3e5 --inputs mol27x16 --json step.json`
+    Example: `sapis bench step --models geat,geat-l1,nequip --sizes 6e4,3e5 --inputs mol27x16 --json
+    step.json`
     """
     from sapis_lab.bench.measure import Settings
     from sapis_lab.bench.step import run_step, sizes_of, words_of
 
     settings = Settings(rounds=rounds, visit_seconds=visit, reference=reference, device=device)
     status = run_step(
-        models=words_of(models, option="--models"), sizes=sizes_of(sizes, own=True), inputs=words_of(inputs, option="--inputs"),
-        settings=settings, json_file=json_file, console=stdout_console(),
-    )  # fmt: skip
+        models=words_of(models, option="--models"),
+        sizes=sizes_of(sizes, own=True),
+        inputs=words_of(inputs, option="--inputs"),
+        settings=settings,
+        json_file=json_file,
+        console=stdout_console(),
+    )
     raise typer.Exit(status)
 
 
 @app.command("peers")
 def bench_peers(
     models: Annotated[
-        str, typer.Option("--models", help="Peers, our models, and options: `geat,nequip,mace:layers=1`.", show_default=False)
+        str,
+        typer.Option(
+            "--models",
+            help="Peers, our models, and options: `geat,nequip,mace:layers=1`.",
+            show_default=False,
+        ),
     ] = "",
     sizes: Sizes = "1e5",
     inputs: Inputs = "eth16,mol27x16,water192",
     reference: Reference = "",
     rounds: Rounds = 7,
     visit: Visit = 0.3,
-    installed: Annotated[bool, typer.Option("--installed", help="Leave out peers whose environment is missing, and say which.")] = False,
+    installed: Annotated[
+        bool, typer.Option("--installed", help="Leave out peers whose environment is missing, and say which.")
+    ] = False,
     root: Root = None,
     json_file: Json = None,
 ) -> None:
-    """Time peer codes beside our models in one interleaved run, all on the same frames and edges with the same loss.
+    """Time peer codes beside our models in one interleaved run, all on the same frames and edges with the
+    same loss.
 
-    Without --models: geat, transformer and every peer. Ratios are against geat where it is measured. A model of this package that has a
-    peer's name is called `sapis-NAME`. Exit status: 1 if a model failed.
+    Without --models: geat, transformer and every peer. Ratios are against geat where it is measured. A model
+    of this package that has a peer's name is called `sapis-NAME`. Exit status: 1 if a model failed.
 
     Example: `sapis bench peers --models geat,geat-l1,nequip,painn --sizes 1e5 --inputs mol27x16`
     """
@@ -92,18 +122,28 @@ def bench_peers(
     from sapis_lab.bench.step import sizes_of, words_of
 
     status = run_peers(
-        models=words_of(models, option="--models") if models else ["geat", "transformer", *PEERS], sizes=sizes_of(sizes),
-        inputs=words_of(inputs, option="--inputs"), installed=installed, json_file=json_file, console=stdout_console(),
+        models=words_of(models, option="--models") if models else ["geat", "transformer", *PEERS],
+        sizes=sizes_of(sizes),
+        inputs=words_of(inputs, option="--inputs"),
+        installed=installed,
+        json_file=json_file,
+        console=stdout_console(),
         settings=Settings(rounds=rounds, visit_seconds=visit, reference=reference, root=root),
-    )  # fmt: skip
+    )
     raise typer.Exit(status)
 
 
 @app.command("environments")
 def bench_environments(
-    names: Annotated[list[str] | None, typer.Argument(help="Environments to make; all when none is given.", show_default=False)] = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="Environments to make; all when none is given.", show_default=False),
+    ] = None,
     root: Root = None,
-    torch: Annotated[str | None, typer.Option("--torch", help="Requirement of torch, for another build.", show_default=False)] = None,
+    torch: Annotated[
+        str | None,
+        typer.Option("--torch", help="Requirement of torch, for another build.", show_default=False),
+    ] = None,
 ) -> None:
     """Make the virtual environments of the peer codes; complete ones are left alone.
 
@@ -118,7 +158,10 @@ def bench_environments(
         plainly(lambda: make_environments(wanted, root, **options))
     except subprocess.CalledProcessError as error:
         command = " ".join(map(str, error.cmd))
-        to_stderr(f"error: {command} ended with status {error.returncode}; see install.log in the environment's folder")
+        to_stderr(
+            f"error: {command} ended with status {error.returncode}; see install.log in the environment's "
+            f"folder"
+        )
         raise typer.Exit(1) from None
 
 
@@ -126,26 +169,49 @@ def bench_environments(
 def bench_accuracy(
     codes: Annotated[
         list[str] | None,
-        typer.Argument(help="Peers and our models, with options: `geat geat:lmax=1 painn`; none to print the tables of what is there."),
+        typer.Argument(
+            help=(
+                "Peers and our models, with options: `geat geat:lmax=1 painn`; none to print the tables of "
+                "what is there."
+            )
+        ),
     ] = None,
-    data: Annotated[str, typer.Option("--data", help="Of `acac`, `ethanol`, `3bpa`, `lips`, or paths of batch files.")] = "acac,ethanol",
-    seconds: Annotated[str, typer.Option("--seconds", help="Long budgets of CPU time, s; `none` to choose the rates only.")] = "300",
+    data: Annotated[
+        str, typer.Option("--data", help="Of `acac`, `ethanol`, `3bpa`, `lips`, or paths of batch files.")
+    ] = "acac,ethanol",
+    seconds: Annotated[
+        str, typer.Option("--seconds", help="Long budgets of CPU time, s; `none` to choose the rates only.")
+    ] = "300",
     seeds: Annotated[str, typer.Option("--seeds", help="Seeds at the long budgets, as in `0,1,2`.")] = "0",
-    tune_seconds: Annotated[float, typer.Option("--tune-seconds", help="CPU time at which learning rates are compared, s.")] = 60.0,
-    rates: Annotated[str | None, typer.Option("--rates", help="First rates to try, for all codes.", show_default=False)] = None,
-    halvings: Annotated[int, typer.Option("--halvings", min=0, help="How often a long budget may halve the rate it starts from.")] = 2,
+    tune_seconds: Annotated[
+        float, typer.Option("--tune-seconds", help="CPU time at which learning rates are compared, s.")
+    ] = 60.0,
+    rates: Annotated[
+        str | None, typer.Option("--rates", help="First rates to try, for all codes.", show_default=False)
+    ] = None,
+    halvings: Annotated[
+        int,
+        typer.Option("--halvings", min=0, help="How often a long budget may halve the rate it starts from."),
+    ] = 2,
     n_params: Annotated[float, typer.Option("--size", help="Number of parameters.")] = 1e5,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Runs at a time, one thread each.")] = 1,
-    amsgrad: Annotated[bool, typer.Option("--amsgrad", help="AMSGrad instead of Adam, for all codes.")] = False,
+    amsgrad: Annotated[
+        bool, typer.Option("--amsgrad", help="AMSGrad instead of Adam, for all codes.")
+    ] = False,
     again: Again = False,
-    folder: Annotated[Path | None, typer.Option("--folder", help="Of the results.", show_default="results/accuracy-at-equal-time")] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option("--folder", help="Of the results.", show_default="results/accuracy-at-equal-time"),
+    ] = None,
     root: Root = None,
 ) -> None:
-    """Train peer codes and our models for the same CPU time on the same frames, and compare their force errors.
+    """Train peer codes and our models for the same CPU time on the same frames, and compare their force
+    errors.
 
     Every finished run is kept in `runs.jsonl` of the folder and not done again.
 
-    Example: `SAPIS_DATA=/path/to/data sapis bench accuracy geat painn --data acac --seconds 300 --seeds 0,1,2`
+    Example: `SAPIS_DATA=/path/to/data sapis bench accuracy geat painn --data acac --seconds 300 --seeds
+    0,1,2`
     """
     from sapis_lab.bench.accuracy import FOLDER, RUNS, run_accuracy
     from sapis_lab.bench.accuracy_log import RunLog
@@ -157,15 +223,29 @@ def bench_accuracy(
     if names:
         plainly(
             lambda: run_accuracy(
-                names, data=words_of(data, option="--data"), seconds=[] if seconds == "none" else numbers(seconds, "--seconds"),
-                seeds=[int(seed) for seed in numbers(seeds, "--seeds")], tune_seconds=tune_seconds,
-                rates=dict.fromkeys(names, first) if first else None, halvings=halvings, n_params=n_params, workers=workers, folder=place,
-                root=root, again=again, amsgrad=amsgrad,
+                names,
+                data=words_of(data, option="--data"),
+                seconds=[] if seconds == "none" else numbers(seconds, "--seconds"),
+                seeds=[int(seed) for seed in numbers(seeds, "--seeds")],
+                tune_seconds=tune_seconds,
+                rates=dict.fromkeys(names, first) if first else None,
+                halvings=halvings,
+                n_params=n_params,
+                workers=workers,
+                folder=place,
+                root=root,
+                again=again,
+                amsgrad=amsgrad,
             )
-        )  # fmt: skip
+        )
     elif not (place / RUNS).is_file():
-        raise ConfigError(f"{place / RUNS} is not there: nothing has been measured; name codes, as in: sapis bench accuracy geat painn")
-    stdout_console().print(Text(plainly(lambda: write_tables(RunLog(place / RUNS).read(), place))), soft_wrap=True)
+        raise ConfigError(
+            f"{place / RUNS} is not there: nothing has been measured; name codes, as in: sapis bench "
+            f"accuracy geat painn"
+        )
+    stdout_console().print(
+        Text(plainly(lambda: write_tables(RunLog(place / RUNS).read(), place))), soft_wrap=True
+    )
 
 
 @app.command("engine")
@@ -173,7 +253,9 @@ def bench_engine(
     n_points: Annotated[int, typer.Option("--points", min=2, help="Points of the lattice.")] = 40,
     seconds: Annotated[float, typer.Option("--seconds", min=0.1, help="Training time of a point, s.")] = 2.0,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Points at a time.")] = 2,
-    model: Annotated[str, typer.Option("--model", help="Name of a file in configs/models/, without `.yaml`.")] = "geat",
+    model: Annotated[
+        str, typer.Option("--model", help="Name of a file in configs/models/, without `.yaml`.")
+    ] = "geat",
     json_file: Json = None,
 ) -> None:
     """Time a lattice of short points against the sum of their training times, the start of the workers apart.
@@ -191,46 +273,76 @@ def bench_engine(
 
 @app.command("growth")
 def bench_growth(
-    data: Annotated[str, typer.Option("--data", help="Name of a file in configs/data/, without `.yaml`.")] = "acac-300K",
-    model: Annotated[str, typer.Option("--model", help="A model that grows, with options: `geat:lmax=1`.")] = "geat",
+    data: Annotated[
+        str, typer.Option("--data", help="Name of a file in configs/data/, without `.yaml`.")
+    ] = "acac-300K",
+    model: Annotated[
+        str, typer.Option("--model", help="A model that grows, with options: `geat:lmax=1`.")
+    ] = "geat",
     small: Annotated[float, typer.Option("--small", help="Number of parameters before growth.")] = 6e4,
     large: Annotated[float, typer.Option("--large", help="Number of parameters after growth.")] = 2.4e5,
     steps: Annotated[int, typer.Option("--steps", min=1, help="Steps before growth.")] = 1000,
     more: Annotated[int, typer.Option("--more", min=5, help="Steps after growth.")] = 500,
-    rewarm: Annotated[int, typer.Option("--rewarm", min=0, help="Steps of the warm-up after growth; at most a fifth of --more.")] = 100,
-    rate: Annotated[float, typer.Option("--rate", min=0, help="Peak learning rate after growth over the default.")] = 0.3,
+    rewarm: Annotated[
+        int,
+        typer.Option("--rewarm", min=0, help="Steps of the warm-up after growth; at most a fifth of --more."),
+    ] = 100,
+    rate: Annotated[
+        float, typer.Option("--rate", min=0, help="Peak learning rate after growth over the default.")
+    ] = 0.3,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Frames of a step.")] = 5,
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="How many seeds, from 0 on.")] = 3,
     json_file: Json = None,
 ) -> None:
-    """Grow a trained model and go on, against the larger model trained from scratch for the same training FLOPs.
+    """Grow a trained model and go on, against the larger model trained from scratch for the same training
+    FLOPs.
 
-    Prints what growth changes of energies and forces, and the validation errors of both. Every training has a complete schedule of its own.
-    Exit status: 1 if a training diverged or growth changed more than rounding.
+    Prints what growth changes of energies and forces, and the validation errors of both. Every training has a
+    complete schedule of its own. Exit status: 1 if a training diverged or growth changed more than rounding.
 
-    Example: `SAPIS_DATA=/path/to/data sapis bench growth --steps 1000 --more 500 --seeds 3 --json growth.json`
+    Example: `SAPIS_DATA=/path/to/data sapis bench growth --steps 1000 --more 500 --seeds 3 --json
+    growth.json`
     """
     save = keeper(json_file, "growth")
     from sapis_lab.bench.growth import Plan, run_growth
 
     plan = Plan(
-        dataset_config(data, []), model=model, small=small, large=large, steps=steps, more=more, rewarm=rewarm, rate=rate, batch_size=batch,
+        dataset_config(data, []),
+        model=model,
+        small=small,
+        large=large,
+        steps=steps,
+        more=more,
+        rewarm=rewarm,
+        rate=rate,
+        batch_size=batch,
         n_seeds=seeds,
-    )  # fmt: skip
+    )
     raise typer.Exit(run_growth(plan, cache=None, save=save, console=stdout_console()))
 
 
 @app.command("stability")
 def bench_stability(
-    model: Annotated[str, typer.Option("--model", help="A model of this package, with options: `geat:lmax=1`.")] = "geat",
-    data: Annotated[str, typer.Option("--data", help="`acac` (configs/data/acac-300K), `ethanol`, or a batch file.")] = "acac",
+    model: Annotated[
+        str, typer.Option("--model", help="A model of this package, with options: `geat:lmax=1`.")
+    ] = "geat",
+    data: Annotated[
+        str, typer.Option("--data", help="`acac` (configs/data/acac-300K), `ethanol`, or a batch file.")
+    ] = "acac",
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="How many seeds, from 0 on.")] = 20,
-    factors: Annotated[str, typer.Option("--factors", help="Learning rates over the model's default.")] = "0.5,1,2",
+    factors: Annotated[
+        str, typer.Option("--factors", help="Learning rates over the model's default.")
+    ] = "0.5,1,2",
     seconds: Annotated[float, typer.Option("--seconds", min=0, help="CPU time of every run, s.")] = 30.0,
     n_params: Annotated[float, typer.Option("--size", help="Number of parameters.")] = 1e5,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Runs at a time, one thread each.")] = 2,
     runs: Annotated[
-        Path | None, typer.Option("--runs", help="JSON-lines file of the finished runs.", show_default="results/stability/runs.jsonl")
+        Path | None,
+        typer.Option(
+            "--runs",
+            help="JSON-lines file of the finished runs.",
+            show_default="results/stability/runs.jsonl",
+        ),
     ] = None,
     again: Again = False,
     json_file: Json = None,
@@ -239,23 +351,36 @@ def bench_stability(
 
     Every finished run is kept in --runs and not done again. Exit status: 1 if a run diverged or failed.
 
-    Example: `SAPIS_DATA=/path/to/data sapis bench stability --seeds 20 --factors 0.5,1,2 --seconds 30 --workers 2`
+    Example: `SAPIS_DATA=/path/to/data sapis bench stability --seeds 20 --factors 0.5,1,2 --seconds 30
+    --workers 2`
     """
     save = keeper(json_file, "stability")
     from sapis_lab.bench.stability import Plan, run_stability
 
     plan = Plan(
-        model=model, data=data, n_seeds=seeds, factors=positive_numbers(factors, "--factors"), seconds=seconds, n_params=n_params,
-        workers=workers, again=again,
-    )  # fmt: skip
-    raise typer.Exit(plainly(lambda: run_stability(plan, file=runs, cache=None, save=save, console=stdout_console())))
+        model=model,
+        data=data,
+        n_seeds=seeds,
+        factors=positive_numbers(factors, "--factors"),
+        seconds=seconds,
+        n_params=n_params,
+        workers=workers,
+        again=again,
+    )
+    raise typer.Exit(
+        plainly(lambda: run_stability(plan, file=runs, cache=None, save=save, console=stdout_console()))
+    )
 
 
 @app.command("pack")
 def bench_pack(
-    model: Annotated[str, typer.Option("--model", help="A model of this package, with options: `geat:lmax=1`.")] = "geat",
+    model: Annotated[
+        str, typer.Option("--model", help="A model of this package, with options: `geat:lmax=1`.")
+    ] = "geat",
     sizes: Sizes = "3e3,1e4,1e5",
-    models_at_once: Annotated[str, typer.Option("--models-at-once", "-k", help="Numbers of models k that are trained as one.")] = "1,4,8",
+    models_at_once: Annotated[
+        str, typer.Option("--models-at-once", "-k", help="Numbers of models k that are trained as one.")
+    ] = "1,4,8",
     rounds: Rounds = 5,
     visit: Visit = 0.5,
     device: Annotated[str, typer.Option("--device", help="`cpu`, `cuda` or `cuda:K`.")] = "cpu",
@@ -263,8 +388,9 @@ def bench_pack(
 ) -> None:
     """Time training steps of k small models packed into one batched model, against k single steps.
 
-    Single steps are taken in PyTorch alone and with the C++ kernel; on a CPU its CPU time is taken, on a GPU synchronised wall time. Exit
-    status: 1 if a measurement failed or packed gradients are not the single ones.
+    Single steps are taken in PyTorch alone and with the C++ kernel; on a CPU its CPU time is taken, on a GPU
+    synchronised wall time. Exit status: 1 if a measurement failed or packed gradients are not the single
+    ones.
 
     Example: `sapis bench pack --sizes 3e3,1e4,1e5 -k 1,4,8 --json pack.json`
     """
@@ -275,24 +401,38 @@ def bench_pack(
 
     settings = Settings(rounds=rounds, visit_seconds=visit, device=device)
     status = run_pack(
-        model=model, sizes=sizes_of(sizes), n_models=counts(models_at_once, "--models-at-once"), settings=settings, save=save,
+        model=model,
+        sizes=sizes_of(sizes),
+        n_models=counts(models_at_once, "--models-at-once"),
+        settings=settings,
+        save=save,
         console=stdout_console(),
-    )  # fmt: skip
+    )
     raise typer.Exit(status)
 
 
 @app.command("scaler")
 def bench_scaler(
     policies: Annotated[
-        str, typer.Option("--policies", help="Of null, greedy, jump, trigger, posterior, and `posterior without measurements`.")
+        str,
+        typer.Option(
+            "--policies",
+            help="Of null, greedy, jump, trigger, posterior, and `posterior without measurements`.",
+        ),
     ] = "null,greedy,jump,trigger,posterior,posterior without measurements",
-    worlds: Annotated[str, typer.Option("--worlds", help="Of the six; all when not given.", show_default=False)] = "",
-    n_worlds: Annotated[int, typer.Option("--campaigns", min=2, help="Campaigns in each world, of each policy.")] = 32,
+    worlds: Annotated[
+        str, typer.Option("--worlds", help="Of the six; all when not given.", show_default=False)
+    ] = "",
+    n_worlds: Annotated[
+        int, typer.Option("--campaigns", min=2, help="Campaigns in each world, of each policy.")
+    ] = 32,
     json_file: Json = None,
 ) -> None:
-    """Measure what policies of scaling waste on six synthetic worlds, with the seeds on which nothing was tuned.
+    """Measure what policies of scaling waste on six synthetic worlds, with the seeds on which nothing was
+    tuned.
 
-    Exit status: 1 if the posterior policy wastes more than 6 % on a world, or 3 points more than the best fixed policy there.
+    Exit status: 1 if the posterior policy wastes more than 6 % on a world, or 3 points more than the best
+    fixed policy there.
 
     Example: `sapis bench scaler --campaigns 32 --json results/scaler-worlds/scaler.json`
     """
@@ -303,17 +443,26 @@ def bench_scaler(
 
     chosen = words_of(worlds, option="--worlds") if worlds else list(SHARES)
     names = words_of(policies, option="--policies")
-    raise typer.Exit(plainly(lambda: run_scaler(names, chosen, n_worlds=n_worlds, console=stdout_console(), save=save)))  # type: ignore[arg-type]
+    raise typer.Exit(
+        plainly(
+            lambda: run_scaler(names, chosen, n_worlds=n_worlds, console=stdout_console(), save=save)  # type: ignore[arg-type]
+        )
+    )
 
 
 @app.command("fits")
 def bench_fits(
-    parts: Annotated[str, typer.Option("--parts", help="Of recovery, lattices, speed, published.")] = "recovery,lattices,speed,published",
+    parts: Annotated[
+        str, typer.Option("--parts", help="Of recovery, lattices, speed, published.")
+    ] = "recovery,lattices,speed,published",
     n_lattices: Annotated[int, typer.Option("--lattices", min=1, help="Synthetic lattices.")] = 500,
-    n_starts: Annotated[int, typer.Option("--starts", min=1, max=24, help="Starts of the loop with numerical gradients.")] = 12,
+    n_starts: Annotated[
+        int, typer.Option("--starts", min=1, max=24, help="Starts of the loop with numerical gradients.")
+    ] = 12,
     json_file: Json = None,
 ) -> None:
-    """Examine the fits of laws: exact recovery, start-dependent misses, speed against loops of scalar fits, published tables.
+    """Examine the fits of laws: exact recovery, start-dependent misses, speed against loops of scalar fits,
+    published tables.
 
     Published tables are looked for in `$SAPIS_DATA/scaling`. Exit status: 1 if any optimum was missed.
 
@@ -326,7 +475,12 @@ def bench_fits(
     data = Path(os.environ["SAPIS_DATA"]) if "SAPIS_DATA" in os.environ else None
     status = plainly(
         lambda: run_fits(
-            words_of(parts, option="--parts"), n_lattices=n_lattices, n_starts=n_starts, data=data, console=stdout_console(), save=save
+            words_of(parts, option="--parts"),
+            n_lattices=n_lattices,
+            n_starts=n_starts,
+            data=data,
+            console=stdout_console(),
+            save=save,
         )
     )
     raise typer.Exit(status)

@@ -18,8 +18,13 @@ KIND_FOLDERS = ("models", "data", "oracles", "samplers")
 
 @app.command("kinds")
 def kinds_of(
-    folder: Annotated[str | None, typer.Argument(help="models, data, oracles or samplers; all when not given.", show_default=False)] = None,
-    kind: Annotated[str | None, typer.Argument(help="Show the settings of one kind.", show_default=False)] = None,
+    folder: Annotated[
+        str | None,
+        typer.Argument(help="models, data, oracles or samplers; all when not given.", show_default=False),
+    ] = None,
+    kind: Annotated[
+        str | None, typer.Argument(help="Show the settings of one kind.", show_default=False)
+    ] = None,
 ) -> None:
     """List what a `kind:` can be, or the settings of one kind with their meaning and defaults.
 
@@ -35,7 +40,9 @@ def kinds_of(
             table.add_column(column)
         for place in KIND_FOLDERS if folder is None else (folder,):
             for known in kinds(place):
-                table.add_row(place, known, ", ".join(f for f in kind_class(place, known).model_fields if f != "kind"))
+                table.add_row(
+                    place, known, ", ".join(f for f in kind_class(place, known).model_fields if f != "kind")
+                )
         stdout_console().print(table)
         return
     config = plainly(lambda: kind_class(folder, kind))

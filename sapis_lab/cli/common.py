@@ -25,7 +25,12 @@ HELP: dict[str, Any] = {
 
 Name = Annotated[str, typer.Argument(help="Name of a file in studies/, without `.yaml`.", show_default=False)]
 Set = Annotated[
-    list[str] | None, typer.Option("--set", help="Override a setting: `key=value` with a dotted key; may be repeated.", metavar="KEY=VALUE")
+    list[str] | None,
+    typer.Option(
+        "--set",
+        help="Override a setting: `key=value` with a dotted key; may be repeated.",
+        metavar="KEY=VALUE",
+    ),
 ]
 As = Annotated[str | None, typer.Option("--as", help="Keep the results under another name.", metavar="NAME")]
 Only = Annotated[
@@ -37,10 +42,18 @@ Only = Annotated[
     ),
 ]
 Workers = Annotated[
-    int | None, typer.Option("--workers", min=1, max=10_000, help="Points at a time; one per core, or per GPU, by default.")
+    int | None,
+    typer.Option(
+        "--workers", min=1, max=10_000, help="Points at a time; one per core, or per GPU, by default."
+    ),
 ]
-Json = Annotated[Path | None, typer.Option("--json", help="Write all numbers to this file.", show_default=False)]
-Root = Annotated[Path | None, typer.Option("--root", help="Folder of the peers' environments; $SAPIS_PEERS or `.sapis/peers`.")]
+Json = Annotated[
+    Path | None, typer.Option("--json", help="Write all numbers to this file.", show_default=False)
+]
+Root = Annotated[
+    Path | None,
+    typer.Option("--root", help="Folder of the peers' environments; $SAPIS_PEERS or `.sapis/peers`."),
+]
 
 
 def to_stderr(text: str) -> None:
@@ -86,7 +99,9 @@ def check_json(json_file: Path | None) -> None:
     if not json_file.resolve().parent.is_dir():
         raise ConfigError(f"--json {json_file}: there is no folder {json_file.parent}")
     if json_file.exists() and not json_file.is_file():
-        raise ConfigError(f"--json {json_file}: wanted a file, got {'a folder' if json_file.is_dir() else 'something else'}")
+        raise ConfigError(
+            f"--json {json_file}: wanted a file, got {'a folder' if json_file.is_dir() else 'something else'}"
+        )
 
 
 def keeper(json_file: Path | None, what: str) -> Callable[[dict[str, Any]], None]:
@@ -102,9 +117,15 @@ def keeper(json_file: Path | None, what: str) -> Callable[[dict[str, Any]], None
     check_json(json_file)
     commit, dirty = current_commit()
     about = {
-        "format": 1, "what": what, "started": datetime.now(UTC).isoformat(timespec="seconds"), "commit": commit, "dirty": dirty,
-        "host": platform.node(), "python": platform.python_version(), "torch": version("torch"),
-    }  # fmt: skip
+        "format": 1,
+        "what": what,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit,
+        "dirty": dirty,
+        "host": platform.node(),
+        "python": platform.python_version(),
+        "torch": version("torch"),
+    }
 
     def save(results: dict[str, Any]) -> None:
         if json_file is not None:

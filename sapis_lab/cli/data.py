@@ -10,15 +10,23 @@ import typer
 from sapis_lab.cli.common import HELP, Set, Workers, broken_cell, dataset_config, new_table, stdout_console
 from sapis_lab.config import ConfigError, home, plainly
 
-app = typer.Typer(help="Prepare and list data sets, the files in configs/data/.\n\nExample: `sapis data prepare ethanol-xtb`", **HELP)
+app = typer.Typer(
+    help="Prepare and list data sets, the files in configs/data/.\n\n"
+    "Example: `sapis data prepare ethanol-xtb`",
+    **HELP,
+)
 
 
 @app.command("prepare")
 def data_prepare(
-    name: Annotated[str, typer.Argument(help="Name of a file in configs/data/, without `.yaml`.", show_default=False)],
+    name: Annotated[
+        str, typer.Argument(help="Name of a file in configs/data/, without `.yaml`.", show_default=False)
+    ],
     settings: Set = None,
     workers: Workers = None,
-    cache: Annotated[Path | None, typer.Option(help="Folder of the frame stores; `.sapis/data` of the project by default.")] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder of the frame stores; `.sapis/data` of the project by default.")
+    ] = None,
 ) -> None:
     """Make the frame store of a data set (generate, read, check), or continue an interrupted making.
 
@@ -30,7 +38,14 @@ def data_prepare(
 
     config = dataset_config(name, settings or [])
     with DataBoard(stdout_console()) as board:
-        store = plainly(lambda: prepare(config, cache=cache or home() / ".sapis" / "data", n_workers=workers or n_cores(), progress=board))
+        store = plainly(
+            lambda: prepare(
+                config,
+                cache=cache or home() / ".sapis" / "data",
+                n_workers=workers or n_cores(),
+                progress=board,
+            )
+        )
     sizes = ", ".join(f"{len(ids)} {split}" for split, ids in store.splits.items())
     stdout_console().print(f"{name}: {sizes} frames in {shown(store.folder)}", soft_wrap=True)
 

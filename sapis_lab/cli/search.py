@@ -31,15 +31,24 @@ def tune(
     settings: Set = None,
     called: As = None,
     workers: Workers = None,
-    worker: Annotated[bool, typer.Option("--worker", help="Be one worker on the database of `run.storage`, on any host.")] = False,
-    status: Annotated[bool, typer.Option("--status", help="Print the best trials so far, or the Pareto front, and run nothing.")] = False,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run trials again that failed in an earlier run.")] = False,
+    worker: Annotated[
+        bool, typer.Option("--worker", help="Be one worker on the database of `run.storage`, on any host.")
+    ] = False,
+    status: Annotated[
+        bool,
+        typer.Option("--status", help="Print the best trials so far, or the Pareto front, and run nothing."),
+    ] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Run trials again that failed in an earlier run.")
+    ] = False,
 ) -> None:
-    """Search for good settings at every (model, N, D) of a study, as its `tune:` section says, or go on with it.
+    """Search for good settings at every (model, N, D) of a study, as its `tune:` section says, or go on with
+    it.
 
-    Each trial is one point, which continues from its checkpoint whatever was killed. Where the learning rate or the batch size is
-    tuned, the rule by which it moves with N and D is fitted to results/NAME/regime.json; `regime: NAME` in another study uses it. Exit
-    status: 0 all trials ended, 1 some failed, 2 bad settings, 74 a disk that is full or broken, 75 stopped.
+    Each trial is one point, which continues from its checkpoint whatever was killed. Where the learning rate
+    or the batch size is tuned, the rule by which it moves with N and D is fitted to results/NAME/regime.json;
+    `regime: NAME` in another study uses it. Exit status: 0 all trials ended, 1 some failed, 2 bad settings,
+    74 a disk that is full or broken, 75 stopped.
 
     Example: `sapis tune rate-rule --workers 2`
     """
@@ -60,18 +69,31 @@ def scale(
     settings: Set = None,
     called: As = None,
     workers: Workers = None,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run points again that failed in an earlier run.")] = False,
-    replay: Annotated[bool, typer.Option("--replay", help="Only decide the recorded history again, and compare.")] = False,
-    design: Annotated[bool, typer.Option("--design", help="Only print which run would teach most per FLOP about N*.")] = False,
-    target: Annotated[str | None, typer.Option("--target", help="With --design: about L at `N,D`.", show_default=False)] = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Run points again that failed in an earlier run.")
+    ] = False,
+    replay: Annotated[
+        bool, typer.Option("--replay", help="Only decide the recorded history again, and compare.")
+    ] = False,
+    design: Annotated[
+        bool, typer.Option("--design", help="Only print which run would teach most per FLOP about N*.")
+    ] = False,
+    target: Annotated[
+        str | None, typer.Option("--target", help="With --design: about L at `N,D`.", show_default=False)
+    ] = None,
     against: Annotated[
-        list[str] | None, typer.Option("--against", help="Only compare with the best run of results; may be repeated.", metavar="NAME")
+        list[str] | None,
+        typer.Option(
+            "--against", help="Only compare with the best run of results; may be repeated.", metavar="NAME"
+        ),
     ] = None,
 ) -> None:
-    """Scale a model by itself, or go on: from the study's lattice it decides, runs, measures and decides again, until a budget or a rule.
+    """Scale a model by itself, or go on: from the study's lattice it decides, runs, measures and decides
+    again, until a budget or a rule.
 
-    The section `scale:` of the study file says how. Every decision and its reasons stand in results/NAME/scale/. Exit status: 0 ended by
-    its budget or a rule, 1 a run failed (or, with --replay, a decision differs), 75 stopped: the same command goes on.
+    The section `scale:` of the study file says how. Every decision and its reasons stand in
+    results/NAME/scale/. Exit status: 0 ended by its budget or a rule, 1 a run failed (or, with --replay, a
+    decision differs), 75 stopped: the same command goes on.
 
     Example: `sapis scale quickstart-scale`
     """
@@ -92,19 +114,31 @@ def scale(
         return
     if replay:
         raise typer.Exit(print_replay(called or name, stdout_console()))
-    status = run_scale(name, stdout_console(), settings=settings or (), called=called, workers=workers, retry_failed=retry_failed)
+    status = run_scale(
+        name,
+        stdout_console(),
+        settings=settings or (),
+        called=called,
+        workers=workers,
+        retry_failed=retry_failed,
+    )
     raise typer.Exit(status)
 
 
 @app.command("dashboard")
 def dashboard(
-    name: Name, settings: Set = None, called: As = None, port: Annotated[int, typer.Option("--port", help="Port on this host.")] = 8080
+    name: Name,
+    settings: Set = None,
+    called: As = None,
+    port: Annotated[int, typer.Option("--port", help="Port on this host.")] = 8080,
 ) -> None:
-    """Look at the trials of `sapis tune NAME` in a browser, with optuna-dashboard (the extra `dash`), on a copy of their file or on the
-    database.
+    """Look at the trials of `sapis tune NAME` in a browser, with optuna-dashboard (the extra `dash`), on a
+    copy of their file or on the database.
 
     Example: `sapis dashboard rate-rule --port 8081`
     """
     from sapis_lab.sweep.tuner.road import TuneRequest, run_dashboard
 
-    raise typer.Exit(run_dashboard(TuneRequest(name, tuple(settings or ()), called), port=port, console=stdout_console()))
+    raise typer.Exit(
+        run_dashboard(TuneRequest(name, tuple(settings or ()), called), port=port, console=stdout_console())
+    )

@@ -15,7 +15,9 @@ from sapis_lab.config import ConfigError, home
 if TYPE_CHECKING:
     from sapis_lab.sweep.folder import Manifest
 
-app = typer.Typer(help="Run and inspect studies, the files in studies/.\n\nExample: `sapis study plan quickstart`", **HELP)
+app = typer.Typer(
+    help="Run and inspect studies, the files in studies/.\n\nExample: `sapis study plan quickstart`", **HELP
+)
 
 
 @app.command("run")
@@ -24,31 +26,41 @@ def study_run(
     settings: Set = None,
     called: As = None,
     only: Only = None,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run points again that failed in an earlier run.")] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Run points again that failed in an earlier run.")
+    ] = False,
     workers: Workers = None,
     executor: Annotated[
-        Literal["local", "slurm"] | None, typer.Option("--executor", help="Where points run; the study's `run.executor` by default.")
+        Literal["local", "slurm"] | None,
+        typer.Option("--executor", help="Where points run; the study's `run.executor` by default."),
     ] = None,
-    wait: Annotated[bool, typer.Option("--wait", help="With Slurm: follow the jobs to their end, then collect.")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="With Slurm: follow the jobs to their end, then collect.")
+    ] = False,
 ) -> None:
     """Run a study to its report, or continue it where it was interrupted.
 
-    Ctrl-C stops it after the running steps, twice at once; running it again continues. With --executor slurm the points are submitted as
-    job arrays, and the command returns. Exit status: 0 all points done (or submitted), 1 some failed, 2 bad settings, 74 a disk that is
-    full, read-only or broken, 75 stopped; with --only the selected points decide, whatever became of the others.
+    Ctrl-C stops it after the running steps, twice at once; running it again continues. With --executor slurm
+    the points are submitted as job arrays, and the command returns. Exit status: 0 all points done (or
+    submitted), 1 some failed, 2 bad settings, 74 a disk that is full, read-only or broken, 75 stopped; with
+    --only the selected points decide, whatever became of the others.
 
     Example: `sapis study run quickstart --set train.steps=200 --as quick200`
     """
     from sapis_lab.sweep.road import Request, run_study
 
-    request = Request(name, tuple(settings or ()), called, tuple(only or ()), retry_failed, workers, executor, wait)
+    request = Request(
+        name, tuple(settings or ()), called, tuple(only or ()), retry_failed, workers, executor, wait
+    )
     raise typer.Exit(run_study(request, stdout_console()))
 
 
 @app.command("collect")
 def study_collect(
     name: Annotated[str, typer.Argument(help="Name of a folder in results/.", show_default=False)],
-    resubmit: Annotated[bool, typer.Option("--resubmit", help="Submit points again whose jobs are gone without a result.")] = False,
+    resubmit: Annotated[
+        bool, typer.Option("--resubmit", help="Submit points again whose jobs are gone without a result.")
+    ] = False,
 ) -> None:
     """Gather what Slurm jobs have found so far: table, laws, figures, report. Jobs that still run go on.
 
@@ -62,7 +74,9 @@ def study_collect(
 
 
 @app.command("plan")
-def study_plan(name: Name, settings: Set = None, called: As = None, only: Only = None, workers: Workers = None) -> None:
+def study_plan(
+    name: Name, settings: Set = None, called: As = None, only: Only = None, workers: Workers = None
+) -> None:
     """Print every point with its exact N, D, FLOPs, time and disk; nothing is generated, trained or written.
 
     Example: `sapis study plan quickstart --only 'geat-*'`
@@ -73,17 +87,29 @@ def study_plan(name: Name, settings: Set = None, called: As = None, only: Only =
 
     request = Request(name, tuple(settings or ()), called, tuple(only or ()), workers=workers)
     job = prepare_job(request)
-    states = {p.id: state(point_folder(request.folder, p.id)) for p in job.chosen} if request.folder.exists() else None
+    states = (
+        {p.id: state(point_folder(request.folder, p.id)) for p in job.chosen}
+        if request.folder.exists()
+        else None
+    )
     print_plan(job.plan.only(p.id for p in job.chosen), stdout_console(), states=states)
 
 
 @app.command("status")
 def study_status(
     name: Name,
-    watch: Annotated[bool, typer.Option("--watch", help="Print it again every few seconds until nothing runs or waits any more.")] = False,
-    every: Annotated[float, typer.Option("--every", min=0.2, max=86_400, help="With --watch: seconds between two looks.")] = 2.0,
+    watch: Annotated[
+        bool,
+        typer.Option(
+            "--watch", help="Print it again every few seconds until nothing runs or waits any more."
+        ),
+    ] = False,
+    every: Annotated[
+        float, typer.Option("--every", min=0.2, max=86_400, help="With --watch: seconds between two looks.")
+    ] = 2.0,
 ) -> None:
-    """Print the state of a study from its files alone: counts, running points, time left, failures. It may run elsewhere meanwhile.
+    """Print the state of a study from its files alone: counts, running points, time left, failures. It may
+    run elsewhere meanwhile.
 
     Example: `sapis study status quickstart --watch`
     """
@@ -96,7 +122,9 @@ def study_status(
         from sapis_lab.sweep.files import raw_study
 
         raw_study(name)  # an unknown name is told apart from a study that was not started
-        stdout_console().print(f"{name} has not been started; start it with: sapis study run {name}", soft_wrap=True)
+        stdout_console().print(
+            f"{name} has not been started; start it with: sapis study run {name}", soft_wrap=True
+        )
         return
     from sapis_lab.sweep.slurm import queue_of
 
@@ -114,13 +142,20 @@ def study_status(
 def study_clean(
     name: Annotated[str, typer.Argument(help="Name of a folder in results/.", show_default=False)],
     also: Annotated[
-        list[str] | None, typer.Option("--also", help="What else: orphans, failed, curves or models; may be repeated.", show_default=False)
+        list[str] | None,
+        typer.Option(
+            "--also",
+            help="What else: orphans, failed, curves or models; may be repeated.",
+            show_default=False,
+        ),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Delete; without it, only say what would go.")] = False,
 ) -> None:
-    """Delete what nothing needs any more: checkpoints of points that are done, and files that a kill left half written.
+    """Delete what nothing needs any more: checkpoints of points that are done, and files that a kill left
+    half written.
 
-    With --also: points no longer in the lattice (orphans), failed points, TensorBoard events (curves), trained potentials (models).
+    With --also: points no longer in the lattice (orphans), failed points, TensorBoard events (curves),
+    trained potentials (models).
 
     Example: `sapis study clean quickstart --also orphans --yes`
     """
@@ -138,15 +173,25 @@ def study_clean(
         if found := [w.n_bytes for w in waste if w.what == what]:
             stdout_console().print(f"{size(sum(found)):>9}  {len(found):5}  {meaning}", soft_wrap=True)
     total = size(sum(w.n_bytes for w in waste))
-    words = "nothing to delete" if not waste else f"{total} deleted" if yes else f"{total} can go; add --yes to delete them"
+    words = (
+        "nothing to delete"
+        if not waste
+        else f"{total} deleted"
+        if yes
+        else f"{total} can go; add --yes to delete them"
+    )
     stdout_console().print(f"{name}: {words}", soft_wrap=True)
 
 
 @app.command("verify")
-def study_verify(name: Annotated[str, typer.Argument(help="Name of a folder in results/.", show_default=False)]) -> None:
-    """Read everything of a study and compare it with its checksums: records, weights, checkpoints, answers, frames. Changes nothing.
+def study_verify(
+    name: Annotated[str, typer.Argument(help="Name of a folder in results/.", show_default=False)],
+) -> None:
+    """Read everything of a study and compare it with its checksums: records, weights, checkpoints, answers,
+    frames. Changes nothing.
 
-    Exit status: 0 all is whole, 1 something is damaged, missing or was changed; a line says what, and what to do.
+    Exit status: 0 all is whole, 1 something is damaged, missing or was changed; a line says what, and what to
+    do.
 
     Example: `sapis study verify quickstart`
     """
@@ -159,20 +204,28 @@ def study_verify(name: Annotated[str, typer.Argument(help="Name of a folder in r
     for problem in [*found.problems, *stores.problems]:
         stdout_console().print(Text(problem, style="red"), soft_wrap=True)
     without = f" ({found.n_without_weights} without weights here)" if found.n_without_weights else ""
-    looked_at = f"{found.n_points} finished points{without}, {found.n_checkpoints} checkpoints, {found.n_answers} answers"
+    looked_at = (
+        f"{found.n_points} finished points{without}, {found.n_checkpoints} checkpoints, {found.n_answers} "
+        f"answers"
+    )
     looked_at += f", {stores.n_frames} frames"
     n = len(found.problems) + len(stores.problems)
-    stdout_console().print(f"{name}: {looked_at} read; {'all is whole' if not n else f'{n} not whole'}", soft_wrap=True)
+    stdout_console().print(
+        f"{name}: {looked_at} read; {'all is whole' if not n else f'{n} not whole'}", soft_wrap=True
+    )
     raise typer.Exit(int(n > 0))
 
 
 @app.command("export")
 def study_export(
     name: Annotated[str, typer.Argument(help="Name of a folder in results/.", show_default=False)],
-    to: Annotated[Path | None, typer.Option("--to", help="The archive, a .zip.", show_default="NAME.zip")] = None,
+    to: Annotated[
+        Path | None, typer.Option("--to", help="The archive, a .zip.", show_default="NAME.zip")
+    ] = None,
     models: Annotated[bool, typer.Option("--models", help="With the trained potentials.")] = False,
 ) -> None:
-    """Pack what a paper needs into one archive: settings, records, table, laws, figures and report, with their checksums.
+    """Pack what a paper needs into one archive: settings, records, table, laws, figures and report, with
+    their checksums.
 
     Example: `sapis study export rmd17-ethanol --to ethanol.zip`
     """

@@ -1,9 +1,18 @@
 """Datasets: public formats and generated labels become frame stores; one module per kind.
 
-Importing this package needs numpy and pydantic only, so that a machine which trains on finished stores needs no label source.
+Importing this package needs numpy and pydantic only, so that a machine which trains on finished stores needs
+no label source.
 """
 
-from sapis_lab.data._base import DatasetConfig, DatasetInfo, Progress, dataset_info, prepare, store_folder, store_info
+from sapis_lab.data._base import (
+    DatasetConfig,
+    DatasetInfo,
+    Progress,
+    dataset_info,
+    prepare,
+    store_folder,
+    store_info,
+)
 from sapis_lab.data._elements import SYMBOLS
 from sapis_lab.data._neighbor_table import Edges, NeighborTable
 from sapis_lab.data._references import fit_references

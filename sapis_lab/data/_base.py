@@ -1,9 +1,10 @@
 """What every dataset kind offers, and how its store is found, made once, and opened.
 
-The folder of a store is named after a fingerprint of the settings that determine its frames: all fields of the config except where
-its files lie (`root`), and the kind's `version`. The files' contents are not in the name, because a machine that trains on an
-existing store need not have them. Instead the store records size and sha256 of every file it was made from, and `prepare` refuses to open
-it when those files are present and have changed.
+The folder of a store is named after a fingerprint of the settings that determine its frames: all fields of
+the config except where its files lie (`root`), and the kind's `version`. The files' contents are not in the
+name, because a machine that trains on an existing store need not have them. Instead the store records size
+and sha256 of every file it was made from, and `prepare` refuses to open it when those files are present and
+have changed.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from sapis_lab.data._sources import sha256
 from sapis_lab.data._store import FrameStore, is_sealed
 
 _REHASH_BYTES = 64_000_000
-"""Source files are hashed again on every opening up to this size together (0.05 s); beyond it only sizes are compared."""
+"""Source files are hashed again on every opening up to this size together (0.05 s); beyond it only sizes are
+compared."""
 
 Progress = Callable[[str, int, int], None]
 """Called as progress(what, done, total)."""
@@ -62,7 +64,8 @@ class DatasetConfig(KindConfig):
 
     @abstractmethod
     def build_store(self, folder: Path, *, n_workers: int, progress: Progress) -> None:
-        """Make, check and seal the store in `folder`, continuing an interrupted attempt where that is possible."""
+        """Make, check and seal the store in `folder`, continuing an interrupted attempt where that is
+        possible."""
         raise NotImplementedError
 
     def identity(self) -> dict[str, Any]:
@@ -71,27 +74,34 @@ class DatasetConfig(KindConfig):
         return {**plain, "version": type(self).version}
 
     def source_root(self) -> Path | None:
-        """The folder that the recorded source files are relative to; None for generated data or where it is not known."""
+        """The folder that the recorded source files are relative to; None for generated data or where it is
+        not known."""
         return None
 
 
 def store_folder(config: DatasetConfig, cache: Path) -> Path:
-    """Where the store of `config` lies under `cache`: `<kind>-<12 hex digits of the fingerprint of its identity>`."""
+    """Where the store of `config` lies under `cache`: `<kind>-<12 hex digits of the fingerprint of its
+    identity>`."""
     return Path(cache) / f"{config.kind}-{fingerprint(config.identity())[:12]}"
 
 
-def prepare(config: DatasetConfig, *, cache: Path, n_workers: int = 1, progress: Progress | None = None) -> FrameStore:
-    """The store of `config`, opened at once if it is there, otherwise made under a lock, so that two processes never make it twice.
+def prepare(
+    config: DatasetConfig, *, cache: Path, n_workers: int = 1, progress: Progress | None = None
+) -> FrameStore:
+    """The store of `config`, opened at once if it is there, otherwise made under a lock, so that two
+    processes never make it twice.
 
     Args:
-        cache: folder of stores.   n_workers: processes that may work on generating it (no influence on the result).
-        progress: called as progress(what, done, total) while it is made.
+        cache: folder of stores.   n_workers: processes that may work on generating it (no influence on the
+        result). progress: called as progress(what, done, total) while it is made.
     """
     folder = store_folder(config, cache)
     if not is_sealed(folder):
         with lock(folder.with_name(f".{folder.name}.lock")):
             if not is_sealed(folder):
-                config.build_store(folder, n_workers=n_workers, progress=progress or (lambda what, done, total: None))
+                config.build_store(
+                    folder, n_workers=n_workers, progress=progress or (lambda what, done, total: None)
+                )
     store = FrameStore.open(folder)
     _refuse_changed_sources(config, store)
     return store
@@ -107,12 +117,16 @@ def _refuse_changed_sources(config: DatasetConfig, store: FrameStore) -> None:
         if not file.is_file():
             continue
         if file.stat().st_size != record["bytes"] or (rehash and sha256(file) != record["sha256"]):
-            raise ValueError(f"{file} has changed since the store {store.folder} was made from it (sha256 then {record['sha256'][:12]}); "
-                             "restore the file, or delete that folder to make the store anew")  # fmt: skip
+            raise ValueError(
+                f"{file} has changed since the store {store.folder} was made from it (sha256 then "
+                f"{record['sha256'][:12]}); "
+                "restore the file, or delete that folder to make the store anew"
+            )
 
 
 def dataset_info(config: DatasetConfig, *, cutoff: float, cache: Path | None = None) -> DatasetInfo:
-    """`config.info(cutoff=...)`, taken from the finished store if `cache` has it, so that the source files may be absent."""
+    """`config.info(cutoff=...)`, taken from the finished store if `cache` has it, so that the source files
+    may be absent."""
     if cache is None or not is_sealed(store_folder(config, cache)):
         return config.info(cutoff=cutoff)
     store = FrameStore.open(store_folder(config, cache))
@@ -136,12 +150,16 @@ def store_info(store: FrameStore, *, cutoff: float, n_sample: int = 20) -> Datas
     )
 
 
-def mean_pairs(positions: np.ndarray, n_atoms: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff: float) -> float:
+def mean_pairs(
+    positions: np.ndarray, n_atoms: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff: float
+) -> float:
     """Ordered pairs per frame within `cutoff`, averaged over the given frames (shapes as in `Frames`)."""
     from sapis_lab.neighbors import neighbor_list
 
     frames = np.split(positions, np.cumsum(n_atoms)[:-1])
-    return float(np.mean([len(neighbor_list(x, cell[k], pbc[k], cutoff).center) for k, x in enumerate(frames)]))
+    return float(
+        np.mean([len(neighbor_list(x, cell[k], pbc[k], cutoff).center) for k, x in enumerate(frames)])
+    )
 
 
 def bytes_estimate(n_frames: int, mean_atoms: float) -> int:

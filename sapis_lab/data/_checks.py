@@ -1,12 +1,15 @@
-"""What every dataset must pass before its store is sealed. Each refusal names the file and the frame, what was found and what is wanted.
+"""What every dataset must pass before its store is sealed. Each refusal names the file and the frame, what
+was found and what is wanted.
 
-The consistency of energies and forces is tested on pairs of similar frames: to third order in the displacement,
+The consistency of energies and forces is tested on pairs of similar frames: to third order in the
+displacement,
 
     E_b - E_a = -½ (F_a + F_b) · (x_b - x_a),
 
-so a regression of the left side on the right has slope 1. It is -1 when a file holds gradients instead of forces, 1/n_atoms when energies
-are per atom, 23 when energies are kcal/mol and forces eV/Å. Frames of thermal molecular dynamics are not very similar, so only a clear
-contradiction is refused; see `check_energies_match_forces` for what was measured.
+so a regression of the left side on the right has slope 1. It is -1 when a file holds gradients instead of
+forces, 1/n_atoms when energies are per atom, 23 when energies are kcal/mol and forces eV/Å. Frames of thermal
+molecular dynamics are not very similar, so only a clear contradiction is refused; see
+`check_energies_match_forces` for what was measured.
 """
 
 from __future__ import annotations
@@ -29,17 +32,22 @@ Where = Callable[[int], str]
 """From the number of a frame in the store to the place it came from, such as 'train.xyz, frame 17'."""
 
 SAME_POSITION = 1e-4
-"""Å. Frames that agree to this in every coordinate are the same configuration; steps of molecular dynamics differ by 10⁻² and more."""
+"""Å. Frames that agree to this in every coordinate are the same configuration; steps of molecular dynamics
+differ by 10⁻² and more."""
 N_ELEMENTS = 118
 CONTACT = (0.6, 1.6)
-"""Nearest distances over the sum of covalent radii, median of a file. Measured 0.87 (carbon) to 1.02 (ethanol) in rMD17, AcAc, 3BPA,
-BOTNet's ethanol, Cu, C and LiPS. Å declared as Bohr is a factor 0.53, the reverse 1.9, nm 10: all of these sets then fall outside."""
+"""Nearest distances over the sum of covalent radii, median of a file. Measured 0.87 (carbon) to 1.02
+(ethanol) in rMD17, AcAc, 3BPA, BOTNet's ethanol, Cu, C and LiPS. Å declared as Bohr is a factor 0.53, the
+reverse 1.9, nm 10: all of these sets then fall outside."""
 _CONTACT_FRAMES = 100
 """Frames of each file in which nearest distances are measured."""
 
 
-def check_store(store: FrameStore, splits: Mapping[str, np.ndarray], where: Where, *, length_unit: str = "Angstrom") -> None:
-    """ValueError at the first thing that cannot be trusted in an unsealed store with these `splits`, read as being in `length_unit`."""
+def check_store(
+    store: FrameStore, splits: Mapping[str, np.ndarray], where: Where, *, length_unit: str = "Angstrom"
+) -> None:
+    """ValueError at the first thing that cannot be trusted in an unsealed store with these `splits`, read as
+    being in `length_unit`."""
     for name, ids in splits.items():
         if not len(ids):
             raise ValueError(f"split {name!r} is empty; give it frames, or lower the other splits")
@@ -55,7 +63,9 @@ def check_store(store: FrameStore, splits: Mapping[str, np.ndarray], where: Wher
 
 def check_numbers(store: FrameStore, where: Where) -> None:
     """Every stored number is finite, and energies are not all the same."""
-    names = {"positions": "Å", "forces": "eV/Å", "energy": "eV", "cell": "Å"} | dict.fromkeys(store.columns, "")
+    names = {"positions": "Å", "forces": "eV/Å", "energy": "eV", "cell": "Å"} | dict.fromkeys(
+        store.columns, ""
+    )
     per_atom = {"positions", "forces", "velocities", "charges"}
     chunk = 1_000_000
     for name, unit in names.items():
@@ -67,8 +77,11 @@ def check_numbers(store: FrameStore, where: Where) -> None:
                 row = start + int(np.argmax(bad))
                 frame = _frame_of(store, row) if name in per_atom else row
                 atom = f" of atom {row - store.offsets[frame]}" if name in per_atom else ""
-                raise ValueError(f"{where(frame)}: {name}{atom} is {values[row].tolist()}, wanted finite numbers{unit and ' in ' + unit}; "
-                                 "remove or relabel the frame")  # fmt: skip
+                raise ValueError(
+                    f"{where(frame)}: {name}{atom} is {values[row].tolist()}, wanted finite "
+                    f"numbers{unit and ' in ' + unit}; "
+                    "remove or relabel the frame"
+                )
 
 
 def check_elements(store: FrameStore, splits: Mapping[str, np.ndarray], where: Where) -> None:
@@ -78,19 +91,25 @@ def check_elements(store: FrameStore, splits: Mapping[str, np.ndarray], where: W
         row = int(np.argmax(bad))
         frame = _frame_of(store, row)
         atom = row - store.offsets[frame]
-        raise ValueError(f"{where(frame)}: atom {atom} has atomic number {store.species[row]}, wanted 1 to {N_ELEMENTS}")
+        raise ValueError(
+            f"{where(frame)}: atom {atom} has atomic number {store.species[row]}, wanted 1 to {N_ELEMENTS}"
+        )
     known = np.unique(store.frames(splits["train"]).species)
     for name, ids in splits.items():
         for frame in ids if name != "train" else ():
             species = store.species[store.offsets[frame] : store.offsets[frame + 1]]
             new = np.setdiff1d(species, known)
             if len(new):
-                raise ValueError(f"{where(frame)}: element Z={new[0]} occurs in split {name!r} but in no training frame (training has "
-                                 f"Z={known.tolist()}); a model cannot know it, drop the frame or add training data")  # fmt: skip
+                raise ValueError(
+                    f"{where(frame)}: element Z={new[0]} occurs in split {name!r} but in no training frame "
+                    f"(training has "
+                    f"Z={known.tolist()}); a model cannot know it, drop the frame or add training data"
+                )
 
 
 def check_lengths(store: FrameStore, where: Where, *, length_unit: str) -> None:
-    """Atoms of every file are about as far apart as atoms are. Energies and forces cannot tell: both sides of E = F x scale alike."""
+    """Atoms of every file are about as far apart as atoms are. Energies and forces cannot tell: both sides of
+    E = F x scale alike."""
     files: dict[str, list[int]] = {}
     for frame in np.nonzero(np.diff(store.offsets) > 1)[0].tolist():
         files.setdefault(where(frame).rpartition(", frame ")[0], []).append(frame)
@@ -102,11 +121,20 @@ def check_lengths(store: FrameStore, where: Where, *, length_unit: str) -> None:
         ratios = {unit: got * factor / units.LENGTH[length_unit] for unit, factor in units.LENGTH.items()}
         fit = min(ratios, key=lambda unit: abs(np.log(ratios[unit])) if ratios[unit] > 0 else np.inf)
         if CONTACT[0] <= ratios[fit] <= CONTACT[1]:
-            hint = f"in {fit} it would be {ratios[fit]:.3g}: the length unit would have to be {fit}, not {length_unit}"
+            hint = (
+                f"in {fit} it would be {ratios[fit]:.3g}: the length unit would have to be {fit}, not "
+                f"{length_unit}"
+            )
         else:
-            hint = f"none of {', '.join(units.LENGTH)} gives that: check positions, cell and elements (or drop frames of free atoms)"
-        raise ValueError(f"{where(frames[0])} and the others: the distance to the nearest atom is {got:.3g} times the sum of the covalent "
-                         f"radii (median of {len(some)} frames), wanted {CONTACT[0]} to {CONTACT[1]}; {hint}")  # fmt: skip
+            hint = (
+                f"none of {', '.join(units.LENGTH)} gives that: check positions, cell and elements (or drop "
+                f"frames of free atoms)"
+            )
+        raise ValueError(
+            f"{where(frames[0])} and the others: the distance to the nearest atom is {got:.3g} times the sum "
+            f"of the covalent "
+            f"radii (median of {len(some)} frames), wanted {CONTACT[0]} to {CONTACT[1]}; {hint}"
+        )
 
 
 def _contact(store: FrameStore, frame: int, where: Where) -> float:
@@ -118,7 +146,8 @@ def _contact(store: FrameStore, frame: int, where: Where) -> float:
         np.fill_diagonal(r, np.inf)
         return float(np.median((r / (radius[:, None] + radius)).min(1)))
     cell = store.cell[frame]
-    # Widened until most atoms see one: any unit may be wrong, so no fixed cutoff is both enough and not too much.
+    # Widened until most atoms see one: any unit may be wrong, so no fixed cutoff is both enough and not too
+    # much.
     cutoff = 0.7 * (abs(np.linalg.det(cell)) / len(x)) ** (1 / 3) if pbc.all() else 0.5
     while True:
         try:
@@ -126,7 +155,9 @@ def _contact(store: FrameStore, frame: int, where: Where) -> float:
         except ValueError as error:
             raise ValueError(f"{where(frame)}: {error}") from None
         nearest = np.full(len(x), np.inf)
-        np.minimum.at(nearest, i, np.linalg.norm(x[j] + shift @ cell - x[i], axis=1) / (radius[i] + radius[j]))
+        np.minimum.at(
+            nearest, i, np.linalg.norm(x[j] + shift @ cell - x[i], axis=1) / (radius[i] + radius[j])
+        )
         if np.isfinite(nearest).mean() > 0.5 or cutoff > 200:
             return float(np.median(nearest))
         cutoff = max(cutoff, 1e-3) * 1.4
@@ -139,22 +170,34 @@ def check_overlaps(store: FrameStore, where: Where) -> None:
             k = int(np.argmax(rows["n_edges"] > 0))
             frame, n = first + k, rows["n_edges"][k]
             x = store.positions[store.offsets[frame] : store.offsets[frame + 1]]
-            pair = closest(x, store.cell[frame], Pairs(rows["center"][:n], rows["neighbor"][:n], rows["shift"][:n]))
+            pair = closest(
+                x, store.cell[frame], Pairs(rows["center"][:n], rows["neighbor"][:n], rows["shift"][:n])
+            )
             raise ValueError(
-                f"{where(frame)}: {pair}, wanted at least {MIN_DISTANCE} Å; is the length unit (or the cell) right?"
+                f"{where(frame)}: {pair}, wanted at least {MIN_DISTANCE} Å; is the length unit (or the cell) "
+                f"right?"
             )
 
 
 def check_forces_present(store: FrameStore, splits: Mapping[str, np.ndarray], where: Where) -> None:
-    """Forces are not just zeros put in place of missing ones. (A perfect crystal may have none; all frames of a split may not.)"""
+    """Forces are not just zeros put in place of missing ones. (A perfect crystal may have none; all frames of
+    a split may not.)"""
     for name, ids in splits.items():
-        largest = np.array([np.abs(store.forces[store.offsets[k] : store.offsets[k + 1]]).max(initial=0.0) for k in ids])
+        largest = np.array(
+            [np.abs(store.forces[store.offsets[k] : store.offsets[k + 1]]).max(initial=0.0) for k in ids]
+        )
         several = np.diff(store.offsets)[ids] > 1
         absent = (largest == 0) & several & ~store.pbc[ids].any(1)
         if (largest == 0).all():
-            raise ValueError(f"{where(int(ids[0]))} and all other frames of split {name!r}: every force is zero; are the forces missing?")
+            raise ValueError(
+                f"{where(int(ids[0]))} and all other frames of split {name!r}: every force is zero; are the "
+                f"forces missing?"
+            )
         if absent.any():
-            raise ValueError(f"{where(int(ids[np.argmax(absent)]))}: every force is exactly zero, wanted forces in eV/Å; are they missing?")
+            raise ValueError(
+                f"{where(int(ids[np.argmax(absent)]))}: every force is exactly zero, wanted forces in eV/Å; "
+                f"are they missing?"
+            )
 
 
 def check_energies_vary(store: FrameStore, splits: Mapping[str, np.ndarray], where: Where) -> None:
@@ -162,11 +205,14 @@ def check_energies_vary(store: FrameStore, splits: Mapping[str, np.ndarray], whe
     energy = store.energy[splits["train"]]
     if len(energy) > 2 and np.ptp(energy) == 0:
         first = where(int(splits["train"][0]))
-        raise ValueError(f"{first} and all other training frames have the energy {energy[0]} eV; is the energy key right?")
+        raise ValueError(
+            f"{first} and all other training frames have the energy {energy[0]} eV; is the energy key right?"
+        )
 
 
 def check_duplicates(store: FrameStore, splits: Mapping[str, np.ndarray], where: Where) -> None:
-    """No configuration occurs in two splits, nor twice in training: elements, positions to SAME_POSITION and cell are the same.
+    """No configuration occurs in two splits, nor twice in training: elements, positions to SAME_POSITION and
+    cell are the same.
 
     Open frames are compared after centring, so a translated copy counts as the same.
     """
@@ -182,14 +228,20 @@ def check_duplicates(store: FrameStore, splits: Mapping[str, np.ndarray], where:
             one, other = where(int(ids[i])), where(int(ids[j]))
             if split[i] == split[j]:
                 one, other = (where(k) for k in sorted((int(ids[i]), int(ids[j]))))
-                raise ValueError(f"{one} and {other} (both train) are the same configuration, but D counts distinct frames; "
-                                 "write a copy of the file without one, or leave it out with a slice such as [:100]")  # fmt: skip
-            raise ValueError(f"{one} ({names[split[i]]}) and {other} ({names[split[j]]}) are the same configuration; "
-                             "a test frame seen in training makes the error look smaller: remove one")  # fmt: skip
+                raise ValueError(
+                    f"{one} and {other} (both train) are the same configuration, but D counts distinct "
+                    f"frames; "
+                    "write a copy of the file without one, or leave it out with a slice such as [:100]"
+                )
+            raise ValueError(
+                f"{one} ({names[split[i]]}) and {other} ({names[split[j]]}) are the same configuration; "
+                "a test frame seen in training makes the error look smaller: remove one"
+            )
 
 
 def _comparable(store: FrameStore, ids: np.ndarray) -> list[np.ndarray]:
-    """Places in `ids` of the frames that share order of elements, periodicity and (if periodic) cell; groups of at least two."""
+    """Places in `ids` of the frames that share order of elements, periodicity and (if periodic) cell; groups
+    of at least two."""
     groups: dict[bytes, list[int]] = {}
     for place, k in enumerate(ids.tolist()):
         key = store.pbc[k].tobytes() + store.species[store.offsets[k] : store.offsets[k + 1]].tobytes()
@@ -199,11 +251,15 @@ def _comparable(store: FrameStore, ids: np.ndarray) -> list[np.ndarray]:
     return [np.array(group) for group in groups.values() if len(group) > 1]
 
 
-def _same_positions(store: FrameStore, ids: np.ndarray, split: np.ndarray, *, once: int) -> tuple[np.ndarray, np.ndarray]:
-    """Places a < b in `ids` (frames of equal size) of some pairs with the same positions, in two splits or both in split `once`.
+def _same_positions(
+    store: FrameStore, ids: np.ndarray, split: np.ndarray, *, once: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Places a < b in `ids` (frames of equal size) of some pairs with the same positions, in two splits or
+    both in split `once`.
 
-    Rounding positions to a grid and hashing them would miss copies whose last digits fall on two sides of a grid line. Instead frames
-    are sorted by a random projection: same positions have projections within SAME_POSITION sqrt(3 n_atoms).
+    Rounding positions to a grid and hashing them would miss copies whose last digits fall on two sides of a
+    grid line. Instead frames are sorted by a random projection: same positions have projections within
+    SAME_POSITION sqrt(3 n_atoms).
     """
     n = int(store.offsets[ids[0] + 1] - store.offsets[ids[0]])
     directions = np.random.default_rng(0).normal(size=(3 * n, 4))
@@ -239,7 +295,7 @@ def _frame_of(store: FrameStore, row: int) -> int:
     return int(np.searchsorted(store.offsets, row, side="right") - 1)
 
 
-# ------------------------------------------------------------------------------------------------ energies against forces
+# ------------------------------------------------------------------------------------ energies against forces
 
 
 class Consistency(NamedTuple):
@@ -251,12 +307,15 @@ class Consistency(NamedTuple):
     correlation: float
 
 
-def energy_force_consistency(store: FrameStore, ids: np.ndarray, *, n_frames: int = 400, n_pairs: int = 100) -> Consistency:
-    """Regress E_b - E_a on -½ (F_a + F_b)·(x_b - x_a) over the most similar pairs of frames of the most common composition.
+def energy_force_consistency(
+    store: FrameStore, ids: np.ndarray, *, n_frames: int = 400, n_pairs: int = 100
+) -> Consistency:
+    """Regress E_b - E_a on -½ (F_a + F_b)·(x_b - x_a) over the most similar pairs of frames of the most
+    common composition.
 
-    Similar means close in all interatomic distances; frames of molecules are superposed (Kabsch, Acta Cryst. A 32, 922, 1976) and their
-    forces turned with them, because molecular dynamics lets molecules rotate. Periodic frames must share their cell and are compared
-    by the nearest image of every atom.
+    Similar means close in all interatomic distances; frames of molecules are superposed (Kabsch, Acta Cryst.
+    A 32, 922, 1976) and their forces turned with them, because molecular dynamics lets molecules rotate.
+    Periodic frames must share their cell and are compared by the nearest image of every atom.
     """
     ids = _same_composition(store, np.asarray(ids), n_frames)
     if len(ids) < 10:
@@ -277,38 +336,50 @@ def energy_force_consistency(store: FrameStore, ids: np.ndarray, *, n_frames: in
             work[k] = -0.5 * np.sum((f[p] + f[q] @ turn) * (xb @ turn - xa))
     if work.std() == 0 or gain.std() == 0:
         return Consistency(len(a), float("nan"), float("nan"))
-    return Consistency(len(a), float(np.dot(work, gain) / np.dot(work, work)), float(np.corrcoef(work, gain)[0, 1]))
+    return Consistency(
+        len(a), float(np.dot(work, gain) / np.dot(work, work)), float(np.corrcoef(work, gain)[0, 1])
+    )
 
 
 def superposition(moving: np.ndarray, fixed: np.ndarray) -> np.ndarray:
-    """The proper rotation R, (3, 3), for which `moving @ R` comes closest to `fixed`; both (n_atoms, 3) and centred."""
+    """The proper rotation R, (3, 3), for which `moving @ R` comes closest to `fixed`; both (n_atoms, 3) and
+    centred."""
     u, _, vt = np.linalg.svd(moving.T @ fixed)
     return u @ np.diag([1.0, 1.0, np.sign(np.linalg.det(u @ vt))]) @ vt
 
 
 def check_energies_match_forces(store: FrameStore, ids: np.ndarray, where: Where) -> None:
-    """Refuse when similar frames say clearly that forces have the wrong sign, or energies another unit or the per-atom form.
+    """Refuse when similar frames say clearly that forces have the wrong sign, or energies another unit or the
+    per-atom form.
 
-    Measured with the 100 most similar pairs of 400 frames at 500 K: rMD17 ethanol slope 0.97 (correlation 0.96), toluene 0.98 (0.98),
-    naphthalene 0.96 (0.97), salicylic acid 0.82 (0.89), but aspirin 0.15 (0.41) and azobenzene 0.28 (0.42), whose frames are too far
-    apart to tell. So nothing is concluded below a correlation of 0.7.
+    Measured with the 100 most similar pairs of 400 frames at 500 K: rMD17 ethanol slope 0.97 (correlation
+    0.96), toluene 0.98 (0.98), naphthalene 0.96 (0.97), salicylic acid 0.82 (0.89), but aspirin 0.15 (0.41)
+    and azobenzene 0.28 (0.42), whose frames are too far apart to tell. So nothing is concluded below a
+    correlation of 0.7.
     """
     found = energy_force_consistency(store, ids)
     if found.n_pairs < 20 or not np.isfinite(found.correlation) or abs(found.correlation) < 0.7:
         return
     n_atoms = float(np.mean(np.diff(store.offsets)))
-    start = (f"{where(int(ids[0]))} and the other training frames: over {found.n_pairs} similar pairs "
-             f"the energy changes by {found.slope:.3g} times the work of the forces")  # fmt: skip
+    start = (
+        f"{where(int(ids[0]))} and the other training frames: over {found.n_pairs} similar pairs "
+        f"the energy changes by {found.slope:.3g} times the work of the forces"
+    )
     if found.slope < 0:
         raise ValueError(f"{start}, wanted +1; the file seems to hold gradients: set forces_are: gradient")
     if not 0.4 < found.slope < 2.5:
         per_atom = 0.4 < found.slope * n_atoms < 2.5
-        hint = "energies seem to be per atom: set energy_is: per_atom" if per_atom else "check the units of energies and forces"
+        hint = (
+            "energies seem to be per atom: set energy_is: per_atom"
+            if per_atom
+            else "check the units of energies and forces"
+        )
         raise ValueError(f"{start}, wanted 1; {hint}")
 
 
 def _same_composition(store: FrameStore, ids: np.ndarray, n_frames: int) -> np.ndarray:
-    """Up to `n_frames` of `ids` (evenly spaced) with the most common order of elements, periodicity and cell."""
+    """Up to `n_frames` of `ids` (evenly spaced) with the most common order of elements, periodicity and
+    cell."""
     ids = ids[np.unique(np.linspace(0, len(ids) - 1, min(len(ids), 5 * n_frames)).astype(int))]
     groups: dict[bytes, list[int]] = {}
     for k in ids.tolist():
@@ -320,11 +391,18 @@ def _same_composition(store: FrameStore, ids: np.ndarray, n_frames: int) -> np.n
 
 
 def _similar_pairs(x: np.ndarray, cell: np.ndarray | None, n_pairs: int) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers (a, b) of the most similar pairs, each frame with its nearest other. Distances among at most 20 atoms are compared."""
-    some = np.unique(np.linspace(0, x.shape[1] - 1, 20).astype(int)) if x.shape[1] > 20 else np.arange(x.shape[1])
+    """Numbers (a, b) of the most similar pairs, each frame with its nearest other. Distances among at most 20
+    atoms are compared."""
+    some = (
+        np.unique(np.linspace(0, x.shape[1] - 1, 20).astype(int))
+        if x.shape[1] > 20
+        else np.arange(x.shape[1])
+    )
     i, j = np.triu_indices(len(some), 1)
     by_distance = cell is None and len(i) > 0
-    features = np.linalg.norm(x[:, some[i]] - x[:, some[j]], axis=-1) if by_distance else x.reshape(len(x), -1)
+    features = (
+        np.linalg.norm(x[:, some[i]] - x[:, some[j]], axis=-1) if by_distance else x.reshape(len(x), -1)
+    )
     norm = (features**2).sum(1)
     d2 = norm[:, None] + norm[None] - 2 * features @ features.T
     np.fill_diagonal(d2, np.inf)

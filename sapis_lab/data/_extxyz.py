@@ -1,11 +1,12 @@
-"""Reading extended-XYZ files (format: https://github.com/libAtoms/extxyz) as plain arrays in the file's own units and signs.
+"""Reading extended-XYZ files (format: https://github.com/libAtoms/extxyz) as plain arrays in the file's own
+units and signs.
 
-A reader of our own rather than ASE's: it renames nothing, moves no key into a calculator, applies no constraint, needs no package, and when
-a line is wrong it says which frame of which file.
+A reader of our own rather than ASE's: it renames nothing, moves no key into a calculator, applies no
+constraint, needs no package, and when a line is wrong it says which frame of which file.
 
-Keys that decide physics (Lattice, pbc, Properties, the columns pos and species) are taken in any case, since other codes
-write them so. What could be the cell or the periodicity under another name, or twice, is refused: unread, it would turn a
-crystal into an open cluster.
+Keys that decide physics (Lattice, pbc, Properties, the columns pos and species) are taken in any case, since
+other codes write them so. What could be the cell or the periodicity under another name, or twice, is refused:
+unread, it would turn a crystal into an open cluster.
 """
 
 from __future__ import annotations
@@ -26,16 +27,45 @@ _PAIR = re.compile(rf"([^\s=]+)(?:=({_QUOTED}|\S+)|\s*=\s*({_QUOTED}|[^\s=]+(?=\
 _TYPES = {"R": np.float64, "I": np.int64, "S": np.str_, "L": np.str_}
 _SPECIES_NAMES = {"species", "Z", "numbers"}
 CELL_NAMES = {
-    "lattice", "cell", "unitcell", "box", "simulationbox", "latticevectors", "cellvectors", "boxvectors", "latticematrix",
-    "cellmatrix", "latticeparameters", "cellparameters", "celllengths", "boxlengths",
-}  # fmt: skip
-"""Keys (small letters alone) that hold a cell in some code; in which order and form, only that of Lattice is known."""
+    "lattice",
+    "cell",
+    "unitcell",
+    "box",
+    "simulationbox",
+    "latticevectors",
+    "cellvectors",
+    "boxvectors",
+    "latticematrix",
+    "cellmatrix",
+    "latticeparameters",
+    "cellparameters",
+    "celllengths",
+    "boxlengths",
+}
+"""Keys (small letters alone) that hold a cell in some code; in which order and form, only that of Lattice is
+known."""
 PBC_NAMES = {
-    "pbc", "pbcs", "periodic", "periodicity", "isperiodic", "boundary", "boundaryconditions", "periodicboundaryconditions",
-}  # fmt: skip
+    "pbc",
+    "pbcs",
+    "periodic",
+    "periodicity",
+    "isperiodic",
+    "boundary",
+    "boundaryconditions",
+    "periodicboundaryconditions",
+}
 """The same for keys that say which directions are periodic."""
 _CELL_WORD = re.compile(r"(?<![^\W_])(lattice|cell|pbc)(?![^\W_])", re.IGNORECASE)
-_TRUTH = {"T": True, "True": True, "true": True, "1": True, "F": False, "False": False, "false": False, "0": False}
+_TRUTH = {
+    "T": True,
+    "True": True,
+    "true": True,
+    "1": True,
+    "F": False,
+    "False": False,
+    "false": False,
+    "0": False,
+}
 
 
 class XyzFrame(NamedTuple):
@@ -58,7 +88,8 @@ class XyzFrame(NamedTuple):
 
 
 def read_extxyz(path: Path, *, wanted: slice = slice(None)) -> Iterator[XyzFrame]:
-    """The frames `wanted` of the file, one by one. ValueError names file and frame of the first line that makes no sense."""
+    """The frames `wanted` of the file, one by one. ValueError names file and frame of the first line that
+    makes no sense."""
     for number, lines in _frames(path, wanted):
         yield _parse(lines, number, path)
 
@@ -73,12 +104,17 @@ def _frames(path: Path, wanted: slice) -> Iterator[tuple[int, list[str]]]:
     numbers = range(count_frames(path))[wanted] if wanted != slice(None) else None
     chosen = None if numbers is None else set(numbers)
     if numbers is not None and numbers.step < 0:
-        raise ValueError(f"{path}: a slice that runs backwards, [{wanted.start}:{wanted.stop}:{wanted.step}]; frames are read forwards")
+        raise ValueError(
+            f"{path}: a slice that runs backwards, [{wanted.start}:{wanted.stop}:{wanted.step}]; frames are "
+            f"read forwards"
+        )
     with _open(path) as f:
         for number, n_atoms in enumerate(_frame_starts(f, path)):
             lines = list(islice(f, n_atoms + 1))
             if len(lines) < n_atoms + 1:
-                raise ValueError(f"{path}, frame {number}: the file ends after {max(len(lines) - 1, 0)} of {n_atoms} atoms")
+                raise ValueError(
+                    f"{path}, frame {number}: the file ends after {max(len(lines) - 1, 0)} of {n_atoms} atoms"
+                )
             if chosen is None or number in chosen:
                 yield number, _text(lines, number, path)
 
@@ -101,19 +137,24 @@ def _frame_starts(f: IO[str], path: Path) -> Iterator[int]:
             try:
                 n_atoms = int(line)
             except ValueError:
-                # Not quoted: of a file that was named by mistake, or with intent, the first line may be a secret.
+                # Not quoted: of a file that was named by mistake, or with intent, the first line may be a
+                # secret.
                 raise ValueError(
-                    f"{path}, frame {number}: wanted a line with the number of atoms, got one of {len(line.strip())} characters "
+                    f"{path}, frame {number}: wanted a line with the number of atoms, got one of "
+                    f"{len(line.strip())} characters "
                     "that is no whole number; is the file extended XYZ?"
                 ) from None
             if n_atoms < 1:
-                raise ValueError(f"{path}, frame {number}: got {n_atoms} atoms, wanted at least 1; remove the frame")
+                raise ValueError(
+                    f"{path}, frame {number}: got {n_atoms} atoms, wanted at least 1; remove the frame"
+                )
             yield n_atoms
             number += 1
 
 
 def _open(path: Path) -> IO[str]:
-    # Bytes that are not UTF-8 become surrogates instead of an error, which would come from a read-ahead of unknown frame.
+    # Bytes that are not UTF-8 become surrogates instead of an error, which would come from a read-ahead of
+    # unknown frame.
     return path.open(encoding="utf-8", errors="surrogateescape")
 
 
@@ -125,8 +166,11 @@ def _text(lines: list[str], number: int, path: Path) -> list[str]:
         except UnicodeEncodeError as error:
             what = "the comment line" if k == 0 else f"atom {k - 1}"
             got = line.encode(errors="surrogateescape")[:40]
-            raise ValueError(f"{path}, frame {number}: {what} is not UTF-8 text (character {error.start} of {got!r}), wanted extended XYZ; "
-                             "convert the file with iconv, or name its format") from None  # fmt: skip
+            raise ValueError(
+                f"{path}, frame {number}: {what} is not UTF-8 text (character {error.start} of {got!r}), "
+                f"wanted extended XYZ; "
+                "convert the file with iconv, or name its format"
+            ) from None
     return lines
 
 
@@ -142,9 +186,13 @@ def _properties(info: dict[str, str], place: str) -> list[_Property]:
     text = "species:S:1:pos:R:3" if written is None else info.pop(written)
     parts = text.split(":")
     triples = list(zip(parts[::3], parts[1::3], parts[2::3], strict=False))
-    if len(parts) % 3 or not all(kind in _TYPES and count.isdecimal() and int(count) > 0 for _, kind, count in triples):
-        raise ValueError(f"{place}: got Properties={text}, wanted triples name:type:columns with type R, I, S or L, "
-                         "as in species:S:1:pos:R:3:forces:R:3")  # fmt: skip
+    if len(parts) % 3 or not all(
+        kind in _TYPES and count.isdecimal() and int(count) > 0 for _, kind, count in triples
+    ):
+        raise ValueError(
+            f"{place}: got Properties={text}, wanted triples name:type:columns with type R, I, S or L, "
+            "as in species:S:1:pos:R:3:forces:R:3"
+        )
     found, start = [], 0
     for name, kind, count in triples:
         found.append(_Property(name, kind, slice(start, start + int(count))))
@@ -168,7 +216,9 @@ def spelled(keys: Iterable[str], name: str, place: str) -> str | None:
     """
     found = [key for key in keys if key.casefold() == name.casefold()]
     if len(found) > 1:
-        raise ValueError(f"{place}: has {' and '.join(found)}, wanted one {name}; remove or rename the others")
+        raise ValueError(
+            f"{place}: has {' and '.join(found)}, wanted one {name}; remove or rename the others"
+        )
     return found[0] if found else None
 
 
@@ -178,7 +228,9 @@ def _rows(lines: list[str], properties: list[_Property], place: str) -> list[lis
     for k, row in enumerate(rows):
         if len(row) != width:
             text = ":".join(f"{p.name}:{p.kind}:{p.columns.stop - p.columns.start}" for p in properties)
-            raise ValueError(f"{place}: atom {k} has {len(row)} columns, wanted the {width} of Properties={text}")
+            raise ValueError(
+                f"{place}: atom {k} has {len(row)} columns, wanted the {width} of Properties={text}"
+            )
     return rows
 
 
@@ -187,7 +239,9 @@ def _column(rows: list[list[str]], column: _Property, place: str) -> np.ndarray:
     try:
         value: np.ndarray = np.array([row[column.columns] for row in rows], dtype=_TYPES[column.kind])
     except ValueError as error:
-        raise ValueError(f"{place}: column {column.name}:{column.kind}:{n} cannot be read as numbers ({error})") from None
+        raise ValueError(
+            f"{place}: column {column.name}:{column.kind}:{n} cannot be read as numbers ({error})"
+        ) from None
     return value.reshape(len(rows)) if n == 1 else value.reshape(len(rows), n)
 
 
@@ -196,32 +250,39 @@ def _species_of(lines: list[str], place: str) -> np.ndarray:
     rows = _rows(lines[1:], properties, place)
     named = {p.name: _column(rows, p, place) for p in properties if p.name in _SPECIES_NAMES}
     if not named:
-        raise ValueError(f"{place}: Properties has {', '.join(p.name for p in properties)}; wanted pos and species (or Z)")
+        raise ValueError(
+            f"{place}: Properties has {', '.join(p.name for p in properties)}; wanted pos and species (or Z)"
+        )
     return _atomic_numbers(named, place)
 
 
 def _info(line: str, place: str) -> dict[str, str]:
-    """The keys of a comment line; ValueError for a key of cell, periodicity or columns that is there twice."""
+    """The keys of a comment line; ValueError for a key of cell, periodicity or columns that is there
+    twice."""
     info: dict[str, str] = {}
     for written, value, apart in _PAIR.findall(line):
         key, text = written.strip("\"'"), (value or apart).strip("\"'{}")
         if key in info and info[key] != text:
             raise ValueError(
-                f"{place}: the comment line has the key {key} twice, with different values; remove one of them"
+                f"{place}: the comment line has the key {key} twice, with different values; remove one of "
+                f"them"
             )
         info[key] = text
     return info
 
 
 def _cell_and_pbc(info: dict[str, str], line: str, place: str) -> tuple[np.ndarray, np.ndarray]:
-    """Cell (3, 3) and periodicity (3,) of one frame; their keys are removed from `info`. A cell without `pbc` means periodic.
+    """Cell (3, 3) and periodicity (3,) of one frame; their keys are removed from `info`. A cell without `pbc`
+    means periodic.
 
     Raises:
-        ValueError: a key that looks like the cell or the periodicity and is none that is known, unless the frame says that it
-            is open.
+        ValueError: a key that looks like the cell or the periodicity and is none that is known, unless the
+            frame says that it is open.
     """
     lattice, pbc = spelled(info, "Lattice", place), spelled(info, "pbc", place)
-    cell = np.zeros((3, 3)) if lattice is None else numbers_of(info.pop(lattice), (3, 3), f"{place}: {lattice}")
+    cell = (
+        np.zeros((3, 3)) if lattice is None else numbers_of(info.pop(lattice), (3, 3), f"{place}: {lattice}")
+    )
     text = info.pop(pbc) if pbc is not None else "T T T" if cell.any() else "F F F"
     words = text.replace(",", " ").strip("[] ").split()
     if len(words) != 3 or not set(words) <= set(_TRUTH):
@@ -231,12 +292,15 @@ def _cell_and_pbc(info: dict[str, str], line: str, place: str) -> tuple[np.ndarr
         problem = 'says what is periodic, in a form that is not known; write pbc="T T T", "F F F" or as it is'
         _refuse_unread(info, PBC_NAMES, problem, place)
     if lattice is None and (periodic.any() or pbc is None):
-        remedy = 'write Lattice="…" with nine numbers, vector after vector, or pbc="F F F" for an open structure'
+        remedy = (
+            'write Lattice="…" with nine numbers, vector after vector, or pbc="F F F" for an open structure'
+        )
         _refuse_unread(info, CELL_NAMES, f"seems to be a cell, in a form that is not known; {remedy}", place)
         word = _CELL_WORD.search(_PAIR.sub(" ", line))
         if word:
             raise ValueError(
-                f"{place}: the comment line has {word[0]!r} without a value of its own, which may mean a cell; {remedy}"
+                f"{place}: the comment line has {word[0]!r} without a value of its own, which may mean a "
+                f"cell; {remedy}"
             )
     if lattice is not None and periodic.any():
         problem = f"stands beside {lattice}, and which of them is the cell is not known; remove one"
@@ -260,7 +324,9 @@ def _parse(lines: list[str], number: int, path: Path) -> XyzFrame:
         raise ValueError(f"{place}: Properties has {', '.join(columns)}; wanted pos and species (or Z)")
     cell, pbc = _cell_and_pbc(info, lines[0], place)
     if columns["pos"].shape != (len(rows), 3) or columns["pos"].dtype.kind not in "if":
-        raise ValueError(f"{place}: pos has shape {columns['pos'].shape} and type {columns['pos'].dtype}, wanted pos:R:3")
+        raise ValueError(
+            f"{place}: pos has shape {columns['pos'].shape} and type {columns['pos'].dtype}, wanted pos:R:3"
+        )
     return XyzFrame(
         number=number,
         species=_atomic_numbers(columns, place),
@@ -281,7 +347,8 @@ def numbers_of(text: str, shape: tuple[int, ...], place: str) -> np.ndarray:
 
 
 def _atomic_numbers(columns: dict[str, np.ndarray], place: str) -> np.ndarray:
-    """The atomic numbers by the columns Z, numbers or species (all removed), which must not contradict each other."""
+    """The atomic numbers by the columns Z, numbers or species (all removed), which must not contradict each
+    other."""
     found: dict[str, np.ndarray] = {
         key: _read_numbers(columns.pop(key), key, place) for key in ("Z", "numbers") if key in columns
     }
@@ -291,12 +358,15 @@ def _atomic_numbers(columns: dict[str, np.ndarray], place: str) -> np.ndarray:
     key = next(iter(found))
     if symbols is not None:  # beside numbers it may hold labels such as H1, which say nothing
         named = [ATOMIC_NUMBER.get(str(symbol)) for symbol in symbols.reshape(len(found[key]), -1)[:, 0]]
-        found["species"] = np.array([own if z is None else z for own, z in zip(found[key], named, strict=True)])
+        found["species"] = np.array(
+            [own if z is None else z for own, z in zip(found[key], named, strict=True)]
+        )
     for other in found:
         if (found[key] != found[other]).any():
             atom = int(np.argmax(found[key] != found[other]))
             raise ValueError(
-                f"{place}: atom {atom} is of element {found[key][atom]} by {key} and {found[other][atom]} by {other}; "
+                f"{place}: atom {atom} is of element {found[key][atom]} by {key} and {found[other][atom]} by "
+                f"{other}; "
                 "correct or remove one of the columns"
             )
     return found[key]
@@ -305,7 +375,8 @@ def _atomic_numbers(columns: dict[str, np.ndarray], place: str) -> np.ndarray:
 def _read_numbers(numbers: np.ndarray, key: str, place: str) -> np.ndarray:
     if numbers.ndim != 1 or numbers.dtype.kind not in "if":
         raise ValueError(
-            f"{place}: {key} has shape {numbers.shape} and type {numbers.dtype}, wanted {key}:I:1, atomic numbers"
+            f"{place}: {key} has shape {numbers.shape} and type {numbers.dtype}, wanted {key}:I:1, atomic "
+            f"numbers"
         )
     if (numbers != np.round(numbers)).any():
         atom = int(np.argmax(numbers != np.round(numbers)))
@@ -315,8 +386,14 @@ def _read_numbers(numbers: np.ndarray, key: str, place: str) -> np.ndarray:
 
 def _read_symbols(symbols: np.ndarray, place: str) -> np.ndarray:
     if symbols.ndim != 1 or symbols.dtype.kind != "U":
-        raise ValueError(f"{place}: species has shape {symbols.shape} and type {symbols.dtype}, wanted species:S:1, chemical symbols")
+        raise ValueError(
+            f"{place}: species has shape {symbols.shape} and type {symbols.dtype}, wanted species:S:1, "
+            f"chemical symbols"
+        )
     unknown = [(k, str(s)) for k, s in enumerate(symbols) if s not in ATOMIC_NUMBER]
     if unknown:
-        raise ValueError(f"{place}: atom {unknown[0][0]} has species {unknown[0][1]!r}, wanted a chemical symbol such as H or Cl")
+        raise ValueError(
+            f"{place}: atom {unknown[0][0]} has species {unknown[0][1]!r}, wanted a chemical symbol such as "
+            f"H or Cl"
+        )
     return np.array([ATOMIC_NUMBER[s] for s in symbols], dtype=np.int64)

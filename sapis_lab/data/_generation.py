@@ -1,13 +1,16 @@
-"""Generating labelled trajectories in atomic blocks, by worker processes, so that an interruption at any moment changes nothing.
+"""Generating labelled trajectories in atomic blocks, by worker processes, so that an interruption at any
+moment changes nothing.
 
-A trajectory is a chain of blocks. A block is one .npz file, written aside and moved into place; it holds its frames and the state it
-ends in. Block b starts from the end of block b - 1 with random numbers from the seed (seed, trajectory, b), and every label is a function
-of its geometry alone (see `oracles`), so its bytes follow from the settings, whichever process makes it and however often it was killed
-before. (On one kind of processor: another may round differently, and after a picosecond of dynamics the frames are other ones.)
+A trajectory is a chain of blocks. A block is one .npz file, written aside and moved into place; it holds its
+frames and the state it ends in. Block b starts from the end of block b - 1 with random numbers from the seed
+(seed, trajectory, b), and every label is a function of its geometry alone (see `oracles`), so its bytes
+follow from the settings, whichever process makes it and however often it was killed before. (On one kind of
+processor: another may round differently, and after a picosecond of dynamics the frames are other ones.)
 
-One process makes one trajectory: `python -m sapis_lab.data._generation` with the task as JSON on its standard input. A fresh interpreter
-rather than multiprocessing: it works from notebooks and from standard input, inherits no threads, has OMP_NUM_THREADS=1 before tblite is
-loaded, and (on Linux) asks the kernel to be killed with its parent.
+One process makes one trajectory: `python -m sapis_lab.data._generation` with the task as JSON on its standard
+input. A fresh interpreter rather than multiprocessing: it works from notebooks and from standard input,
+inherits no threads, has OMP_NUM_THREADS=1 before tblite is loaded, and (on Linux) asks the kernel to be
+killed with its parent.
 """
 
 from __future__ import annotations
@@ -125,7 +128,10 @@ def make_block(task: TrajectoryTask, block: int) -> Block:
     def force(x: np.ndarray) -> np.ndarray:
         found = label(moving, x)
         if isinstance(found, Failed):
-            raise RuntimeError(f"{task.oracle.kind} failed during the dynamics: {found.reason}; lower the temperature or the timestep")
+            raise RuntimeError(
+                f"{task.oracle.kind} failed during the dynamics: {found.reason}; lower the temperature or "
+                f"the timestep"
+            )
         return found.forces
 
     def advance(state: State, n_steps: int) -> State:
@@ -153,7 +159,9 @@ def make_block(task: TrajectoryTask, block: int) -> Block:
     return _block(task, frames, state, tuple(failed))
 
 
-def _block(task: TrajectoryTask, frames: list[tuple[float, State, Labels]], end: State, failed: tuple[str, ...]) -> Block:
+def _block(
+    task: TrajectoryTask, frames: list[tuple[float, State, Labels]], end: State, failed: tuple[str, ...]
+) -> Block:
     n = len(task.species)
     return Block(
         positions=np.array([s.positions for _, s, _ in frames]).reshape(-1, n, 3),
@@ -184,17 +192,31 @@ def read_block(path: Path) -> Block:
     data = io.BytesIO(read_bytes(path))
     try:
         with np.load(data, allow_pickle=False) as archive:
-            more = {name.removeprefix(_MORE): archive[name] for name in archive.files if name.startswith(_MORE)}
+            more = {
+                name.removeprefix(_MORE): archive[name] for name in archive.files if name.startswith(_MORE)
+            }
             failed = tuple(str(text) for text in archive["failed"]) if "failed" in archive.files else ()
             return Block(**{name: archive[name] for name in Block._fields[:-2]}, failed=failed, more=more)
-    except (ValueError, LookupError, EOFError, OSError, AttributeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+    except (
+        ValueError,
+        LookupError,
+        EOFError,
+        OSError,
+        AttributeError,
+        NotImplementedError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
         # AttributeError: what is no archive but a single array
-        raise ConfigError(f"{path}: cannot be read ({error}); remove it, and the blocks after it, to have them labelled again") from None
+        raise ConfigError(
+            f"{path}: cannot be read ({error}); remove it, and the blocks after it, to have them labelled "
+            f"again"
+        ) from None
 
 
 def generate(tasks: Sequence[TrajectoryTask], *, n_workers: int, progress: Progress, what: str) -> None:
-    """Make all blocks that are missing, with up to `n_workers` trajectories at a time. RuntimeError carries what a failed worker wrote,
-    DiskError what the disk did not take."""
+    """Make all blocks that are missing, with up to `n_workers` trajectories at a time. RuntimeError carries
+    what a failed worker wrote, DiskError what the disk did not take."""
     done: dict[int, int] = dict.fromkeys(range(len(tasks)), 0)
     waiting = [k for k in range(len(tasks)) if _frames_done(tasks[k], done, k) < tasks[k].n_frames]
     running: dict[int, tuple[subprocess.Popen[bytes], IO[bytes]]] = {}
@@ -235,8 +257,11 @@ def _start(task: TrajectoryTask) -> tuple[subprocess.Popen[bytes], IO[bytes]]:
     errors = tempfile.TemporaryFile()  # noqa: SIM115  (closed by the caller; a pipe could fill up and stall the worker)
     process = subprocess.Popen(
         [sys.executable, "-m", "sapis_lab.data._generation", str(os.getpid())],
-        stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=errors, env={**os.environ, **one_thread, "PYTHONPATH": path},
-    )  # fmt: skip
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=errors,
+        env={**os.environ, **one_thread, "PYTHONPATH": path},
+    )
     assert process.stdin is not None
     try:
         process.stdin.write(task.model_dump_json().encode())
@@ -253,12 +278,16 @@ def _raise_if_failed(task: TrajectoryTask, process: subprocess.Popen[bytes], err
     if process.returncode == _DISK and text:
         raise DiskError(text.splitlines()[-1])
     if process.returncode:
-        raise RuntimeError(f"generating trajectory {task.trajectory} in {task.folder} failed with exit status {process.returncode}; "
-                           f"finished blocks are kept, start again to continue. The worker wrote:\n{text[-3000:]}")  # fmt: skip
+        raise RuntimeError(
+            f"generating trajectory {task.trajectory} in {task.folder} failed with exit status "
+            f"{process.returncode}; "
+            f"finished blocks are kept, start again to continue. The worker wrote:\n{text[-3000:]}"
+        )
 
 
 def die_with_parent(parent: int) -> None:
-    """Ask Linux to kill this process when its parent ends; exits at once if process `parent` is already gone."""
+    """Ask Linux to kill this process when its parent ends; exits at once if process `parent` is already
+    gone."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:

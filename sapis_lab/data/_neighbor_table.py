@@ -1,7 +1,7 @@
 """Neighbour lists of all frames of a store, computed once per cutoff and kept beside it.
 
-The table is a folder `neighbors-<cutoff>/` of growing arrays: it is written in chunks, an interrupted one continues where it stopped,
-and one made before frames were appended to the store is extended.
+The table is a folder `neighbors-<cutoff>/` of growing arrays: it is written in chunks, an interrupted one
+continues where it stopped, and one made before frames were appended to the store is extended.
 """
 
 from __future__ import annotations
@@ -19,7 +19,12 @@ from sapis_lab.neighbors import ALL_PAIRS_ATOMS, neighbor_list, open_pairs
 if TYPE_CHECKING:
     from sapis_lab.data._store import FrameStore
 
-_COLUMNS = {"offsets": Column("<i8"), "center": Column("<i4"), "neighbor": Column("<i4"), "shift": Column("|i1", (3,))}
+_COLUMNS = {
+    "offsets": Column("<i8"),
+    "center": Column("<i4"),
+    "neighbor": Column("<i4"),
+    "shift": Column("|i1", (3,)),
+}
 _CHUNK_ATOMS = 40_000
 
 
@@ -38,9 +43,11 @@ class Edges(NamedTuple):
 
 @dataclass(frozen=True)
 class NeighborTable:
-    """Edges of every frame of a store: r_ij = positions[neighbor] + shift @ cell - positions[center], |r_ij| < cutoff.
+    """Edges of every frame of a store: r_ij = positions[neighbor] + shift @ cell - positions[center], |r_ij|
+    < cutoff.
 
-    Both directions of a pair are present; within a frame, edges are sorted by center, then neighbour, then shift.
+    Both directions of a pair are present; within a frame, edges are sorted by center, then neighbour, then
+    shift.
     """
 
     cutoff: float
@@ -61,7 +68,8 @@ class NeighborTable:
 
 
 def neighbor_table(store: FrameStore, cutoff: float) -> NeighborTable:
-    """The neighbour table of `store` for `cutoff` (Å), read if it is there and complete, otherwise computed and saved."""
+    """The neighbour table of `store` for `cutoff` (Å), read if it is there and complete, otherwise computed
+    and saved."""
     folder = store.folder / f"neighbors-{cutoff!r}"
     table = _complete(folder, cutoff, store.n_frames)
     if table is None:
@@ -80,11 +88,15 @@ def _complete(folder: Path, cutoff: float, n_frames: int) -> NeighborTable | Non
     arrays = GrowingArrays.open(folder)
     if arrays.manifest["arrays"]["offsets"]["n"] <= n_frames:
         return None
-    return NeighborTable(cutoff, arrays["offsets"][: n_frames + 1], arrays["center"], arrays["neighbor"], arrays["shift"])
+    return NeighborTable(
+        cutoff, arrays["offsets"][: n_frames + 1], arrays["center"], arrays["neighbor"], arrays["shift"]
+    )
 
 
 def _extend(store: FrameStore, folder: Path, cutoff: float) -> None:
-    arrays = GrowingArrays.open(folder, writable=True) if (folder / MANIFEST).exists() else _empty(folder, cutoff)
+    arrays = (
+        GrowingArrays.open(folder, writable=True) if (folder / MANIFEST).exists() else _empty(folder, cutoff)
+    )
     if not len(arrays["offsets"]):  # Interrupted between its creation and its first offset.
         arrays = _empty(folder, cutoff)
     for _, _, rows in edge_chunks(store, cutoff, first=len(arrays["offsets"]) - 1):
@@ -94,12 +106,17 @@ def _extend(store: FrameStore, folder: Path, cutoff: float) -> None:
 
 def _empty(folder: Path, cutoff: float) -> GrowingArrays:
     arrays = GrowingArrays.create(folder, _COLUMNS, cutoff=cutoff)
-    arrays.append({name: np.zeros((int(name == "offsets"), *column.row)) for name, column in _COLUMNS.items()})
+    arrays.append(
+        {name: np.zeros((int(name == "offsets"), *column.row)) for name, column in _COLUMNS.items()}
+    )
     return arrays
 
 
-def edge_chunks(store: FrameStore, cutoff: float, *, first: int = 0) -> Iterator[tuple[int, int, dict[str, np.ndarray]]]:
-    """(first, last, arrays of the frames first:last) in chunks over the frames of `store` from number `first` on."""
+def edge_chunks(
+    store: FrameStore, cutoff: float, *, first: int = 0
+) -> Iterator[tuple[int, int, dict[str, np.ndarray]]]:
+    """(first, last, arrays of the frames first:last) in chunks over the frames of `store` from number `first`
+    on."""
     n_atoms = np.diff(store.offsets)
     while first < store.n_frames:
         last = int(np.searchsorted(store.offsets, store.offsets[first] + _CHUNK_ATOMS))
@@ -119,9 +136,16 @@ def _open_chunk(store: FrameStore, first: int, last: int, cutoff: float) -> dict
     step = max(1, 2_000_000 // n**2)
     blocks = [x[k : k + step] for k in range(0, len(x), step)]
     parts = [open_pairs(block, cutoff) for block in blocks]
-    n_edges = np.concatenate([np.bincount(frame, minlength=len(block)) for block, (frame, _, _) in zip(blocks, parts, strict=True)])
+    n_edges = np.concatenate(
+        [np.bincount(frame, minlength=len(block)) for block, (frame, _, _) in zip(blocks, parts, strict=True)]
+    )
     center, neighbor = np.concatenate([p[1] for p in parts]), np.concatenate([p[2] for p in parts])
-    return {"n_edges": n_edges, "center": center, "neighbor": neighbor, "shift": np.zeros((len(center), 3), np.int8)}
+    return {
+        "n_edges": n_edges,
+        "center": center,
+        "neighbor": neighbor,
+        "shift": np.zeros((len(center), 3), np.int8),
+    }
 
 
 def _any_chunk(store: FrameStore, first: int, last: int, cutoff: float) -> dict[str, np.ndarray]:

@@ -1,8 +1,8 @@
 """Where public data files lie on this machine, and the record of which ones a store was made from.
 
-Files are named relative to one folder, SAPIS_DATA or `root`, and names do not lead out of it: a config may come from
-elsewhere, and messages end up in logs and reports. Links in that folder are its owner's and are followed, since data often
-lie on another disk; but of a file that lies outside nothing is quoted.
+Files are named relative to one folder, SAPIS_DATA or `root`, and names do not lead out of it: a config may
+come from elsewhere, and messages end up in logs and reports. Links in that folder are its owner's and are
+followed, since data often lie on another disk; but of a file that lies outside nothing is quoted.
 """
 
 from __future__ import annotations
@@ -20,50 +20,68 @@ DATA_VARIABLE = "SAPIS_DATA"
 
 
 def data_root(root: Path | None) -> Path:
-    """`root`, else $SAPIS_DATA; ValueError says what to set when neither is given or the folder is missing."""
+    """`root`, else $SAPIS_DATA; ValueError says what to set when neither is given or the folder is
+    missing."""
     named = f"root={root}" if root is not None else f"${DATA_VARIABLE}"
     if root is None:
         if not os.environ.get(DATA_VARIABLE):
-            raise ValueError("this dataset reads files and does not know where they are: "
-                             f"set {DATA_VARIABLE} to the folder of datasets, or `root` in the config")  # fmt: skip
+            raise ValueError(
+                "this dataset reads files and does not know where they are: "
+                f"set {DATA_VARIABLE} to the folder of datasets, or `root` in the config"
+            )
         root = Path(os.environ[DATA_VARIABLE])
     if not root.is_dir():
-        raise ValueError(f"{named} names the folder {root}, which does not exist; set it to the folder that holds the datasets")
+        raise ValueError(
+            f"{named} names the folder {root}, which does not exist; set it to the folder that holds the "
+            f"datasets"
+        )
     return root
 
 
 def known_root(root: Path | None) -> Path | None:
     """`root`, else $SAPIS_DATA, else None; without demands."""
-    return root if root is not None else Path(os.environ[DATA_VARIABLE]) if os.environ.get(DATA_VARIABLE) else None
+    return (
+        root
+        if root is not None
+        else Path(os.environ[DATA_VARIABLE])
+        if os.environ.get(DATA_VARIABLE)
+        else None
+    )
 
 
 def need_file(root: Path, *names: str) -> Path:
     """The first of `names` that is a file under `root`.
 
     Raises:
-        ValueError: none is there (all places looked at are listed); a folder, a pipe or a device is; a name leads out of
-            `root`.
+        ValueError: none is there (all places looked at are listed); a folder, a pipe or a device is; a name
+            leads out of `root`.
     """
     for name in names:
         path = root / name
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise ValueError(
-                f"{name!r} leads out of the folder of data, {root}; wanted a name relative to it and without '..': "
+                f"{name!r} leads out of the folder of data, {root}; wanted a name relative to it and without "
+                f"'..': "
                 f"put the file (or a link to it) there, or point {DATA_VARIABLE} to its folder"
             )
         if path.is_file():
             return path
         if path.exists():
             raise ValueError(
-                f"{path}: wanted a file, got {'a folder' if path.is_dir() else 'a pipe, a socket or a device'}"
+                f"{path}: wanted a file, got "
+                f"{'a folder' if path.is_dir() else 'a pipe, a socket or a device'}"
             )
     looked = " or ".join(str(root / name) for name in names)
-    raise ValueError(f"missing file: wanted {looked}; put it there, or point {DATA_VARIABLE} (or `root` in the config) to its folder")
+    raise ValueError(
+        f"missing file: wanted {looked}; put it there, or point {DATA_VARIABLE} (or `root` in the config) to "
+        f"its folder"
+    )
 
 
 @contextmanager
 def reading(root: Path, *paths: Path) -> Iterator[None]:
-    """While `paths` are read: what is wrong with them is said without quoting, where a link led out of `root`."""
+    """While `paths` are read: what is wrong with them is said without quoting, where a link led out of
+    `root`."""
     try:
         yield
     except ValueError as error:
@@ -73,14 +91,18 @@ def reading(root: Path, *paths: Path) -> Iterator[None]:
         names = "|".join(re.escape(str(path)) for path in paths)
         place = re.match(rf"(?:{names})(?:, frame \d+)?", str(error))
         raise ValueError(
-            f"{place[0] if place else outside[0]}: cannot be read as the data that the config says; what is wrong is not shown, "
+            f"{place[0] if place else outside[0]}: cannot be read as the data that the config says; what is "
+            f"wrong is not shown, "
             f"because a link leads to a file outside {root}: put a copy there to see it"
         ) from None
 
 
 def source_record(root: Path, files: list[Path]) -> dict[str, dict[str, Any]]:
     """Size and sha256 of each file, by its path relative to `root`."""
-    return {file.relative_to(root).as_posix(): {"bytes": file.stat().st_size, "sha256": sha256(file)} for file in sorted(set(files))}
+    return {
+        file.relative_to(root).as_posix(): {"bytes": file.stat().st_size, "sha256": sha256(file)}
+        for file in sorted(set(files))
+    }
 
 
 def sha256(path: Path) -> str:

@@ -1,8 +1,10 @@
-"""The order that defines training subsets: one seeded permutation whose prefixes are the subsets, so they nest.
+"""The order that defines training subsets: one seeded permutation whose prefixes are the subsets, so they
+nest.
 
-With strata, every prefix holds each stratum in its share, to about one frame: the k-th of the n_s frames of a stratum is put at
-the fractional place (k + u_s) / n_s, u_s in [0, 1) drawn once per stratum, and all frames are sorted by place (systematic sampling; Madow,
-Ann. Math. Stat. 20, 333, 1949, applied to every prefix at once).
+With strata, every prefix holds each stratum in its share, to about one frame: the k-th of the n_s frames of a
+stratum is put at the fractional place (k + u_s) / n_s, u_s in [0, 1) drawn once per stratum, and all frames
+are sorted by place (systematic sampling; Madow, Ann. Math. Stat. 20, 333, 1949, applied to every prefix at
+once).
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ _TEST_SPLIT = re.compile(r"test(_[A-Za-z0-9]+)?")
 
 
 def is_test_split(name: str) -> bool:
-    """Whether `name` is 'test' or 'test_' with letters and digits, the names from which `quantities` makes test_600K_force_mae."""
+    """Whether `name` is 'test' or 'test_' with letters and digits, the names from which `quantities` makes
+    test_600K_force_mae."""
     return _TEST_SPLIT.fullmatch(name) is not None
 
 

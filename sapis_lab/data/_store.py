@@ -1,10 +1,13 @@
-"""The frame store: labelled configurations as flat memory-mapped arrays plus offsets, appended to and never rewritten.
+"""The frame store: labelled configurations as flat memory-mapped arrays plus offsets, appended to and never
+rewritten.
 
-Frame k holds the atoms offsets[k]:offsets[k+1]. Energies and positions are float64 (a total energy of 10⁵ eV has a resolution of
-8 meV in float32), forces float32 (their own error is larger). Units are eV, Å, fs, e; positive stress is tension; see `_arrays` for how
-appending survives a crash. A store is *sealed* when its splits are written; the splits name frames by number:
+Frame k holds the atoms offsets[k]:offsets[k+1]. Energies and positions are float64 (a total energy of 10⁵ eV
+has a resolution of 8 meV in float32), forces float32 (their own error is larger). Units are eV, Å, fs, e;
+positive stress is tension; see `_arrays` for how appending survives a crash. A store is *sealed* when its
+splits are written; the splits name frames by number:
 
-- `train` in its stored order: the training set of size D is `splits["train"][:D]`, so the sets of all sizes nest;
+- `train` in its stored order: the training set of size D is `splits["train"][:D]`, so the sets of all sizes
+  nest;
 - `validation`;
 - one or more named `test` or `test_<letters and digits>`.
 
@@ -34,7 +37,12 @@ FORMAT = 1
 
 _PER_FRAME = {"cell": Column("<f8", (3, 3)), "pbc": Column("|b1", (3,)), "energy": Column("<f8")}
 _PER_ATOM = {"species": Column("|u1"), "positions": Column("<f8", (3,)), "forces": Column("<f4", (3,))}
-_OPTIONAL_PER_FRAME = {"stress": Column("<f8", (3, 3)), "time": Column("<f8"), "oracle": Column("|u1"), "round": Column("<i4")}
+_OPTIONAL_PER_FRAME = {
+    "stress": Column("<f8", (3, 3)),
+    "time": Column("<f8"),
+    "oracle": Column("|u1"),
+    "round": Column("<i4"),
+}
 _OPTIONAL_PER_ATOM = {"velocities": Column("<f4", (3,)), "charges": Column("<f4")}
 OPTIONAL = (*_OPTIONAL_PER_FRAME, *_OPTIONAL_PER_ATOM)
 
@@ -75,37 +83,51 @@ class Frames:
 
 
 class FrameStore:
-    """A folder of labelled frames, see the module's docstring. `open` one to read, `create` one to fill and `seal`."""
+    """A folder of labelled frames, see the module's docstring. `open` one to read, `create` one to fill and
+    `seal`."""
 
     def __init__(self, arrays: GrowingArrays) -> None:
         self._arrays = arrays
         self.folder = arrays.folder
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # A data-loading process opens the folder itself; pickling the mapped arrays would copy the whole data set.
+        # A data-loading process opens the folder itself; pickling the mapped arrays would copy the whole data
+        # set.
         return FrameStore.open, (self.folder,)
 
     @classmethod
     def open(cls, folder: Path, *, writable: bool = False) -> FrameStore:
-        """The store in `folder`; nothing is loaded. With `writable`, bytes of an interrupted append are cut off and frames can be added."""
+        """The store in `folder`; nothing is loaded. With `writable`, bytes of an interrupted append are cut
+        off and frames can be added."""
         arrays = GrowingArrays.open(folder, writable=writable)
         if arrays.manifest.get("format") != FORMAT:
-            raise ValueError(f"{folder} is a store of format {arrays.manifest.get('format')}, this program reads {FORMAT}; make it again")
+            raise ValueError(
+                f"{folder} is a store of format {arrays.manifest.get('format')}, this program reads "
+                f"{FORMAT}; make it again"
+            )
         if not len(arrays["offsets"]):
-            raise ValueError(f"{folder} holds no frames: its making was interrupted at the start; make it again")
+            raise ValueError(
+                f"{folder} holds no frames: its making was interrupted at the start; make it again"
+            )
         return cls(arrays)
 
     @classmethod
     def create(cls, folder: Path, *, columns: tuple[str, ...] = ()) -> FrameStore:
-        """An empty store with the optional `columns` (of stress, time, oracle, round, velocities, charges)."""
+        """An empty store with the optional `columns` (of stress, time, oracle, round, velocities,
+        charges)."""
         unknown = sorted(set(columns) - set(OPTIONAL))
         if unknown:
             raise ValueError(f"unknown columns {unknown}; a store may have {', '.join(OPTIONAL)}")
         optional = {k: v for k, v in (_OPTIONAL_PER_FRAME | _OPTIONAL_PER_ATOM).items() if k in columns}
         schema = {"offsets": Column("<i8"), **_PER_FRAME, **_PER_ATOM, **optional}
-        arrays = GrowingArrays.create(Path(folder), schema, format=FORMAT, sealed=False, elements=[], metadata={}, splits={})
-        # Offsets have one row more than there are frames; they are stored rather than summed up from sizes, to be mapped like the rest.
-        arrays.append({name: np.zeros((int(name == "offsets"), *column.row)) for name, column in schema.items()})
+        arrays = GrowingArrays.create(
+            Path(folder), schema, format=FORMAT, sealed=False, elements=[], metadata={}, splits={}
+        )
+        # Offsets have one row more than there are frames; they are stored rather than summed up from sizes,
+        # to be mapped like the rest.
+        arrays.append(
+            {name: np.zeros((int(name == "offsets"), *column.row)) for name, column in schema.items()}
+        )
         return cls(arrays)
 
     def append(self, frames: Frames) -> None:
@@ -117,18 +139,25 @@ class FrameStore:
             wanted = field.name in self._arrays
             if wanted != (value is not None):
                 have = "has" if wanted else "has no"
-                raise ValueError(f"{self.folder} {have} column {field.name!r}, the frames to append {'lack it' if wanted else 'bring it'}; "
-                                 "name the same columns in create()")  # fmt: skip
+                raise ValueError(
+                    f"{self.folder} {have} column {field.name!r}, the frames to append "
+                    f"{'lack it' if wanted else 'bring it'}; "
+                    "name the same columns in create()"
+                )
             if wanted:
                 n = n_atoms if field.name in {**_PER_ATOM, **_OPTIONAL_PER_ATOM} else n_frames
                 if len(value) != n:
-                    raise ValueError(f"{field.name} has {len(value)} rows, wanted {n} ({n_frames} frames of {n_atoms} atoms together)")
+                    raise ValueError(
+                        f"{field.name} has {len(value)} rows, wanted {n} ({n_frames} frames of {n_atoms} "
+                        f"atoms together)"
+                    )
                 rows[field.name] = value
         self._arrays.append(rows)
         self._forget()
 
     def seal(self, *, splits: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
-        """Write the splits and finish the store. `metadata` is plain JSON: units, level of theory, origin, reference energies."""
+        """Write the splits and finish the store. `metadata` is plain JSON: units, level of theory, origin,
+        reference energies."""
         splits = {name: np.asarray(ids, dtype=np.int64) for name, ids in splits.items()}
         self._check_splits(splits)
         (self.folder / "splits").mkdir(exist_ok=True)
@@ -141,9 +170,13 @@ class FrameStore:
         named = np.concatenate(list(splits.values()))
         elements = [int(z) for z in np.unique(self.species[segments(self.offsets, named)[0]])]
         self._arrays.manifest.update(
-            sealed=True, generation=generation, elements=elements, metadata=json.loads(json.dumps(dict(metadata))),
-            splits={name: f"{name}-{generation}.npy" for name in splits}, splits_crc32={name: crc32(ids) for name, ids in splits.items()},
-        )  # fmt: skip
+            sealed=True,
+            generation=generation,
+            elements=elements,
+            metadata=json.loads(json.dumps(dict(metadata))),
+            splits={name: f"{name}-{generation}.npy" for name in splits},
+            splits_crc32={name: crc32(ids) for name, ids in splits.items()},
+        )
         self._arrays.write_manifest()
         self._forget()
 
@@ -155,7 +188,10 @@ class FrameStore:
             raise ValueError(f"a store needs a split whose name begins with 'test', got {sorted(splits)}")
         for name in splits:
             if name not in ("train", "validation") and not is_test_split(name):
-                raise ValueError(f"a split is named {name!r}, wanted train, validation, test, or test_ and letters and digits (test_600K)")
+                raise ValueError(
+                    f"a split is named {name!r}, wanted train, validation, test, or test_ and letters and "
+                    f"digits (test_600K)"
+                )
         for name, ids in splits.items():
             if len(ids) and (ids.min() < 0 or ids.max() >= self.n_frames):
                 raise ValueError(f"split {name!r} names frame {ids.max()}, the store has {self.n_frames}")
@@ -163,12 +199,18 @@ class FrameStore:
         values, counts = np.unique(everything, return_counts=True)
         if (counts > 1).any():
             frame = int(values[np.argmax(counts > 1)])
-            raise ValueError(f"frame {frame} is named more than once by the splits {[n for n, ids in splits.items() if frame in ids]}")
+            raise ValueError(
+                f"frame {frame} is named more than once by the splits "
+                f"{[n for n, ids in splits.items() if frame in ids]}"
+            )
         for name, old in self.splits.items():
             if name not in splits or not np.array_equal(splits[name][: len(old)], old):
-                raise ValueError(f"sealing {self.folder} again would change split {name!r}, whose subsets are in use; only lengthen it")
+                raise ValueError(
+                    f"sealing {self.folder} again would change split {name!r}, whose subsets are in use; "
+                    f"only lengthen it"
+                )
 
-    # ---------------------------------------------------------------------------------------------------- reading
+    # ------------------------------------------------------------------------------------------------ reading
 
     @property
     def sealed(self) -> bool:
@@ -186,7 +228,8 @@ class FrameStore:
 
     @property
     def isolated_atoms(self) -> dict[int, float] | None:
-        """Energies of the isolated atoms at the labels' level of theory, eV by atomic number, if the dataset came with them."""
+        """Energies of the isolated atoms at the labels' level of theory, eV by atomic number, if the dataset
+        came with them."""
         known = self._arrays.manifest["metadata"].get("isolated_atoms")
         return None if known is None else {int(z): float(e) for z, e in known.items()}
 
@@ -231,7 +274,10 @@ class FrameStore:
     def column(self, name: str) -> np.ndarray:
         """The whole optional column `name`, memory mapped."""
         if name not in self._arrays:
-            raise ValueError(f"{self.folder} has no column {name!r}; it has {', '.join(self.columns) or 'no optional ones'}")
+            raise ValueError(
+                f"{self.folder} has no column {name!r}; it has "
+                f"{', '.join(self.columns) or 'no optional ones'}"
+            )
         return self._arrays[name]
 
     @cached_property
@@ -246,9 +292,14 @@ class FrameStore:
         return MappingProxyType(loaded)
 
     def problems(self) -> list[str]:
-        """What in the folder is not what was written there, in sentences; everything is read, neighbour tables and splits included."""
+        """What in the folder is not what was written there, in sentences; everything is read, neighbour
+        tables and splits included."""
         every = [self._arrays]
-        every += [GrowingArrays(f, read_manifest(f), writable=False) for f in sorted(self.folder.glob("neighbors-*")) if f.is_dir()]
+        every += [
+            GrowingArrays(f, read_manifest(f), writable=False)
+            for f in sorted(self.folder.glob("neighbors-*"))
+            if f.is_dir()
+        ]
         found = [f"{arrays.path(name)}: {DAMAGED}" for arrays in every for name in arrays.damaged()]
         self._forget()
         try:
@@ -261,7 +312,11 @@ class FrameStore:
         ids = np.asarray(ids, dtype=np.int64)
         rows, n_atoms = segments(self.offsets, ids)
         per_atom = {**_PER_ATOM, **_OPTIONAL_PER_ATOM}
-        gathered = {f.name: self._arrays[f.name][rows if f.name in per_atom else ids] for f in fields(Frames) if f.name in self._arrays}
+        gathered = {
+            f.name: self._arrays[f.name][rows if f.name in per_atom else ids]
+            for f in fields(Frames)
+            if f.name in self._arrays
+        }
         return Frames(n_atoms=n_atoms, **gathered)
 
     def composition(self, ids: np.ndarray | None = None) -> np.ndarray:
@@ -270,8 +325,11 @@ class FrameStore:
         rows, n_atoms = segments(self.offsets, ids)
         unknown = np.setdiff1d(self.species[rows], self.elements)
         if len(unknown):
-            raise ValueError(f"{self.folder}: Z={unknown.tolist()} occurs in the frames asked for but in no split, whose elements are "
-                             f"{list(self.elements)}; ask for frames of a split")  # fmt: skip
+            raise ValueError(
+                f"{self.folder}: Z={unknown.tolist()} occurs in the frames asked for but in no split, whose "
+                f"elements are "
+                f"{list(self.elements)}; ask for frames of a split"
+            )
         column = np.searchsorted(self.elements, self.species[rows])
         frame = np.repeat(np.arange(len(ids)), n_atoms)
         n = len(self.elements)
@@ -289,7 +347,9 @@ def _read_split(path: Path) -> np.ndarray:
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False).view(np.ndarray)
     except (OSError, ValueError, EOFError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error}); remove the store {path.parent.parent} to have it made again") from None
+        raise ConfigError(
+            f"{path}: cannot be read ({error}); remove the store {path.parent.parent} to have it made again"
+        ) from None
 
 
 def is_sealed(folder: Path) -> bool:

@@ -1,7 +1,9 @@
-"""A data set of trajectories: which split has which of them, and how their blocks become a store. Shared by the kinds that generate data.
+"""A data set of trajectories: which split has which of them, and how their blocks become a store. Shared by
+the kinds that generate data.
 
-Every split has trajectories of its own, numbered through all splits, so that no two share a seed. The training pool is ordered so that
-small subsets hold frames of all its trajectories; frames labelled later (`n_more`) join behind the others, which stay where they were.
+Every split has trajectories of its own, numbered through all splits, so that no two share a seed. The
+training pool is ordered so that small subsets hold frames of all its trajectories; frames labelled later
+(`n_more`) join behind the others, which stay where they were.
 """
 
 from __future__ import annotations
@@ -58,12 +60,15 @@ class TrajectoryDataConfig(DatasetConfig):
     n_test: int = Field(default=100, ge=1, le=10**7)
     """Frames for testing, from a trajectory of their own."""
     n_more: Annotated[int, Field(ge=0, le=10**7), Added(before=0)] = 0
-    """Frames labelled later, a multiple of `trajectory_frames`: they join the training pool behind the others, which stay what and where
-    they were, as do validation and test frames. Every trajectory of them is in an order of its own."""
+    """Frames labelled later, a multiple of `trajectory_frames`: they join the training pool behind the
+    others, which stay what and where they were, as do validation and test frames. Every trajectory of them is
+    in an order of its own."""
     trajectory_frames: int = Field(default=100, ge=1, le=10**7)
-    """Frames per trajectory at most; a split with more is spread evenly over several trajectories, which run in parallel."""
+    """Frames per trajectory at most; a split with more is spread evenly over several trajectories, which run
+    in parallel."""
     block_frames: int = Field(default=10, ge=1, le=10**7)
-    """Frames per atomic block: what an interruption can lose, per worker. Part of the identity, because every block draws its own seed."""
+    """Frames per atomic block: what an interruption can lose, per worker. Part of the identity, because every
+    block draws its own seed."""
     seed: Seed = 0
     """Of all random numbers."""
 
@@ -72,7 +77,8 @@ class TrajectoryDataConfig(DatasetConfig):
         """Where every trajectory begins.
 
         Raises:
-            ValueError: there is none of that name, or the oracle cannot label it.   ImportError: a package is missing.
+            ValueError: there is none of that name, or the oracle cannot label it.   ImportError: a package is
+            missing.
         """
 
     @abstractmethod
@@ -91,7 +97,10 @@ class TrajectoryDataConfig(DatasetConfig):
     @model_validator(mode="after")
     def _whole_trajectories(self) -> TrajectoryDataConfig:
         if self.n_more % self.trajectory_frames:
-            raise ValueError(f"n_more={self.n_more} is not a multiple of trajectory_frames={self.trajectory_frames}; choose one that is")
+            raise ValueError(
+                f"n_more={self.n_more} is not a multiple of trajectory_frames={self.trajectory_frames}; "
+                f"choose one that is"
+            )
         return self
 
     @model_validator(mode="after")
@@ -124,7 +133,9 @@ class TrajectoryDataConfig(DatasetConfig):
         tasks = [task for split in by_split.values() for task in split]
         oracle = self.surface()
         name = getattr(oracle, "method", oracle.kind)
-        generate(tasks, n_workers=n_workers, progress=progress, what=f"{name} frames of {self.structure().name}")
+        generate(
+            tasks, n_workers=n_workers, progress=progress, what=f"{name} frames of {self.structure().name}"
+        )
         store = FrameStore.create(folder, columns=("velocities", "time", *self.label_columns))
         made = _fill(store, by_split)
         splits = _splits(self, made)
@@ -132,7 +143,13 @@ class TrajectoryDataConfig(DatasetConfig):
         metadata: dict[str, Any] = {
             "origin": self.origin(),
             "level_of_theory": oracle.level(),
-            "units": {"energy": "eV", "length": "Angstrom", "force": "eV/Angstrom", "time": "fs", "velocity": "Angstrom/fs"},
+            "units": {
+                "energy": "eV",
+                "length": "Angstrom",
+                "force": "eV/Angstrom",
+                "time": "fs",
+                "velocity": "Angstrom/fs",
+            },
             **self.more_metadata(),
             "config": self.identity(),
         }
@@ -155,7 +172,12 @@ def trajectory_tasks(config: TrajectoryDataConfig, blocks: Path) -> dict[str, li
     begin, sampler, oracle = config.structure(), config.dynamics(), config.surface()
     tasks: dict[str, list[TrajectoryTask]] = {}
     number = 0
-    sizes = {"train": config.n_train, "validation": config.n_validation, "test": config.n_test, "more": config.n_more}
+    sizes = {
+        "train": config.n_train,
+        "validation": config.n_validation,
+        "test": config.n_test,
+        "more": config.n_more,
+    }
     for split, n in sizes.items():
         tasks[split] = []
         n_trajectories = -(-n // config.trajectory_frames)
@@ -165,7 +187,9 @@ def trajectory_tasks(config: TrajectoryDataConfig, blocks: Path) -> dict[str, li
                 species=tuple(int(z) for z in begin.species),
                 positions=tuple((float(x), float(y), float(z)) for x, y, z in begin.positions),
                 masses=tuple(float(m) for m in begin.masses),
-                cell=None if begin.cell is None else tuple((float(x), float(y), float(z)) for x, y, z in begin.cell),
+                cell=None
+                if begin.cell is None
+                else tuple((float(x), float(y), float(z)) for x, y, z in begin.cell),
                 pbc=begin.pbc,
                 oracle=oracle,
                 sampler=sampler,
@@ -221,7 +245,9 @@ def _splits(config: TrajectoryDataConfig, made: _Made) -> dict[str, np.ndarray]:
     splits["train"] = nested_order(len(strata), seed=config.seed, strata=strata)
     numbers = made.trajectories[more]
     by_trajectory = [more[numbers == number] for number in dict.fromkeys(numbers.tolist())]
-    later = [np.random.default_rng([config.seed, 1, k]).permutation(ids) for k, ids in enumerate(by_trajectory)]
+    later = [
+        np.random.default_rng([config.seed, 1, k]).permutation(ids) for k, ids in enumerate(by_trajectory)
+    ]
     splits["train"] = np.concatenate([splits["train"], *later])
     return splits
 
@@ -229,7 +255,10 @@ def _splits(config: TrajectoryDataConfig, made: _Made) -> dict[str, np.ndarray]:
 def _frames(task: TrajectoryTask, blocks: list[Block]) -> Frames:
     species, n_frames = np.array(task.species), sum(len(block.energy) for block in blocks)
     cell = np.zeros((3, 3)) if task.cell is None else np.array(task.cell)
-    more = {name: np.concatenate([block.more[name] for block in blocks if len(block.energy)]) for name in task.columns}
+    more = {
+        name: np.concatenate([block.more[name] for block in blocks if len(block.energy)])
+        for name in task.columns
+    }
     if "charges" in more:
         more["charges"] = more["charges"].reshape(-1)
     return Frames(
@@ -247,17 +276,22 @@ def _frames(task: TrajectoryTask, blocks: list[Block]) -> Frames:
 
 
 def g2_molecule(name: str) -> Structure:
-    """A molecule of the G2 set, by its name in `ase.build.molecule`. ValueError names the nearest ones when there is none."""
+    """A molecule of the G2 set, by its name in `ase.build.molecule`. ValueError names the nearest ones when
+    there is none."""
     try:
         from ase.build import molecule
         from ase.collections import g2
     except ImportError:
-        raise ImportError("starting geometries of molecules come from ase, which is not installed: pip install ase") from None
+        raise ImportError(
+            "starting geometries of molecules come from ase, which is not installed: pip install ase"
+        ) from None
     if name not in g2.names:
         from difflib import get_close_matches
 
         near = get_close_matches(name, g2.names, n=3, cutoff=0.4)
-        raise ValueError(f"molecule={name!r} is not in the G2 set of ase.build.molecule; "
-                         f"nearest: {', '.join(near) or 'none'}; ethanol is 'CH3CH2OH'")  # fmt: skip
+        raise ValueError(
+            f"molecule={name!r} is not in the G2 set of ase.build.molecule; "
+            f"nearest: {', '.join(near) or 'none'}; ethanol is 'CH3CH2OH'"
+        )
     atoms = molecule(name)
     return Structure(name, np.array(atoms.numbers), np.array(atoms.positions), np.array(atoms.get_masses()))

@@ -1,12 +1,13 @@
-"""Frames generated on the spot: any system, moved by any sampler on the surface of any oracle, which labels them.
+"""Frames generated on the spot: any system, moved by any sampler on the surface of any oracle, which labels
+them.
 
     kind: dynamics
     system: {molecule: CH3CH2OH}                  # or {file: mine/start.xyz, repeat: [2, 2, 2]}
     oracle: {kind: xtb, method: GFN2-xTB}
     sampler: {kind: langevin, temperature: 500}
 
-Training, validation and test frames come from separate trajectories, each from its own random momenta. What the oracle gives besides energy
-and forces (charges, stress) is stored with the frames.
+Training, validation and test frames come from separate trajectories, each from its own random momenta. What
+the oracle gives besides energy and forces (charges, stress) is stored with the frames.
 """
 
 from __future__ import annotations
@@ -40,7 +41,10 @@ class SystemConfig(Config):
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:
         if (self.molecule is None) == (self.file is None):
-            raise ValueError(f"wanted exactly one of molecule and file, got molecule={self.molecule!r} and file={self.file!r}")
+            raise ValueError(
+                f"wanted exactly one of molecule and file, got molecule={self.molecule!r} and "
+                f"file={self.file!r}"
+            )
         return self
 
 
@@ -72,7 +76,14 @@ class DynamicsDataConfig(TrajectoryDataConfig):
         pbc = (bool(atoms.pbc[0]), bool(atoms.pbc[1]), bool(atoms.pbc[2]))
         self.oracle.refuse_periodic(np.array(pbc))
         cell = np.array(atoms.cell.array) if any(pbc) else None
-        return Structure(self.system.file, np.array(atoms.numbers), np.array(atoms.positions), np.array(atoms.get_masses()), cell, pbc)
+        return Structure(
+            self.system.file,
+            np.array(atoms.numbers),
+            np.array(atoms.positions),
+            np.array(atoms.get_masses()),
+            cell,
+            pbc,
+        )
 
     def surface(self) -> OracleConfig:
         return self.oracle

@@ -1,11 +1,14 @@
-"""Labelled frames from files: extended XYZ, or .npz archives with the arrays of sGDML (R, z, E, F) or rMD17 (coords, nuclear_charges, ...).
+"""Labelled frames from files: extended XYZ, or .npz archives with the arrays of sGDML (R, z, E, F) or rMD17
+(coords, nuclear_charges, ...).
 
-Files do not say their units, the sign of their forces, or whether an energy is per atom, and real ones differ in all three; so the config
-must say the units, and the checks before sealing compare energies with forces. Nothing is guessed.
+Files do not say their units, the sign of their forces, or whether an energy is per atom, and real ones differ
+in all three; so the config must say the units, and the checks before sealing compare energies with forces.
+Nothing is guessed.
 
-Splits: `train` names one or more files, each with an optional slice as in Python, `acac/test_MD_300K.xyz[::2]`. Their frames, in order, are
-permuted once by `seed`; training subsets are prefixes of that order, and frames held out (`n_validation`, `n_test`) are taken from its end.
-Validation and test frames may instead come from files of their own.
+Splits: `train` names one or more files, each with an optional slice as in Python,
+`acac/test_MD_300K.xyz[::2]`. Their frames, in order, are permuted once by `seed`; training subsets are
+prefixes of that order, and frames held out (`n_validation`, `n_test`) are taken from its end. Validation and
+test frames may instead come from files of their own.
 """
 
 from __future__ import annotations
@@ -23,7 +26,15 @@ from sapis_lab.config import MOST_NAME, Seed
 from sapis_lab.data._base import DatasetConfig, DatasetInfo, Progress, bytes_estimate, mean_pairs
 from sapis_lab.data._checks import check_store
 from sapis_lab.data._elements import ATOMIC_NUMBER, SYMBOLS
-from sapis_lab.data._extxyz import CELL_NAMES, PBC_NAMES, XyzFrame, numbers_of, read_extxyz, read_species, spelled
+from sapis_lab.data._extxyz import (
+    CELL_NAMES,
+    PBC_NAMES,
+    XyzFrame,
+    numbers_of,
+    read_extxyz,
+    read_species,
+    spelled,
+)
 from sapis_lab.data._npz import open_npz, read_member, read_numbers
 from sapis_lab.data._sources import DATA_VARIABLE, data_root, known_root, need_file, reading, source_record
 from sapis_lab.data._splits import is_test_split, nested_order
@@ -52,11 +63,13 @@ class ExtxyzConfig(DatasetConfig):
     version: ClassVar[int] = 1
     kind: Literal["extxyz"] = "extxyz"
     train: Files
-    """Training files under `root`, one or a list, each with an optional slice: 'acac/train_300K.xyz', 'a.xyz[:1000]'."""
+    """Training files under `root`, one or a list, each with an optional slice: 'acac/train_300K.xyz',
+    'a.xyz[:1000]'."""
     validation: Files = ()
     """Validation files, unless `n_validation` frames are held out of the training files."""
     tests: dict[str, Files] = {}
-    """Test files by split name, `test` or `test_<letters and digits>` such as test_600K, unless `n_test` frames are held out."""
+    """Test files by split name, `test` or `test_<letters and digits>` such as test_600K, unless `n_test`
+    frames are held out."""
     n_train: int | None = Field(default=None, ge=1, le=10**9)
     """Frames of the training pool, the first of the permuted order; by default all that are not held out."""
     n_validation: int = Field(default=0, ge=0, le=10**9)
@@ -64,7 +77,8 @@ class ExtxyzConfig(DatasetConfig):
     n_test: int = Field(default=0, ge=0, le=10**9)
     """Frames held out of the training files as the split 'test'."""
     seed: Seed | None = 0
-    """Of the order of the training frames, numpy's default_rng(seed).permutation; null keeps the order of the files."""
+    """Of the order of the training frames, numpy's default_rng(seed).permutation; null keeps the order of the
+    files."""
     strata: Literal["none", "composition"] = "none"
     """Whether every training subset holds each composition in its share."""
     energy_unit: Literal["eV", "meV", "kcal/mol", "kJ/mol", "Hartree"]
@@ -80,7 +94,8 @@ class ExtxyzConfig(DatasetConfig):
     forces_are: Literal["forces", "gradient"] = "forces"
     """The sign: forces are -dE/dx; some files store the gradient under the name of forces."""
     stress_is: Literal["tension", "compression"] = "tension"
-    """What a positive stress in the files means; VASP writes compression. Not used for virials, which are -volume times tension."""
+    """What a positive stress in the files means; VASP writes compression. Not used for virials, which are
+    -volume times tension."""
     format: Literal["auto", "extxyz", "npz"] = "auto"
     """File format; auto goes by the ending .npz."""
     energy_key: str = "energy"
@@ -92,9 +107,11 @@ class ExtxyzConfig(DatasetConfig):
     virial_key: str | None = None
     """Key of the virial (9 or 6 numbers, energy unit), if that is to be read instead."""
     npz_keys: dict[Literal["species", "positions", "energy", "forces", "cell", "pbc"], str] = {}
-    """Array names in .npz files; by default those of sGDML and rMD17 are recognised. A cell alone means periodic."""
+    """Array names in .npz files; by default those of sGDML and rMD17 are recognised. A cell alone means
+    periodic."""
     isolated_atoms: dict[str, float] | str | None = None
-    """Energies of isolated atoms at the labels' level of theory: a file of one-atom frames, or {H: -13.6, ...} in energy_unit."""
+    """Energies of isolated atoms at the labels' level of theory: a file of one-atom frames, or {H: -13.6,
+    ...} in energy_unit."""
     level_of_theory: str = ""
     """For the record: method and basis of the labels."""
     root: Path | None = None
@@ -108,22 +125,37 @@ class ExtxyzConfig(DatasetConfig):
     @field_validator("tests", mode="before")
     @classmethod
     def _tests_one_or_several(cls, value: object) -> object:
-        return {k: (v,) if isinstance(v, str) else v for k, v in value.items()} if isinstance(value, dict) else value
+        return (
+            {k: (v,) if isinstance(v, str) else v for k, v in value.items()}
+            if isinstance(value, dict)
+            else value
+        )
 
     @model_validator(mode="after")
     def _consistent(self) -> ExtxyzConfig:
         if not self.train:
             raise ValueError("train names no file; give at least one")
         if bool(self.validation) == bool(self.n_validation):
-            raise ValueError("give either validation (files) or n_validation (frames held out of train), exactly one of them")
+            raise ValueError(
+                "give either validation (files) or n_validation (frames held out of train), exactly one of "
+                "them"
+            )
         if bool(self.tests) == bool(self.n_test):
-            raise ValueError("give either tests (files by split name) or n_test (frames held out of train), exactly one of them")
+            raise ValueError(
+                "give either tests (files by split name) or n_test (frames held out of train), exactly one "
+                "of them"
+            )
         for name in self.tests:
             if len(name) > MOST_NAME:
-                raise ValueError(f"tests has a split with a name of {len(name)} characters, wanted at most {MOST_NAME}")
+                raise ValueError(
+                    f"tests has a split with a name of {len(name)} characters, wanted at most {MOST_NAME}"
+                )
             if not is_test_split(name):
-                raise ValueError(f"tests has a split named {name!r}; wanted 'test', or 'test_' with letters and digits only (test_600K), "
-                                 "because the quantities of a split are named after it")  # fmt: skip
+                raise ValueError(
+                    f"tests has a split named {name!r}; wanted 'test', or 'test_' with letters and digits "
+                    f"only (test_600K), "
+                    "because the quantities of a split are named after it"
+                )
         if self.stress_key and self.virial_key:
             raise ValueError("give stress_key or virial_key, not both")
         if self.force_unit is not None:
@@ -149,7 +181,8 @@ class ExtxyzConfig(DatasetConfig):
         first = _read_file(self, root, self.train[0], at_most=_INFO_FRAMES).frames
         some = slice(None, None, max(1, len(first) // 20))
         x = np.concatenate(np.split(first.positions, np.cumsum(first.n_atoms)[:-1])[some])
-        # Every file is read for its species: elements that only a late frame shows decide how many parameters a model has.
+        # Every file is read for its species: elements that only a late frame shows decide how many parameters
+        # a model has.
         scanned: list[np.ndarray] = []
         ranges = {}
         for group, names in self._groups().items():
@@ -199,7 +232,12 @@ class ExtxyzConfig(DatasetConfig):
         metadata = {
             "origin": ", ".join(self.train),
             "level_of_theory": self.level_of_theory,
-            "units": {"energy": "eV", "length": "Angstrom", "force": "eV/Angstrom", "stress": "eV/Angstrom^3"},
+            "units": {
+                "energy": "eV",
+                "length": "Angstrom",
+                "force": "eV/Angstrom",
+                "stress": "eV/Angstrom^3",
+            },
             "converted_from": self.model_dump(
                 include={"energy_unit", "length_unit", "force_unit", "stress_unit", "energy_is", "forces_are"}
             ),
@@ -242,13 +280,24 @@ class _Part(NamedTuple):
 def _splits(config: ExtxyzConfig, atoms: _Species, ranges: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     pool = ranges["train"]
     n = len(pool)
-    order = np.arange(n) if config.seed is None else nested_order(n, seed=config.seed, strata=_strata(config, atoms, pool))
+    order = (
+        np.arange(n)
+        if config.seed is None
+        else nested_order(n, seed=config.seed, strata=_strata(config, atoms, pool))
+    )
     n_left = n - config.n_validation - config.n_test
     n_train = n_left if config.n_train is None else config.n_train
     if n_left < 1 or n_train > n_left:
-        raise ValueError(f"{', '.join(config.train)} hold {n} frames; n_validation={config.n_validation} and n_test={config.n_test} leave "
-                         f"{n_left} for training, wanted n_train={config.n_train or 'at least 1'}; lower one of them")  # fmt: skip
-    splits = {"train": pool[order[:n_train]], "validation": ranges["validation"], **{k: ranges[k] for k in config.tests}}
+        raise ValueError(
+            f"{', '.join(config.train)} hold {n} frames; n_validation={config.n_validation} and "
+            f"n_test={config.n_test} leave "
+            f"{n_left} for training, wanted n_train={config.n_train or 'at least 1'}; lower one of them"
+        )
+    splits = {
+        "train": pool[order[:n_train]],
+        "validation": ranges["validation"],
+        **{k: ranges[k] for k in config.tests},
+    }
     if config.n_validation:
         splits["validation"] = pool[order[n_left : n_left + config.n_validation]]
     if config.n_test:
@@ -263,7 +312,7 @@ def _strata(config: ExtxyzConfig, atoms: _Species, ids: np.ndarray) -> np.ndarra
     return np.unique(keys, return_inverse=True)[1]
 
 
-# -------------------------------------------------------------------------------------------------------- reading files
+# ---------------------------------------------------------------------------------------------- reading files
 
 
 def _split_slice(name: str) -> tuple[str, slice]:
@@ -280,15 +329,21 @@ def _split_slice(name: str) -> tuple[str, slice]:
 
 def _refuse_absolute(name: str) -> None:
     if Path(name).is_absolute():
-        raise ValueError(f"{name!r} is an absolute path, wanted one relative to `root` (by default the variable {DATA_VARIABLE}), "
-                         "because file names are part of a dataset's identity and folders of one machine are not")  # fmt: skip
+        raise ValueError(
+            f"{name!r} is an absolute path, wanted one relative to `root` (by default the variable "
+            f"{DATA_VARIABLE}), "
+            "because file names are part of a dataset's identity and folders of one machine are not"
+        )
 
 
 def _format(config: ExtxyzConfig, path: Path) -> str:
     if config.format != "auto":
         return config.format
     if path.suffix in (".pkl", ".pickle", ".pt", ".lmdb"):
-        raise ValueError(f"{path}: pickled formats are refused because reading them runs code; convert it to extended XYZ or .npz")
+        raise ValueError(
+            f"{path}: pickled formats are refused because reading them runs code; convert it to extended XYZ "
+            f"or .npz"
+        )
     return "npz" if path.suffix == ".npz" else "extxyz"
 
 
@@ -316,7 +371,11 @@ def _read_xyz(config: ExtxyzConfig, path: Path, wanted: slice, at_most: int | No
     n_atoms = np.array([len(r.frame.species) for r in raw])
     frames = Frames(
         n_atoms=n_atoms,
-        species=_species(np.concatenate([r.frame.species for r in raw]), n_atoms, [f"{path}, frame {r.frame.number}" for r in raw]),
+        species=_species(
+            np.concatenate([r.frame.species for r in raw]),
+            n_atoms,
+            [f"{path}, frame {r.frame.number}" for r in raw],
+        ),
         positions=np.concatenate([r.frame.positions for r in raw]) * units.LENGTH[config.length_unit],
         cell=np.array([r.frame.cell for r in raw]) * units.LENGTH[config.length_unit],
         pbc=np.array([r.frame.pbc for r in raw]),
@@ -324,7 +383,8 @@ def _read_xyz(config: ExtxyzConfig, path: Path, wanted: slice, at_most: int | No
         forces=np.concatenate([r.forces for r in raw]) * _force_factor(config),
         stress=stress,
     )
-    # A cell without periodicity (a box written around a molecule) has no meaning and would make equal frames look different.
+    # A cell without periodicity (a box written around a molecule) has no meaning and would make equal frames
+    # look different.
     frames.cell[~frames.pbc.any(1)] = 0.0
     _wrap_scattered(frames)
     return _Part(frames, [f"{path}, frame {r.frame.number}" for r in raw])
@@ -342,19 +402,28 @@ def _labels(config: ExtxyzConfig, frame: XyzFrame, place: str) -> _Labels:
     energy_key = _written(frame.info, config.energy_key, place)
     forces_key = _written(frame.columns, config.forces_key, place)
     if energy_key is None:
-        raise ValueError(f"{place}: no key {config.energy_key!r} in the comment line; it has {', '.join(frame.info)}; set energy_key")
+        raise ValueError(
+            f"{place}: no key {config.energy_key!r} in the comment line; it has {', '.join(frame.info)}; set "
+            f"energy_key"
+        )
     if forces_key is None:
-        raise ValueError(f"{place}: no column {config.forces_key!r}; it has {', '.join(('species', 'pos', *frame.columns))}; "
-                         "set forces_key, or leave out files without forces")  # fmt: skip
+        raise ValueError(
+            f"{place}: no column {config.forces_key!r}; it has "
+            f"{', '.join(('species', 'pos', *frame.columns))}; "
+            "set forces_key, or leave out files without forces"
+        )
     energy = float(numbers_of(frame.info[energy_key], (), f"{place}: {energy_key}"))
     forces = frame.columns[forces_key]
     if forces.shape != frame.positions.shape:
-        raise ValueError(f"{place}: {config.forces_key} has shape {forces.shape}, wanted {frame.positions.shape}")
+        raise ValueError(
+            f"{place}: {config.forces_key} has shape {forces.shape}, wanted {frame.positions.shape}"
+        )
     return _Labels(frame, energy, forces, _stress(config, frame, place))
 
 
 def _written(keys: Iterable[str], name: str, place: str) -> str | None:
-    """The key `name` of the config as it stands, else as the frame spells it (in any case); None where it is absent."""
+    """The key `name` of the config as it stands, else as the frame spells it (in any case); None where it is
+    absent."""
     keys = list(keys)
     return name if name in keys else spelled(keys, name, place)
 
@@ -378,7 +447,11 @@ def _stress(config: ExtxyzConfig, frame: XyzFrame, place: str) -> np.ndarray | N
     length = units.LENGTH[config.length_unit]
     if config.virial_key:
         return -value * units.ENERGY[config.energy_unit] / (abs(np.linalg.det(frame.cell)) * length**3)
-    factor = units.ENERGY[config.energy_unit] / length**3 if config.stress_unit is None else _STRESS_UNITS[config.stress_unit]
+    factor = (
+        units.ENERGY[config.energy_unit] / length**3
+        if config.stress_unit is None
+        else _STRESS_UNITS[config.stress_unit]
+    )
     return value * factor * (1 if config.stress_is == "tension" else -1)
 
 
@@ -397,9 +470,21 @@ def _npz_arrays(config: ExtxyzConfig, path: Path) -> dict[str, np.ndarray]:
     arrays["energy"] = arrays["energy"].reshape(-1)
     n_frames, z = len(arrays["energy"]), arrays["species"]
     if z.ndim not in (1, 2) or 0 in z.shape or (z.ndim == 2 and len(z) not in (1, n_frames)):
-        raise ValueError(f"{path}: species have shape {z.shape}, wanted (n_atoms,) or (n_frames, n_atoms), with {n_frames} energies")
-    if "cell" in arrays and arrays["cell"].shape not in ((3, 3), (9,), (1, 3, 3), (n_frames, 3, 3), (n_frames, 9)):
-        raise ValueError(f"{path}: the cell has shape {arrays['cell'].shape}, wanted (3, 3) or {(n_frames, 3, 3)}: three lattice vectors")
+        raise ValueError(
+            f"{path}: species have shape {z.shape}, wanted (n_atoms,) or (n_frames, n_atoms), with "
+            f"{n_frames} energies"
+        )
+    if "cell" in arrays and arrays["cell"].shape not in (
+        (3, 3),
+        (9,),
+        (1, 3, 3),
+        (n_frames, 3, 3),
+        (n_frames, 9),
+    ):
+        raise ValueError(
+            f"{path}: the cell has shape {arrays['cell'].shape}, wanted (3, 3) or {(n_frames, 3, 3)}: three "
+            f"lattice vectors"
+        )
     arrays["pbc"] = _npz_pbc(arrays, n_frames, path)
     return arrays
 
@@ -411,20 +496,26 @@ def _npz_key(archive: np.lib.npyio.NpzFile, what: str, path: Path) -> str | None
         ValueError: none has a name that is known, or several have and differ.
     """
     names, optional = _NPZ_NAMES[what], what in ("cell", "pbc")
-    known = [key for name in names for key in archive.files if key == name or (optional and key.casefold() == name)]
+    known = [
+        key for name in names for key in archive.files if key == name or (optional and key.casefold() == name)
+    ]
     if not known and not optional:
-        raise ValueError(f"{path}: none of the arrays {', '.join(archive.files)} is known to hold the {what} "
-                         f"(tried {', '.join(names)}); set npz_keys")  # fmt: skip
+        raise ValueError(
+            f"{path}: none of the arrays {', '.join(archive.files)} is known to hold the {what} "
+            f"(tried {', '.join(names)}); set npz_keys"
+        )
     for other in known[1:]:
         if not np.array_equal(read_member(archive, known[0], path), read_member(archive, other, path)):
             raise ValueError(
-                f"{path}: the arrays {known[0]} and {other} differ, and either may hold the {what}; set npz_keys"
+                f"{path}: the arrays {known[0]} and {other} differ, and either may hold the {what}; set "
+                f"npz_keys"
             )
     return known[0] if known else None
 
 
 def _npz_pbc(arrays: dict[str, np.ndarray], n_frames: int, path: Path) -> np.ndarray:
-    """Periodicity of every frame, (n_frames, 3) bool: the array pbc, or all three directions where there is a cell."""
+    """Periodicity of every frame, (n_frames, 3) bool: the array pbc, or all three directions where there is a
+    cell."""
     cells: np.ndarray = np.broadcast_to(arrays.get("cell", np.zeros((3, 3))).reshape(-1, 9), (n_frames, 9))
     given, has_cell = arrays.get("pbc"), np.any(cells, axis=1)
     if given is None:
@@ -439,43 +530,57 @@ def _npz_pbc(arrays: dict[str, np.ndarray], n_frames: int, path: Path) -> np.nda
     pbc = np.array(np.broadcast_to(given.astype(bool), (n_frames, 3)))
     lacking = np.nonzero(pbc.any(1) & ~has_cell)[0]
     if len(lacking):
-        raise ValueError(f"{path}, frame {lacking[0]}: pbc is {pbc[lacking[0]].tolist()}, but there is no cell; "
-                         "set npz_keys: {cell: …} to the array that holds it")  # fmt: skip
+        raise ValueError(
+            f"{path}, frame {lacking[0]}: pbc is {pbc[lacking[0]].tolist()}, but there is no cell; "
+            "set npz_keys: {cell: …} to the array that holds it"
+        )
     return pbc
 
 
 def _refuse_unread_cell(
     archive: np.lib.npyio.NpzFile, given: dict[str, str], arrays: dict[str, np.ndarray], path: Path
 ) -> None:
-    """ValueError where an array that is not read could be the cell or the periodicity of frames that do not say it otherwise."""
+    """ValueError where an array that is not read could be the cell or the periodicity of frames that do not
+    say it otherwise."""
     is_open = "pbc" in arrays and not arrays["pbc"].any()
     unread = [
-        key for key in archive.files if key not in given.values() and key.casefold() not in ("cell", "lattice", "pbc")
+        key
+        for key in archive.files
+        if key not in given.values() and key.casefold() not in ("cell", "lattice", "pbc")
     ]
     for what, names in (("cell", CELL_NAMES), ("pbc", PBC_NAMES)):
         may_hold = [key for key in unread if re.sub(r"[\W_\d]", "", key.casefold()) in names]
         if may_hold and what not in arrays and not is_open:
             raise ValueError(
-                f"{path}: the array {may_hold[0]} may hold the {what} and is not read; set npz_keys: {{{what}: {may_hold[0]}}}, "
+                f"{path}: the array {may_hold[0]} may hold the {what} and is not read; set npz_keys: "
+                f"{{{what}: {may_hold[0]}}}, "
                 "or give an array pbc of three zeros if the structures are open"
             )
 
 
 def _read_npz(config: ExtxyzConfig, path: Path, wanted: slice) -> _Part:
     if config.stress_key or config.virial_key:
-        raise ValueError(f"{path}: stress is read from extended XYZ only; leave out stress_key and virial_key")
+        raise ValueError(
+            f"{path}: stress is read from extended XYZ only; leave out stress_key and virial_key"
+        )
     arrays = _npz_arrays(config, path)
     x, e, f, z = (arrays[k].astype(np.float64) for k in ("positions", "energy", "forces", "species"))
     n_frames, n = len(e), z.shape[-1]
     for what, value in (("positions", x), ("forces", f)):
         if value.shape != (n_frames, n, 3):
-            raise ValueError(f"{path}: {what} have shape {value.shape}, wanted {(n_frames, n, 3)} for {n_frames} energies and {n} atoms")
+            raise ValueError(
+                f"{path}: {what} have shape {value.shape}, wanted {(n_frames, n, 3)} for {n_frames} energies "
+                f"and {n} atoms"
+            )
     numbers = np.arange(n_frames)[wanted]
     places = [f"{path}, frame {k}" for k in numbers]
     n_atoms = np.full(len(numbers), n)
     cell = np.zeros((len(numbers), 3, 3))
     if "cell" in arrays:
-        cell = np.broadcast_to(arrays["cell"].reshape(-1, 3, 3), (n_frames, 3, 3))[wanted] * units.LENGTH[config.length_unit]
+        cell = (
+            np.broadcast_to(arrays["cell"].reshape(-1, 3, 3), (n_frames, 3, 3))[wanted]
+            * units.LENGTH[config.length_unit]
+        )
         cell[~arrays["pbc"][wanted].any(1)] = 0.0  # as in extended XYZ
     frames = Frames(
         n_atoms=n_atoms,
@@ -491,11 +596,13 @@ def _read_npz(config: ExtxyzConfig, path: Path, wanted: slice) -> _Part:
 
 
 _MOST_CELLS = 120
-"""Cells between two atoms up to which positions are stored as the file gives them; neighbour tables store shifts of 127."""
+"""Cells between two atoms up to which positions are stored as the file gives them; neighbour tables store
+shifts of 127."""
 
 
 def _wrap_scattered(frames: Frames) -> None:
-    """Wrap the atoms of periodic frames that have drifted too far apart for a neighbour table (unwrapped dynamics)."""
+    """Wrap the atoms of periodic frames that have drifted too far apart for a neighbour table (unwrapped
+    dynamics)."""
     ends = np.cumsum(frames.n_atoms)
     for k in np.nonzero(frames.pbc.any(1) & np.isfinite(frames.cell).all((1, 2)))[0]:
         x, cell, pbc = frames.positions[ends[k] - frames.n_atoms[k] : ends[k]], frames.cell[k], frames.pbc[k]
@@ -510,12 +617,15 @@ def _species(z: np.ndarray, n_atoms: np.ndarray, places: list[str]) -> np.ndarra
         row = int(np.argmax(bad))
         frame = int(np.searchsorted(np.cumsum(n_atoms), row, side="right"))
         atom = row - int(np.sum(n_atoms[:frame]))
-        raise ValueError(f"{places[frame]}: atom {atom} has atomic number {z[row]:g}, wanted 1 to {len(SYMBOLS) - 1}")
+        raise ValueError(
+            f"{places[frame]}: atom {atom} has atomic number {z[row]:g}, wanted 1 to {len(SYMBOLS) - 1}"
+        )
     return z.astype(np.uint8)
 
 
 def _total(config: ExtxyzConfig, energy: np.ndarray, n_atoms: np.ndarray) -> np.ndarray:
-    # float64 before anything is multiplied or subtracted: float32 files of total energies resolve 2 meV at 30 keV.
+    # float64 before anything is multiplied or subtracted: float32 files of total energies resolve 2 meV at 30
+    # keV.
     energy = energy.astype(np.float64) * units.ENERGY[config.energy_unit]
     return energy * n_atoms if config.energy_is == "per_atom" else energy
 
@@ -524,15 +634,18 @@ def _force_factor(config: ExtxyzConfig) -> float:
     sign = -1.0 if config.forces_are == "gradient" else 1.0
     energy, _, length = (config.force_unit or f"{config.energy_unit}/{config.length_unit}").rpartition("/")
     if energy not in units.ENERGY or length not in units.LENGTH:
-        raise ValueError(f"force_unit={config.force_unit!r}, wanted an energy ({', '.join(units.ENERGY)}) "
-                         f"per length ({', '.join(units.LENGTH)}), as in Hartree/Bohr")  # fmt: skip
+        raise ValueError(
+            f"force_unit={config.force_unit!r}, wanted an energy ({', '.join(units.ENERGY)}) "
+            f"per length ({', '.join(units.LENGTH)}), as in Hartree/Bohr"
+        )
     return sign * units.ENERGY[energy] / units.LENGTH[length]
 
 
-# ------------------------------------------------------------------------------------------------------- isolated atoms
+# --------------------------------------------------------------------------------------------- isolated atoms
 
 MAX_BINDING = 30.0
-"""eV per atom. Cohesive energies are below 9; 30 leaves room for compressed frames and tells an energy per atom from a total."""
+"""eV per atom. Cohesive energies are below 9; 30 leaves room for compressed frames and tells an energy per
+atom from a total."""
 
 
 def _isolated_atoms(config: ExtxyzConfig, root: Path) -> dict[int, float] | None:
@@ -551,23 +664,32 @@ def _read_isolated_atoms(config: ExtxyzConfig, path: Path) -> dict[int, float]:
     for frame in read_extxyz(path):
         place = f"{path}, frame {frame.number}"
         if len(frame.species) != 1:
-            raise ValueError(f"{place}: {len(frame.species)} atoms, wanted one in every frame of a file of isolated atoms")
+            raise ValueError(
+                f"{place}: {len(frame.species)} atoms, wanted one in every frame of a file of isolated atoms"
+            )
         key = _written(frame.info, config.energy_key, place)
         if key is None:
-            raise ValueError(f"{place}: no key {config.energy_key!r} in the comment line; it has {', '.join(frame.info)}")
+            raise ValueError(
+                f"{place}: no key {config.energy_key!r} in the comment line; it has {', '.join(frame.info)}"
+            )
         z, energy = (
             int(frame.species[0]),
             float(numbers_of(frame.info[key], (), f"{place}: {key}")) * units.ENERGY[config.energy_unit],
         )
         if energies.setdefault(z, energy) != energy:
             raise ValueError(
-                f"{place}: a second {SYMBOLS[z]} with another energy, {energy} eV after {energies[z]} eV; keep one of them"
+                f"{place}: a second {SYMBOLS[z]} with another energy, {energy} eV after {energies[z]} eV; "
+                f"keep one of them"
             )
     return energies
 
 
 def _check_isolated_atoms(
-    config: ExtxyzConfig, store: FrameStore, splits: dict[str, np.ndarray], isolated: dict[int, float] | None, places: list[str]
+    config: ExtxyzConfig,
+    store: FrameStore,
+    splits: dict[str, np.ndarray],
+    isolated: dict[int, float] | None,
+    places: list[str],
 ) -> None:
     """Every element has its isolated atom, and binding energies are of the size of chemistry."""
     if isolated is None:
@@ -578,8 +700,12 @@ def _check_isolated_atoms(
     missing = [int(z) for z in species if int(z) not in isolated]
     if missing:
         has = ", ".join(SYMBOLS[z] for z in isolated)
-        raise ValueError(f"isolated_atoms lacks {SYMBOLS[missing[0]]}, which occurs in the frames; it has {has}")
-    atoms = np.add.reduceat(np.array([isolated[int(z)] for z in species])[which], np.cumsum(frames.n_atoms) - frames.n_atoms)
+        raise ValueError(
+            f"isolated_atoms lacks {SYMBOLS[missing[0]]}, which occurs in the frames; it has {has}"
+        )
+    atoms = np.add.reduceat(
+        np.array([isolated[int(z)] for z in species])[which], np.cumsum(frames.n_atoms) - frames.n_atoms
+    )
     n = frames.n_atoms
     binding = (frames.energy - atoms) / n
     bad = np.abs(binding) > MAX_BINDING
@@ -590,5 +716,7 @@ def _check_isolated_atoms(
             hint = "the energy looks like one per atom: set energy_is: per_atom"
         else:
             hint = "are the isolated atoms of the same level of theory and unit, and is energy_is right?"
-        raise ValueError(f"{places[ids[k]]}: energy minus isolated atoms is {binding[k]:.4g} eV per atom, "
-                         f"wanted at most {MAX_BINDING:g} in size; {hint}")  # fmt: skip
+        raise ValueError(
+            f"{places[ids[k]]}: energy minus isolated atoms is {binding[k]:.4g} eV per atom, "
+            f"wanted at most {MAX_BINDING:g} in size; {hint}"
+        )

@@ -1,10 +1,12 @@
-"""Revised MD17: molecular dynamics frames of ten molecules at 500 K, PBE/def2-SVP (Christensen & von Lilienfeld, Mach. Learn.: Sci.
-Technol. 1, 045018, 2020, arXiv:2007.09593; data CC0, doi:10.6084/m9.figshare.12672038).
+"""Revised MD17: molecular dynamics frames of ten molecules at 500 K, PBE/def2-SVP (Christensen & von
+Lilienfeld, Mach. Learn.: Sci. Technol. 1, 045018, 2020, arXiv:2007.09593; data CC0,
+doi:10.6084/m9.figshare.12672038).
 
-Reads the official download (`rmd17/npz_data/rmd17_<molecule>.npz` with `rmd17/splits/index_train_0k.csv`, `index_test_0k.csv`, also without
-the `rmd17/`) and the pre-split form (`rmd17/rmd17_<molecule>_train_0k.npz`, `_test_0k.npz`); both give the same store. By the
-literature's convention the 1000 official training frames are 950 for training and 50 for validation. Validation takes the *last* ones
-in the order of the official split, so no training subset touches them; the rest is shuffled once by `seed`, and subsets are prefixes of
+Reads the official download (`rmd17/npz_data/rmd17_<molecule>.npz` with `rmd17/splits/index_train_0k.csv`,
+`index_test_0k.csv`, also without the `rmd17/`) and the pre-split form (`rmd17/rmd17_<molecule>_train_0k.npz`,
+`_test_0k.npz`); both give the same store. By the literature's convention the 1000 official training frames
+are 950 for training and 50 for validation. Validation takes the *last* ones in the order of the official
+split, so no training subset touches them; the rest is shuffled once by `seed`, and subsets are prefixes of
 that order. Split numbers must not be mixed: training frames of one split occur in the test set of another.
 """
 
@@ -26,10 +28,20 @@ from sapis_lab.data._splits import nested_order
 from sapis_lab.data._store import Frames, FrameStore
 
 Molecule = Literal[
-    "aspirin", "azobenzene", "benzene", "ethanol", "malonaldehyde", "naphthalene", "paracetamol", "salicylic", "toluene", "uracil"
-]  # fmt: skip
+    "aspirin",
+    "azobenzene",
+    "benzene",
+    "ethanol",
+    "malonaldehyde",
+    "naphthalene",
+    "paracetamol",
+    "salicylic",
+    "toluene",
+    "uracil",
+]
 _N_OFFICIAL = 1000
-"""Frames of an official training or test split; the authors ask not to train on more, since neighbours in time are nearly equal."""
+"""Frames of an official training or test split; the authors ask not to train on more, since neighbours in
+time are nearly equal."""
 
 
 class Rmd17Config(DatasetConfig):
@@ -59,8 +71,12 @@ class Rmd17Config(DatasetConfig):
             sample = read_numbers(archive, "coords", found.train_file)[:: _N_OFFICIAL // 20][:20]
         n = species.size
         pairs = mean_pairs(
-            sample.reshape(-1, 3), np.full(len(sample), n), np.zeros((len(sample), 3, 3)), np.zeros((len(sample), 3), bool), cutoff
-        )  # fmt: skip
+            sample.reshape(-1, 3),
+            np.full(len(sample), n),
+            np.zeros((len(sample), 3, 3)),
+            np.zeros((len(sample), 3), bool),
+            cutoff,
+        )
         return DatasetInfo(
             species=tuple(int(z) for z in np.unique(species)),
             n_train=_N_OFFICIAL - self.n_validation,
@@ -90,7 +106,10 @@ class Rmd17Config(DatasetConfig):
         places = [place for part in parts for place in part.places]
         check_store(store, splits, lambda frame: places[frame])
         metadata = {
-            "origin": f"rMD17 {self.molecule}, official split {self.split:02d}, doi:10.6084/m9.figshare.12672038, CC0",
+            "origin": (
+                f"rMD17 {self.molecule}, official split {self.split:02d}, doi:10.6084/m9.figshare.12672038, "
+                f"CC0"
+            ),
             "level_of_theory": "PBE/def2-SVP, ORCA, gas phase",
             "units": {"energy": "eV", "length": "Angstrom", "force": "eV/Angstrom"},
             "converted_from": {"energy": "kcal/mol", "length": "Angstrom"},
@@ -101,7 +120,8 @@ class Rmd17Config(DatasetConfig):
 
 
 class _Found(NamedTuple):
-    """Where the frames of a split are: with index files in the official layout, without in the pre-split one."""
+    """Where the frames of a split are: with index files in the official layout, without in the pre-split
+    one."""
 
     train_file: Path
     test_file: Path
@@ -129,23 +149,35 @@ def _find(config: Rmd17Config, root: Path) -> _Found:
             index = [need_file(base, f"splits/index_{part}_{number}.csv") for part in ("train", "test")]
             return _Found(whole, whole, index[0], index[1])
     need_file(root, f"rmd17/npz_data/{name}.npz", f"rmd17/{name}_train_{number}.npz")
-    raise ValueError(f"missing file: {root}/rmd17/{name}_test_{number}.npz, the test frames that belong to {name}_train_{number}.npz")
+    raise ValueError(
+        f"missing file: {root}/rmd17/{name}_test_{number}.npz, the test frames that belong to "
+        f"{name}_train_{number}.npz"
+    )
 
 
 def _read(found: _Found, part: Literal["train", "test"]) -> _Part:
-    file, index_file = (found.train_file, found.train_index) if part == "train" else (found.test_file, found.test_index)
+    file, index_file = (
+        (found.train_file, found.train_index) if part == "train" else (found.test_file, found.test_index)
+    )
     with open_npz(file) as archive:
-        z, x, e, f = (read_numbers(archive, key, file) for key in ("nuclear_charges", "coords", "energies", "forces"))
+        z, x, e, f = (
+            read_numbers(archive, key, file) for key in ("nuclear_charges", "coords", "energies", "forces")
+        )
     e = e.reshape(-1)
     if z.ndim != 1:
         raise ValueError(f"{file}: nuclear_charges has shape {z.shape}, wanted (n_atoms,)")
     n = len(z)
     for key, value, wanted in (("coords", x, (len(e), n, 3)), ("forces", f, (len(e), n, 3))):
         if value.shape != wanted:
-            raise ValueError(f"{file}: {key} has shape {value.shape}, wanted {wanted} for {len(e)} energies and {n} atoms")
+            raise ValueError(
+                f"{file}: {key} has shape {value.shape}, wanted {wanted} for {len(e)} energies and {n} atoms"
+            )
     chosen = np.arange(len(e)) if index_file is None else _read_index(index_file, len(e), file)
     if len(chosen) != _N_OFFICIAL:
-        raise ValueError(f"{index_file or file}: {len(chosen)} frames, wanted the {_N_OFFICIAL} of an official {part} split")
+        raise ValueError(
+            f"{index_file or file}: {len(chosen)} frames, wanted the {_N_OFFICIAL} of an official {part} "
+            f"split"
+        )
     frames = Frames(
         n_atoms=np.full(len(chosen), n),
         species=np.tile(z, len(chosen)).astype(np.uint8),

@@ -1,12 +1,15 @@
-"""Frames generated on the spot: Langevin dynamics of one molecule on an xTB surface, labelled by the same method.
+"""Frames generated on the spot: Langevin dynamics of one molecule on an xTB surface, labelled by the same
+method.
 
-Training, validation and test frames come from separate trajectories, each equilibrated from its own random momenta, so no test frame is
-a neighbour in time of a training frame. The training order is stratified over the training trajectories. With tblite one force of ethanol
-takes 1.1 ms, so 600 frames, 100 fs apart, are made in 40 to 50 s on two free cores.
+Training, validation and test frames come from separate trajectories, each equilibrated from its own random
+momenta, so no test frame is a neighbour in time of a training frame. The training order is stratified over
+the training trajectories. With tblite one force of ethanol takes 1.1 ms, so 600 frames, 100 fs apart, are
+made in 40 to 50 s on two free cores.
 
-Ethanol at 500 K samples what it should: NVE at 1 fs keeps the total energy to 1.7 meV; the configurational temperature
-⟨|F|²⟩ / k⟨∇²U⟩ (Rugh, Phys. Rev. Lett. 78, 772, 1997) of the 600 default frames at 1 fs is 518 ± 10 K, the kinetic one 495 K; std(E) of
-the training frames, 0.140 eV, is the sqrt(21/2) kT of 21 harmonic vibrations. The RMS force is 1.01 eV/Å per component.
+Ethanol at 500 K samples what it should: NVE at 1 fs keeps the total energy to 1.7 meV; the configurational
+temperature ⟨|F|²⟩ / k⟨∇²U⟩ (Rugh, Phys. Rev. Lett. 78, 772, 1997) of the 600 default frames at 1 fs is 518 ±
+10 K, the kinetic one 495 K; std(E) of the training frames, 0.140 eV, is the sqrt(21/2) kT of 21 harmonic
+vibrations. The RMS force is 1.01 eV/Å per component.
 """
 
 from __future__ import annotations
@@ -25,7 +28,8 @@ __all__ = ["XtbDataConfig", "trajectory_tasks"]
 
 
 class XtbDataConfig(TrajectoryDataConfig):
-    """Langevin dynamics of one molecule with GFN-xTB: the kind `dynamics` with its plainest settings in one place."""
+    """Langevin dynamics of one molecule with GFN-xTB: the kind `dynamics` with its plainest settings in one
+    place."""
 
     version: ClassVar[int] = 1
     kind: Literal["xtb"] = "xtb"

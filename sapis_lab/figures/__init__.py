@@ -4,8 +4,8 @@ Every public module of this folder is one kind of figure, found by listing the f
 
     draw(study: StudyAnalysis) -> Drawing | NotDrawn
 
-`draw_all(study, folder)` writes, for each kind, NAME.pdf, NAME.svg, NAME.png, NAME.csv (every plotted number) and NAME.txt (the caption),
-and not_drawn.json, which says why the others are missing.
+`draw_all(study, folder)` writes, for each kind, NAME.pdf, NAME.svg, NAME.png, NAME.csv (every plotted number)
+and NAME.txt (the caption), and not_drawn.json, which says why the others are missing.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ def draw(kind: str, study: StudyAnalysis) -> Drawing | NotDrawn:
 
 
 def draw_all(study: StudyAnalysis, folder: Path) -> list[Path]:
-    """Write every figure that the study supports into `folder`, and not_drawn.json; the paths written. Old files of the others go."""
+    """Write every figure that the study supports into `folder`, and not_drawn.json; the paths written. Old
+    files of the others go."""
     written, missing = [], {}
     for kind in kinds():
         drawing = draw(kind, study)

@@ -1,6 +1,7 @@
 """A figure with the numbers and the words that belong to it, and how the three are written to disk.
 
-A figure that the points cannot support is not drawn: its module returns `NotDrawn` with the reason, which the report prints.
+A figure that the points cannot support is not drawn: its module returns `NotDrawn` with the reason, which the
+report prints.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ class Drawing:
 
     figure: Figure
     numbers: pd.DataFrame
-    """Every plotted number in long form, in display units; column `part` tells points, curves and bands apart."""
+    """Every plotted number in long form, in display units; column `part` tells points, curves and bands
+    apart."""
     caption: str
     """Plain sentences; every number in them is computed."""
 
@@ -50,27 +52,40 @@ METADATA = {
 
 
 def save(drawing: Drawing, folder: Path, *, name: str) -> list[Path]:
-    """Write NAME.pdf, NAME.svg, NAME.png (300 dpi), NAME.csv and NAME.txt. The same drawing gives the same bytes."""
+    """Write NAME.pdf, NAME.svg, NAME.png (300 dpi), NAME.csv and NAME.txt. The same drawing gives the same
+    bytes."""
     paths = {suffix: folder / f"{name}.{suffix}" for suffix in SUFFIXES}
     with mpl.rc_context(RC), _fixed_date():
         drawing.figure.draw_without_rendering()
-        drawing.figure.set_layout_engine("none")  # placed once: both files then agree to the pixel, in half the time
+        # placed once: both files then agree to the pixel, in half the time
+        drawing.figure.set_layout_engine("none")
         for suffix, facts in METADATA.items():
             picture = io.BytesIO()
             drawing.figure.savefig(picture, format=suffix, metadata=facts)
             write_bytes(paths[suffix], picture.getbuffer())
         write_bytes(paths["png"], _png(drawing.figure))
-    write_text(paths["csv"], for_spreadsheets(drawing.numbers).to_csv(index=False, lineterminator="\n", float_format="%.10g"))
+    write_text(
+        paths["csv"],
+        for_spreadsheets(drawing.numbers).to_csv(index=False, lineterminator="\n", float_format="%.10g"),
+    )
     write_text(paths["txt"], textwrap.fill(drawing.caption, width=110) + "\n")
     return list(paths.values())
 
 
 def _png(figure: Figure) -> memoryview:
-    """300 dpi with a palette of 256 colours: a quarter of the size, and nothing that the eye misses in lines and flat bands."""
+    """300 dpi with a palette of 256 colours: a quarter of the size, and nothing that the eye misses in lines
+    and flat bands."""
     pixels = io.BytesIO()
-    figure.savefig(pixels, format="png", dpi=300, metadata={"Software": None}, pil_kwargs={"compress_level": 1})
-    picture = Image.open(pixels).convert("RGB").quantize(256, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
-    picture.putpalette([255 if v >= 254 else v for v in picture.getpalette() or []])  # the palette's white is 254
+    figure.savefig(
+        pixels, format="png", dpi=300, metadata={"Software": None}, pil_kwargs={"compress_level": 1}
+    )
+    picture = (
+        Image.open(pixels)
+        .convert("RGB")
+        .quantize(256, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    )
+    # the palette's white is 254
+    picture.putpalette([255 if v >= 254 else v for v in picture.getpalette() or []])
     pixels = io.BytesIO()
     picture.save(pixels, format="png", optimize=True, dpi=(300, 300))
     return pixels.getbuffer()
@@ -78,7 +93,8 @@ def _png(figure: Figure) -> memoryview:
 
 @contextmanager
 def _fixed_date() -> Iterator[None]:
-    """Matplotlib stamps a PDF with the clock unless SOURCE_DATE_EPOCH is set; dropping CreationDate alone was not enough."""
+    """Matplotlib stamps a PDF with the clock unless SOURCE_DATE_EPOCH is set; dropping CreationDate alone was
+    not enough."""
     before = os.environ.get("SOURCE_DATE_EPOCH")
     os.environ["SOURCE_DATE_EPOCH"] = before or "0"
     try:

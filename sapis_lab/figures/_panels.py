@@ -15,9 +15,14 @@ ACROSS = 4
 
 
 def model_panels(
-    study: StudyAnalysis, models: Sequence[ModelAnalysis], paint: Callable[[Axes, ModelAnalysis], pd.DataFrame], *, height: float = 2.3
+    study: StudyAnalysis,
+    models: Sequence[ModelAnalysis],
+    paint: Callable[[Axes, ModelAnalysis], pd.DataFrame],
+    *,
+    height: float = 2.3,
 ) -> tuple[Figure, list[Axes], pd.DataFrame]:
-    """A figure with one named panel a model, filled by `paint`, which returns the numbers it drew; one column wide for one model."""
+    """A figure with one named panel a model, filled by `paint`, which returns the numbers it drew; one column
+    wide for one model."""
     across = min(len(models), ACROSS)
     down = -(-len(models) // across)
     figure = new_figure(COLUMN if len(models) == 1 else PAGE, height * down + 0.45)

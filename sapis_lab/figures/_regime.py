@@ -21,12 +21,15 @@ def draw_regime(regime: Regime, folder: Path) -> list[Path]:
 
 
 def regime_drawing(regime: Regime) -> Drawing:
-    """Optima with their 95 % intervals, hollow where they are only the best trial, and the rule as lines, one colour for each D."""
+    """Optima with their 95 % intervals, hollow where they are only the best trial, and the rule as lines, one
+    colour for each D."""
     panels = [(model, name, rule) for model in regime.models.values() for name, rule in model.rules.items()]
     parts = []
     with mpl.rc_context(RC):
         figure = new_figure(COLUMN, 0.4 + 2.1 * len(panels))
-        for axes, (model, name, rule) in zip(figure.subplots(len(panels), squeeze=False).ravel(), panels, strict=True):
+        for axes, (model, name, rule) in zip(
+            figure.subplots(len(panels), squeeze=False).ravel(), panels, strict=True
+        ):
             frames = sorted({o.n_frames for o in rule.optima})
             sizes = sorted({o.n_params for o in rule.optima})
             shades = ladder([float(d) for d in frames])
@@ -37,23 +40,52 @@ def regime_drawing(regime: Regime) -> Drawing:
                 x = np.array([o.n_params for o in mine]) * 1.04 ** (k - (len(frames) - 1) / 2)  # side by side
                 for o, at in zip(mine, x, strict=True):
                     solid = o.method == "paraboloid"
-                    axes.plot([at, at], [o.low, o.high], color=color, lw=0.9, ls="-" if solid else (0, (2, 2)))
-                    axes.plot(at, o.value, color=color, marker=marker, mfc=color if solid else "white", ls="none")
+                    axes.plot(
+                        [at, at], [o.low, o.high], color=color, lw=0.9, ls="-" if solid else (0, (2, 2))
+                    )
+                    axes.plot(
+                        at, o.value, color=color, marker=marker, mfc=color if solid else "white", ls="none"
+                    )
                 axes.plot(line, [rule.at(n, d) for n in line], color=color, label=f"D = {number_label(d)}")
                 about = {"model": model.model, "setting": name, "n_frames": d}
-                found = [{"part": o.method, **about, "n_params": o.n_params, "value": o.value, "low": o.low, "high": o.high} for o in mine]
-                parts.append(pd.DataFrame([*found, *({"part": "rule", **about, "n_params": n, "value": rule.at(n, d)} for n in line)]))
+                found = [
+                    {
+                        "part": o.method,
+                        **about,
+                        "n_params": o.n_params,
+                        "value": o.value,
+                        "low": o.low,
+                        "high": o.high,
+                    }
+                    for o in mine
+                ]
+                parts.append(
+                    pd.DataFrame(
+                        [
+                            *found,
+                            *({"part": "rule", **about, "n_params": n, "value": rule.at(n, d)} for n in line),
+                        ]
+                    )
+                )
             axes.set_xlabel("trainable parameters N")
             axes.set_ylabel(_LABELS[name])
             log_axes(axes, "xy")
             axes.legend()
             panel_label(axes, model.model)
-    caption = f"Optimum of {regime.quantity} by N and D with 95 % intervals, and the rule fitted to it. " + " ".join(
-        f"{model.model}, {name.replace('_', ' ')}: exponent of N {_said(rule.n_exponent, rule.intervals['n_exponent'])}, "
-        f"of D {_said(rule.d_exponent, rule.intervals['d_exponent'])}."
-        for model, name, rule in panels
+    caption = (
+        f"Optimum of {regime.quantity} by N and D with 95 % intervals, and the rule fitted to it. "
+        + " ".join(
+            f"{model.model}, {name.replace('_', ' ')}: exponent of N "
+            f"{_said(rule.n_exponent, rule.intervals['n_exponent'])}, "
+            f"of D {_said(rule.d_exponent, rule.intervals['d_exponent'])}."
+            for model, name, rule in panels
+        )
     )
-    return Drawing(figure, pd.concat(parts, ignore_index=True), caption + " Hollow: the best trial, where no paraboloid could be fitted.")
+    return Drawing(
+        figure,
+        pd.concat(parts, ignore_index=True),
+        caption + " Hollow: the best trial, where no paraboloid could be fitted.",
+    )
 
 
 def _said(value: float, interval: tuple[float, float] | None) -> str:

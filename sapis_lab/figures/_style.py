@@ -1,7 +1,8 @@
 """One look for all figures: sizes, fonts, and which colour, marker and line belong to which model.
 
-Colours are those of Okabe & Ito (2008), told apart by colour-blind readers; marker and line style repeat the message for grey print.
-A family keeps its colour in every figure; models of one family with different l_max differ in lightness and marker.
+Colours are those of Okabe & Ito (2008), told apart by colour-blind readers; marker and line style repeat the
+message for grey print. A family keeps its colour in every figure; models of one family with different l_max
+differ in lightness and marker.
 """
 
 from __future__ import annotations
@@ -100,7 +101,8 @@ def _mix(color: str, white: float) -> tuple[float, float, float]:
 
 
 def ladder(values: list[float]) -> dict[float, tuple[tuple, str]]:
-    """Colour and marker for an ordered set of sizes: dark to light along viridis, whose lightness survives grey print."""
+    """Colour and marker for an ordered set of sizes: dark to light along viridis, whose lightness survives
+    grey print."""
     shades = mpl.colormaps["viridis"](np.linspace(0.0, 0.85, max(len(values), 2)))
     return {v: (tuple(shades[i]), LADDER_MARKERS[i % len(LADDER_MARKERS)]) for i, v in enumerate(values)}
 
@@ -112,8 +114,9 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def log_axes(axes: Axes, which: str) -> None:
-    """Logarithmic axes with plain or power labels; between decades labels at 2 and 5 where less than a decade and a half is shown, and
-    where there is room, on vertical axes and in wide panels, at 3 up to two decades and a half."""
+    """Logarithmic axes with plain or power labels; between decades labels at 2 and 5 where less than a decade
+    and a half is shown, and where there is room, on vertical axes and in wide panels, at 3 up to two decades
+    and a half."""
     for axis, used in ((axes.xaxis, "x" in which), (axes.yaxis, "y" in which)):
         if not used:
             continue

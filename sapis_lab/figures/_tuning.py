@@ -1,4 +1,5 @@
-"""What tuning found: the objective against every tuned setting, and the Pareto front of two objectives. Drawn from trials.csv."""
+"""What tuning found: the objective against every tuned setting, and the Pareto front of two objectives. Drawn
+from trials.csv."""
 
 from __future__ import annotations
 
@@ -21,9 +22,15 @@ _FEW = 5
 
 
 def draw_tuning(
-    trials: pd.DataFrame, folder: Path, *, objectives: Sequence[str], settings: Sequence[str], logarithmic: Sequence[str]
+    trials: pd.DataFrame,
+    folder: Path,
+    *,
+    objectives: Sequence[str],
+    settings: Sequence[str],
+    logarithmic: Sequence[str],
 ) -> list[Path]:
-    """Write settings.pdf and, with two objectives, pareto.pdf into `folder`, with PNG, CSV and caption; the paths.
+    """Write settings.pdf and, with two objectives, pareto.pdf into `folder`, with PNG, CSV and caption; the
+    paths.
 
     Args:
         trials: one row per trial with the columns cell, trial, state, the objectives and the settings.
@@ -35,11 +42,16 @@ def draw_tuning(
     return paths
 
 
-def settings_drawing(trials: pd.DataFrame, objective: str, settings: Sequence[str], logarithmic: Sequence[str]) -> Drawing:
-    """The objective against every setting, one panel each; a cell has one colour, and its best trial is filled."""
+def settings_drawing(
+    trials: pd.DataFrame, objective: str, settings: Sequence[str], logarithmic: Sequence[str]
+) -> Drawing:
+    """The objective against every setting, one panel each; a cell has one colour, and its best trial is
+    filled."""
     done = trials[(trials["state"] == "done") & trials[objective].gt(0)]
     if done.empty:
-        return Drawing(empty(PAGE, "no trial has finished"), pd.DataFrame({"part": []}), "No trial has finished.")
+        return Drawing(
+            empty(PAGE, "no trial has finished"), pd.DataFrame({"part": []}), "No trial has finished."
+        )
     q = quantity(objective)
     cells = list(dict.fromkeys(done["cell"]))
     shades = ladder(list(range(len(cells))))
@@ -53,13 +65,27 @@ def settings_drawing(trials: pd.DataFrame, objective: str, settings: Sequence[st
             words = _places(done[name], name in logarithmic or pd.api.types.is_numeric_dtype(done[name]))
             for k, cell in enumerate(cells):
                 rows = done[done["cell"] == cell]
-                x = rows[name].astype(str).map(words.get).to_numpy(float) if words else rows[name].to_numpy(float)
+                x = (
+                    rows[name].astype(str).map(words.get).to_numpy(float)
+                    if words
+                    else rows[name].to_numpy(float)
+                )
                 y = rows[objective].to_numpy(float) * q.display_factor
                 color, marker = shades[k]
                 axes.plot(x, y, ls="none", color=color, marker=marker, mfc="none", ms=3.5, label=cell)
                 best = int(np.argmin(y))
                 axes.plot(x[best], y[best], ls="none", color=color, marker=marker, ms=5)
-                parts.append(pd.DataFrame({"part": "trial", "cell": cell, "setting": name, "value": rows[name].to_numpy(), objective: y}))
+                parts.append(
+                    pd.DataFrame(
+                        {
+                            "part": "trial",
+                            "cell": cell,
+                            "setting": name,
+                            "value": rows[name].to_numpy(),
+                            objective: y,
+                        }
+                    )
+                )
             if words:
                 axes.set_xticks(list(words.values()), list(words))
             axes.set_xlabel(name)
@@ -72,7 +98,8 @@ def settings_drawing(trials: pd.DataFrame, objective: str, settings: Sequence[st
             panels[row * across].set_ylabel(q.axis)
         _legend(figure, panels[0])
     caption = (
-        f"{q.label} of {len(done)} finished trials against {'each tuned setting' if len(settings) > 1 else settings[0]}; "
+        f"{q.label} of {len(done)} finished trials against "
+        f"{'each tuned setting' if len(settings) > 1 else settings[0]}; "
         f"colours: (model, N, D); filled: the best trial of each. {_ended_early(trials)}"
     )
     return Drawing(figure, pd.concat(parts, ignore_index=True), caption)
@@ -88,7 +115,9 @@ def pareto_drawing(trials: pd.DataFrame, objectives: Sequence[str]) -> Drawing:
     y_key, x_key = objectives
     done = trials[(trials["state"] == "done") & trials[y_key].gt(0) & trials[x_key].gt(0)]
     if done.empty:
-        return Drawing(empty(COLUMN, "no trial has finished"), pd.DataFrame({"part": []}), "No trial has finished.")
+        return Drawing(
+            empty(COLUMN, "no trial has finished"), pd.DataFrame({"part": []}), "No trial has finished."
+        )
     qx, qy = quantity(x_key), quantity(y_key)
     cells = list(dict.fromkeys(done["cell"]))
     shades = ladder(list(range(len(cells))))
@@ -98,24 +127,41 @@ def pareto_drawing(trials: pd.DataFrame, objectives: Sequence[str]) -> Drawing:
         axes = figure.subplots()
         for k, cell in enumerate(cells):
             rows = done[done["cell"] == cell].sort_values([x_key, y_key])
-            x, y = rows[x_key].to_numpy(float) * qx.display_factor, rows[y_key].to_numpy(float) * qy.display_factor
+            x, y = (
+                rows[x_key].to_numpy(float) * qx.display_factor,
+                rows[y_key].to_numpy(float) * qy.display_factor,
+            )
             on_front = y <= np.minimum.accumulate(y)
             color, marker = shades[k]
             axes.plot(x, y, ls="none", color=color, marker=marker, mfc="none", ms=3.5)
-            axes.plot(x[on_front], y[on_front], drawstyle="steps-post", color=color, marker=marker, ms=4, label=cell)
-            parts.append(pd.DataFrame({"part": np.where(on_front, "front", "trial"), "cell": cell, x_key: x, y_key: y}))
+            axes.plot(
+                x[on_front], y[on_front], drawstyle="steps-post", color=color, marker=marker, ms=4, label=cell
+            )
+            parts.append(
+                pd.DataFrame({"part": np.where(on_front, "front", "trial"), "cell": cell, x_key: x, y_key: y})
+            )
         axes.set_xlabel(qx.axis)
         axes.set_ylabel(qy.axis)
         log_axes(axes, "xy")
         _legend(figure, axes)
     n = sum(int((p["part"] == "front").sum()) for p in parts)
-    caption = f"{qy.label} against {qx.label} of {len(done)} finished trials; filled and joined: the {n} that no other one beats in both."
+    caption = (
+        f"{qy.label} against {qx.label} of {len(done)} finished trials; filled and joined: the {n} that no "
+        f"other one beats in both."
+    )
     return Drawing(figure, pd.concat(parts, ignore_index=True), caption)
 
 
 def _legend(figure: mpl.figure.Figure, axes: Axes) -> None:
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=min(len(handles), 3), columnspacing=0.8, handletextpad=0.1)
+    figure.legend(
+        handles,
+        labels,
+        loc="outside upper center",
+        ncols=min(len(handles), 3),
+        columnspacing=0.8,
+        handletextpad=0.1,
+    )
 
 
 def _ended_early(trials: pd.DataFrame) -> str:

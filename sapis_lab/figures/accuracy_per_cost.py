@@ -29,8 +29,21 @@ def draw(study: StudyAnalysis) -> Drawing | NotDrawn:
                 x, y = runs[cost].to_numpy(float), factor * runs[key].to_numpy(float)
                 axes.plot(x, y, ls="none", color=look.color, marker=look.marker, mfc="none", ms=3, alpha=0.45)
                 front = frontier(x, y)
-                axes.plot(x[front], y[front], color=look.color, ls=look.line, drawstyle="steps-post", marker=look.marker, label=name)
-                columns = {"cost": cost, "value": x, "loss": y, "on_frontier": np.isin(np.arange(len(x)), front)}
+                axes.plot(
+                    x[front],
+                    y[front],
+                    color=look.color,
+                    ls=look.line,
+                    drawstyle="steps-post",
+                    marker=look.marker,
+                    label=name,
+                )
+                columns = {
+                    "cost": cost,
+                    "value": x,
+                    "loss": y,
+                    "on_frontier": np.isin(np.arange(len(x)), front),
+                }
                 parts.append(pd.DataFrame({"model": name, "part": "point"} | columns))
             log_axes(axes, "xy")
             axes.set_xlabel(quantity(cost).axis)
@@ -51,12 +64,21 @@ def frontier(cost: np.ndarray, loss: np.ndarray) -> np.ndarray:
 def _caption(study: StudyAnalysis) -> str:
     ratios = "; ".join(
         f"{study.reference} / {c.model} {1 / c.accuracy_per_flop_train.geometric_mean:.2f} in training"
-        + (f", {1 / c.accuracy_per_flop_inference.geometric_mean:.2f} in inference" if c.accuracy_per_flop_inference else "")
+        + (
+            f", {1 / c.accuracy_per_flop_inference.geometric_mean:.2f} in inference"
+            if c.accuracy_per_flop_inference
+            else ""
+        )
         for c in study.comparisons
         if c.accuracy_per_flop_train is not None
     )
     text = (
-        f"{study.quantity.label[0].upper()}{study.quantity.label[1:]} against training cost. Faint symbols: all finished points; "
+        f"{study.quantity.label[0].upper()}{study.quantity.label[1:]} against training cost. Faint symbols: "
+        f"all finished points; "
         "bold symbols and steps: for each model the lowest loss reached at or below a cost."
     )
-    return text + (f" Accuracy per FLOP, (1/MAE_E)/FLOPs, at equal N, D and seed (geometric means): {ratios}." if ratios else "")
+    return text + (
+        f" Accuracy per FLOP, (1/MAE_E)/FLOPs, at equal N, D and seed (geometric means): {ratios}."
+        if ratios
+        else ""
+    )

@@ -1,4 +1,5 @@
-"""Accuracy per FLOP, (1/MAE_E)/FLOPs, of training and of inference, against the error: at equal error the gap is the ratio of FLOPs."""
+"""Accuracy per FLOP, (1/MAE_E)/FLOPs, of training and of inference, against the error: at equal error the gap
+is the ratio of FLOPs."""
 
 import matplotlib as mpl
 import numpy as np
@@ -30,7 +31,10 @@ def draw(study: StudyAnalysis) -> Drawing | NotDrawn:
                 mine = (study.done["model"] == name).to_numpy()
                 values = found[column]
                 assert values is not None
-                x, y = error.display_factor * study.done[ENERGY_MAE].to_numpy(float)[mine], values.to_numpy(float)[mine]
+                x, y = (
+                    error.display_factor * study.done[ENERGY_MAE].to_numpy(float)[mine],
+                    values.to_numpy(float)[mine],
+                )
                 usable = np.isfinite(x) & np.isfinite(y) & (y > 0)
                 x, y = x[usable], y[usable]
                 if not len(x):
@@ -38,7 +42,12 @@ def draw(study: StudyAnalysis) -> Drawing | NotDrawn:
                 axes.plot(x, y, ls="none", color=look.color, marker=look.marker, mfc="none", ms=3, alpha=0.45)
                 front = upper_frontier(x, y)
                 axes.plot(x[front], y[front], color=look.color, ls=look.line, marker=look.marker, label=name)
-                columns = {"cost": column, "error": x, "accuracy_per_flop": y, "on_frontier": np.isin(np.arange(len(x)), front)}
+                columns = {
+                    "cost": column,
+                    "error": x,
+                    "accuracy_per_flop": y,
+                    "on_frontier": np.isin(np.arange(len(x)), front),
+                }
                 parts.append(pd.DataFrame({"model": name, "part": "point"} | columns))
             log_axes(axes, "xy")
             axes.set_xlabel(error.axis)
@@ -49,7 +58,8 @@ def draw(study: StudyAnalysis) -> Drawing | NotDrawn:
 
 
 def upper_frontier(error: np.ndarray, value: np.ndarray) -> np.ndarray:
-    """Positions of the points with more accuracy per FLOP than every point of lower or equal error, in order of error."""
+    """Positions of the points with more accuracy per FLOP than every point of lower or equal error, in order
+    of error."""
     order = np.lexsort((-value, error))
     best = np.maximum.accumulate(value[order])
     return order[np.r_[True, best[1:] > best[:-1]]]
@@ -58,13 +68,19 @@ def upper_frontier(error: np.ndarray, value: np.ndarray) -> np.ndarray:
 def _caption(study: StudyAnalysis) -> str:
     ratios = "; ".join(
         f"{study.reference} / {c.model} {1 / c.accuracy_per_flop_train.geometric_mean:.2f} in training"
-        + (f", {1 / c.accuracy_per_flop_inference.geometric_mean:.2f} in inference" if c.accuracy_per_flop_inference else "")
+        + (
+            f", {1 / c.accuracy_per_flop_inference.geometric_mean:.2f} in inference"
+            if c.accuracy_per_flop_inference
+            else ""
+        )
         for c in study.comparisons
         if c.accuracy_per_flop_train is not None
     )
     text = (
-        "Accuracy per FLOP, (1/MAE_E)/FLOPs, of training (left) and of a frame's energy and forces (right), against the error itself: "
-        "between two models at equal error the vertical gap is the ratio of their FLOPs. Lines: the best of each model at or below an "
+        "Accuracy per FLOP, (1/MAE_E)/FLOPs, of training (left) and of a frame's energy and forces (right), "
+        "against the error itself: "
+        "between two models at equal error the vertical gap is the ratio of their FLOPs. Lines: the best of "
+        "each model at or below an "
         "error."
     )
     return text + (f" Geometric means at equal N, D and seed: {ratios}." if ratios else "")

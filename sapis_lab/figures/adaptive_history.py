@@ -19,7 +19,8 @@ ASIDE = ("seed", "repeat", "measure")
 
 
 def draw(study: StudyAnalysis) -> Drawing | NotDrawn:
-    """Two panels: the points in order, one symbol an action; and the loss, measured and predicted, against the FLOPs spent."""
+    """Two panels: the points in order, one symbol an action; and the loss, measured and predicted, against
+    the FLOPs spent."""
     history = study.history
     if history is None:
         return NotDrawn("the adaptive scaler has not run on this study (`sapis scale`)")
@@ -35,12 +36,26 @@ def draw(study: StudyAnalysis) -> Drawing | NotDrawn:
         plane.plot(path["n_params"], path["n_frames"], color="0.75", lw=0.8, zorder=1)
         for k, action in enumerate(actions):
             rows = steps[steps["action"] == action]
-            style = {"ls": "none", "color": COLORS[k % len(COLORS)], "marker": MARKERS[k % len(MARKERS)], "mfc": "white", "ms": 4.5}
+            style = {
+                "ls": "none",
+                "color": COLORS[k % len(COLORS)],
+                "marker": MARKERS[k % len(MARKERS)],
+                "mfc": "white",
+                "ms": 4.5,
+            }
             plane.plot(rows["n_params"], rows["n_frames"], **style)
             spent.plot(rows["flops_total"], factor * rows["measured"], **style, zorder=3)
         known = steps[steps["predicted"].notna()]
-        spent.plot(known["flops_total"], factor * known["predicted"], ls="none", marker="_", ms=6, color="black")
-        spent.vlines(known["flops_total"], factor * known["predicted_low"], factor * known["predicted_high"], color="0.5", lw=0.9)
+        spent.plot(
+            known["flops_total"], factor * known["predicted"], ls="none", marker="_", ms=6, color="black"
+        )
+        spent.vlines(
+            known["flops_total"],
+            factor * known["predicted_low"],
+            factor * known["predicted_high"],
+            color="0.5",
+            lw=0.9,
+        )
         best = factor * steps["measured"].cummin()
         spent.plot(steps["flops_total"], best, color="0.4", lw=0.8, ls=":", drawstyle="steps-post")
         decided = steps[known.index[0] :] if len(known) else steps.iloc[:0]
@@ -54,25 +69,41 @@ def draw(study: StudyAnalysis) -> Drawing | NotDrawn:
         spent.set_xlabel("training FLOPs spent so far (FLOP)")
         spent.set_ylabel(study.quantity.axis)
         handles = [
-            Line2D([], [], ls="none", color=COLORS[k % len(COLORS)], marker=MARKERS[k % len(MARKERS)], mfc="white", label=a)
+            Line2D(
+                [],
+                [],
+                ls="none",
+                color=COLORS[k % len(COLORS)],
+                marker=MARKERS[k % len(MARKERS)],
+                mfc="white",
+                label=a,
+            )
             for k, a in enumerate(actions)
         ]
         figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 6))
-    numbers = steps[["step", "action", "n_params", "n_frames", "seed", "flops", "flops_total"]].assign(part="step")
+    numbers = steps[["step", "action", "n_params", "n_frames", "seed", "flops", "flops_total"]].assign(
+        part="step"
+    )
     losses = ("predicted", "predicted_low", "predicted_high", "measured")
     return Drawing(figure, numbers.assign(**{k: factor * steps[k] for k in losses}), _caption(study, steps))
 
 
 def _caption(study: StudyAnalysis, steps: pd.DataFrame) -> str:
     text = (
-        "The adaptive scaler. Left: the points that it ran, numbered from its first decision. Right: what they reached for the FLOPs "
+        "The adaptive scaler. Left: the points that it ran, numbered from its first decision. Right: what "
+        "they reached for the FLOPs "
         "spent; bars: what was predicted before the run, with its 95 % interval; dotted: the lowest so far."
     )
     both = steps[steps["predicted"].notna() & steps["measured"].notna()]
     if len(both):
-        inside = int(((both["measured"] >= both["predicted_low"]) & (both["measured"] <= both["predicted_high"])).sum())
+        inside = int(
+            ((both["measured"] >= both["predicted_low"]) & (both["measured"] <= both["predicted_high"])).sum()
+        )
         error = 100 * np.sqrt(np.mean(np.log(both["measured"] / both["predicted"]) ** 2))
-        text += f" {inside} of {len(both)} measurements lie in their interval; rms of ln(measured / predicted) {error:.1f} %."
+        text += (
+            f" {inside} of {len(both)} measurements lie in their interval; rms of ln(measured / predicted) "
+            f"{error:.1f} %."
+        )
     if steps["measured"].notna().any():
         best = steps.loc[steps["measured"].idxmin()]
         unit = study.quantity.display_unit or study.quantity.unit

@@ -1,4 +1,5 @@
-"""The best loss that a training budget buys, and the N and D that buy it, for every model whose points support it."""
+"""The best loss that a training budget buys, and the N and D that buy it, for every model whose points
+support it."""
 
 from __future__ import annotations
 
@@ -28,11 +29,23 @@ def draw(study: StudyAnalysis) -> Drawing | NotDrawn:
             assert found.band is not None
             runs = model.runs
             panels[0].plot(
-                runs["flops_train"], factor * runs[study.quantity.key], ls="none", color=look.color, marker=look.marker, mfc="none", ms=2.5,
+                runs["flops_train"],
+                factor * runs[study.quantity.key],
+                ls="none",
+                color=look.color,
+                marker=look.marker,
+                mfc="none",
+                ms=2.5,
                 alpha=0.5,
-            )  # fmt: skip
-            points = {"budget": runs["flops_train"], "loss": factor * runs[study.quantity.key], "n_params": runs["n_params"]}
-            parts.append(pd.DataFrame({"model": model.name, "part": "point"} | points | {"n_frames": runs["n_frames"]}))
+            )
+            points = {
+                "budget": runs["flops_train"],
+                "loss": factor * runs[study.quantity.key],
+                "n_params": runs["n_params"],
+            }
+            parts.append(
+                pd.DataFrame({"model": model.name, "part": "point"} | points | {"n_frames": runs["n_frames"]})
+            )
             best, band = found.band.best, found.band
             curves: dict[str, tuple[Array, tuple[Array, Array]]] = {
                 "loss": (factor * best.loss, (factor * found.loss[0], factor * found.loss[1])),
@@ -47,15 +60,21 @@ def draw(study: StudyAnalysis) -> Drawing | NotDrawn:
                 axes.plot(found.budget[beyond], value[beyond], color=look.color, ls="--", lw=0.8)
                 axes.fill_between(found.budget, low, high, color=look.color, alpha=0.16, lw=0)
                 every = slice(3, None, 8)
-                axes.plot(found.budget[every], value[every], ls="none", color=look.color, marker=look.marker, ms=3)
+                axes.plot(
+                    found.budget[every], value[every], ls="none", color=look.color, marker=look.marker, ms=3
+                )
                 numbers |= {key: value, f"{key}_low": low, f"{key}_high": high}
-            parts.append(pd.DataFrame({"model": model.name, "part": "frontier", "extrapolated": ~inside} | numbers))
+            parts.append(
+                pd.DataFrame({"model": model.name, "part": "frontier", "extrapolated": ~inside} | numbers)
+            )
         for axes, label in zip(panels, (study.quantity.axis, "best N", "best D"), strict=True):
             log_axes(axes, "xy")
             axes.set_xlabel(quantity("flops_train").axis)
             axes.set_ylabel(label)
         shown = {m.name: looks(study.runs)[m.name] for m in models}
-        handles = [Line2D([], [], color=look.color, marker=look.marker, label=name) for name, look in shown.items()]
+        handles = [
+            Line2D([], [], color=look.color, marker=look.marker, label=name) for name, look in shown.items()
+        ]
         figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 5))
     return Drawing(figure, pd.concat(parts, ignore_index=True), _caption(study, models))
 
@@ -67,8 +86,10 @@ def _caption(study: StudyAnalysis, models: list[ModelAnalysis]) -> str:
         value, low, high = m.allocation.compute_exponent
         slopes.append(f"{m.name} {value:.2f} [{low:.2f}, {high:.2f}]")
     text = (
-        f"The lowest {study.quantity.label} that a budget of training FLOPs buys, and the N and D that buy it, with 95 % bands; "
-        f"faint symbols: all points; dashed: beyond the largest measured cost. Exponent -dlnL/dlnC at that cost: {', '.join(slopes)}."
+        f"The lowest {study.quantity.label} that a budget of training FLOPs buys, and the N and D that buy "
+        f"it, with 95 % bands; "
+        f"faint symbols: all points; dashed: beyond the largest measured cost. Exponent -dlnL/dlnC at that "
+        f"cost: {', '.join(slopes)}."
     )
     if any(m.allocation.with_floor for m in models):
         text += " The bands of the error include the law with a floor, which the points do not exclude."

@@ -1,4 +1,5 @@
-"""How much more the other models must spend than the reference to reach the same error: accuracy per FLOP in its fair form."""
+"""How much more the other models must spend than the reference to reach the same error: accuracy per FLOP in
+its fair form."""
 
 from __future__ import annotations
 
@@ -16,15 +17,18 @@ from sapis_lab.quantities import quantity
 
 CLAIM = 2.0
 TITLES = {
-    "flops_train": "training FLOPs", "cpu_seconds_train": "training CPU time", "flops_inference_per_frame": "inference FLOPs",
+    "flops_train": "training FLOPs",
+    "cpu_seconds_train": "training CPU time",
+    "flops_inference_per_frame": "inference FLOPs",
     "n_frames": "labels",
-}  # fmt: skip
+}
 WIDEST = 100.0
 """A band that goes on is cut here."""
 
 
 def draw(study: StudyAnalysis) -> Drawing | NotDrawn:
-    """One row an error, one column a cost, one line a model with its 95 % band; dotted where the edge of the lattice decides."""
+    """One row an error, one column a cost, one line a model with its 95 % band; dotted where the edge of the
+    lattice decides."""
     found = [e for e in study.efficiency if len(e.error)]
     if len(study.models) < 2:
         return NotDrawn("there is one model, and nothing to compare it with")
@@ -64,7 +68,9 @@ def _line(look: Look, name: str) -> Line2D:
 def _paint(axes: Axes, e: EqualError, look: Look, factor: float) -> None:
     x = factor * e.error
     top = np.minimum(e.high, max(WIDEST, 3 * e.ratio.max()))
-    axes.fill_between(x, np.maximum(e.low, min(0.3, e.ratio.min() / 3)), top, color=look.color, alpha=0.16, lw=0)
+    axes.fill_between(
+        x, np.maximum(e.low, min(0.3, e.ratio.min() / 3)), top, color=look.color, alpha=0.16, lw=0
+    )
     inner = np.flatnonzero(~e.at_edge)
     axes.plot(x, e.ratio, color=look.color, lw=0.7, ls=":")
     if inner.size:
@@ -75,22 +81,43 @@ def _numbers(found: list[EqualError]) -> pd.DataFrame:
     parts = []
     for e in found:
         factor = quantity(e.quantity).display_factor
-        columns = {"error": factor * e.error, "ratio": e.ratio, "low": e.low, "high": e.high, "at_edge": e.at_edge}
-        about = {"model": e.model, "part": "ratio", "reference": e.reference, "quantity": e.quantity, "cost": e.cost}
+        columns = {
+            "error": factor * e.error,
+            "ratio": e.ratio,
+            "low": e.low,
+            "high": e.high,
+            "at_edge": e.at_edge,
+        }
+        about = {
+            "model": e.model,
+            "part": "ratio",
+            "reference": e.reference,
+            "quantity": e.quantity,
+            "cost": e.cost,
+        }
         parts.append(pd.DataFrame(about | columns))
     return pd.concat(parts, ignore_index=True)
 
 
 def _caption(study: StudyAnalysis, found: list[EqualError]) -> str:
     text = (
-        f"What a model must spend to reach an error, over what {found[0].reference} must, with 95 % bands: the cheapest N and D inside the "
-        "lattice by each model's law and measured costs. Accuracy grows to the right. Dotted curves: the smallest size or data of the "
-        f"lattice decides, and a smaller one might be cheaper. Dotted line: equal cost; dashed line: {CLAIM:g} times the cost."
+        f"What a model must spend to reach an error, over what {found[0].reference} must, with 95 % bands: "
+        f"the cheapest N and D inside the "
+        "lattice by each model's law and measured costs. Accuracy grows to the right. Dotted curves: the "
+        "smallest size or data of the "
+        f"lattice decides, and a smaller one might be cheaper. Dotted line: equal cost; dashed line: "
+        f"{CLAIM:g} times the cost."
     )
-    middle = [(e, m) for e in found if e.quantity == found[0].quantity and (m := e.middle()) is not None and e.cost == "flops_train"]
+    middle = [
+        (e, m)
+        for e in found
+        if e.quantity == found[0].quantity and (m := e.middle()) is not None and e.cost == "flops_train"
+    ]
     if middle:
         unit, factor = quantity(found[0].quantity).display_unit, quantity(found[0].quantity).display_factor
-        said = ", ".join(f"{e.model} {m[1]:.3g} [{m[2]:.3g}, {m[3]:.3g}] at {factor * m[0]:.3g} {unit}" for e, m in middle)
+        said = ", ".join(
+            f"{e.model} {m[1]:.3g} [{m[2]:.3g}, {m[3]:.3g}] at {factor * m[0]:.3g} {unit}" for e, m in middle
+        )
         text += f" Training FLOPs in the middle of the range: {said}."
     apart = sorted({f"{e.model} in {quantity(e.quantity).label}" for e in study.efficiency if e.why_not})
     return text + (f" No error that both reach: {', '.join(apart)}." if apart else "")

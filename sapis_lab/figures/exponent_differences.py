@@ -1,4 +1,5 @@
-"""Do exponents differ between models? Pairwise differences with intervals and p-values corrected for their number."""
+"""Do exponents differ between models? Pairwise differences with intervals and p-values corrected for their
+number."""
 
 import matplotlib as mpl
 import pandas as pd
@@ -12,7 +13,8 @@ LEVEL = 0.05
 
 
 def draw(study: StudyAnalysis) -> Drawing | NotDrawn:
-    """One panel an exponent, one row a pair; filled where the corrected p-value is below 5 %, with that value beside it."""
+    """One panel an exponent, one row a pair; filled where the corrected p-value is below 5 %, with that value
+    beside it."""
     tests = study.exponent_tests
     if len(study.models) < 2:
         return NotDrawn("there is one model, and nothing to compare it with")
@@ -28,22 +30,34 @@ def draw(study: StudyAnalysis) -> Drawing | NotDrawn:
             for t in mine:
                 row, color = pairs.index((t.model, t.other)), "0.15" if t.p_holm < LEVEL else "0.55"
                 axes.plot([t.low, t.high], [row, row], color=color, lw=1.0)
-                axes.plot(t.difference, row, color=color, marker="o", mfc=color if t.p_holm < LEVEL else "white")
+                axes.plot(
+                    t.difference, row, color=color, marker="o", mfc=color if t.p_holm < LEVEL else "white"
+                )
                 axes.annotate(
-                    f"p = {t.p_holm:.2g}", (1.0, row), xycoords=("axes fraction", "data"), xytext=(3, 0), textcoords="offset points",
-                    va="center", fontsize=6, annotation_clip=False,
-                )  # fmt: skip
+                    f"p = {t.p_holm:.2g}",
+                    (1.0, row),
+                    xycoords=("axes fraction", "data"),
+                    xytext=(3, 0),
+                    textcoords="offset points",
+                    va="center",
+                    fontsize=6,
+                    annotation_clip=False,
+                )
             axes.axvline(0, color="0.4", lw=0.8, ls=":", zorder=0)
             axes.set_xlabel(f"difference of {SYMBOLS[name]}")
         panels[0].set_yticks(range(len(pairs)), [f"{a} − {b}" for a, b in pairs])
         panels[0].set_ylim(len(pairs) - 0.4, -0.6)
     table = pd.DataFrame([vars(t) for t in tests]).assign(part="difference")
     clear = [t for t in tests if t.p_holm < LEVEL]
-    found = "; ".join(f"{SYMBOLS[t.exponent]} of {t.model} − {t.other}: {t.difference:+.2f} [{t.low:.2f}, {t.high:.2f}]" for t in clear)
+    found = "; ".join(
+        f"{SYMBOLS[t.exponent]} of {t.model} − {t.other}: {t.difference:+.2f} [{t.low:.2f}, {t.high:.2f}]"
+        for t in clear
+    )
     return Drawing(
         figure,
         table,
-        f"Differences of the exponents of law {tests[0].law}, which describes all models best together, with 95 % intervals, and p-values "
-        f"of equal exponents, corrected by Holm's method for {len(tests)} tests. Filled: corrected p below {LEVEL}. "
-        + (f"Clear: {found}." if clear else "No difference is clear."),
+        f"Differences of the exponents of law {tests[0].law}, which describes all models best together, with "
+        f"95 % intervals, and p-values "
+        f"of equal exponents, corrected by Holm's method for {len(tests)} tests. Filled: corrected p below "
+        f"{LEVEL}. " + (f"Clear: {found}." if clear else "No difference is clear."),
     )

@@ -10,11 +10,13 @@ from sapis_lab.figures._drawing import Drawing, NotDrawn
 from sapis_lab.figures._style import PAGE, RC, looks, new_figure
 
 WIDEST = 1.6
-"""Exponents beyond this are not resolved by any lattice here; their intervals leave the panel with an arrow."""
+"""Exponents beyond this are not resolved by any lattice here; their intervals leave the panel with an
+arrow."""
 
 
 def draw(study: StudyAnalysis) -> Drawing | NotDrawn:
-    """One panel an exponent; filled symbols are identified, hollow ones with thin dashed intervals are not."""
+    """One panel an exponent; filled symbols are identified, hollow ones with thin dashed intervals are
+    not."""
     table = exponent_table(study)
     if table.empty:
         return NotDrawn("no law could be fitted with intervals")
@@ -32,7 +34,13 @@ def draw(study: StudyAnalysis) -> Drawing | NotDrawn:
                 if row.high > WIDEST:
                     axes.plot(WIDEST, y, color=style.color, marker=">", ms=3, clip_on=False)
                 if row.identified or row.value <= WIDEST:
-                    axes.plot(row.value, y, color=style.color, marker=style.marker, mfc=style.color if row.identified else "white")
+                    axes.plot(
+                        row.value,
+                        y,
+                        color=style.color,
+                        marker=style.marker,
+                        mfc=style.color if row.identified else "white",
+                    )
             axes.set_xlim(0, min(WIDEST, max(0.2, 1.08 * table["high"].clip(upper=WIDEST).max())))
             axes.set_xlabel(f"exponent {SYMBOLS[name]}")
         panels[0].set_yticks(range(len(rows)), [f"{model}   {law}" for model, law in rows])
@@ -41,7 +49,8 @@ def draw(study: StudyAnalysis) -> Drawing | NotDrawn:
 
 
 def exponent_table(study: StudyAnalysis) -> pd.DataFrame:
-    """Columns model, part, law, exponent, value, low, high, identified; one row an exponent, by family and l_max."""
+    """Columns model, part, law, exponent, value, low, high, identified; one row an exponent, by family and
+    l_max."""
     rows = []
     families = list(dict.fromkeys(m.family for m in study.models.values()))
     for model in sorted(study.models.values(), key=lambda m: (families.index(m.family), _lmax(m))):
@@ -52,8 +61,21 @@ def exponent_table(study: StudyAnalysis) -> pd.DataFrame:
                 if term.exponent:
                     low, high = result.intervals[term.exponent]
                     value = result.fit.params[term.exponent]
-                    rows.append((model.name, "exponent", result.law, term.exponent, value, low, high, verdict.identified))
-    return pd.DataFrame(rows, columns=["model", "part", "law", "exponent", "value", "low", "high", "identified"])
+                    rows.append(
+                        (
+                            model.name,
+                            "exponent",
+                            result.law,
+                            term.exponent,
+                            value,
+                            low,
+                            high,
+                            verdict.identified,
+                        )
+                    )
+    return pd.DataFrame(
+        rows, columns=["model", "part", "law", "exponent", "value", "low", "high", "identified"]
+    )
 
 
 def _lmax(model: ModelAnalysis) -> int:
@@ -64,7 +86,9 @@ def _lmax(model: ModelAnalysis) -> int:
 def _caption(table: pd.DataFrame) -> str:
     known, unknown = int(table["identified"].sum()), int((~table["identified"]).sum())
     return (
-        f"Exponents with 95 % profile-likelihood intervals. Filled symbols and full lines: the {known} exponents that the points identify. "
-        f"Hollow symbols and dashed lines: the {unknown} that they do not; no value should be read from those. "
+        f"Exponents with 95 % profile-likelihood intervals. Filled symbols and full lines: the {known} "
+        f"exponents that the points identify. "
+        f"Hollow symbols and dashed lines: the {unknown} that they do not; no value should be read from "
+        f"those. "
         f"An arrow marks an interval that goes on to the right (exponents are sought up to {MAX_EXPONENT:g})."
     )

@@ -1,4 +1,5 @@
-"""Loss against model size at fixed training compute, with the fitted law under the study's own cost: no parabola is fitted anywhere."""
+"""Loss against model size at fixed training compute, with the fitted law under the study's own cost: no
+parabola is fitted anywhere."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ BEYOND = 3.0
 
 
 def draw(study: StudyAnalysis) -> Drawing | NotDrawn:
-    """One panel a model: L(N) along lines of constant training FLOPs, the measured points, and N* with its interval on every line."""
+    """One panel a model: L(N) along lines of constant training FLOPs, the measured points, and N* with its
+    interval on every line."""
     models = budget_models(study)
     if isinstance(models, NotDrawn):
         return models
@@ -31,13 +33,20 @@ def draw(study: StudyAnalysis) -> Drawing | NotDrawn:
     budgets = np.geomspace(spent.min(), spent.max(), N_BUDGETS + 2)[1:-1]
     shades = ladder([float(b) for b in budgets])
     with mpl.rc_context(RC):
-        figure, panels, numbers = model_panels(study, models, lambda axes, model: _paint(axes, model, study, shades))
+        figure, panels, numbers = model_panels(
+            study, models, lambda axes, model: _paint(axes, model, study, shades)
+        )
         log_axes(panels[0], "xy")
         figure.supxlabel(quantity("n_params").axis, fontsize=8)
         figure.supylabel(study.quantity.axis, fontsize=8)
-        handles = [Line2D([], [], color=c, marker=m, mfc="white", label=_flop(b)) for b, (c, m) in shades.items()]
+        handles = [
+            Line2D([], [], color=c, marker=m, mfc="white", label=_flop(b)) for b, (c, m) in shades.items()
+        ]
         figure.legend(
-            handles=handles, loc="outside upper center", ncols=len(handles) if figure.get_figwidth() == PAGE else 3, columnspacing=1.0
+            handles=handles,
+            loc="outside upper center",
+            ncols=len(handles) if figure.get_figwidth() == PAGE else 3,
+            columnspacing=1.0,
         )
     return Drawing(figure, numbers, _caption(study, models))
 
@@ -48,12 +57,19 @@ def _flop(budget: float) -> str:
 
 def _costs(model: ModelAnalysis) -> np.ndarray:
     assert model.allocation.cost is not None
-    return model.allocation.cost.of(model.runs["n_params"].to_numpy(float), model.runs["n_frames"].to_numpy(float))
+    return model.allocation.cost.of(
+        model.runs["n_params"].to_numpy(float), model.runs["n_frames"].to_numpy(float)
+    )
 
 
 def _paint(axes: Axes, model: ModelAnalysis, study: StudyAnalysis, shades: dict) -> pd.DataFrame:
     fit, cost, factor = model.fit, model.allocation.cost, study.quantity.display_factor
-    assert fit is not None and cost is not None and model.chosen is not None and model.chosen.bootstrap is not None
+    assert (
+        fit is not None
+        and cost is not None
+        and model.chosen is not None
+        and model.chosen.bootstrap is not None
+    )
     N, D, L = fit.points.n_params, fit.points.n_frames, fit.points.loss
     budgets = np.array(list(shades))
     nearest = np.abs(np.log(_costs(model))[:, None] - np.log(budgets)).argmin(axis=1)
@@ -85,10 +101,34 @@ def _paint(axes: Axes, model: ModelAnalysis, study: StudyAnalysis, shades: dict)
         ends = [float(v[k]) for v in best.n_params]
         axes.plot(ends, [star[1]] * 2, color="black", lw=0.9, zorder=4)
         axes.plot(*star, color="black", marker="*", ms=6, zorder=5)
-        parts.append(pd.DataFrame({"part": "law", "budget": budget, "n_params": x, "n_frames": y, "loss": loss, "low": low, "high": high}))
-        measured = {"n_params": N[here], "n_frames": moved_d, "loss": moved, "measured": factor * L[here], "measured_n_frames": D[here]}
+        parts.append(
+            pd.DataFrame(
+                {
+                    "part": "law",
+                    "budget": budget,
+                    "n_params": x,
+                    "n_frames": y,
+                    "loss": loss,
+                    "low": low,
+                    "high": high,
+                }
+            )
+        )
+        measured = {
+            "n_params": N[here],
+            "n_frames": moved_d,
+            "loss": moved,
+            "measured": factor * L[here],
+            "measured_n_frames": D[here],
+        }
         parts.append(pd.DataFrame({"part": "point", "budget": budget} | measured)[shown])
-        row = {"n_params": star[0], "n_frames": best.best.n_frames[k], "loss": star[1], "n_params_low": ends[0], "n_params_high": ends[1]}
+        row = {
+            "n_params": star[0],
+            "n_frames": best.best.n_frames[k],
+            "loss": star[1],
+            "n_params_low": ends[0],
+            "n_params_high": ends[1],
+        }
         parts.append(pd.DataFrame([{"part": "optimum", "budget": budget} | row]))
     return pd.concat(parts, ignore_index=True).assign(model=model.name)
 
@@ -97,9 +137,12 @@ def _caption(study: StudyAnalysis, models: list[ModelAnalysis]) -> str:
     label = study.quantity.label
     laws = "; ".join(f"{m.name}: {m.selected}" for m in models)
     text = (
-        f"{label[0].upper()}{label[1:]} against N along lines of constant training cost, one panel a model. Lines and 95 % bands: the "
-        f"law chosen for each model ({laws}), with D = C / (kappa N + fixed) from the measured costs; dotted outside the measured N and D. "
-        "Symbols: measured points, moved along the law to the nearest budget with their residuals kept. Stars and bars: the best N and "
+        f"{label[0].upper()}{label[1:]} against N along lines of constant training cost, one panel a model. "
+        f"Lines and 95 % bands: the "
+        f"law chosen for each model ({laws}), with D = C / (kappa N + fixed) from the measured costs; dotted "
+        f"outside the measured N and D. "
+        "Symbols: measured points, moved along the law to the nearest budget with their residuals kept. "
+        "Stars and bars: the best N and "
         "its 95 % interval."
     )
     if any(m.floor_open for m in models):

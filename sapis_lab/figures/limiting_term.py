@@ -1,4 +1,5 @@
-"""Which term limits the loss where: the parts of the N term and of the D term in the fitted loss over N and D."""
+"""Which term limits the loss where: the parts of the N term and of the D term in the fitted loss over N and
+D."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ NAMES = {"n": "N term", "d": "D term", "nd": "interaction", "e": "floor"}
 
 
 def draw(study: StudyAnalysis) -> Drawing | NotDrawn:
-    """One panel a model: part of the N term minus part of the D term; hatched where a third term is the largest."""
+    """One panel a model: part of the N term minus part of the D term; hatched where a third term is the
+    largest."""
     models = fitted_models(study)
     if isinstance(models, NotDrawn):
         return models
@@ -61,12 +63,18 @@ def _paint(axes: Axes, model: ModelAnalysis, study: StudyAnalysis) -> pd.DataFra
     # words where each side is strongest: the two ends of the colours are alike in grey
     for sign, word in ((1, "N limits"), (-1, "D limits")):
         if (sign * balance).max() > 0.1:
-            (x0, y0), (ha, va) = ((0.04, 0.96), ("left", "top")) if sign > 0 else ((0.96, 0.04), ("right", "bottom"))
+            (x0, y0), (ha, va) = (
+                ((0.04, 0.96), ("left", "top")) if sign > 0 else ((0.96, 0.04), ("right", "bottom"))
+            )
             box = {"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.75}
             axes.text(x0, y0, word, transform=axes.transAxes, fontsize=6.5, ha=ha, va=va, bbox=box)
-    columns = {"n_params": np.tile(x, N_GRID), "n_frames": np.repeat(y, N_GRID)} | {f"part_{k}": v.ravel() for k, v in part.items()}
+    columns = {"n_params": np.tile(x, N_GRID), "n_frames": np.repeat(y, N_GRID)} | {
+        f"part_{k}": v.ravel() for k, v in part.items()
+    }
     points = {k: model.runs[k].to_numpy(float) for k in ("n_params", "n_frames")}
-    return pd.concat([pd.DataFrame({"part": "law"} | columns), pd.DataFrame({"part": "point"} | points)]).assign(model=model.name)
+    return pd.concat(
+        [pd.DataFrame({"part": "law"} | columns), pd.DataFrame({"part": "point"} | points)]
+    ).assign(model=model.name)
 
 
 def _caption(study: StudyAnalysis, models: list[ModelAnalysis]) -> str:
@@ -75,11 +83,17 @@ def _caption(study: StudyAnalysis, models: list[ModelAnalysis]) -> str:
         assert m.fit is not None
         N, D = float(m.runs["n_params"].max()), float(m.runs["n_frames"].max())
         values = m.fit.law.term_values(m.fit.params, N, D)
-        terms = ", ".join(f"{NAMES[t.name]} {100 * v / values.sum():.0f} %" for t, v in zip(m.fit.law.terms, values, strict=True))
-        corners.append(f"{m.name} ({m.selected}{'' if m.chosen and m.chosen.identified else ', not fully identified'}): {terms}")
+        terms = ", ".join(
+            f"{NAMES[t.name]} {100 * v / values.sum():.0f} %"
+            for t, v in zip(m.fit.law.terms, values, strict=True)
+        )
+        corners.append(
+            f"{m.name} ({m.selected}{'' if m.chosen and m.chosen.identified else ', not fully identified'}): "
+            f"{terms}"
+        )
     return (
-        f"Which term of the chosen law limits the {study.quantity.label}: the part of the term in N minus that of the term in D; "
-        "black line: both equal; hatched: a third term is the largest; dots: measured points. At the largest measured N and D: "
-        + "; ".join(corners)
-        + "."
+        f"Which term of the chosen law limits the {study.quantity.label}: the part of the term in N minus "
+        f"that of the term in D; "
+        "black line: both equal; hatched: a third term is the largest; dots: measured points. At the largest "
+        "measured N and D: " + "; ".join(corners) + "."
     )

@@ -13,7 +13,8 @@ CURVE_POINTS = 40
 
 
 def draw(study: StudyAnalysis) -> Drawing | NotDrawn:
-    """All models in one panel: the best measured point at each D, and the law at the largest measured N with its band."""
+    """All models in one panel: the best measured point at each D, and the law at the largest measured N with
+    its band."""
     if study.done.empty:
         return NotDrawn("no point has finished")
     key, factor, parts = study.quantity.key, study.quantity.display_factor, []
@@ -26,14 +27,24 @@ def draw(study: StudyAnalysis) -> Drawing | NotDrawn:
                 continue
             best = runs.loc[runs.groupby("n_frames")[key].idxmin()]
             axes.plot(
-                best["n_frames"], factor * best[key], ls="none", color=look.color, marker=look.marker, mfc="white", label=name, zorder=3
+                best["n_frames"],
+                factor * best[key],
+                ls="none",
+                color=look.color,
+                marker=look.marker,
+                mfc="white",
+                label=name,
+                zorder=3,
             )
             columns = {"n_frames": best["n_frames"], "n_params": best["n_params"], "loss": factor * best[key]}
             parts.append(pd.DataFrame({"model": name, "part": "point"} | columns))
             model = study.models[name]
             if model.fit is None or runs["n_frames"].nunique() < 2:
                 continue
-            x, N = np.geomspace(runs["n_frames"].min(), runs["n_frames"].max(), CURVE_POINTS), float(runs["n_params"].max())
+            x, N = (
+                np.geomspace(runs["n_frames"].min(), runs["n_frames"].max(), CURVE_POINTS),
+                float(runs["n_params"].max()),
+            )
             law = factor * model.fit.predict(N, x)
             low, high = model.band(N, x) or (np.full_like(x, np.nan), np.full_like(x, np.nan))
             axes.plot(x, law, color=look.color, ls=look.line)
@@ -43,19 +54,28 @@ def draw(study: StudyAnalysis) -> Drawing | NotDrawn:
         log_axes(axes, "xy")
         axes.set_xlabel(quantity("n_frames").axis)
         axes.set_ylabel(study.quantity.axis)
-        figure.legend(loc="outside upper center", ncols=2 if study.done["model"].nunique() in (2, 4) else 3, columnspacing=1.0)
+        figure.legend(
+            loc="outside upper center",
+            ncols=2 if study.done["model"].nunique() in (2, 4) else 3,
+            columnspacing=1.0,
+        )
     return Drawing(figure, pd.concat(parts, ignore_index=True), _caption(study))
 
 
 def _caption(study: StudyAnalysis) -> str:
     label = study.quantity.label
     text = (
-        f"{label[0].upper()}{label[1:]} against the number of labels. Symbols: the best point of each model at each D; lines and 95 % "
+        f"{label[0].upper()}{label[1:]} against the number of labels. Symbols: the best point of each model "
+        f"at each D; lines and 95 % "
         "bands: the law chosen for it, at its largest N."
     )
     unit, factor = study.quantity.display_unit, study.quantity.display_factor
     found = [
-        (e, m) for e in study.efficiency if e.cost == "n_frames" and e.quantity == study.quantity.key and (m := e.middle()) is not None
+        (e, m)
+        for e in study.efficiency
+        if e.cost == "n_frames" and e.quantity == study.quantity.key and (m := e.middle()) is not None
     ]
-    said = ", ".join(f"{e.model} {m[1]:.3g} [{m[2]:.3g}, {m[3]:.3g}] at {factor * m[0]:.3g} {unit}" for e, m in found)
+    said = ", ".join(
+        f"{e.model} {m[1]:.3g} [{m[2]:.3g}, {m[3]:.3g}] at {factor * m[0]:.3g} {unit}" for e, m in found
+    )
     return text + (f" Labels for equal error, over those of {study.reference}: {said}." if found else "")

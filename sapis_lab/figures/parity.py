@@ -1,4 +1,5 @@
-"""What the chosen law says of a point against what was measured: fitted, and forecast from all other points."""
+"""What the chosen law says of a point against what was measured: fitted, and forecast from all other
+points."""
 
 from __future__ import annotations
 
@@ -13,11 +14,16 @@ from sapis_lab.figures._supported import fitted_models
 
 
 def draw(study: StudyAnalysis) -> Drawing | NotDrawn:
-    """Two panels: the law fitted to all points, and for each point the law fitted to the others (leave one out)."""
+    """Two panels: the law fitted to all points, and for each point the law fitted to the others (leave one
+    out)."""
     models = fitted_models(study)
     if isinstance(models, NotDrawn):
         return models
-    factor, unit, parts = study.quantity.display_factor, study.quantity.display_unit or study.quantity.unit, []
+    factor, unit, parts = (
+        study.quantity.display_factor,
+        study.quantity.display_unit or study.quantity.unit,
+        [],
+    )
     with mpl.rc_context(RC):
         figure = new_figure(PAGE, 3.1)
         panels = figure.subplots(1, 2, sharex=True, sharey=True)
@@ -30,14 +36,26 @@ def draw(study: StudyAnalysis) -> Drawing | NotDrawn:
             look = looks(study.runs)[model.name]
             for axes, part in zip(panels, ("fitted", "forecast"), strict=True):
                 if part in said:
-                    style = {"ls": "none", "color": look.color, "marker": look.marker, "mfc": "none", "ms": 3.5}
+                    style = {
+                        "ls": "none",
+                        "color": look.color,
+                        "marker": look.marker,
+                        "mfc": "none",
+                        "ms": 3.5,
+                    }
                     axes.plot(factor * said[part], factor * measured, label=model.name, **style)
                     columns = {"predicted": factor * said[part], "measured": factor * measured}
                     where = {"n_params": model.fit.points.n_params, "n_frames": model.fit.points.n_frames}
-                    parts.append(pd.DataFrame({"model": model.name, "part": part, "law": model.fit.law.name} | where | columns))
+                    parts.append(
+                        pd.DataFrame(
+                            {"model": model.name, "part": part, "law": model.fit.law.name} | where | columns
+                        )
+                    )
         numbers = pd.concat(parts, ignore_index=True)
         ends = np.array([numbers["measured"].min(), numbers["measured"].max()])
-        for axes, label in zip(panels, ("law fitted to all points", "law fitted to all other points"), strict=True):
+        for axes, label in zip(
+            panels, ("law fitted to all points", "law fitted to all other points"), strict=True
+        ):
             axes.plot(ends, ends, color="0.4", lw=0.8, ls=":", zorder=0)
             axes.set_xlabel(f"{label} ({unit})")
         log_axes(panels[0], "xy")
@@ -45,7 +63,14 @@ def draw(study: StudyAnalysis) -> Drawing | NotDrawn:
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 5))
     errors = [
-        f"{m.name} ({m.selected}) {100 * m.chosen.loo.rmse:.1f} %" for m in models if m.chosen is not None and m.chosen.loo is not None
+        f"{m.name} ({m.selected}) {100 * m.chosen.loo.rmse:.1f} %"
+        for m in models
+        if m.chosen is not None and m.chosen.loo is not None
     ]
-    text = f"Measured {study.quantity.label} against the law chosen for each model (left) and its forecast from all other points (right)."
-    return Drawing(figure, numbers, text + (f" Rms of ln(forecast / measured): {', '.join(errors)}." if errors else ""))
+    text = (
+        f"Measured {study.quantity.label} against the law chosen for each model (left) and its forecast from "
+        f"all other points (right)."
+    )
+    return Drawing(
+        figure, numbers, text + (f" Rms of ln(forecast / measured): {', '.join(errors)}." if errors else "")
+    )

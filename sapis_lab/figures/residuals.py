@@ -1,4 +1,5 @@
-"""What the chosen law leaves over along N, along D and along their product: a pattern means that the form is wrong."""
+"""What the chosen law leaves over along N, along D and along their product: a pattern means that the form is
+wrong."""
 
 import matplotlib as mpl
 import numpy as np
@@ -39,13 +40,18 @@ def draw(study: StudyAnalysis) -> Drawing | NotDrawn:
 
 
 def residual_table(study: StudyAnalysis) -> pd.DataFrame:
-    """One row a fitted point: model, part, law, N, D, N D, measured and predicted loss (display unit), residual in percent."""
+    """One row a fitted point: model, part, law, N, D, N D, measured and predicted loss (display unit),
+    residual in percent."""
     parts = []
     for model in study.models.values():
         fit, factor = model.fit, study.quantity.display_factor
         if fit is None:
             continue
-        columns = {"n_params": fit.points.n_params, "n_frames": fit.points.n_frames, "measured": factor * fit.points.loss}
+        columns = {
+            "n_params": fit.points.n_params,
+            "n_frames": fit.points.n_frames,
+            "measured": factor * fit.points.loss,
+        }
         columns["product"] = fit.points.n_params * fit.points.n_frames
         columns["predicted"] = factor * fit.points.loss * np.exp(-fit.residuals)
         columns["residual_percent"] = 100 * fit.residuals
@@ -59,7 +65,10 @@ def _caption(study: StudyAnalysis) -> str:
         for m in study.models.values()
         if m.fit is not None and m.fit.residual_sd is not None
     ]
-    text = f"What the law chosen for each model leaves over of the measured {study.quantity.label}, along N, D and N D."
+    text = (
+        f"What the law chosen for each model leaves over of the measured {study.quantity.label}, along N, D "
+        f"and N D."
+    )
     if spreads:
         text += f" Standard deviation of ln(measured / law): {', '.join(spreads)}."
     tests = [

@@ -4,8 +4,9 @@ With (X, Y, Z) = (z, x, y), K_lm = sqrt((2l+1) (2 - delta_m0) (l-m)!/(l+m)!) and
 
     Y_l,+m = K_lm P_l^(m)(Z) Re (X + iY)^m,      Y_l,-m = K_lm P_l^(m)(Z) Im (X + iY)^m,
 
-where P_l^(m) is the m-th derivative (no Condon-Shortley phase), so that sum_m Y_lm^2 = 2l+1 on the unit sphere.
-Agrees with `e3nn.o3.spherical_harmonics(..., normalization="component")` to rounding; parity of degree l is (-1)^l.
+where P_l^(m) is the m-th derivative (no Condon-Shortley phase), so that sum_m Y_lm^2 = 2l+1 on the unit
+sphere. Agrees with `e3nn.o3.spherical_harmonics(..., normalization="component")` to rounding; parity of
+degree l is (-1)^l.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ def _evaluate(coefficients: list[float], powers: list[Tensor]) -> Tensor:
 
 
 def spherical_harmonics(directions: Tensor, lmax: int) -> Tensor:
-    """Y of unit vectors: (3, ...) -> ((lmax+1)^2, ...), components first, degree l in the rows l^2 ... (l+1)^2 - 1, m = -l ... l."""
+    """Y of unit vectors: (3, ...) -> ((lmax+1)^2, ...), components first, degree l in the rows l^2 ...
+    (l+1)^2 - 1, m = -l ... l."""
     return _harmonics(directions, lmax, jacobian=False)[0]
 
 

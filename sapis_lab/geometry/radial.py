@@ -2,8 +2,8 @@
 
 Envelope: the polynomial of Gasteiger, Gross & Guennemann (arXiv:2003.03123, eq. 8) with p = 6,
     f(x) = 1 - 28 x^6 + 48 x^7 - 21 x^8 = (1-x)^3 (1 + 3x + 6x^2 + 10x^3 + 15x^4 + 21x^5),   x = r / cutoff,
-whose value and first two derivatives vanish at x = 1: energies are twice, forces once continuously differentiable there.
-Exponential-normal basis: Unke & Meuwly (arXiv:1902.08408, eq. 7).
+whose value and first two derivatives vanish at x = 1: energies are twice, forces once continuously
+differentiable there. Exponential-normal basis: Unke & Meuwly (arXiv:1902.08408, eq. 7).
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ def _factor(x: Tensor) -> Tensor:
 
 
 def exp_normal_centers(n_radial: int) -> tuple[Tensor, float]:
-    """Centres mu_k (float64, evenly from exp(-5) to 1) and width beta of exp(-beta (exp(-5 r/rc) - mu_k)^2): dense at bond lengths."""
+    """Centres mu_k (float64, evenly from exp(-5) to 1) and width beta of exp(-beta (exp(-5 r/rc) - mu_k)^2):
+    dense at bond lengths."""
     low = math.exp(-5.0)
     return torch.linspace(low, 1, n_radial, dtype=torch.float64), (2.0 / n_radial * (1 - low)) ** -2

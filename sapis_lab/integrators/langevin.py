@@ -1,8 +1,10 @@
-"""Langevin dynamics by the BAOAB splitting (Leimkuhler & Matthews, Appl. Math. Res. Express 2013, 34; arXiv:1102.4139).
+"""Langevin dynamics by the BAOAB splitting (Leimkuhler & Matthews, Appl. Math. Res. Express 2013, 34;
+arXiv:1102.4139).
 
-In one step of length dt: half a kick (B), half a drift (A), the exact Ornstein-Uhlenbeck step of the momenta (O), half a drift, half a
-kick. The positions it samples are exact for harmonic forces at any stable dt and of fourth order otherwise in the limit of strong
-friction, which is what labelled configurations need; momenta at whole steps come out slightly cold, by (ω dt)²/4 for a mode of frequency ω.
+In one step of length dt: half a kick (B), half a drift (A), the exact Ornstein-Uhlenbeck step of the momenta
+(O), half a drift, half a kick. The positions it samples are exact for harmonic forces at any stable dt and of
+fourth order otherwise in the limit of strong friction, which is what labelled configurations need; momenta at
+whole steps come out slightly cold, by (ω dt)²/4 for a mode of frequency ω.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ class State(NamedTuple):
 
 
 def thermal_momenta(masses: np.ndarray, *, temperature: float, generator: np.random.Generator) -> np.ndarray:
-    """Momenta drawn from the Maxwell-Boltzmann distribution, (n_atoms, 3), amu Å/fs.   masses: (n_atoms,), amu; temperature: K."""
+    """Momenta drawn from the Maxwell-Boltzmann distribution, (n_atoms, 3), amu Å/fs.   masses: (n_atoms,),
+    amu; temperature: K."""
     kT = units.KB * temperature * units.ACCELERATION
     return np.sqrt(masses[:, None] * kT) * generator.standard_normal((len(masses), 3))
 

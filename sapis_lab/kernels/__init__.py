@@ -1,4 +1,5 @@
-"""Compiled forms of what profiling shows to cost most; each is tested against the PyTorch form, which runs wherever none can be built."""
+"""Compiled forms of what profiling shows to cost most; each is tested against the PyTorch form, which runs
+wherever none can be built."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ _off = 0
 
 @contextmanager
 def reference_forms() -> Iterator[None]:
-    """Computes in PyTorch alone for the length of a `with` block: its products are what FLOP counters and tracers see."""
+    """Computes in PyTorch alone for the length of a `with` block: its products are what FLOP counters and
+    tracers see."""
     global _off
     _off += 1
     try:

@@ -1,12 +1,14 @@
 """Compiles a C++ file of this folder on first use and loads it.
 
-The library is kept in a cache folder under a name that holds the source, the compiler and its version, its flags, the C library and the
-processor: a change of any of them builds anew, and a folder shared between machines never serves code for another of them. Beside it lies
-its sha256, written after it: a library that does not match (cut off, overwritten, of somebody else) is built anew and never loaded. Only
-folders in which nobody but this user and root may write are used; where the cache folder is none, a temporary folder of this user is.
+The library is kept in a cache folder under a name that holds the source, the compiler and its version, its
+flags, the C library and the processor: a change of any of them builds anew, and a folder shared between
+machines never serves code for another of them. Beside it lies its sha256, written after it: a library that
+does not match (cut off, overwritten, of somebody else) is built anew and never loaded. Only folders in which
+nobody but this user and root may write are used; where the cache folder is none, a temporary folder of this
+user is.
 
-`SAPIS_KERNELS=off` turns kernels off, `SAPIS_KERNELS=require` makes a failed build an error; otherwise the first failure is reported, as a
-warning, and PyTorch does the work.
+`SAPIS_KERNELS=off` turns kernels off, `SAPIS_KERNELS=require` makes a failed build an error; otherwise the
+first failure is reported, as a warning, and PyTorch does the work.
 """
 
 from __future__ import annotations
@@ -32,13 +34,28 @@ from sapis_lab.errors import Notice
 from sapis_lab.files import digest, read_text, replacing, write_text
 
 FLAGS = (
-    "-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden", "-shared", "-fPIC",
-)  # fmt: skip
+    "-std=c++17",
+    "-O3",
+    "-march=native",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-fvisibility=hidden",
+    "-shared",
+    "-fPIC",
+)
 WIDE = "-mprefer-vector-width=512"
-"""Measured on Zen 4: with it GCC keeps 64-byte vectors in one register (products of 90 instead of 70 GFLOP/s)."""
+"""Measured on Zen 4: with it GCC keeps 64-byte vectors in one register (products of 90 instead of 70
+GFLOP/s)."""
 _SECONDS = 600
 """Longest time of one compilation, s."""
-_OF_THE_DISK = ("No space left", "quota", "Read-only file system", "cannot create temporary", "Input/output error", "Permission denied")
+_OF_THE_DISK = (
+    "No space left",
+    "quota",
+    "Read-only file system",
+    "cannot create temporary",
+    "Input/output error",
+    "Permission denied",
+)
 """Words of a compiler that cannot write."""
 
 
@@ -60,8 +77,8 @@ def mode() -> str:
 
 @cache
 def library(name: str, defines: tuple[str, ...] = ()) -> ctypes.CDLL | None:
-    """The library of `NAME.cpp` with preprocessor `defines` ("NAME=value"), built if need be; None where kernels are off or none can be
-    built."""
+    """The library of `NAME.cpp` with preprocessor `defines` ("NAME=value"), built if need be; None where
+    kernels are off or none can be built."""
     if mode() == "off":
         return None
     try:
@@ -100,16 +117,22 @@ def _notice(text: str) -> None:
 
 
 def build(name: str, defines: tuple[str, ...] = (), *, folder: Path | None = None) -> Path:
-    """Path of the shared library of `NAME.cpp`; compiles it (about 10 s) unless it lies whole in `folder`, the cache folder by default.
+    """Path of the shared library of `NAME.cpp`; compiles it (about 10 s) unless it lies whole in `folder`,
+    the cache folder by default.
 
     Raises:
-        BuildError: no compiler is found, or it fails; with what it said.   FolderError: the folder cannot be used.
+        BuildError: no compiler is found, or it fails; with what it said.   FolderError: the folder cannot be
+        used.
     """
     compiler = _compiler()
     source = Path(__file__).parent / f"{name}.cpp"
     flags = [*FLAGS, WIDE] if platform.machine() in ("x86_64", "AMD64") else list(FLAGS)
     flags += [f"-D{define}" for define in defines]
-    parts = [source.read_bytes(), *(h.read_bytes() for h in sorted(source.parent.glob("*.h"))), " ".join([compiler, *flags]).encode()]
+    parts = [
+        source.read_bytes(),
+        *(h.read_bytes() for h in sorted(source.parent.glob("*.h"))),
+        " ".join([compiler, *flags]).encode(),
+    ]
     about = (_version(compiler), _c_library(), _processor())
     key = hashlib.sha256(b"\0".join([*parts, *(text.encode() for text in about)])).hexdigest()[:16]
     folder = folder or cache_folder()
@@ -150,7 +173,13 @@ def _ran(command: list[str], scratch: str) -> tuple[int, str]:
     environment = {**os.environ, "TMPDIR": scratch, "LC_ALL": "C"}
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, errors="replace", env=environment, timeout=_SECONDS, stdin=subprocess.DEVNULL
+            command,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            env=environment,
+            timeout=_SECONDS,
+            stdin=subprocess.DEVNULL,
         )
     except subprocess.TimeoutExpired:
         raise BuildError(f"{command[0]} has not ended within {_SECONDS} s") from None
@@ -160,17 +189,21 @@ def _ran(command: list[str], scratch: str) -> tuple[int, str]:
 def _refuse(command: list[str], status: int, said: str, killed: bool) -> None:
     source, words = Path(command[-1]).name, said[-2000:] or f"it ended with status {status}"
     if killed:
-        raise BuildError(f"{command[0]} was killed twice while it built {source}; the system may have run out of memory: {words}")
+        raise BuildError(
+            f"{command[0]} was killed twice while it built {source}; the system may have run out of memory: "
+            f"{words}"
+        )
     if any(word in said for word in _OF_THE_DISK):
         raise FolderError(f"{command[0]} could not write {source}'s library: {words}")
     raise BuildError(f"{command[0]} could not build {source}: {words}")
 
 
-# ------------------------------------------------------------------------------------------------------------- folders
+# ---------------------------------------------------------------------------------------------------- folders
 
 
 def cache_folder() -> Path:
-    """$SAPIS_KERNEL_CACHE, or sapis_lab/kernels in the user's cache folder. FolderError where there is neither that nor a home."""
+    """$SAPIS_KERNEL_CACHE, or sapis_lab/kernels in the user's cache folder. FolderError where there is
+    neither that nor a home."""
     chosen = os.environ.get("SAPIS_KERNEL_CACHE") or None
     above = os.environ.get("XDG_CACHE_HOME") or None
     if chosen or above:
@@ -178,9 +211,13 @@ def cache_folder() -> Path:
     try:
         home = Path.home()
     except RuntimeError:
-        raise FolderError("this user has no home folder to keep it in; set $SAPIS_KERNEL_CACHE to a folder of yours") from None
+        raise FolderError(
+            "this user has no home folder to keep it in; set $SAPIS_KERNEL_CACHE to a folder of yours"
+        ) from None
     if not home.is_dir():
-        raise FolderError(f"the home folder {home} is not there to keep it in; set $SAPIS_KERNEL_CACHE to a folder of yours")
+        raise FolderError(
+            f"the home folder {home} is not there to keep it in; set $SAPIS_KERNEL_CACHE to a folder of yours"
+        )
     return home / ".cache" / "sapis_lab" / "kernels"
 
 
@@ -193,7 +230,8 @@ def temporary_folder() -> Path:
 
 
 def usable_folder() -> Path:
-    """The cache folder or, where that is none, the temporary folder of this user; made, and safe for code. FolderError where neither is."""
+    """The cache folder or, where that is none, the temporary folder of this user; made, and safe for code.
+    FolderError where neither is."""
     try:
         folder = cache_folder()
         _make_usable(folder)
@@ -204,7 +242,8 @@ def usable_folder() -> Path:
 
 
 def _make_usable(folder: Path) -> None:
-    """Make `folder`, for this user alone, where it is missing. FolderError if code in it could be of another user, or not be loaded."""
+    """Make `folder`, for this user alone, where it is missing. FolderError if code in it could be of another
+    user, or not be loaded."""
     missing = [place for place in (folder, *folder.parents) if not place.exists()]
     for place in reversed(missing):
         place.mkdir(mode=0o700, exist_ok=True)
@@ -213,18 +252,23 @@ def _make_usable(folder: Path) -> None:
     own = (folder.absolute(), folder.resolve())
     for place in dict.fromkeys([*own, *(above for path in own for above in path.parents)]):
         if (who := _other_writer(place.lstat(), kept_here=place in own)) is not None:
-            raise FolderError(f"{place} can be written to by {who}, who could put other code into {folder}; "
-                              "take that right away (chmod go-w), or set $SAPIS_KERNEL_CACHE to a folder of yours")  # fmt: skip
+            raise FolderError(
+                f"{place} can be written to by {who}, who could put other code into {folder}; "
+                "take that right away (chmod go-w), or set $SAPIS_KERNEL_CACHE to a folder of yours"
+            )
     if os.statvfs(folder).f_flag & getattr(os, "ST_NOEXEC", 0):  # macOS has no such flag
-        raise FolderError(f"{folder} lies on a disk from which no program may be run (noexec); set $SAPIS_KERNEL_CACHE to another folder")
+        raise FolderError(
+            f"{folder} lies on a disk from which no program may be run (noexec); set $SAPIS_KERNEL_CACHE to "
+            f"another folder"
+        )
 
 
 def _other_writer(facts: os.stat_result, *, kept_here: bool) -> str | None:
     """Who else may change what lies in a folder; None if nobody may but this user and root.
 
     Args:
-        kept_here: the libraries lie there, and not only the folder that holds them: in one with the sticky bit, such as /tmp, nobody may
-            move what is not theirs, but everybody may add files.
+        kept_here: the libraries lie there, and not only the folder that holds them: in one with the sticky
+            bit, such as /tmp, nobody may move what is not theirs, but everybody may add files.
     """
     if facts.st_uid not in (0, os.geteuid()) and (kept_here or facts.st_uid != _unmapped_root()):
         return f"user {facts.st_uid}, its owner"
@@ -239,7 +283,8 @@ def _other_writer(facts: os.stat_result, *, kept_here: bool) -> str | None:
 
 @cache
 def _unmapped_root() -> int | None:
-    """The user as whom root's files appear in a container whose root is none (a user namespace without it); None elsewhere."""
+    """The user as whom root's files appear in a container whose root is none (a user namespace without it);
+    None elsewhere."""
     try:
         first, outside, n = map(int, Path("/proc/self/uid_map").read_text().split()[:3])
         whole = (first, outside) == (0, 0) and n > 2**31
@@ -249,7 +294,8 @@ def _unmapped_root() -> int | None:
 
 
 def _is_private(gid: int) -> bool:
-    """Whether a group holds this user alone: many systems give everyone such a group, and every file the right to be written by it."""
+    """Whether a group holds this user alone: many systems give everyone such a group, and every file the
+    right to be written by it."""
     if gid == 0:
         return True
     try:
@@ -261,7 +307,8 @@ def _is_private(gid: int) -> bool:
 
 @contextlib.contextmanager
 def _alone(target: Path) -> Iterator[None]:
-    """Hold the lock of a library's making, where the file system has locks; without, two make the same one after the other."""
+    """Hold the lock of a library's making, where the file system has locks; without, two make the same one
+    after the other."""
     fd = os.open(target.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         with contextlib.suppress(OSError):
@@ -286,7 +333,7 @@ def _is_whole(target: Path) -> bool:
         return False
 
 
-# ------------------------------------------------------------------------------------------------- what a library fits
+# ---------------------------------------------------------------------------------------- what a library fits
 
 
 def _compiler() -> str:
@@ -301,7 +348,9 @@ def _compiler() -> str:
 def _version(compiler: str) -> str:
     """What a compiler says of itself: an upgrade leaves its path as it was."""
     try:
-        done = subprocess.run([compiler, "--version"], capture_output=True, text=True, errors="replace", timeout=60)
+        done = subprocess.run(
+            [compiler, "--version"], capture_output=True, text=True, errors="replace", timeout=60
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise BuildError(f"{compiler} cannot be run: {error}") from None
     return done.stdout

@@ -1,9 +1,11 @@
-"""The C++ form of GEAT's training step (`geat.cpp`) as an autograd Function: energies with dE/dv, then gradients of the parameters.
+"""The C++ form of GEAT's training step (`geat.cpp`) as an autograd Function: energies with dE/dv, then
+gradients of the parameters.
 
-Forward-over-reverse: the gradient of a loss of energies and forces is the derivative of the backward sweep along the loss's cotangent of
-dE/dv, so that no graph is built and nothing is differentiated twice by autograd. The scalar features are differentiable in the
-parameters as well, for further readouts; nothing is in the displacements. Same numbers as the PyTorch form to rounding (tested in
-float64), on CPU tensors in float32 or float64, lmax up to 3, heads a power of two up to 8.
+Forward-over-reverse: the gradient of a loss of energies and forces is the derivative of the backward sweep
+along the loss's cotangent of dE/dv, so that no graph is built and nothing is differentiated twice by
+autograd. The scalar features are differentiable in the parameters as well, for further readouts; nothing is
+in the displacements. Same numbers as the PyTorch form to rounding (tested in float64), on CPU tensors in
+float32 or float64, lmax up to 3, heads a power of two up to 8.
 """
 
 from __future__ import annotations
@@ -25,23 +27,70 @@ if TYPE_CHECKING:
     from sapis_lab.models.geat import Geat
 
 _LAYER = (
-    "project", "project_bias", "scalar_value", "edge_radial", "edge_invariant", "edge_bias", "edge_out", "edge_out_bias", "merge",
-    "factors", "node_in.weight", "node_in.bias", "node_out.weight", "node_out.bias", "couple",
-)  # fmt: skip
-_ENDS = ("represent", "embedding", "readout_in.weight", "readout_in.bias", "readout_out.weight", "readout_out.bias", "readout_skip")
+    "project",
+    "project_bias",
+    "scalar_value",
+    "edge_radial",
+    "edge_invariant",
+    "edge_bias",
+    "edge_out",
+    "edge_out_bias",
+    "merge",
+    "factors",
+    "node_in.weight",
+    "node_in.bias",
+    "node_out.weight",
+    "node_out.bias",
+    "couple",
+)
+_ENDS = (
+    "represent",
+    "embedding",
+    "readout_in.weight",
+    "readout_in.bias",
+    "readout_out.weight",
+    "readout_out.bias",
+    "readout_skip",
+)
 """Parameters in the order of geat.cpp."""
 
 
 class _Shape(ctypes.Structure):
     _fields_ = [
-        *((name, ctypes.c_int64) for name in (
-            "degrees", "layers", "channels", "heads", "invariants", "key_width", "radial", "hidden", "coupling", "node", "species", "grid",
-            "softmax", "gaunt", "edge_units",
-        )),
-        *((name, ctypes.c_double) for name in (
-            "cutoff", "sum_scale", "uniform", "norm_attention", "norm_update", "norm_edge", "norm_readout", "energy_scale",
-        )),
-    ]  # fmt: skip
+        *(
+            (name, ctypes.c_int64)
+            for name in (
+                "degrees",
+                "layers",
+                "channels",
+                "heads",
+                "invariants",
+                "key_width",
+                "radial",
+                "hidden",
+                "coupling",
+                "node",
+                "species",
+                "grid",
+                "softmax",
+                "gaunt",
+                "edge_units",
+            )
+        ),
+        *(
+            (name, ctypes.c_double)
+            for name in (
+                "cutoff",
+                "sum_scale",
+                "uniform",
+                "norm_attention",
+                "norm_update",
+                "norm_edge",
+                "norm_readout",
+                "energy_scale",
+            )
+        ),
+    ]
 
 
 class _Batch(ctypes.Structure):
@@ -80,29 +129,56 @@ class GeatKernel:
         self.constants = [t.to(device="cpu", dtype=torch.float64).contiguous() for t in constants]
         born, units = config.born_widths
         self.shape = _Shape(
-            degrees=degrees, layers=config.layers, channels=config.channels, heads=config.heads, invariants=config.invariants,
-            key_width=config.key_width, radial=config.n_radial, hidden=config.edge_hidden, coupling=config.coupling_channels,
-            node=config.node_width, species=model.n_species, grid=grid[0].shape[0], softmax=config.attention == "softmax",
-            gaunt=config.product == "gaunt", edge_units=units, cutoff=model.cutoff,
-            sum_scale=model.sum_scale, uniform=1.0 / model.mean_neighbors, norm_attention=1.0 / born,
-            norm_update=1.0 / (config.soft_norm * born), norm_edge=1.0 / (config.edge_norm * units) if config.edge_norm else 0.0,
-            norm_readout=1.0 / (config.readout_norm * born) if config.readout_norm else 0.0, energy_scale=1.0,
-        )  # fmt: skip
+            degrees=degrees,
+            layers=config.layers,
+            channels=config.channels,
+            heads=config.heads,
+            invariants=config.invariants,
+            key_width=config.key_width,
+            radial=config.n_radial,
+            hidden=config.edge_hidden,
+            coupling=config.coupling_channels,
+            node=config.node_width,
+            species=model.n_species,
+            grid=grid[0].shape[0],
+            softmax=config.attention == "softmax",
+            gaunt=config.product == "gaunt",
+            edge_units=units,
+            cutoff=model.cutoff,
+            sum_scale=model.sum_scale,
+            uniform=1.0 / model.mean_neighbors,
+            norm_attention=1.0 / born,
+            norm_update=1.0 / (config.soft_norm * born),
+            norm_edge=1.0 / (config.edge_norm * units) if config.edge_norm else 0.0,
+            norm_readout=1.0 / (config.readout_norm * born) if config.readout_norm else 0.0,
+            energy_scale=1.0,
+        )
 
-    def __call__(self, model: Geat, vectors: Tensor, graph: PairGraph, n_atoms: Tensor, species: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Energies (A,), dE/dv in the layout of `vectors` (3, G, I, K), and scalar features (A, C), all differentiable in the
-        parameters.
+    def __call__(
+        self, model: Geat, vectors: Tensor, graph: PairGraph, n_atoms: Tensor, species: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Energies (A,), dE/dv in the layout of `vectors` (3, G, I, K), and scalar features (A, C), all
+        differentiable in the parameters.
 
         Raises:
             ValueError: gradients in `vectors` are asked for, which are not there.
         """
         if vectors.requires_grad and torch.is_grad_enabled():
             raise ValueError(
-                "the GEAT kernel gives gradients in the parameters, not in the displacements (for forces of a readout of the "
+                "the GEAT kernel gives gradients in the parameters, not in the displacements (for forces of "
+                "a readout of the "
                 "features): call model(batch), which is differentiable in the positions"
             )
         named = dict(model.named_parameters())
-        return _Step.apply(self, float(model.energy_scale), vectors, graph, n_atoms, species, *(named[name] for name in self.names))
+        return _Step.apply(
+            self,
+            float(model.energy_scale),
+            vectors,
+            graph,
+            n_atoms,
+            species,
+            *(named[name] for name in self.names),
+        )
 
 
 def _address(t: Tensor | None) -> int | None:
@@ -122,26 +198,48 @@ class _Handle:
 class _Step(torch.autograd.Function):
     @staticmethod
     def forward(  # type: ignore[override]
-        ctx: Any, kernel: GeatKernel, scale: float, vectors: Tensor, graph: PairGraph, n_atoms: Tensor, species: Tensor, *parameters: Tensor
+        ctx: Any,
+        kernel: GeatKernel,
+        scale: float,
+        vectors: Tensor,
+        graph: PairGraph,
+        n_atoms: Tensor,
+        species: Tensor,
+        *parameters: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         vectors, parameters = vectors.contiguous(), tuple(p.contiguous() for p in parameters)
         a = len(species)
         energy, gradient = vectors.new_empty(a), torch.empty_like(vectors)
         features = vectors.new_empty(a, kernel.shape.channels)
         kernel.shape.energy_scale = scale
-        neighbor, mask = (None if t is None or graph.block else t.contiguous() for t in (graph.neighbor, graph.mask))
+        neighbor, mask = (
+            None if t is None or graph.block else t.contiguous() for t in (graph.neighbor, graph.mask)
+        )
         batch = _Batch(
-            frames=len(n_atoms), atoms=a, block=graph.block[1] if graph.block else 0, slots=graph.dims[2], entries=vectors[0].numel(),
-            n_atoms=_address(n_atoms), neighbor=_address(neighbor), mask=_address(mask), species=_address(species),
+            frames=len(n_atoms),
+            atoms=a,
+            block=graph.block[1] if graph.block else 0,
+            slots=graph.dims[2],
+            entries=vectors[0].numel(),
+            n_atoms=_address(n_atoms),
+            neighbor=_address(neighbor),
+            mask=_address(mask),
+            species=_address(species),
             vectors=_address(vectors),
-        )  # fmt: skip
+        )
         pointers = (ctypes.c_void_p * kernel.n_places)()
         for place, p in zip(kernel.place, parameters, strict=True):
             pointers[place] = p.data_ptr()
         step = kernel.lib.forward(
-            ctypes.addressof(kernel.shape), ctypes.addressof(batch), ctypes.addressof(pointers), ctypes.addressof(kernel.multipliers),
-            *(_address(t) for t in kernel.constants), _address(energy), _address(features), _address(gradient),
-        )  # fmt: skip
+            ctypes.addressof(kernel.shape),
+            ctypes.addressof(batch),
+            ctypes.addressof(pointers),
+            ctypes.addressof(kernel.multipliers),
+            *(_address(t) for t in kernel.constants),
+            _address(energy),
+            _address(features),
+            _address(gradient),
+        )
         if not step:
             raise MemoryError("the GEAT kernel could not allocate its work space")
         ctx.kernel, ctx.kept = kernel, (batch, vectors, neighbor, mask, n_atoms, species, parameters)
@@ -179,7 +277,8 @@ _KERNELS: WeakKeyDictionary[Geat, tuple[torch.dtype, GeatKernel | None]] = WeakK
 
 
 def kernel_of(model: Geat) -> GeatKernel | None:
-    """The kernel where it can compute this model: built, lmax <= 3, heads 1, 2, 4 or 8, products within its buffers; made once a model."""
+    """The kernel where it can compute this model: built, lmax <= 3, heads 1, 2, 4 or 8, products within its
+    buffers; made once a model."""
     dtype = model.energy_scale.dtype
     known = _KERNELS.get(model)
     if known is None or known[0] != dtype:
@@ -189,7 +288,12 @@ def kernel_of(model: Geat) -> GeatKernel | None:
 
 def _made(model: Geat, dtype: torch.dtype) -> GeatKernel | None:
     config, real = model.config, {torch.float32: "float", torch.float64: "double"}.get(dtype)
-    if real is None or config.lmax > 3 or config.heads not in (1, 2, 4, 8) or config.invariants * config.key_width > 500:
+    if (
+        real is None
+        or config.lmax > 3
+        or config.heads not in (1, 2, 4, 8)
+        or config.invariants * config.key_width > 500
+    ):
         return None
     lib = library("geat", (f"REAL={real}", f"DEGREES={config.lmax + 1}"))
     return None if lib is None else GeatKernel(model, lib)

@@ -1,6 +1,7 @@
 """Model families, one public module a kind; what they share is re-exported here.
 
-A new model is one new file `<kind>.py` with a `ModelConfig` and the `Model` that it builds; the contract tests find and examine it.
+A new model is one new file `<kind>.py` with a `ModelConfig` and the `Model` that it builds; the contract
+tests find and examine it.
 """
 
 from sapis_lab.models._base import TOLERANCE, TOLERANCE_SMALL, Flops, Model, ModelConfig, Output

@@ -1,7 +1,7 @@
 """What every model is: settings that build it at any size, energies by atoms, and a declared symmetry.
 
-A model maps a batch to the interaction energy of every frame (reference energies of the species are added outside, in float64).
-It never computes forces: `sapis_lab.derivatives.predict` does, for all models alike.
+A model maps a batch to the interaction energy of every frame (reference energies of the species are added
+outside, in float64). It never computes forces: `sapis_lab.derivatives.predict` does, for all models alike.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ class Origin(NamedTuple):
     axes: tuple[Tensor, ...]
     """for every axis (n_new,) int64: the old position of each new one, -1 where there was none"""
     zero: Tensor
-    """bool, broadcasts to the parameter: where an entry without an old value starts at zero; elsewhere it is drawn as at birth"""
+    """bool, broadcasts to the parameter: where an entry without an old value starts at zero; elsewhere it is
+    drawn as at birth"""
 
 
 class Growth(NamedTuple):
@@ -73,8 +74,8 @@ class Growth(NamedTuple):
 class Model(nn.Module, ABC):
     """An interatomic potential without its derivatives.
 
-    Subclasses implement `atomic_energy`; those with geometry features of their own also override `features` and
-    `features_and_pullback`, for which the displacement itself is the plain case.
+    Subclasses implement `atomic_energy`; those with geometry features of their own also override `features`
+    and `features_and_pullback`, for which the displacement itself is the plain case.
     """
 
     symmetry: ClassVar[Literal["O(3)", "none"]]
@@ -104,15 +105,21 @@ class Model(nn.Module, ABC):
         return eye[:, : self.n_species].index_select(0, self.species_row.index_select(0, species))
 
     def features(self, vectors: Tensor, batch: AtomsBatch) -> tuple[Tensor, ...]:
-        """Geometry features of the displacements (layout of `graph.vectors`), differentiable; by default the displacements themselves."""
+        """Geometry features of the displacements (layout of `graph.vectors`), differentiable; by default the
+        displacements themselves."""
         return (vectors,)
 
-    def features_and_pullback(self, vectors: Tensor, batch: AtomsBatch) -> tuple[tuple[Tensor, ...], Callable[..., Tensor]]:
-        """Features without a graph, and the map from their gradients to dE/dvectors (linear, differentiable in the gradients)."""
+    def features_and_pullback(
+        self, vectors: Tensor, batch: AtomsBatch
+    ) -> tuple[tuple[Tensor, ...], Callable[..., Tensor]]:
+        """Features without a graph, and the map from their gradients to dE/dvectors (linear, differentiable
+        in the gradients)."""
         return (vectors,), lambda gradient: gradient
 
     @abstractmethod
-    def atomic_energy(self, features: tuple[Tensor, ...], batch: AtomsBatch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    def atomic_energy(
+        self, features: tuple[Tensor, ...], batch: AtomsBatch
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Energies per atom (A,) before `energy_scale`, invariant node features (A, F), and extras."""
 
     def evaluate(self, features: tuple[Tensor, ...], batch: AtomsBatch) -> Output:
@@ -123,24 +130,29 @@ class Model(nn.Module, ABC):
         return Output(energy, node_features, extras)
 
     def energy_and_gradient(self, vectors: Tensor, batch: AtomsBatch) -> tuple[Tensor, Tensor, Tensor] | None:
-        """Energies per atom (A,), dE/dvectors and node features by a compiled form, all once differentiable in the parameters,
-        where it can compute this model on this device; by default there is none, and autograd differentiates `evaluate`."""
+        """Energies per atom (A,), dE/dvectors and node features by a compiled form, all once differentiable
+        in the parameters, where it can compute this model on this device; by default there is none, and
+        autograd differentiates `evaluate`."""
         return None
 
     def kernel(self, device: torch.device) -> str:
-        """What computes this model's training step on `device`: 'PyTorch', or the name of a compiled form ('C++')."""
+        """What computes this model's training step on `device`: 'PyTorch', or the name of a compiled form
+        ('C++')."""
         return "PyTorch"
 
     def forward(self, batch: AtomsBatch) -> Output:
-        """Energies, differentiable in the positions to any order (slower than `derivatives.predict` where forces are wanted)."""
+        """Energies, differentiable in the positions to any order (slower than `derivatives.predict` where
+        forces are wanted)."""
         return self.evaluate(self.features(batch.graph.vectors(batch.positions, batch.cell), batch), batch)
 
     @abstractmethod
     def equivariant_parameters(self) -> Iterator[str]:
-        """Names of the parameters that act on features of degree l > 0 (or weigh couplings of them); the rest are scalar."""
+        """Names of the parameters that act on features of degree l > 0 (or weigh couplings of them); the rest
+        are scalar."""
 
     def multipliers(self) -> dict[str, float]:
-        """m by parameter name: the model computes with W = m p, so that a step of Adam on p changes W by m times the learning rate."""
+        """m by parameter name: the model computes with W = m p, so that a step of Adam on p changes W by m
+        times the learning rate."""
         return {name: 1.0 for name, _ in self.named_parameters()}
 
     def growth(self, to: ModelConfig) -> Growth:
@@ -149,14 +161,18 @@ class Model(nn.Module, ABC):
         Raises:
             ValueError: `to` is smaller or another function; the family does not grow.
         """
-        raise ValueError(f"{type(self).__name__} does not grow: its family has no `growth`; of the model kinds, geat has")
+        raise ValueError(
+            f"{type(self).__name__} does not grow: its family has no `growth`; of the model kinds, geat has"
+        )
 
     def count(self) -> dict[str, int]:
         """N by group: 'equivariant' and 'scalar', which add up to all trainable parameters."""
         sizes = {name: p.numel() for name, p in self.named_parameters() if p.requires_grad}
         equivariant = set(self.equivariant_parameters())
         unknown = equivariant - set(sizes)
-        assert not unknown, f"equivariant_parameters names {sorted(unknown)}, which are no trainable parameters"
+        assert not unknown, (
+            f"equivariant_parameters names {sorted(unknown)}, which are no trainable parameters"
+        )
         return {
             "equivariant": sum(n for name, n in sizes.items() if name in equivariant),
             "scalar": sum(n for name, n in sizes.items() if name not in equivariant),
@@ -164,10 +180,12 @@ class Model(nn.Module, ABC):
 
 
 class ModelConfig(KindConfig):
-    """Settings of a model family; `build` makes the model, `at_size` chooses its widths for a number of parameters."""
+    """Settings of a model family; `build` makes the model, `at_size` chooses its widths for a number of
+    parameters."""
 
     name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=MOST_NAME)
-    """Name in tables and figures; by default the kind and, for equivariant families, its largest degree (`geat-l2`)."""
+    """Name in tables and figures; by default the kind and, for equivariant families, its largest degree
+    (`geat-l2`)."""
     cutoff: float = Field(default=5.0, ge=0.1, le=100)
     """Radius of the neighbourhoods, Å."""
 
@@ -185,12 +203,13 @@ class ModelConfig(KindConfig):
         """The model with random parameters drawn from `seed`; the global random state is left as it was.
 
         Args:
-            species: atomic numbers it must know, ascending.   mean_neighbors: average number of neighbours within the cutoff,
-                which sets the size of sums over neighbours.
+            species: atomic numbers it must know, ascending.   mean_neighbors: average number of neighbours
+                within the cutoff, which sets the size of sums over neighbours.
         """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return self._build(tuple(species), max(mean_neighbors, 1.0))  # isolated atoms have none, and sums are divided by it
+            # isolated atoms have none, and sums are divided by it
+            return self._build(tuple(species), max(mean_neighbors, 1.0))
 
     @abstractmethod
     def _build(self, species: tuple[int, ...], mean_neighbors: float) -> Model:
@@ -198,13 +217,16 @@ class ModelConfig(KindConfig):
 
     @abstractmethod
     def resized(self, channels: int, secondary: float) -> Self:
-        """These settings with `channels` channels and the secondary widths (networks, heads, radial functions) that go with them,
-        times `secondary`."""
+        """These settings with `channels` channels and the secondary widths (networks, heads, radial
+        functions) that go with them, times `secondary`."""
 
     def widened(self, equivariant: float, scalar: float) -> Self:
-        """These settings with the widths of equivariant maps times `equivariant` and those of scalar networks times `scalar`, no width
-        smaller than it was."""
-        raise ValueError(f"the settings of {self.label} do not say which widths are equivariant (`widened`); of the model kinds, geat's do")
+        """These settings with the widths of equivariant maps times `equivariant` and those of scalar networks
+        times `scalar`, no width smaller than it was."""
+        raise ValueError(
+            f"the settings of {self.label} do not say which widths are equivariant (`widened`); of the model "
+            f"kinds, geat's do"
+        )
 
     def _without_storage(self, n_species: int) -> Model:
         with torch.device("meta"):
@@ -221,7 +243,8 @@ class ModelConfig(KindConfig):
 
     @abstractmethod
     def flops(self, *, n_atoms: int, n_pairs: int, n_species: int) -> Flops:
-        """Operations of one forward pass over `n_atoms` rows and `n_pairs` pairs (slots or edges), as the layout computes them."""
+        """Operations of one forward pass over `n_atoms` rows and `n_pairs` pairs (slots or edges), as the
+        layout computes them."""
 
     def at_size(self, n_params: float, *, n_species: int) -> Self:
         """These settings with widths that give `n_params` parameters as nearly as whole widths allow.
@@ -236,11 +259,15 @@ class ModelConfig(KindConfig):
                 best, best_cost, best_count = candidate, cost, count
         tolerance = TOLERANCE_SMALL if n_params < 1e4 else TOLERANCE
         if best is None or abs(best_count / n_params - 1) > tolerance:
-            smallest = min(self.resized(self.channel_step, s).n_params(n_species=n_species) for s in _SECONDARY)
+            smallest = min(
+                self.resized(self.channel_step, s).n_params(n_species=n_species) for s in _SECONDARY
+            )
             near = "" if best is None else f", nearest {best_count}"
             raise ValueError(
-                f"n_params={n_params:g} cannot be met within {tolerance:.0%} by {self.label} with {n_species} species: "
-                f"its smallest size is {smallest} parameters{near}; change lattice.n_params or the settings of {self.label}"
+                f"n_params={n_params:g} cannot be met within {tolerance:.0%} by {self.label} with "
+                f"{n_species} species: "
+                f"its smallest size is {smallest} parameters{near}; change lattice.n_params or the settings "
+                f"of {self.label}"
             )
         # `resized` does not check what it makes
         return load(type(self), dump(best), source=f"n_params={n_params:g} for {self.label}")  # type: ignore[no-any-return]
@@ -248,6 +275,7 @@ class ModelConfig(KindConfig):
     def _candidates(self, n_params: float, n_species: int) -> Iterator[tuple[Self, int, float]]:
         """Sizes around the request: for every secondary factor, the two channel counts whose N bracket it."""
         for secondary in _SECONDARY:
+
             def count(step: int, s: float = secondary) -> int:
                 return self.resized(step * self.channel_step, s).n_params(n_species=n_species)
 

@@ -1,7 +1,8 @@
-"""Parts that several models share: constants kept in float64, linear maps with unit-variance weights, and path lists of couplings.
+"""Parts that several models share: constants kept in float64, linear maps with unit-variance weights, and
+path lists of couplings.
 
-Linear maps follow e3nn and NequIP: weights are drawn from N(0, 1) and divided by sqrt(fan-in) where they are used, so that a step of Adam
-changes them by the same fraction at every width.
+Linear maps follow e3nn and NequIP: weights are drawn from N(0, 1) and divided by sqrt(fan-in) where they are
+used, so that a step of Adam changes them by the same fraction at every width.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from torch import Tensor, nn
 
 
 class Fixed:
-    """A constant held in float64 and cast on first use, so that a model in float64 is exact. It is neither parameter nor state."""
+    """A constant held in float64 and cast on first use, so that a model in float64 is exact. It is neither
+    parameter nor state."""
 
     def __init__(self, value: Tensor) -> None:
         self.value = value
@@ -62,13 +64,18 @@ class Path(NamedTuple):
 def paths(degrees_1: range, degrees_2: range, degrees_3: range) -> list[Path]:
     """All couplings of natural parity (l1 + l2 + l3 even), ordered by l3."""
     return [
-        Path(a, b, c) for c in degrees_3 for a in degrees_1 for b in degrees_2 if abs(a - b) <= c <= a + b and (a + b + c) % 2 == 0
+        Path(a, b, c)
+        for c in degrees_3
+        for a in degrees_1
+        for b in degrees_2
+        if abs(a - b) <= c <= a + b and (a + b + c) % 2 == 0
     ]
 
 
 @cache
 def coupling(path: Path) -> Tensor:
-    """Clebsch-Gordan tensor (2 l1 + 1, 2 l2 + 1, 2 l3 + 1), float64, from e3nn: components of unit variance in and out."""
+    """Clebsch-Gordan tensor (2 l1 + 1, 2 l2 + 1, 2 l3 + 1), float64, from e3nn: components of unit variance
+    in and out."""
     from e3nn import o3
 
     with torch.device("cpu"):

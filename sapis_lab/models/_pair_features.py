@@ -1,13 +1,15 @@
-"""Features of single pairs, stacked in one tensor, with the Jacobian that turns dE/dfeatures into dE/dv without a graph.
+"""Features of single pairs, stacked in one tensor, with the Jacobian that turns dE/dfeatures into dE/dv
+without a graph.
 
 For a displacement v = r u the rows can be, in this order,
 
-    R_k(r) = sin(k pi x) / (2 x) f(x)          k = 1 ... n_radial, x = r / cutoff: Bessel functions, of order one at bond lengths,
-    Y_lm(u)                                    degrees 0 ... lmax,
+    R_k(r) = sin(k pi x) / (2 x) f(x)          k = 1 ... n_radial, x = r / cutoff: Bessel functions, of order
+    one at bond lengths, Y_lm(u)                                    degrees 0 ... lmax,
     R_k(r) u_a                                 k = 1 ... n_directed, a = x, y, z: Cartesian displacements,
     f(x) or log f(x)                           the envelope.
 
-Every row is a known function of v, so d(row)/dv is written down here instead of being differentiated twice by autograd.
+Every row is a known function of v, so d(row)/dv is written down here instead of being differentiated twice by
+autograd.
 """
 
 from __future__ import annotations
@@ -41,7 +43,9 @@ class PairFeatures(NamedTuple):
     def sizes(self) -> list[int]:
         """Rows of every block, in order, empty blocks left out."""
         harmonics = 0 if self.lmax is None else n_components(self.lmax)
-        return [n for n in (self.n_radial, harmonics, 3 * self.n_directed, int(self.envelope is not None)) if n]
+        return [
+            n for n in (self.n_radial, harmonics, 3 * self.n_directed, int(self.envelope is not None)) if n
+        ]
 
     def rows(self, vectors: Tensor) -> Tensor:
         """(3, ...) -> (F, ...), differentiable."""
@@ -54,7 +58,9 @@ class PairFeatures(NamedTuple):
         if self.n_directed:
             blocks.append((radial[: self.n_directed].unsqueeze(1) * u).flatten(0, 1))
         if self.envelope:
-            blocks.append((envelope(x) if self.envelope == "value" else log_envelope(x.clamp_max(1))[0]).unsqueeze(0))
+            blocks.append(
+                (envelope(x) if self.envelope == "value" else log_envelope(x.clamp_max(1))[0]).unsqueeze(0)
+            )
         return torch.cat(blocks)
 
     def rows_and_pullback(self, vectors: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:

@@ -1,19 +1,22 @@
-"""An Allegro-like potential: strictly local, equivariant features of pairs (Musaelian et al., arXiv:2204.05249, section "Methods").
+"""An Allegro-like potential: strictly local, equivariant features of pairs (Musaelian et al.,
+arXiv:2204.05249, section "Methods").
 
-Every directed pair ij carries scalars x_ij and tensors V_ij, products of Y(r_ij) at first, which see only the neighbours of i:
+Every directed pair ij carries scalars x_ij and tensors V_ij, products of Y(r_ij) at first, which see only the
+neighbours of i:
 
     Gamma_i^l = 1/sqrt(n) sum_j (W x_ij)^l Y^l(r_ij)                       environment of the centre i,
     V_ij <- sum_paths w_path (V_ij^l1 (x) Gamma_i^l2)^l3,                  tensor track, channel by channel,
     x_ij <- [ x_ij + f(r_ij) MLP(x_ij, scalars of the products) ] / sqrt2  scalar track,
     E = sum_i sum_j e(x_ij),
 
-with the envelope f, so that pairs leave smoothly at the cutoff. Nothing is passed from atom to atom: the energy of an atom depends on what
-lies within one cutoff of it.
+with the envelope f, so that pairs leave smoothly at the cutoff. Nothing is passed from atom to atom: the
+energy of an atom depends on what lies within one cutoff of it.
 
-Gamma_i is shared by all pairs of a centre. So w_path and the Clebsch-Gordan tensors are contracted with Gamma once an atom, which leaves a
-small matrix (component out, component in) per atom and channel, and the tensor product at the pairs is one batched matrix product. This is
-exact. As in newer Allegro code the tensor track mixes paths but not channels, which meet in the perceptrons.
-Layout: features first, (F, pairs); tensors (C n, M, K) with n centres, K slots, M components.
+Gamma_i is shared by all pairs of a centre. So w_path and the Clebsch-Gordan tensors are contracted with Gamma
+once an atom, which leaves a small matrix (component out, component in) per atom and channel, and the tensor
+product at the pairs is one batched matrix product. This is exact. As in newer Allegro code the tensor track
+mixes paths but not channels, which meet in the perceptrons. Layout: features first, (F, pairs); tensors (C n,
+M, K) with n centres, K slots, M components.
 """
 
 from __future__ import annotations
@@ -40,7 +43,8 @@ class AllegroConfig(ModelConfig):
     lmax: int = Field(default=2, ge=0, le=4)
     """Largest degree of the tensors and spherical harmonics."""
     layers: int = Field(default=2, ge=1, le=MOST_LAYERS)
-    """Tensor products, which is the number of neighbours beyond the pair itself whose positions enter one product."""
+    """Tensor products, which is the number of neighbours beyond the pair itself whose positions enter one
+    product."""
     channels: int = Field(default=64, ge=1, le=MOST_WIDTH)
     """Scalars of every pair, and hidden width of the perceptrons."""
     tensor_channels: int = Field(default=8, ge=1, le=MOST_WIDTH)
@@ -53,7 +57,9 @@ class AllegroConfig(ModelConfig):
 
     def resized(self, channels: int, secondary: float) -> Self:
         """Scalars as asked; one tensor channel for eight of them, four at least."""
-        return self.model_copy(update={"channels": channels, "tensor_channels": max(4, round(secondary * channels / 8))})
+        return self.model_copy(
+            update={"channels": channels, "tensor_channels": max(4, round(secondary * channels / 8))}
+        )
 
     @property
     def _n_paths(self) -> int:
@@ -70,7 +76,10 @@ class AllegroConfig(ModelConfig):
     def flops(self, *, n_atoms: int, n_pairs: int, n_species: int) -> Flops:
         """Operations of one forward pass."""
         f, c, degrees, m = self.channels, self.tensor_channels, self.lmax + 1, n_components(self.lmax)
-        matmul = 2 * n_pairs * ((self.n_radial + 2 * n_species) * f + f * f + f * c * degrees + f * f) + 2 * n_atoms * f
+        matmul = (
+            2 * n_pairs * ((self.n_radial + 2 * n_species) * f + f * f + f * c * degrees + f * f)
+            + 2 * n_atoms * f
+        )
         elementwise = n_pairs * (20 * self.n_radial + 4 * m + 10 * f + 2 * c * m)
         for layer in range(self.layers):
             last = layer == self.layers - 1
@@ -91,8 +100,9 @@ class Product(nn.Module):
         self.degrees, self.last = degrees, last
         self.n_rows = degrees + (0 if last else m)
         self.norm = mean_neighbors**-0.5
-        # Tables (path, degree of the weight of Gamma, component of Gamma, row out, component in). The first rows out are the scalars
-        # V^l . Gamma^l of every degree, for the perceptron; then come the mixed tensors of the next layer.
+        # Tables (path, degree of the weight of Gamma, component of Gamma, row out, component in). The first
+        # rows out are the scalars V^l . Gamma^l of every degree, for the perceptron; then come the mixed
+        # tensors of the next layer.
         members = paths(range(degrees), range(degrees), range(degrees))
         shape = (degrees, m, self.n_rows, m)
         scalars = torch.zeros(*shape, dtype=torch.float64, device="cpu")
@@ -105,20 +115,28 @@ class Product(nn.Module):
             for p, path in enumerate(members):
                 n_same = sum(other.l3 == path.l3 for other in members)
                 rows = slice(degrees + path.l3**2, degrees + (path.l3 + 1) ** 2)
-                mixed[p, path.l2, block(path.l2), rows, block(path.l1)] = coupling(path).permute(1, 2, 0) * n_same**-0.5
+                mixed[p, path.l2, block(path.l2), rows, block(path.l1)] = (
+                    coupling(path).permute(1, 2, 0) * n_same**-0.5
+                )
             self.mixed = Fixed(mixed.reshape(len(members), -1))
             self.path_weight = unit_normal(c, len(members))
         self.environment = unit_normal(c * degrees, f)
         self.latent_0, self.latent_1 = unit_normal(f, f + c * degrees), unit_normal(f, f)
 
-    def forward(self, x_FP: Tensor, tensors: Tensor, *, harmonics_nKM: Tensor, envelope: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x_FP: Tensor, tensors: Tensor, *, harmonics_nKM: Tensor, envelope: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """New scalars (F, P) and tensors (C n, M, K); envelope (P,)."""
         n, k, m = harmonics_nKM.shape
         degrees = self.degrees
         weight = (self.environment * len(x_FP) ** -0.5 @ x_FP).view(-1, n, k).transpose(0, 1)
         gamma = torch.bmm(weight * self.norm, harmonics_nKM).view(n, -1, degrees * m).transpose(0, 1)
         c = gamma.shape[0]
-        table = self.scalars(x_FP).expand(c, -1) if self.last else torch.addmm(self.scalars(x_FP), self.path_weight, self.mixed(x_FP))
+        table = (
+            self.scalars(x_FP).expand(c, -1)
+            if self.last
+            else torch.addmm(self.scalars(x_FP), self.path_weight, self.mixed(x_FP))
+        )
         matrices = torch.bmm(gamma, table.view(c, degrees * m, -1)).view(c * n, self.n_rows, m)
         products = torch.bmm(matrices, tensors)
         scalars, tensors = products.split([degrees, self.n_rows - degrees], 1)
@@ -142,7 +160,8 @@ class Allegro(Model):
         self.pair_0, self.pair_1 = unit_normal(f, config.n_radial + 2 * len(species)), unit_normal(f, f)
         self.tensor_weight = unit_normal(c * degrees, f)
         self.products = nn.ModuleList(
-            Product(config, last=i == config.layers - 1, mean_neighbors=mean_neighbors) for i in range(config.layers)
+            Product(config, last=i == config.layers - 1, mean_neighbors=mean_neighbors)
+            for i in range(config.layers)
         )
         self.readout_0, self.readout_1 = unit_normal(f, f), unit_normal(1, f)
 
@@ -150,12 +169,16 @@ class Allegro(Model):
         """Radial functions, spherical harmonics and envelope, (F, G, I, K)."""
         return (self.pair_features.rows(vectors),)
 
-    def features_and_pullback(self, vectors: Tensor, batch: AtomsBatch) -> tuple[tuple[Tensor, ...], Callable[..., Tensor]]:
+    def features_and_pullback(
+        self, vectors: Tensor, batch: AtomsBatch
+    ) -> tuple[tuple[Tensor, ...], Callable[..., Tensor]]:
         """The same, and the map from dE/dfeatures to dE/dvectors."""
         rows, pullback = self.pair_features.rows_and_pullback(vectors)
         return (rows,), pullback
 
-    def atomic_energy(self, features: tuple[Tensor, ...], batch: AtomsBatch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    def atomic_energy(
+        self, features: tuple[Tensor, ...], batch: AtomsBatch
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Energies per atom (sums over its pairs), sums of the hidden readout over the pairs, no extras."""
         graph = batch.graph
         assert isinstance(graph, PairGraph)

@@ -1,50 +1,64 @@
-"""GEAT, the Group-Equivariant Attention Transformer: O(3)-equivariant features, attention from invariants, node-wise tensor products.
+"""GEAT, the Group-Equivariant Attention Transformer: O(3)-equivariant features, attention from invariants,
+node-wise tensor products.
 
-Atom features Psi_i^l, l = 0..L, of natural parity (-1)^l, are laid out components first, x (M, N, C) with M = (L+1)^2, so that a
-map per degree is one batched matrix product.  The energy is a sum over atoms, E = sum_i MLP(Psi_i^0) + linear.
+Atom features Psi_i^l, l = 0..L, of natural parity (-1)^l, are laid out components first, x (M, N, C) with M =
+(L+1)^2, so that a map per degree is one batched matrix product.  The energy is a sum over atoms, E = sum_i
+MLP(Psi_i^0) + linear.
 
-(i) Representation:  Psi_i^l = W^l [ sum_j R_k(r_ij) delta(s, Z_j) Y^l(r_ij) ]_(k,s), scalars += Emb[Z_i], with R_k 32
-    exponential-normal functions times the envelope f.  The species one-hot multiplies Y (few rows), not R (many).
-(ii) Attention:  12 invariants <q_i, k_j>, summed over degrees, and R(r_ij) feed one edge network; it gives per head a logit e_ij, a
-    filter g_l for Y^l (x) Psi_j^0 and one filter h for Psi_j^l:
-        alpha_ij = softmax_j( e_ij + log f(r_ij) ),      m_i^l = sum_j alpha_ij [ g_l Y^l(r_ij) V0 Psi_j^0 + h V^l Psi_j^l ].
-    The pair (i, i) is a slot with f = 1 and no radial features: it is the sink without which a softmax is discontinuous where the
-    only neighbour crosses the cutoff.
-(iii) Update:  a, b = W Psi;  the invariants <a, b>_l and the scalars feed a node network that writes scalars and gates the exact Gaunt
-    product a (x) b (all couplings with l1 + l2 + l3 even, on a Lebedev grid).  The last layer writes scalars only.
+(i) Representation:  Psi_i^l = W^l [ sum_j R_k(r_ij) delta(s, Z_j) Y^l(r_ij) ]_(k,s), scalars += Emb[Z_i],
+    with R_k 32 exponential-normal functions times the envelope f.  The species one-hot multiplies Y (few
+    rows), not R (many).
+(ii) Attention:  12 invariants <q_i, k_j>, summed over degrees, and R(r_ij) feed one edge network; it gives
+    per head a logit e_ij, a filter g_l for Y^l (x) Psi_j^0 and one filter h for Psi_j^l:
+        alpha_ij = softmax_j( e_ij + log f(r_ij) ),
+        m_i^l = sum_j alpha_ij [ g_l Y^l(r_ij) V0 Psi_j^0 + h V^l Psi_j^l ].
+    The pair (i, i) is a slot with f = 1 and no radial features: it is the sink without which a softmax is
+    discontinuous where the only neighbour crosses the cutoff.
+(iii) Update:  a, b = W Psi;  the invariants <a, b>_l and the scalars feed a node network that writes scalars
+    and gates the exact Gaunt product a (x) b (all couplings with l1 + l2 + l3 even, on a Lebedev grid).  The
+    last layer writes scalars only.
 
-Before (ii) and (iii) features pass a soft norm x / sqrt(1 + mean x^2 / tau) per atom and degree: the identity for small features, a
-bound for large ones.  An RMS norm cost more accuracy than any other choice (force error 55 against 36 meV/Å at equal CPU time): it
-removes the size of the features, which carries density and distortion, and amplifies degrees that vanish by symmetry.
+Before (ii) and (iii) features pass a soft norm x / sqrt(1 + mean x^2 / tau) per atom and degree: the identity
+for small features, a bound for large ones.  An RMS norm cost more accuracy than any other choice (force error
+55 against 36 meV/Å at equal CPU time): it removes the size of the features, which carries density and
+distortion, and amplifies degrees that vanish by symmetry.
 
-Two more soft norms, looser, bound what can run away: of the hidden layer of the edge networks, and of the scalars before the readout. The
-energy is a polynomial of degree 7 or so in the size of a layer's features; at a rate too high, <q, k>, the filters, the gates and the
-product grow in turn and the readout passes it on. With these norms such a run trains badly instead of ending in NaN.
+Two more soft norms, looser, bound what can run away: of the hidden layer of the edge networks, and of the
+scalars before the readout. The energy is a polynomial of degree 7 or so in the size of a layer's features; at
+a rate too high, <q, k>, the filters, the gates and the product grow in turn and the readout passes it on.
+With these norms such a run trains badly instead of ending in NaN.
 
-Weights are W = m p with Adam acting on p, which makes m a multiplier of the learning rate: 1 for equivariant maps, 0.5 for edge and node
-networks, 0.3 for the readout, times 40 / channels where the fan-in is the channels and 2 / layers within more than two layers, so that one
-rate serves all sizes (`GeatConfig.width_factor`, `depth_factor`). No single weight is to blame for divergence: two dozen tensors push the
-same output together, and halving the rate of any one group does not stop it, while halving that of all equivariant maps does. Maps at 0.25
-and the rest as it is, at a higher rate, gave the same error after 60 s of CPU time.
+Weights are W = m p with Adam acting on p, which makes m a multiplier of the learning rate: 1 for equivariant
+maps, 0.5 for edge and node networks, 0.3 for the readout, times 40 / channels where the fan-in is the
+channels and 2 / layers within more than two layers, so that one rate serves all sizes
+(`GeatConfig.width_factor`, `depth_factor`). No single weight is to blame for divergence: two dozen tensors
+push the same output together, and halving the rate of any one group does not stop it, while halving that of
+all equivariant maps does. Maps at 0.25 and the rest as it is, at a higher rate, gave the same error after 60
+s of CPU time.
 
-With Adam the rate that is safe falls with the number of steps: 0.02 held for 12,000 steps of five frames and spiked in a run of 26,000,
-0.01 held for 26,000 and spiked in runs of 65,000 and more, 0.005 held for 70,000; PaiNN and TensorNet fail alike. A spike is a burst of
-some thirty steps in which all weights grow fourfold; then the first layer's features are so large that the second layer stops learning,
-and the run recovers slowly or never. Second moments that shrink with the gradients are the likely cause, since the steps then grow: the
-largest second moment so far (AMSGrad, `train.amsgrad`) or eps = 1e-4 instead of 1e-8 brought 0.02 through 22,000 steps, which weight
-decay, beta2 = 0.99 and a bound on the norm of the whole gradient did not; a bound on the gradient of every tensor by its running RMS did,
-with a larger error than 0.01 without it. In 60 s plain Adam does better, and 0.01 is its default; after 1200 s
-(results/accuracy-at-equal-time) AMSGrad at 0.02 has a validation error of 6.9 meV/Å on acetylacetone, Adam at 0.01 16.4.
+With Adam the rate that is safe falls with the number of steps: 0.02 held for 12,000 steps of five frames and
+spiked in a run of 26,000, 0.01 held for 26,000 and spiked in runs of 65,000 and more, 0.005 held for 70,000;
+PaiNN and TensorNet fail alike. A spike is a burst of some thirty steps in which all weights grow fourfold;
+then the first layer's features are so large that the second layer stops learning, and the run recovers slowly
+or never. Second moments that shrink with the gradients are the likely cause, since the steps then grow: the
+largest second moment so far (AMSGrad, `train.amsgrad`) or eps = 1e-4 instead of 1e-8 brought 0.02 through
+22,000 steps, which weight decay, beta2 = 0.99 and a bound on the norm of the whole gradient did not; a bound
+on the gradient of every tensor by its running RMS did, with a larger error than 0.01 without it. In 60 s
+plain Adam does better, and 0.01 is its default; after 1200 s (results/accuracy-at-equal-time) AMSGrad at 0.02
+has a validation error of 6.9 meV/Å on acetylacetone, Adam at 0.01 16.4.
 
-What earns its place at equal CPU time (60 s, three seeds, results/accuracy-at-equal-time): the product brings the validation force error to
-0.86 of that without it on acetylacetone, 0.85 on 3BPA at mixed temperatures and 0.94 on periodic LiPS; softmax attention to 0.97, 0.99 and
-0.96 of that with equal weights, no more than seeds differ, for the same time per step. Degree 2 brings 0.83 of degree 1, degree 3 is not
-worth its time at 10^5 parameters, and neither are three layers.
+What earns its place at equal CPU time (60 s, three seeds, results/accuracy-at-equal-time): the product brings
+the validation force error to 0.86 of that without it on acetylacetone, 0.85 on 3BPA at mixed temperatures and
+0.94 on periodic LiPS; softmax attention to 0.97, 0.99 and 0.96 of that with equal weights, no more than seeds
+differ, for the same time per step. Degree 2 brings 0.83 of degree 1, degree 3 is not worth its time at 10^5
+parameters, and neither are three layers.
 
-A model can grow without changing its function (`_geat_growth`, `sapis_lab.growth`): the soft norms then keep the channels of their birth
-in the mean, and the radial functions their centres and widths, which `born` records.
+A model can grow without changing its function (`_geat_growth`, `sapis_lab.growth`): the soft norms then keep
+the channels of their birth in the mean, and the radial functions their centres and widths, which `born`
+records.
 
-The geometry features (Y, R, log f) do not depend on parameters, so forces use their analytic Jacobian (`features_and_pullback`).
+The geometry features (Y, R, log f) do not depend on parameters, so forces use their analytic Jacobian
+(`features_and_pullback`).
 """
 
 from __future__ import annotations
@@ -68,13 +82,16 @@ from sapis_lab.kernels.geat import kernel_of
 from sapis_lab.models import _geat_growth
 from sapis_lab.models._base import MOST_LAYERS, MOST_RADIAL, MOST_WIDTH, Flops, Growth, Model, ModelConfig
 
-# Shape legend: M components, L degrees (lmax + 1), N nodes, C channels, H heads, c channels of a head, G groups, I centres and
-# K slots of a group (see PairGraph), P pairs (G I K), Q invariants, d key width, B radial functions, S species, W coupling channels.
+# Shape legend: M components, L degrees (lmax + 1), N nodes, C channels, H heads, c channels of a head, G
+# groups, I centres and K slots of a group (see PairGraph), P pairs (G I K), Q invariants, d key width, B
+# radial functions, S species, W coupling channels.
 
 MAP, REPRESENT, EDGE, NODE, READOUT = 1.0, 1.0, 0.5, 0.5, 0.3
-"""Learning-rate multipliers of the equivariant maps, the representation, the edge networks, the node networks and the readout."""
+"""Learning-rate multipliers of the equivariant maps, the representation, the edge networks, the node networks
+and the readout."""
 REFERENCE_WIDTH = 40
-"""Channels at which these hold; weights whose fan-in is the channels have them times `GeatConfig.width_factor`."""
+"""Channels at which these hold; weights whose fan-in is the channels have them times
+`GeatConfig.width_factor`."""
 
 CLOSED = -1e4
 """log f of slots without a pair: exp underflows to an exact zero."""
@@ -87,8 +104,11 @@ class Born(Config):
     """Channels at birth, over which the soft norms of features average."""
     edge_hidden: int = Field(ge=1, le=MOST_WIDTH)
     """Hidden width of the edge networks at birth, over which their soft norm averages."""
-    n_radial: tuple[Annotated[int, Field(ge=1, le=MOST_RADIAL)], ...] = Field(min_length=1, max_length=MOST_RADIAL)
-    """Radial functions at birth and after every earlier growth of them, ascending: each growth appended functions of their own width."""
+    n_radial: tuple[Annotated[int, Field(ge=1, le=MOST_RADIAL)], ...] = Field(
+        min_length=1, max_length=MOST_RADIAL
+    )
+    """Radial functions at birth and after every earlier growth of them, ascending: each growth appended
+    functions of their own width."""
 
 
 class GeatConfig(ModelConfig):
@@ -129,7 +149,8 @@ class GeatConfig(ModelConfig):
     product: Literal["gaunt", "none"] = "gaunt"
     """What the gates of the update act on: the Gaunt product a (x) b, or a alone."""
     born: Born | None = None
-    """What a grown model keeps of its birth, written by `sapis_lab.growth`; null: born at its present size."""
+    """What a grown model keeps of its birth, written by `sapis_lab.growth`; null: born at its present
+    size."""
 
     @model_validator(mode="after")
     def _heads_divide(self) -> GeatConfig:
@@ -142,7 +163,11 @@ class GeatConfig(ModelConfig):
         if self.born is None:
             return self
         sizes = (*self.born.n_radial, self.n_radial)
-        if self.born.channels > self.channels or self.born.edge_hidden > self.edge_hidden or list(sizes) != sorted(sizes):
+        if (
+            self.born.channels > self.channels
+            or self.born.edge_hidden > self.edge_hidden
+            or list(sizes) != sorted(sizes)
+        ):
             own = f"channels={self.channels}, edge_hidden={self.edge_hidden} or n_radial={self.n_radial}"
             raise ValueError(f"{self.born!r} exceeds {own}, or is not ascending")
         return self
@@ -166,9 +191,10 @@ class GeatConfig(ModelConfig):
         )
 
     def widened(self, equivariant: float, scalar: float) -> Self:
-        """Equivariant: `channels` (to the nearest multiple of `heads`), the coupling channels, which follow by their ratio, and
-        `key_width`. Scalar: `edge_hidden`, `invariants` (the inputs of the edge network) and the node width, for which `node_hidden` is
-        set. The hidden width of the readout is `channels` and grows with them; heads, degrees, layers and radial functions stay."""
+        """Equivariant: `channels` (to the nearest multiple of `heads`), the coupling channels, which follow
+        by their ratio, and `key_width`. Scalar: `edge_hidden`, `invariants` (the inputs of the edge network)
+        and the node width, for which `node_hidden` is set. The hidden width of the readout is `channels` and
+        grows with them; heads, degrees, layers and radial functions stay."""
         channels = max(self.channels, self.heads * round(self.channels * equivariant / self.heads))
         node = max(self.node_width, round(self.node_width * scalar))
         ratio = node / channels
@@ -183,13 +209,19 @@ class GeatConfig(ModelConfig):
 
     @property
     def born_widths(self) -> tuple[int, int]:
-        """Channels and hidden width of the edge networks at birth, which soft norms keep when the model grows."""
-        return (self.channels, self.edge_hidden) if self.born is None else (self.born.channels, self.born.edge_hidden)
+        """Channels and hidden width of the edge networks at birth, which soft norms keep when the model
+        grows."""
+        return (
+            (self.channels, self.edge_hidden)
+            if self.born is None
+            else (self.born.channels, self.born.edge_hidden)
+        )
 
     @property
     def width_factor(self) -> float:
-        """Of the multipliers of weights with `channels` inputs: a step of Adam then moves what they compute equally at all widths (Yang et
-        al., arXiv:2203.03466). Narrow models stop at twice the rate, where sweeps at C = 4 and 20 have their optimum."""
+        """Of the multipliers of weights with `channels` inputs: a step of Adam then moves what they compute
+        equally at all widths (Yang et al., arXiv:2203.03466). Narrow models stop at twice the rate, where
+        sweeps at C = 4 and 20 have their optimum."""
         return min(2.0, REFERENCE_WIDTH / self.channels)
 
     @property
@@ -215,7 +247,12 @@ class GeatConfig(ModelConfig):
     def n_params(self, *, n_species: int) -> int:
         """Exact number of trainable parameters, in closed form."""
         l, c, q, b = self.lmax + 1, self.channels, self.invariants, self.n_radial
-        keys, hid, w, node = 2 * q * self.key_width + c, self.edge_hidden, self.coupling_channels, self.node_width
+        keys, hid, w, node = (
+            2 * q * self.key_width + c,
+            self.edge_hidden,
+            self.coupling_channels,
+            self.node_width,
+        )
         attention = (l * c + 1) * keys + c * c + hid * (b + q + 1) + self.head_rows * (hid + 1) + l * c * c
         update = 2 * l * c * w + (c + l * w + 1) * node + (node + 1) * c
         product = l * w * c + (node + 1) * l * w
@@ -225,10 +262,17 @@ class GeatConfig(ModelConfig):
     def flops(self, *, n_atoms: int, n_pairs: int, n_species: int) -> Flops:
         """Operations of one forward pass."""
         m, l, c, q, d = n_components(self.lmax), self.lmax + 1, self.channels, self.invariants, self.key_width
-        b, h, hid, w, node = self.n_radial, self.heads, self.edge_hidden, self.coupling_channels, self.node_width
+        b, h, hid, w, node = (
+            self.n_radial,
+            self.heads,
+            self.edge_hidden,
+            self.coupling_channels,
+            self.node_width,
+        )
         grid = quadrature(self.lmax)[0].shape[0]
 
-        def per_degree(fan_in: int, fan_out: int) -> int:  # the map itself, and repeating its weight inside a degree
+        # the map itself, and repeating its weight inside a degree
+        def per_degree(fan_in: int, fan_out: int) -> int:
             return n_atoms * m * fan_in * fan_out + m * l * fan_in * fan_out
 
         matmul = n_pairs * m * n_species * b + per_degree(b * n_species, c) + n_atoms * c * (n_species + m)
@@ -238,12 +282,14 @@ class GeatConfig(ModelConfig):
         update = n_atoms * (m * m + m * l * w + (c + l * w) * node + node * c) + per_degree(c, 2 * w)
         product = n_atoms * (3 * grid * m * w + m * l * w + node * l * w + m * c) + per_degree(w, c)
         matmul += self.layers * (attention + update) + (self.layers - 1) * product + n_atoms * (c * c + 2 * c)
-        elementwise = n_pairs * (8 * b + m * (n_species + 3) + self.layers * (6 * hid + (3 * l + 8) * h + 3 * h * m + q))
+        elementwise = n_pairs * (
+            8 * b + m * (n_species + 3) + self.layers * (6 * hid + (3 * l + 8) * h + 3 * h * m + q)
+        )
         elementwise += self.layers * n_atoms * (14 * m * c + 6 * m * w + 2 * grid * w + 5 * node)
         return Flops(2 * matmul, elementwise)
 
 
-# ------------------------------------------------------------------------------------------------------------ pieces
+# ----------------------------------------------------------------------------------------------------- pieces
 
 
 def _random(*shape: int, fan: int, gain: float = 1.0, multiplier: float = 1.0) -> nn.Parameter:
@@ -257,7 +303,9 @@ def _zeros(*shape: int) -> nn.Parameter:
 class _Dense(nn.Module):
     """A scalar layer m x W + m' b, rows first."""
 
-    def __init__(self, fan_in: int, fan_out: int, *, multiplier: float, of_bias: float, gain: float = 0.58) -> None:
+    def __init__(
+        self, fan_in: int, fan_out: int, *, multiplier: float, of_bias: float, gain: float = 0.58
+    ) -> None:
         super().__init__()
         self.multiplier, self.of_bias = multiplier, of_bias
         self.weight = _random(fan_in, fan_out, fan=fan_in, gain=gain, multiplier=multiplier)
@@ -299,13 +347,18 @@ class _Edges(NamedTuple):
 
 
 def _per_degree(x: Tensor, weight: Tensor, spread_: Tensor) -> Tensor:
-    """(M, N, C) and (L, C, C') -> (M, N, C'), the weight shared inside a degree: one batched product, no index_select."""
-    return torch.bmm(x, (spread_ @ weight.view(weight.shape[0], -1)).view(-1, weight.shape[1], weight.shape[2]))
+    """(M, N, C) and (L, C, C') -> (M, N, C'), the weight shared inside a degree: one batched product, no
+    index_select."""
+    return torch.bmm(
+        x, (spread_ @ weight.view(weight.shape[0], -1)).view(-1, weight.shape[1], weight.shape[2])
+    )
 
 
 def _soft_norm(x: Tensor, k: _Constants, strength: float) -> Tensor:
     """x / sqrt(1 + strength * sum over channels of the component mean of x^2), per atom and degree."""
-    return x * torch.rsqrt(torch.addmm(k.mean.new_ones(()), k.mean, x.square().sum(-1), alpha=strength)).unsqueeze(-1)
+    return x * torch.rsqrt(
+        torch.addmm(k.mean.new_ones(()), k.mean, x.square().sum(-1), alpha=strength)
+    ).unsqueeze(-1)
 
 
 class _Layer(nn.Module):
@@ -322,14 +375,16 @@ class _Layer(nn.Module):
         self.map, self.edge, self.node = MAP * wide * deep, EDGE * deep, NODE * wide * deep
         keys = 2 * q * d
         self.project = _random(l, c, keys + c, fan=c, multiplier=self.map)  # queries, keys, values
-        self.project_bias = _zeros(1, keys + c)  # of l = 0: lets <q, k> hold terms linear in the scalars of i and of j
+        # of l = 0: lets <q, k> hold terms linear in the scalars of i and of j
+        self.project_bias = _zeros(1, keys + c)
         with torch.no_grad():
             self.project_bias[0, :keys].view(2, q, d)[:, :, 0] = 0.5
         self.scalar_value = _random(c, c, fan=c, multiplier=self.map)  # V0, multiplied by Y
         self.edge_radial = _random(hid, config.n_radial, fan=config.n_radial, multiplier=self.edge)
         self.edge_invariant = _random(hid, q, fan=q, gain=0.5, multiplier=self.edge)
         self.edge_bias = _zeros(hid, 1)
-        self.edge_out = _random(config.head_rows, hid, fan=hid, multiplier=self.edge)  # per head: logit, L filters of Y, one of Psi_j
+        # per head: logit, L filters of Y, one of Psi_j
+        self.edge_out = _random(config.head_rows, hid, fan=hid, multiplier=self.edge)
         self.edge_out_bias = _zeros(config.head_rows, 1)
         self.merge = _random(l, c, c, fan=c, gain=0.5, multiplier=self.map)
         self.factors = _random(l, c, 2 * w, fan=c, multiplier=self.map)  # a and b
@@ -370,7 +425,9 @@ class _Layer(nn.Module):
         def heads(t: Tensor) -> Tensor:  # (F, N, C) -> (H, N, F c)
             return t.view(-1, n, h, c // h).permute(2, 1, 0, 3).reshape(h, n, -1)
 
-        on_y = torch.matmul(k.spread, on_y.permute(1, 2, 0, 3, 4).reshape(h * g, l, i * slots)).view(h, g, m, i * slots)
+        on_y = torch.matmul(k.spread, on_y.permute(1, 2, 0, 3, 4).reshape(h * g, l, i * slots)).view(
+            h, g, m, i * slots
+        )
         on_y = (on_y * edges.harmonics).view(h * g, m * i, slots)
         from_scalars = torch.bmm(on_y, graph.neighbors_of(heads(xn[0] @ (self.map * self.scalar_value))))
         from_values = torch.bmm(on_x.view(h * g, i, slots), graph.neighbors_of(heads(value)))
@@ -391,13 +448,15 @@ class _Layer(nn.Module):
         scalars, gates = out.split([c, l * w], -1)
         product = a
         if self.config.product == "gaunt":
-            product = (k.from_grid @ ((k.to_grid @ a.reshape(m, -1)) * (k.to_grid @ b.reshape(m, -1)))).view(m, n, w)
+            product = (k.from_grid @ ((k.to_grid @ a.reshape(m, -1)) * (k.to_grid @ b.reshape(m, -1)))).view(
+                m, n, w
+            )
         gates = (k.spread @ gates.reshape(n, l, w).transpose(0, 1).reshape(l, -1)).view(m, n, w)
         x = x + _per_degree(product * gates, self.map * self.couple, k.spread)
         return x + (k.spread[:, :1] @ scalars.reshape(1, -1)).view(m, n, c)
 
 
-# ------------------------------------------------------------------------------------------------------------- model
+# ------------------------------------------------------------------------------------------------------ model
 
 
 class Geat(Model):
@@ -414,7 +473,8 @@ class Geat(Model):
         self.represent = _random(l, rows, c, fan=rows, multiplier=REPRESENT)
         self.embedding = nn.Parameter(torch.randn(len(species), c))
         self.layers = nn.ModuleList(
-            _Layer(config, last=i == config.layers - 1, mean_neighbors=mean_neighbors) for i in range(config.layers)
+            _Layer(config, last=i == config.layers - 1, mean_neighbors=mean_neighbors)
+            for i in range(config.layers)
         )
         self.readout = READOUT * config.width_factor
         self.readout_in = _Dense(c, c, multiplier=self.readout, of_bias=READOUT)
@@ -432,7 +492,9 @@ class Geat(Model):
         maps = {"project", "scalar_value", "merge", "factors", "couple"}
 
         def of(name: str) -> float:
-            owner, own = name.split(".")[-2:] if name.endswith((".weight", ".bias")) else (name.split(".")[-1],) * 2
+            owner, own = (
+                name.split(".")[-2:] if name.endswith((".weight", ".bias")) else (name.split(".")[-1],) * 2
+            )
             if own in maps:
                 return MAP * wide * deep
             multiplier = plain.get(owner.split("_")[0], 1.0)
@@ -442,11 +504,13 @@ class Geat(Model):
 
     def growth(self, to: ModelConfig) -> Growth:
         settled = _geat_growth.settled(self.config, to)
-        return Growth(settled, self.mean_neighbors, _geat_growth.origins(self.config, settled, n_species=self.n_species))
+        return Growth(
+            settled, self.mean_neighbors, _geat_growth.origins(self.config, settled, n_species=self.n_species)
+        )
 
     def radial_functions(self) -> tuple[Tensor, Tensor]:
-        """Centres and widths of the radial functions, (B, 1) float64; those that a growth appends lie evenly between the ends and are as
-        narrow as in a model born with as many."""
+        """Centres and widths of the radial functions, (B, 1) float64; those that a growth appends lie evenly
+        between the ends and are as narrow as in a model born with as many."""
         config = self.config
         sizes = (config.n_radial,) if config.born is None else (*config.born.n_radial, config.n_radial)
         centers, width = exp_normal_centers(sizes[0])
@@ -465,8 +529,14 @@ class Geat(Model):
         counts = s.sum(0)
         centers, widths = self.radial_functions()
         matrices = (
-            s, (s / counts) @ s.T, (s / counts.sqrt()).T, *quadrature(self.config.lmax), centers, widths, 10.0 / self.cutoff * widths
-        )  # fmt: skip
+            s,
+            (s / counts) @ s.T,
+            (s / counts.sqrt()).T,
+            *quadrature(self.config.lmax),
+            centers,
+            widths,
+            10.0 / self.cutoff * widths,
+        )
         self._k = _Constants(*(t.to(self.energy_scale).contiguous() for t in matrices))
 
     def _apply(self, fn: Callable, recurse: bool = True) -> Self:  # type: ignore[override]
@@ -479,22 +549,35 @@ class Geat(Model):
     def features(self, vectors: Tensor, batch: AtomsBatch) -> tuple[Tensor, ...]:
         return self._layouts(*self._geometry(vectors, batch, jacobian=False)[:3])
 
-    def features_and_pullback(self, vectors: Tensor, batch: AtomsBatch) -> tuple[tuple[Tensor, ...], Callable[..., Tensor]]:
+    def features_and_pullback(
+        self, vectors: Tensor, batch: AtomsBatch
+    ) -> tuple[tuple[Tensor, ...], Callable[..., Tensor]]:
         harmonics, radial, log_f, jacobians = self._geometry(vectors, batch, jacobian=True)
         m, g, i, slots = harmonics.shape
         unit, d_harmonics, d_radial, d_log_f = jacobians
 
-        def pullback(grad_group: Tensor, grad_node: Tensor, grad_radial: Tensor, grad_radial_node: Tensor, grad_log_f: Tensor) -> Tensor:
+        def pullback(
+            grad_group: Tensor,
+            grad_node: Tensor,
+            grad_radial: Tensor,
+            grad_radial_node: Tensor,
+            grad_log_f: Tensor,
+        ) -> Tensor:
             """dE/dv (3, G, I, K)."""
-            along_y = grad_group.view(g, m, i, slots).transpose(0, 1) + grad_node.view(g, i, m, slots).permute(2, 0, 1, 3)
+            along_y = grad_group.view(g, m, i, slots).transpose(0, 1) + grad_node.view(
+                g, i, m, slots
+            ).permute(2, 0, 1, 3)
             along_r = (grad_radial + grad_radial_node.permute(2, 0, 1).reshape(radial.shape)) * d_radial
             along_r = along_r.sum(0).view(g, i, slots) + grad_log_f * d_log_f
             return (d_harmonics * along_y).sum(1) + along_r * unit
 
         return self._layouts(harmonics, radial, log_f), pullback
 
-    def _geometry(self, vectors: Tensor, batch: AtomsBatch, *, jacobian: bool) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...]]:
-        """Y (M, G, I, K), R f (B, P), log f (G, I, K) and, along v, (unit vectors, dY/dv (3, M, ...), dR/dr, dlog f/dr)."""
+    def _geometry(
+        self, vectors: Tensor, batch: AtomsBatch, *, jacobian: bool
+    ) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...]]:
+        """Y (M, G, I, K), R f (B, P), log f (G, I, K) and, along v, (unit vectors, dY/dv (3, M, ...), dR/dr,
+        dlog f/dr)."""
         graph, rc = batch.graph, self.cutoff
         assert isinstance(graph, PairGraph)
         r = vectors.square().sum(0).sqrt()
@@ -521,7 +604,8 @@ class Geat(Model):
 
     @staticmethod
     def _layouts(harmonics: Tensor, radial: Tensor, log_f: Tensor) -> tuple[Tensor, ...]:
-        """Y per group (G, M, I K) and per node (N, M, K), R (B, P) and per node (N, K, B), log f: each as its products want it."""
+        """Y per group (G, M, I K) and per node (N, M, K), R (B, P) and per node (N, K, B), log f: each as its
+        products want it."""
         m, g, i, slots = harmonics.shape
         return (
             harmonics.transpose(0, 1).reshape(g, m, i * slots).contiguous(),
@@ -541,11 +625,15 @@ class Geat(Model):
         compiled = kernel_of(self) if vectors.device.type == "cpu" else None
         if compiled is None:
             return None
-        return compiled(self, vectors, batch.graph, batch.n_atoms, self.species_row.index_select(0, batch.species))
+        return compiled(
+            self, vectors, batch.graph, batch.n_atoms, self.species_row.index_select(0, batch.species)
+        )
 
     # ---- energies
 
-    def atomic_energy(self, features: tuple[Tensor, ...], batch: AtomsBatch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    def atomic_energy(
+        self, features: tuple[Tensor, ...], batch: AtomsBatch
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         harmonics, harmonics_node, radial, radial_node, log_f = features
         graph, k = batch.graph, self._k
         assert isinstance(graph, PairGraph)
@@ -556,7 +644,9 @@ class Geat(Model):
             x = layer(x, edges, k)
         xn = x
         if self.config.readout_norm is not None:
-            xn = x * torch.rsqrt(1 + x.square().sum(1, keepdim=True) / (self.config.readout_norm * self.config.born_widths[0]))
+            xn = x * torch.rsqrt(
+                1 + x.square().sum(1, keepdim=True) / (self.config.readout_norm * self.config.born_widths[0])
+            )
         hidden = self.readout_out(F.silu(self.readout_in(xn)))
         energy = torch.addmm(hidden, xn, self.readout_skip, alpha=self.readout)
         return graph.unpad(energy.squeeze(-1)), graph.unpad(x), {}

@@ -1,13 +1,15 @@
-"""A transformer without rotational symmetry: attention over neighbours with Cartesian displacements among the edge features.
+"""A transformer without rotational symmetry: attention over neighbours with Cartesian displacements among the
+edge features.
 
     a_ij = softmax_j( q_i . k_j / sqrt(d) + b(h_ij) + log f(r_ij) ),      m_i = sum_j a_ij v_j * g(h_ij),
     h_ij = silu( W [R(r_ij), R(r_ij) u_ij, species of j] + W' x_i + W'' x_j ),      u = v / r,
 
-per head, with a bias b and a filter g from the edge network, then a two-layer perceptron at the atom, both residual after an RMS norm: the
-family of PET (Pozdnyakov & Ceriotti, arXiv:2305.19302) and EScAIP (Qu & Krishnapriyan, arXiv:2410.24169). Energies are invariant under
-translation and permutation, and smooth: the envelope f enters the softmax as a logarithm (as in PET), and the pair (i, i), with f = 1, is
-the sink without which an atom whose only neighbour leaves would keep a weight of one up to the cutoff. Rotations are learned from
-augmented data.
+per head, with a bias b and a filter g from the edge network, then a two-layer perceptron at the atom, both
+residual after an RMS norm: the family of PET (Pozdnyakov & Ceriotti, arXiv:2305.19302) and EScAIP (Qu &
+Krishnapriyan, arXiv:2410.24169). Energies are invariant under translation and permutation, and smooth: the
+envelope f enters the softmax as a logarithm (as in PET), and the pair (i, i), with f = 1, is the sink without
+which an atom whose only neighbour leaves would keep a weight of one up to the cutoff. Rotations are learned
+from augmented data.
 
 The softmax is written out, since fused attention has no second derivative.
 Layout: features first, (F, pairs) at the edges, (F, n) at the atoms.
@@ -55,16 +57,22 @@ class TransformerConfig(ModelConfig):
     @model_validator(mode="after")
     def _heads_divide_channels(self) -> Self:
         if self.channels % self.heads:
-            raise ValueError(f"channels={self.channels} is no multiple of heads={self.heads}; change one of them")
+            raise ValueError(
+                f"channels={self.channels} is no multiple of heads={self.heads}; change one of them"
+            )
         return self
 
     def _build(self, species: tuple[int, ...], mean_neighbors: float) -> Transformer:
         return Transformer(self, species=species)
 
     def resized(self, channels: int, secondary: float) -> Self:
-        """Channels as asked, in four heads, eight from 64 channels on; edge networks as wide as the channels, those at the atoms twice."""
+        """Channels as asked, in four heads, eight from 64 channels on; edge networks as wide as the channels,
+        those at the atoms twice."""
         heads = 8 if channels >= 64 and channels % 8 == 0 else 4
-        hidden = {"edge_hidden": max(4, round(secondary * channels)), "node_hidden": max(4, round(2 * secondary * channels))}
+        hidden = {
+            "edge_hidden": max(4, round(secondary * channels)),
+            "node_hidden": max(4, round(2 * secondary * channels)),
+        }
         return self.model_copy(update={"channels": channels, "heads": heads, **hidden})
 
     def _n_edge(self, n_species: int) -> int:
@@ -83,7 +91,10 @@ class TransformerConfig(ModelConfig):
         edge = self._n_edge(n_species) * e + e * (self.heads + c) + c
         layer = 2 * n_pairs * edge + 2 * n_atoms * (4 * c * c + 2 * e * c + 2 * c * f)
         matmul = self.layers * layer + 2 * n_atoms * (n_species * c + c * c + c)
-        elementwise = self.layers * (n_pairs * (8 * e + 4 * c + 8 * self.heads) + n_atoms * (10 * c + 6 * f)) + 30 * n_pairs * self.n_radial
+        elementwise = (
+            self.layers * (n_pairs * (8 * e + 4 * c + 8 * self.heads) + n_atoms * (10 * c + 6 * f))
+            + 30 * n_pairs * self.n_radial
+        )
         return Flops(matmul, elementwise)
 
 
@@ -108,18 +119,25 @@ class Layer(nn.Module):
         self.query_key_value, self.out = unit_normal(3 * c, c), unit_normal(c, c)
         self.edge_0, self.edge_bias_0 = unit_normal(e, n_edge), nn.Parameter(torch.zeros(e))
         self.edge_atoms = unit_normal(2 * e, c)
-        self.edge_1, self.edge_bias_1 = unit_normal(self.heads + c, e), nn.Parameter(torch.zeros(self.heads + c))
+        self.edge_1, self.edge_bias_1 = (
+            unit_normal(self.heads + c, e),
+            nn.Parameter(torch.zeros(self.heads + c)),
+        )
         self.node_0, self.node_bias_0 = unit_normal(f, c), nn.Parameter(torch.zeros(f))
         self.node_1, self.node_bias_1 = unit_normal(c, f), nn.Parameter(torch.zeros(c))
 
-    def forward(self, x_CN: Tensor, edges_FP: Tensor, log_envelope: Tensor, graph: PairGraph) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x_CN: Tensor, edges_FP: Tensor, log_envelope: Tensor, graph: PairGraph
+    ) -> tuple[Tensor, Tensor]:
         """New features (C, n) and the attention weights (H, G, I, K); log_envelope (G, I, K)."""
         g, i, k = graph.dims
         c, heads, e = len(x_CN), self.heads, len(self.edge_bias_0)
         normed = rms_norm(x_CN, self.norm_0)
         query, key, value = linear(self.query_key_value, normed).split(c)
         query, key = (t.view(heads, c // heads, -1).transpose(1, 2) for t in (query, key))
-        logits = torch.bmm(graph.centers_of(query), graph.neighbors_of(key).transpose(1, 2)).view(heads, g, i, k)
+        logits = torch.bmm(graph.centers_of(query), graph.neighbors_of(key).transpose(1, 2)).view(
+            heads, g, i, k
+        )
         of_center, of_neighbor = linear(self.edge_atoms, normed).split(e)
         hidden = linear(self.edge_0, edges_FP, self.edge_bias_0).view(e, g, i, k) + of_center.view(e, g, i, 1)
         hidden = silu(hidden + graph.neighbors_of(of_neighbor.unsqueeze(2)).view(e, g, 1, k))
@@ -141,7 +159,9 @@ class Transformer(Model):
     def __init__(self, config: TransformerConfig, *, species: tuple[int, ...]) -> None:
         super().__init__(species=species, cutoff=config.cutoff)
         c, n_edge = config.channels, config._n_edge(len(species))
-        self.pair_features = PairFeatures(config.cutoff, config.n_radial, n_directed=config.n_radial, envelope="log")
+        self.pair_features = PairFeatures(
+            config.cutoff, config.n_radial, n_directed=config.n_radial, envelope="log"
+        )
         self.embedding = unit_normal(c, len(species))
         self.layers = nn.ModuleList(Layer(config, n_edge=n_edge) for _ in range(config.layers))
         self.readout_0, self.readout_bias_0 = unit_normal(c, c), nn.Parameter(torch.zeros(c))
@@ -151,13 +171,18 @@ class Transformer(Model):
         """Radial functions, their products with the Cartesian unit vector, and log f, (F, G, I, K)."""
         return (self.pair_features.rows(vectors),)
 
-    def features_and_pullback(self, vectors: Tensor, batch: AtomsBatch) -> tuple[tuple[Tensor, ...], Callable[..., Tensor]]:
+    def features_and_pullback(
+        self, vectors: Tensor, batch: AtomsBatch
+    ) -> tuple[tuple[Tensor, ...], Callable[..., Tensor]]:
         """The same, and the map from dE/dfeatures to dE/dvectors."""
         rows, pullback = self.pair_features.rows_and_pullback(vectors)
         return (rows,), pullback
 
-    def atomic_energy(self, features: tuple[Tensor, ...], batch: AtomsBatch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Energies per atom, the features of the last layer, and the attention weights of the last layer, (H, G, I, K)."""
+    def atomic_energy(
+        self, features: tuple[Tensor, ...], batch: AtomsBatch
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Energies per atom, the features of the last layer, and the attention weights of the last layer, (H,
+        G, I, K)."""
         graph = batch.graph
         assert isinstance(graph, PairGraph)
         g, i, k = graph.dims
@@ -169,7 +194,9 @@ class Transformer(Model):
         x = self.embedding @ one_hot.T
         for layer in self.layers:
             x, attention = layer(x, edges, log_envelope, graph)
-        energy = linear(self.readout_1, silu(linear(self.readout_0, x, self.readout_bias_0)), self.readout_bias_1)
+        energy = linear(
+            self.readout_1, silu(linear(self.readout_0, x, self.readout_bias_0)), self.readout_bias_1
+        )
         return graph.unpad(energy.squeeze(0)), graph.unpad(x.T), {"attention": attention}
 
     def equivariant_parameters(self) -> Iterator[str]:

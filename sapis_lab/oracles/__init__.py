@@ -1,4 +1,5 @@
-"""Sources of labels, one module per kind. Their packages are imported on first use: training on finished stores needs none of them."""
+"""Sources of labels, one module per kind. Their packages are imported on first use: training on finished
+stores needs none of them."""
 
 from sapis_lab.oracles._base import Failed, Labels, OracleConfig
 

@@ -1,7 +1,9 @@
-"""What every label source offers: energy and forces of one structure, and what else it knows, as plain arrays in the package's units.
+"""What every label source offers: energy and forces of one structure, and what else it knows, as plain arrays
+in the package's units.
 
-A label is a pure function of the structure and the settings: an oracle keeps nothing from one call to the next, so that labels do not
-depend on the order in which they are asked for. A calculation that does not converge is a value, `Failed`, and never a number.
+A label is a pure function of the structure and the settings: an oracle keeps nothing from one call to the
+next, so that labels do not depend on the order in which they are asked for. A calculation that does not
+converge is a value, `Failed`, and never a number.
 """
 
 from __future__ import annotations
@@ -45,7 +47,12 @@ class OracleConfig(KindConfig):
 
     @abstractmethod
     def label(
-        self, species: np.ndarray, positions: np.ndarray, *, cell: np.ndarray | None = None, pbc: np.ndarray | None = None
+        self,
+        species: np.ndarray,
+        positions: np.ndarray,
+        *,
+        cell: np.ndarray | None = None,
+        pbc: np.ndarray | None = None,
     ) -> Labels | Failed:
         """The labels of one structure.
 
@@ -67,10 +74,13 @@ class OracleConfig(KindConfig):
         """Level of theory and the program, as metadata name it: 'GFN2-xTB, tblite, accuracy 0.01'."""
 
     def for_dynamics(self) -> Self:
-        """The same surface at the accuracy that moving on it needs; forces along a trajectory may be coarser than its labels."""
+        """The same surface at the accuracy that moving on it needs; forces along a trajectory may be coarser
+        than its labels."""
         return self
 
     def refuse_periodic(self, pbc: np.ndarray | None) -> None:
         """Raise ValueError where the structure is periodic and this kind cannot label such."""
         if pbc is not None and np.any(pbc) and not type(self).periodic:
-            raise ValueError(f"oracle {self.kind!r} labels molecules only, got pbc={np.asarray(pbc).tolist()}")
+            raise ValueError(
+                f"oracle {self.kind!r} labels molecules only, got pbc={np.asarray(pbc).tolist()}"
+            )

@@ -1,8 +1,9 @@
 """Kinds that live outside this package: `<folder>/<kind>.py` in the folders of $SAPIS_KINDS.
 
-A model of one's own is one file, `mine/models/mymodel.py`; `SAPIS_KINDS=mine`, or `kinds: mine` in a study, makes `kind: mymodel` known.
-It is imported as `sapis_lab.outside.models.mymodel`: being a name of this package, it is found by the standard import in every process
-that has the variable, and workers, ranks and jobs inherit it. Its code runs with the rights of whoever runs the study.
+A model of one's own is one file, `mine/models/mymodel.py`; `SAPIS_KINDS=mine`, or `kinds: mine` in a study,
+makes `kind: mymodel` known. It is imported as `sapis_lab.outside.models.mymodel`: being a name of this
+package, it is found by the standard import in every process that has the variable, and workers, ranks and
+jobs inherit it. Its code runs with the rights of whoever runs the study.
 """
 
 from __future__ import annotations

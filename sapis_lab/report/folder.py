@@ -1,4 +1,5 @@
-"""From `runs.parquet` and `study.yaml` of a results folder to `fit.json`, `figures/`, `tables/` and `report.html`."""
+"""From `runs.parquet` and `study.yaml` of a results folder to `fit.json`, `figures/`, `tables/` and
+`report.html`."""
 
 from __future__ import annotations
 
@@ -18,7 +19,18 @@ from sapis_lab.records import read_csv, read_table
 from sapis_lab.report.page import write_report
 from sapis_lab.report.tables import write_tables
 
-HISTORY = ["step", "action", "n_params", "n_frames", "seed", "flops", "flops_total", "predicted", "predicted_low", "predicted_high"]
+HISTORY = [
+    "step",
+    "action",
+    "n_params",
+    "n_frames",
+    "seed",
+    "flops",
+    "flops_total",
+    "predicted",
+    "predicted_low",
+    "predicted_high",
+]
 HISTORY += ["measured", "reason"]
 
 
@@ -26,8 +38,8 @@ def analyse_folder(folder: Path, **options: Any) -> StudyAnalysis:
     """Write fit.json, figures/, tables/ and report.html of a results folder and return the analysis.
 
     Args:
-        folder: results/NAME, holding runs.parquet and, for its name, question and `law:` section, study.yaml. Where the adaptive scaler
-            has run there is scale/history.csv.
+        folder: results/NAME, holding runs.parquet and, for its name, question and `law:` section, study.yaml.
+            Where the adaptive scaler has run there is scale/history.csv.
         options: fields of `LawOptions` that override the study's, such as quantity="test_force_rmse".
 
     Raises:
@@ -67,7 +79,8 @@ def read_history(path: Path) -> pd.DataFrame | None:
 
 
 def analyse_options(folder: Path, **options: Any) -> LawOptions:
-    """The `law:` section of the folder's study.yaml with `options` laid on it; the defaults where there is neither."""
+    """The `law:` section of the folder's study.yaml with `options` laid on it; the defaults where there is
+    neither."""
     path = folder / "study.yaml"
     study = read_yaml(path) if path.exists() else {}
     if isinstance(place := study.get("kinds"), str):  # figures of the study's own

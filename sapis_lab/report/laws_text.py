@@ -19,14 +19,27 @@ def print_table_fit(fits: TableFit, console: Console) -> None:
     """The laws side by side, and beneath them what a reader must know before using a number."""
     table = fits.table
     cells = f" in {table.points.n_cells} cells" if table.points.n_cells < len(table.points) else ""
-    how = {"auto": "Huber, 1.345 sigma", "none": "least squares"}.get(str(fits.robust), f"Huber, delta {fits.robust}")
+    how = {"auto": "Huber, 1.345 sigma", "none": "least squares"}.get(
+        str(fits.robust), f"Huber, delta {fits.robust}"
+    )
     console.print(Text(f"{table.path}: {len(table.points)} points{cells}; ln loss, {how}"), soft_wrap=True)
     if table.n_copies:
-        rows = "1 row equals an earlier one" if table.n_copies == 1 else f"{table.n_copies} rows equal earlier ones"
+        rows = (
+            "1 row equals an earlier one"
+            if table.n_copies == 1
+            else f"{table.n_copies} rows equal earlier ones"
+        )
         advice = "runs that are to count as repeats must differ in a column, such as a seed"
-        console.print(Text(f"{rows} in every column and count as copies of one run; {advice}", style="yellow"), soft_wrap=True)
+        console.print(
+            Text(f"{rows} in every column and count as copies of one run; {advice}", style="yellow"),
+            soft_wrap=True,
+        )
     console.print()
-    names = [n for n in ("alpha", "beta", "gamma", "E") if any(r.fit and n in r.fit.law.param_names for r in fits.laws.values())]
+    names = [
+        n
+        for n in ("alpha", "beta", "gamma", "E")
+        if any(r.fit and n in r.fit.law.param_names for r in fits.laws.values())
+    ]
     grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for column in ("law", "AICc", "LOO", "sd", *(SYMBOLS.get(n, n) for n in names)):
         grid.add_column(column, no_wrap=True, justify="right" if column in ("AICc", "LOO", "sd") else "left")
@@ -44,7 +57,8 @@ def print_table_fit(fits: TableFit, console: Console) -> None:
         grid.add_row(*row, *(_cell(result, n) for n in names), style="bold" if chosen else "")
     console.print(grid)
     legend = (
-        "AICc from the best law; LOO: rms of ln(forecast/measured), each point left out; [ ]: 95 % profile intervals; ?: not identified."
+        "AICc from the best law; LOO: rms of ln(forecast/measured), each point left out; [ ]: 95 % profile "
+        "intervals; ?: not identified."
     )
     console.print(Text(legend, "dim"))
     console.print()
@@ -98,17 +112,39 @@ def _sentences(fits: TableFit) -> Iterator[str]:
         for kind, ratio in (("interaction", result.interaction), ("floor", result.floor)):
             if ratio is not None:
                 point = f"95 % point {ratio.critical:.1f} by {ratio.n_simulations} simulations"
-                yield f"{name}: {kind} against {ratio.small}, likelihood ratio {ratio.statistic:.1f} ({point}), p = {ratio.p_value:.2g}"
+                yield (
+                    f"{name}: {kind} against {ratio.small}, likelihood ratio {ratio.statistic:.1f} "
+                    f"({point}), p = {ratio.p_value:.2g}"
+                )
     held = [h for h in chosen.held_out if not isinstance(h, str)]
     if held:
-        shown = ", ".join(f"largest {h.block.replace('*', ' x ')} ({h.n_held} points) {h.rmse:.3f} (mean {h.bias:+.3f})" for h in held)
-        yield f"{fits.selected} fitted without the largest points forecasts them with an rms of ln L of: {shown}"
-    floor = next((r for n, r in fits.laws.items() if r.intervals and n.startswith("n+d+e") and "nd" not in n), None)
-    if floor is not None and floor.intervals is not None and "E" not in chosen.fit.law.param_names and floor.intervals["E"][1] > 0:
+        shown = ", ".join(
+            f"largest {h.block.replace('*', ' x ')} ({h.n_held} points) {h.rmse:.3f} (mean {h.bias:+.3f})"
+            for h in held
+        )
+        yield (
+            f"{fits.selected} fitted without the largest points forecasts them with an rms of ln L of: "
+            f"{shown}"
+        )
+    floor = next(
+        (r for n, r in fits.laws.items() if r.intervals and n.startswith("n+d+e") and "nd" not in n), None
+    )
+    if (
+        floor is not None
+        and floor.intervals is not None
+        and "E" not in chosen.fit.law.param_names
+        and floor.intervals["E"][1] > 0
+    ):
         highest = f"{floor.intervals['E'][1]:.4g}"
-        yield f"A floor of up to {highest} is not excluded ({floor.law}): beyond these points the loss may flatten there."
+        yield (
+            f"A floor of up to {highest} is not excluded ({floor.law}): beyond these points the loss may "
+            f"flatten there."
+        )
     if fits.repeated is not None:
         r = fits.repeated
         low = ("≤ " if r.r_star_open[0] else "") + f"{r.r_star_interval[0]:.3g}"
         high = ("≥ " if r.r_star_open[1] else "") + f"{r.r_star_interval[1]:.3g}"
-        yield f"Repeated data, {r.fit.law.name}: R* = {r.r_star:.3g} [{low}, {high}], {formula(r.fit.law, r.fit.params)} with D_eff for D"
+        yield (
+            f"Repeated data, {r.fit.law.name}: R* = {r.r_star:.3g} [{low}, {high}], "
+            f"{formula(r.fit.law, r.fit.params)} with D_eff for D"
+        )

@@ -1,7 +1,9 @@
-"""`report.html`: the study's question, verdict, laws, figures, comparisons, costs, failures, points and provenance on one page.
+"""`report.html`: the study's question, verdict, laws, figures, comparisons, costs, failures, points and
+provenance on one page.
 
-Everything is read from files of the results folder and inlined: no network, no external font, script or style. All values pass
-through Jinja's escaping, since ids, failure texts and provenance come from outside; what would turn the direction of text is written out.
+Everything is read from files of the results folder and inlined: no network, no external font, script or
+style. All values pass through Jinja's escaping, since ids, failure texts and provenance come from outside;
+what would turn the direction of text is written out.
 """
 
 from __future__ import annotations
@@ -24,26 +26,46 @@ from sapis_lab.records import read_table
 from sapis_lab.report.verdict import read_fit, verdict
 from sapis_lab.text import visible
 
-FIGURE_ORDER = ["loss_vs_size", "loss_vs_data", "loss_vs_labels", "model_comparison", "equal_error", "accuracy_per_flop"]
-FIGURE_ORDER += ["accuracy_per_cost", "isoflop", "compute_frontier", "loss_contours", "limiting_term", "exponents", "exponent_differences"]
+FIGURE_ORDER = [
+    "loss_vs_size",
+    "loss_vs_data",
+    "loss_vs_labels",
+    "model_comparison",
+    "equal_error",
+    "accuracy_per_flop",
+]
+FIGURE_ORDER += [
+    "accuracy_per_cost",
+    "isoflop",
+    "compute_frontier",
+    "loss_contours",
+    "limiting_term",
+    "exponents",
+    "exponent_differences",
+]
 FIGURE_ORDER += ["profiles", "parity", "residuals", "adaptive_history"]
 NARROW = 100.0
 """A figure narrower than this, in mm, is one column wide and is not stretched."""
 COST_NAMES = {
-    "flops_train": "training FLOPs", "cpu_seconds_train": "training CPU time", "flops_inference_per_frame": "inference FLOPs",
+    "flops_train": "training FLOPs",
+    "cpu_seconds_train": "training CPU time",
+    "flops_inference_per_frame": "inference FLOPs",
     "n_frames": "labels",
-}  # fmt: skip
+}
 RUN_COLUMNS = ["id", "status", "model", "seed", "n_params", "n_frames", "steps", "epochs", "learning_rate"]
 RUN_COLUMNS += ["flops_train", "cpu_seconds_train"]
 SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def write_report(folder: Path) -> Path:
-    """Write `report.html` of a results folder from runs.parquet, fit.json, figures/ and, where present, study.yaml, provenance.json."""
+    """Write `report.html` of a results folder from runs.parquet, fit.json, figures/ and, where present,
+    study.yaml, provenance.json."""
     folder = Path(folder)
     runs = read_table(folder)
     if not (folder / "fit.json").exists():
-        raise ValueError(f"{folder / 'fit.json'}: no such file; run `sapis fit {folder.resolve().name}` first")
+        raise ValueError(
+            f"{folder / 'fit.json'}: no such file; run `sapis fit {folder.resolve().name}` first"
+        )
     fits = read_fit(folder)
     study = read_yaml(folder / "study.yaml") if (folder / "study.yaml").exists() else {}
     source = folder / "provenance.json"
@@ -78,12 +100,17 @@ def write_report(folder: Path) -> Path:
 
 
 def n_planned(study: Mapping[str, Any]) -> int | None:
-    """How many points the lattice has; points that still run are in no runs table. None for a study that scales by itself, whose lattice is
-    where it starts."""
+    """How many points the lattice has; points that still run are in no runs table. None for a study that
+    scales by itself, whose lattice is where it starts."""
     lattice = study.get("lattice")
     if not lattice or not study.get("models") or study.get("scale"):
         return None
-    axes = (lattice["n_params"], lattice["n_frames"], lattice.get("seeds", [0]), lattice.get("rate_factors", [1.0]))
+    axes = (
+        lattice["n_params"],
+        lattice["n_frames"],
+        lattice.get("seeds", [0]),
+        lattice.get("rate_factors", [1.0]),
+    )
     if not all(isinstance(axis, list) for axis in axes):
         return None
     return len(study["models"]) * math.prod(len(axis) for axis in axes)
@@ -92,9 +119,15 @@ def n_planned(study: Mapping[str, Any]) -> int | None:
 def budget_rule(train: Mapping[str, Any], runs: pd.DataFrame) -> str:
     """What the training budget means for reading the law."""
     if train.get("steps") is not None:
-        text = f"Every point makes {train['steps']} steps: every point is equally trained, training cost depends on N alone."
+        text = (
+            f"Every point makes {train['steps']} steps: every point is equally trained, training cost "
+            f"depends on N alone."
+        )
         if runs["batch_size"].nunique() > 1:
-            text = text[:-1] + f" (a batch holds at most D frames, so below D = {runs['batch_size'].max()} also on D)."
+            text = (
+                text[:-1]
+                + f" (a batch holds at most D frames, so below D = {runs['batch_size'].max()} also on D)."
+            )
         return text
     if train.get("epochs") is not None:
         return f"Every point passes {train['epochs']} times over its own frames: training cost grows as N·D."
@@ -106,9 +139,17 @@ def law_rows(fits: Mapping[str, Any], measured: Quantity) -> list[dict[str, Any]
     rows = []
     for name, model in fits["models"].items():
         for law, result in model["laws"].items():
-            row = {"model": name, "law": law, "selected": law == model["selected"], "why_not": result.get("why_not")}
+            row = {
+                "model": name,
+                "law": law,
+                "selected": law == model["selected"],
+                "why_not": result.get("why_not"),
+            }
             if row["why_not"] is None:
-                row |= {"fit": result, "cells": {p: _cell(law, p, result, measured) for p in ("alpha", "beta", "gamma", "E")}}
+                row |= {
+                    "fit": result,
+                    "cells": {p: _cell(law, p, result, measured) for p in ("alpha", "beta", "gamma", "E")},
+                }
             rows.append(row)
     return rows
 
@@ -117,25 +158,42 @@ def _cell(law: str, parameter: str, result: Mapping[str, Any], measured: Quantit
     term = next((t for t in law_named(law).terms if parameter in (t.exponent, t.amplitude)), None)
     if term is None:
         return {"text": "–", "identified": True}
-    # exponents are of order one and read best with two decimals; a floor is an error and is shown as errors are
+    # exponents are of order one and read best with two decimals; a floor is an error and is shown as errors
+    # are
     factor, digits = (measured.display_factor, ".3g") if parameter == "E" else (1.0, ".2f")
     limits = (result["intervals"] or {}).get(parameter)
     if limits is None or not result["identified"][term.name]:
         interval = f": {_interval(limits, parameter, factor, '.2g')}" if limits else ""
         return {"text": f"not identified{interval}", "identified": False}
-    return {"text": f"{factor * result['params'][parameter]:{digits}} {_interval(limits, parameter, factor, digits)}", "identified": True}
+    return {
+        "text": f"{factor * result['params'][parameter]:{digits}} "
+        f"{_interval(limits, parameter, factor, digits)}",
+        "identified": True,
+    }
 
 
 def forecast_rows(fits: Mapping[str, Any], measured: Quantity) -> list[dict[str, str]]:
-    """The loss expected at twice the largest N and D of each model, with the band of its law and, where a floor is open, the wider one."""
+    """The loss expected at twice the largest N and D of each model, with the band of its law and, where a
+    floor is open, the wider one."""
     rows = []
     for name, model in fits["models"].items():
         found = model["forecast"]
         if found is not None:
             wide = found["interval_with_floor"]
             where = f"N = {rounded(found['n_params'])}, D = {rounded(found['n_frames'])}"
-            bands = {"band": _errors(found["interval"], measured), "wide": _errors(wide, measured) if wide else "–"}
-            rows.append({"model": name, "law": model["selected"], "where": where, "loss": _error(found["loss"], measured)} | bands)
+            bands = {
+                "band": _errors(found["interval"], measured),
+                "wide": _errors(wide, measured) if wide else "–",
+            }
+            rows.append(
+                {
+                    "model": name,
+                    "law": model["selected"],
+                    "where": where,
+                    "loss": _error(found["loss"], measured),
+                }
+                | bands
+            )
     return rows
 
 
@@ -151,9 +209,16 @@ def optimum_rows(fits: Mapping[str, Any], measured: Quantity) -> list[dict[str, 
                     "why_not": None,
                     "budget": number(budget["budget"]),
                     "beyond": budget["budget"] > 1.001 * found["largest_measured"],
-                    "n_params": f"{rounded(budget['n_params'])} [{', '.join(map(rounded, budget['n_params_interval']))}]",
-                    "n_frames": f"{rounded(budget['n_frames'])} [{', '.join(map(rounded, budget['n_frames_interval']))}]",
-                    "loss": f"{_error(budget['loss'], measured)} {_errors(budget['loss_interval'], measured)}",
+                    "n_params": (
+                        f"{rounded(budget['n_params'])} "
+                        f"[{', '.join(map(rounded, budget['n_params_interval']))}]"
+                    ),
+                    "n_frames": (
+                        f"{rounded(budget['n_frames'])} "
+                        f"[{', '.join(map(rounded, budget['n_frames_interval']))}]"
+                    ),
+                    "loss": f"{_error(budget['loss'], measured)} "
+                    f"{_errors(budget['loss_interval'], measured)}",
                     "waste": f"{100 * budget['waste']:.2g} %",
                 }
             )
@@ -163,13 +228,21 @@ def optimum_rows(fits: Mapping[str, Any], measured: Quantity) -> list[dict[str, 
 
 
 def equal_error_rows(fits: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What each model must spend to reach the error in the middle of the common range, over what the reference must."""
+    """What each model must spend to reach the error in the middle of the common range, over what the
+    reference must."""
     rows = []
     for found in fits["equal_error"]:
         error = quantity(found["quantity"])
-        about = {"model": found["model"], "cost": COST_NAMES[found["cost"]], "error": error.label, "why_not": found["why_not"]}
+        about = {
+            "model": found["model"],
+            "cost": COST_NAMES[found["cost"]],
+            "error": error.label,
+            "why_not": found["why_not"],
+        }
         if found["why_not"] is None and found["middle"] is None:
-            about["why_not"] = "the smallest size or data of the lattice decides at every error that both reach"
+            about["why_not"] = (
+                "the smallest size or data of the lattice decides at every error that both reach"
+            )
         if about["why_not"] is None:
             at, ratio, low, high = found["middle"]
             high = math.inf if high is None else high
@@ -181,14 +254,18 @@ def equal_error_rows(fits: Mapping[str, Any]) -> list[dict[str, Any]]:
     return _merged(rows, "cost", "any cost", by=("model", "error"))
 
 
-def _merged(rows: list[dict[str, Any]], column: str, word: str, *, by: tuple[str, ...]) -> list[dict[str, Any]]:
+def _merged(
+    rows: list[dict[str, Any]], column: str, word: str, *, by: tuple[str, ...]
+) -> list[dict[str, Any]]:
     """One row with `word` in `column` for all rows of a group that have the same reason for no statement."""
     groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for row in rows:
         groups.setdefault(tuple(row[k] for k in by), []).append(row)
     result = []
     for group in groups.values():
-        same = len(group) > 1 and group[0]["why_not"] is not None and len({row["why_not"] for row in group}) == 1
+        same = (
+            len(group) > 1 and group[0]["why_not"] is not None and len({row["why_not"] for row in group}) == 1
+        )
         result += [group[0] | {column: word}] if same else group
     return result
 
@@ -196,7 +273,11 @@ def _merged(rows: list[dict[str, Any]], column: str, word: str, *, by: tuple[str
 def not_drawn(folder: Path) -> dict[str, str]:
     """Kinds of figures that the points do not support, with the reasons."""
     path = folder / "not_drawn.json"
-    return read_json(path, then=f"draw again: sapis study figures {folder.resolve().parent.name}") if path.exists() else {}
+    return (
+        read_json(path, then=f"draw again: sapis study figures {folder.resolve().parent.name}")
+        if path.exists()
+        else {}
+    )
 
 
 def _error(value: float, measured: Quantity) -> str:
@@ -227,7 +308,14 @@ def figures(folder: Path) -> list[dict[str, Any]]:
         caption = found[name].with_suffix(".txt")
         image = base64.b64encode(found[name].read_bytes()).decode()
         text = " ".join(read_lossy(caption).split()) if caption.exists() else name
-        result.append({"name": name, "uri": f"data:image/png;base64,{image}", "caption": text, "narrow": _width_mm(found[name]) < NARROW})
+        result.append(
+            {
+                "name": name,
+                "uri": f"data:image/png;base64,{image}",
+                "caption": text,
+                "narrow": _width_mm(found[name]) < NARROW,
+            }
+        )
     return result
 
 
@@ -256,11 +344,18 @@ def commits(runs: pd.DataFrame) -> list[tuple[str, str]]:
     if "commit" not in runs:
         return []
     done = runs[(runs["status"] == "done") & runs["commit"].notna()]
-    changed = done["dirty"].fillna(False).astype(bool) if "dirty" in done else pd.Series(False, index=done.index)
+    changed = (
+        done["dirty"].fillna(False).astype(bool) if "dirty" in done else pd.Series(False, index=done.index)
+    )
     names = done["commit"].astype(str) + changed.map({True: " with uncommitted changes", False: ""})
     if names.nunique() < 2:
         return []
-    return [("commits of the points", ", ".join(f"{name} ({n})" for name, n in names.value_counts(sort=False).items()))]
+    return [
+        (
+            "commits of the points",
+            ", ".join(f"{name} ({n})" for name, n in names.value_counts(sort=False).items()),
+        )
+    ]
 
 
 def kernels(runs: pd.DataFrame) -> list[tuple[str, str]]:
@@ -269,23 +364,31 @@ def kernels(runs: pd.DataFrame) -> list[tuple[str, str]]:
         return []
     done = runs[(runs["status"] == "done") & runs["kernel"].notna()]
     by_model = {model: k.value_counts(sort=False) for model, k in done.groupby("model", sort=False)["kernel"]}
-    return [(f"training steps of {m}", ", ".join(f"{name} ({n} points)" for name, n in k.items())) for m, k in by_model.items()]
+    return [
+        (f"training steps of {m}", ", ".join(f"{name} ({n} points)" for name, n in k.items()))
+        for m, k in by_model.items()
+    ]
 
 
 def flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:
     """Nested provenance as dotted keys and texts."""
     if isinstance(value, Mapping):
-        return [pair for key, item in value.items() for pair in flat(item, f"{prefix}.{key}" if prefix else str(key))]
+        return [
+            pair
+            for key, item in value.items()
+            for pair in flat(item, f"{prefix}.{key}" if prefix else str(key))
+        ]
     if isinstance(value, list):
         value = ", ".join(map(str, value))
     return [(prefix, str(value))]
 
 
-# ------------------------------------------------------------------------------------------------------------ numbers
+# ---------------------------------------------------------------------------------------------------- numbers
 
 
 def number(value: Any) -> str:
-    """A number as people read it: 3 significant digits, integers whole, powers of ten from 10⁶; texts as they are."""
+    """A number as people read it: 3 significant digits, integers whole, powers of ten from 10⁶; texts as they
+    are."""
     if value is None or value is pd.NA or isinstance(value, float) and math.isnan(value):
         return "–"
     if isinstance(value, str):
@@ -320,8 +423,14 @@ def _sort_key(value: Any) -> str:
 def _environment() -> Environment:
     # the template's suffix is .j2, which jinja2's own suffix rule would not escape
     environment = Environment(
-        loader=PackageLoader("sapis_lab.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-        finalize=lambda value: visible(value) if isinstance(value, str) and not hasattr(value, "__html__") else value,
-    )  # fmt: skip
+        loader=PackageLoader("sapis_lab.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: (
+            visible(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
+        ),
+    )
     environment.filters |= {"number": number, "duration": duration}
     return environment

@@ -1,4 +1,5 @@
-r"""LaTeX tables of a study for a paper: `\input` them. They need booktabs, the table of points also longtable; no other package.
+r"""LaTeX tables of a study for a paper: `\input` them. They need booktabs, the table of points also
+longtable; no other package.
 
     points.tex       every finished point         laws.tex        every law of every model with intervals
     comparison.tex   models at equal N and D      equal_error.tex what equal error costs
@@ -22,18 +23,40 @@ from sapis_lab.report.page import equal_error_rows, law_rows, number, optimum_ro
 from sapis_lab.text import visible
 
 SPECIAL = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': "''",
-}  # fmt: skip
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': "''",
+}
 SIGNS = {
-    "Å": r"\AA{}", "α": r"$\alpha$", "β": r"$\beta$", "γ": r"$\gamma$", "∞": r"$\infty$", "≥": r"$\geq$", "≤": r"$\leq$", "−": "$-$",
-    "–": "--", "·": r"$\cdot$", "×": r"$\times$",
-}  # fmt: skip
+    "Å": r"\AA{}",
+    "α": r"$\alpha$",
+    "β": r"$\beta$",
+    "γ": r"$\gamma$",
+    "∞": r"$\infty$",
+    "≥": r"$\geq$",
+    "≤": r"$\leq$",
+    "−": "$-$",
+    "–": "--",
+    "·": r"$\cdot$",
+    "×": r"$\times$",
+}
 RAISED = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
 
 
 def write_tables(fits: Mapping[str, Any], runs: pd.DataFrame, folder: Path) -> list[Path]:
-    """Write every table that the study can fill into `folder`; the paths. Tables that it cannot fill are removed."""
+    """Write every table that the study can fill into `folder`; the paths. Tables that it cannot fill are
+    removed."""
     measured = quantity(fits["quantity"])
     texts = {
         "points": points_table(runs, measured),
@@ -55,23 +78,35 @@ def write_tables(fits: Mapping[str, Any], runs: pd.DataFrame, folder: Path) -> l
 
 
 def points_table(runs: pd.DataFrame, measured: Quantity) -> str | None:
-    """Finished points with N, D, seed, steps, training FLOPs and CPU time, and the loss beside its test value."""
+    """Finished points with N, D, seed, steps, training FLOPs and CPU time, and the loss beside its test
+    value."""
     done = runs[runs["status"] == "done"]
     if done.empty:
         return None
     test = measured.key.replace("val_", "test_")
     losses = [quantity(k) for k in dict.fromkeys([measured.key, test]) if k in done]
     columns = ["model", "n_params", "n_frames", "seed", "steps", "flops_train", "cpu_seconds_train"]
-    heads = ["model", "$N$", "$D$", "seed", "steps", "$C$ (FLOP)", "CPU time (s)", *(latex(q.axis) for q in losses)]
+    heads = [
+        "model",
+        "$N$",
+        "$D$",
+        "seed",
+        "steps",
+        "$C$ (FLOP)",
+        "CPU time (s)",
+        *(latex(q.axis) for q in losses),
+    ]
     rows = [
-        [latex(number(run[c])) for c in columns] + [latex(number(q.display_factor * float(run[q.key]))) for q in losses]
+        [latex(number(run[c])) for c in columns]
+        + [latex(number(q.display_factor * float(run[q.key]))) for q in losses]
         for _, run in done.iterrows()
     ]
     return _tabular(heads, rows, "l" + "r" * (len(heads) - 1), long=True)
 
 
 def laws_table(fits: Mapping[str, Any], measured: Quantity) -> str | None:
-    """Every law with the 95 % intervals of exponents and floor, scatter and AICc; an asterisk marks the chosen one."""
+    """Every law with the 95 % intervals of exponents and floor, scatter and AICc; an asterisk marks the
+    chosen one."""
     rows = []
     for row in law_rows(fits, measured):
         name = [latex(row["model"]), latex(row["law"]) + ("*" if row["selected"] else "")]
@@ -94,12 +129,24 @@ def comparison_table(fits: Mapping[str, Any]) -> str | None:
     keys = ["loss", "cpu_seconds_train", "accuracy_per_flop_train", "accuracy_per_flop_inference"]
     rows = [
         [latex(c["model"]), str(c["loss"]["n_cells"])]
-        + ["--" if c[k] is None else f"{c[k]['geometric_mean']:.2f} [{c[k]['range'][0]:.2f}, {c[k]['range'][1]:.2f}]" for k in keys]
+        + [
+            "--"
+            if c[k] is None
+            else f"{c[k]['geometric_mean']:.2f} [{c[k]['range'][0]:.2f}, {c[k]['range'][1]:.2f}]"
+            for k in keys
+        ]
         for c in fits["comparisons"]
     ]
     if not rows:
         return None
-    heads = [f"relative to {latex(fits['reference'])}", "cells", "error", "CPU time", "accuracy/training FLOP", "accuracy/inference FLOP"]
+    heads = [
+        f"relative to {latex(fits['reference'])}",
+        "cells",
+        "error",
+        "CPU time",
+        "accuracy/training FLOP",
+        "accuracy/inference FLOP",
+    ]
     return _tabular(heads, rows, "lrllll")
 
 
@@ -114,7 +161,11 @@ def equal_error_table(fits: Mapping[str, Any]) -> str | None:
             rows.append([*cells, latex(row["at"]), latex(row["ratio"]), latex(row["range"])])
     if not rows:
         return None
-    return _tabular([f"relative to {latex(fits['reference'])}", "error", "cost", "at", "ratio", "over the range"], rows, "llllll")
+    return _tabular(
+        [f"relative to {latex(fits['reference'])}", "error", "cost", "at", "ratio", "over the range"],
+        rows,
+        "llllll",
+    )
 
 
 def optimum_table(fits: Mapping[str, Any], measured: Quantity) -> str | None:
@@ -128,21 +179,46 @@ def optimum_table(fits: Mapping[str, Any], measured: Quantity) -> str | None:
         for r in found
     ]
     unit = measured.display_unit or measured.unit
-    heads = ["model", "$C$ (FLOP)", "best $N$", "best $D$", f"{latex(measured.label)} ({latex(unit)})", "waste"]
+    heads = [
+        "model",
+        "$C$ (FLOP)",
+        "best $N$",
+        "best $D$",
+        f"{latex(measured.label)} ({latex(unit)})",
+        "waste",
+    ]
     return _tabular(heads, rows, "llllll", note=r"$^\dagger$ beyond the largest measured budget")
 
 
 def latex(text: Any) -> str:
     """Any text as LaTeX that prints it: 1.2×10⁻³ becomes mathematics, special characters are escaped."""
-    result = "".join(SPECIAL.get(c, c) for c in visible(" ".join(str(text).split())))  # an empty line would end the table
-    result = re.sub(r"([\d.]+)×10([⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+)", lambda m: rf"${m[1]}\times10^{{{m[2].translate(RAISED)}}}$", result)
+    # an empty line would end the table
+    result = "".join(SPECIAL.get(c, c) for c in visible(" ".join(str(text).split())))
+    result = re.sub(
+        r"([\d.]+)×10([⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+)", lambda m: rf"${m[1]}\times10^{{{m[2].translate(RAISED)}}}$", result
+    )
     return "".join(SIGNS.get(c, c) for c in result)
 
 
-def _tabular(heads: Sequence[str], rows: Sequence[Sequence[str]], columns: str, *, long: bool = False, note: str | None = None) -> str:
+def _tabular(
+    heads: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    columns: str,
+    *,
+    long: bool = False,
+    note: str | None = None,
+) -> str:
     kind = "longtable" if long else "tabular"
-    lines = [f"% \\usepackage{{booktabs{',longtable' if long else ''}}}", f"\\begin{{{kind}}}{{{columns}}}", r"\toprule"]
-    lines += [" & ".join(heads) + r" \\", r"\midrule", *([r"\endhead", r"\bottomrule", r"\endfoot"] if long else [])]
+    lines = [
+        f"% \\usepackage{{booktabs{',longtable' if long else ''}}}",
+        f"\\begin{{{kind}}}{{{columns}}}",
+        r"\toprule",
+    ]
+    lines += [
+        " & ".join(heads) + r" \\",
+        r"\midrule",
+        *([r"\endhead", r"\bottomrule", r"\endfoot"] if long else []),
+    ]
     lines += [" & ".join(row) + r" \\" for row in rows]
     lines += [] if long else [r"\bottomrule"]
     lines += [rf"\multicolumn{{{len(columns)}}}{{l}}{{{note}}} \\"] if note else []

@@ -25,31 +25,43 @@ def read_fit(folder: Path) -> dict[str, Any]:
 
 
 def verdict(fits: Mapping[str, Any], runs: pd.DataFrame, measured: Quantity) -> list[str]:
-    """How the models compare, what equal error costs, which law the reference follows and how it splits a budget; less when the points
-    cannot tell."""
-    sentences = [comparison_sentence(fits, measured), equal_error_sentence(fits), law_sentence(fits), optimum_sentence(fits, measured)]
+    """How the models compare, what equal error costs, which law the reference follows and how it splits a
+    budget; less when the points cannot tell."""
+    sentences = [
+        comparison_sentence(fits, measured),
+        equal_error_sentence(fits),
+        law_sentence(fits),
+        optimum_sentence(fits, measured),
+    ]
     found = [s for s in sentences if s] or ["No point has finished yet, so there is nothing to conclude."]
     return found + mixture_sentences(runs)
 
 
 def mixture_sentences(runs: pd.DataFrame) -> list[str]:
-    """One sentence for every model whose points were not all trained by the same form of the training step."""
+    """One sentence for every model whose points were not all trained by the same form of the training
+    step."""
     if "kernel" not in runs:
         return []
     done, sentences = runs[(runs["status"] == "done") & runs["kernel"].notna()], []
     for model, kernels in done.groupby("model", sort=False)["kernel"]:
         forms = {form for text in kernels for form in str(text).split(", ")}
         if len(forms) > 1:
-            counts = ", ".join(f"{n} by {name.replace(', ', ' and ')}" for name, n in kernels.value_counts(sort=False).items())
+            counts = ", ".join(
+                f"{n} by {name.replace(', ', ' and ')}"
+                for name, n in kernels.value_counts(sort=False).items()
+            )
             sentences.append(
-                f"The points of {model} were trained by different forms of the training step ({counts}), which agree to rounding alone: "
-                "trained again in one form, their errors may differ from those here as those of another seed do."
+                f"The points of {model} were trained by different forms of the training step ({counts}), "
+                f"which agree to rounding alone: "
+                "trained again in one form, their errors may differ from those here as those of another seed "
+                "do."
             )
     return sentences
 
 
 def comparison_sentence(fits: Mapping[str, Any], measured: Quantity) -> str:
-    """Error of the other models relative to the reference, worst first; the best point where there is nothing to compare."""
+    """Error of the other models relative to the reference, worst first; the best point where there is nothing
+    to compare."""
     found = sorted(fits["comparisons"], key=lambda c: -c["loss"]["geometric_mean"])
     if not found:
         return _best_sentence(fits, measured)
@@ -58,15 +70,25 @@ def comparison_sentence(fits: Mapping[str, Any], measured: Quantity) -> str:
         f"({c['loss']['range'][0]:.2f} to {c['loss']['range'][1]:.2f}, {c['loss']['n_cells']} cells)"
         for c in found
     ]
-    return f"At equal N, D and seed, compared with the {measured.label} of {fits['reference']}, {', '.join(ratios)}."
+    return (
+        f"At equal N, D and seed, compared with the {measured.label} of {fits['reference']}, "
+        f"{', '.join(ratios)}."
+    )
 
 
 def equal_error_sentence(fits: Mapping[str, Any]) -> str:
-    """Training FLOPs and CPU time of each other model for the error of the reference, in the middle of the range that both reach."""
+    """Training FLOPs and CPU time of each other model for the error of the reference, in the middle of the
+    range that both reach."""
     costs, parts = {"flops_train": "the training FLOPs", "cpu_seconds_train": "the CPU time"}, []
     for model in dict.fromkeys(e["model"] for e in fits["equal_error"]):
-        mine = {e["cost"]: e for e in fits["equal_error"] if e["model"] == model and e["quantity"] == fits["quantity"] and e["middle"]}
-        said = [f"{_ratio(mine[cost]['middle'])} times {name}" for cost, name in costs.items() if cost in mine]
+        mine = {
+            e["cost"]: e
+            for e in fits["equal_error"]
+            if e["model"] == model and e["quantity"] == fits["quantity"] and e["middle"]
+        }
+        said = [
+            f"{_ratio(mine[cost]['middle'])} times {name}" for cost, name in costs.items() if cost in mine
+        ]
         parts += [f"{model} needs {' and '.join(said)}"] if said else []
     return f"To the same error as {fits['reference']}, {', '.join(parts)} (95 % intervals)." if parts else ""
 
@@ -83,10 +105,15 @@ def optimum_sentence(fits: Mapping[str, Any], measured: Quantity) -> str:
     if not budgets:
         return ""
     best = budgets[-1]
-    n, d = (f"{_size(best[k])} [{', '.join(map(_size, best[f'{k}_interval']))}]" for k in ("n_params", "n_frames"))
+    n, d = (
+        f"{_size(best[k])} [{', '.join(map(_size, best[f'{k}_interval']))}]" for k in ("n_params", "n_frames")
+    )
     low, high = (measured.display_factor * v for v in best["loss_interval"])
     unit = measured.display_unit or measured.unit
-    return f"Ten times the largest measured budget is best spent on N = {n} and D = {d}, for {low:.3g} to {high:.3g} {unit}."
+    return (
+        f"Ten times the largest measured budget is best spent on N = {n} and D = {d}, for {low:.3g} to "
+        f"{high:.3g} {unit}."
+    )
 
 
 def _size(value: float) -> str:
@@ -97,7 +124,11 @@ def law_sentence(fits: Mapping[str, Any]) -> str:
     """The reference's chosen law with what it identifies, and what a larger law would leave open."""
     model = fits["models"].get(fits["reference"])
     if model is None or model["selected"] is None:
-        return "" if model is None else f"No law could be fitted to {fits['reference']}: too few finished points."
+        return (
+            ""
+            if model is None
+            else f"No law could be fitted to {fits['reference']}: too few finished points."
+        )
     name, chosen = model["selected"], model["laws"][model["selected"]]
     terms = ", ".join(_short(note) for note in chosen["notes"])
     if not all(chosen["identified"].values()):
@@ -110,7 +141,10 @@ def law_sentence(fits: Mapping[str, Any]) -> str:
         for note in result["notes"]
         if "not identified" in note
     ]
-    return f"For {fits['reference']} the points choose the law {name}: {terms}{'; ' if beyond else ''}{', '.join(beyond)}."
+    return (
+        f"For {fits['reference']} the points choose the law {name}: "
+        f"{terms}{'; ' if beyond else ''}{', '.join(beyond)}."
+    )
 
 
 def _best_sentence(fits: Mapping[str, Any], measured: Quantity) -> str:
@@ -118,7 +152,10 @@ def _best_sentence(fits: Mapping[str, Any], measured: Quantity) -> str:
         return ""
     best = min(fits["costs"], key=lambda row: row["best_loss"])
     unit = measured.display_unit or measured.unit
-    return f"The lowest {measured.label} is {measured.display_factor * best['best_loss']:.3g} {unit} ({best['best_id']})."
+    return (
+        f"The lowest {measured.label} is {measured.display_factor * best['best_loss']:.3g} {unit} "
+        f"({best['best_id']})."
+    )
 
 
 def _short(note: str) -> str:

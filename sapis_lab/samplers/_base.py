@@ -1,4 +1,5 @@
-"""What every sampler offers: a chain of phase-space points whose random numbers come from the caller alone."""
+"""What every sampler offers: a chain of phase-space points whose random numbers come from the caller
+alone."""
 
 from __future__ import annotations
 
@@ -26,12 +27,17 @@ class SamplerConfig(KindConfig):
         """Where a chain begins.   positions: (n_atoms, 3), Å.   masses: (n_atoms,), amu."""
 
     @abstractmethod
-    def advance(self, state: State, force: Force, *, masses: np.ndarray, n_steps: int, generator: np.random.Generator) -> State:
+    def advance(
+        self, state: State, force: Force, *, masses: np.ndarray, n_steps: int, generator: np.random.Generator
+    ) -> State:
         """The state `n_steps` timesteps later."""
 
     def steps_of(self, time: float, *, name: str) -> int:
-        """Timesteps in `time` (fs). ValueError, naming the setting `name`, where it is no multiple of the timestep."""
+        """Timesteps in `time` (fs). ValueError, naming the setting `name`, where it is no multiple of the
+        timestep."""
         steps = time / self.timestep
         if abs(steps - round(steps)) > 1e-6:
-            raise ValueError(f"{name}={time} is not a multiple of timestep={self.timestep} fs; choose one that is")
+            raise ValueError(
+                f"{name}={time} is not a multiple of timestep={self.timestep} fs; choose one that is"
+            )
         return round(steps)

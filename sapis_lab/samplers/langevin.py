@@ -23,8 +23,16 @@ class LangevinConfig(SamplerConfig):
     def start(self, positions: np.ndarray, *, masses: np.ndarray, generator: np.random.Generator) -> State:
         return State(positions, thermal_momenta(masses, temperature=self.temperature, generator=generator))
 
-    def advance(self, state: State, force: Force, *, masses: np.ndarray, n_steps: int, generator: np.random.Generator) -> State:
+    def advance(
+        self, state: State, force: Force, *, masses: np.ndarray, n_steps: int, generator: np.random.Generator
+    ) -> State:
         return baoab(
-            state, force, masses=masses, temperature=self.temperature, friction=self.friction, timestep=self.timestep, n_steps=n_steps,
+            state,
+            force,
+            masses=masses,
+            temperature=self.temperature,
+            friction=self.friction,
+            timestep=self.timestep,
+            n_steps=n_steps,
             generator=generator,
-        )  # fmt: skip
+        )

@@ -1,4 +1,5 @@
-"""Dynamics at constant energy by velocity Verlet, from momenta drawn at a temperature, with the centre of mass at rest.
+"""Dynamics at constant energy by velocity Verlet, from momenta drawn at a temperature, with the centre of
+mass at rest.
 
 Velocity Verlet is BAOAB without friction (`integrators.langevin.baoab`).
 """
@@ -25,8 +26,16 @@ class NveConfig(SamplerConfig):
         momenta = thermal_momenta(masses, temperature=self.temperature, generator=generator)
         return State(positions, momenta - masses[:, None] * (momenta.sum(0) / masses.sum()))
 
-    def advance(self, state: State, force: Force, *, masses: np.ndarray, n_steps: int, generator: np.random.Generator) -> State:
+    def advance(
+        self, state: State, force: Force, *, masses: np.ndarray, n_steps: int, generator: np.random.Generator
+    ) -> State:
         return baoab(
-            state, force, masses=masses, temperature=self.temperature, friction=0.0, timestep=self.timestep, n_steps=n_steps,
+            state,
+            force,
+            masses=masses,
+            temperature=self.temperature,
+            friction=0.0,
+            timestep=self.timestep,
+            n_steps=n_steps,
             generator=generator,
-        )  # fmt: skip
+        )

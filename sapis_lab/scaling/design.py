@@ -1,9 +1,11 @@
-"""Which run to add next, when the aim is to know rather than to have a good model: the most information per FLOP.
+"""Which run to add next, when the aim is to know rather than to have a good model: the most information per
+FLOP.
 
-The variance of a quantity q over the posterior of the law shrinks by Cov(q, ln L)^2 / (Var(ln L) + sigma^2) when one more run measures L at
-(N, D) (linear regression of q on the measurement; `Posterior.information`). The best design is the point with the largest reduction per
-cost. q is either ln N* at a budget, or ln L at a target. Candidates are all combinations of the sizes and amounts of data that were run,
-and those half and twice as large as the extremes: a new seed of an old point is a candidate like any other.
+The variance of a quantity q over the posterior of the law shrinks by Cov(q, ln L)^2 / (Var(ln L) + sigma^2)
+when one more run measures L at (N, D) (linear regression of q on the measurement; `Posterior.information`).
+The best design is the point with the largest reduction per cost. q is either ln N* at a budget, or ln L at a
+target. Candidates are all combinations of the sizes and amounts of data that were run, and those half and
+twice as large as the extremes: a new seed of an old point is a candidate like any other.
 """
 
 from __future__ import annotations
@@ -42,8 +44,13 @@ class Design(NamedTuple):
 
 
 def next_points(
-    runs: Runs, prices: Prices, *, budget: float | None = None, target: tuple[float, float] | None = None, rules: Rules = Rules(),  # noqa: B008
-) -> Design:  # fmt: skip
+    runs: Runs,
+    prices: Prices,
+    *,
+    budget: float | None = None,
+    target: tuple[float, float] | None = None,
+    rules: Rules = Rules(),  # noqa: B008
+) -> Design:
     """Candidates by what they teach per cost, of N* at `budget` or of L at `target` = (N, D).
 
     Raises:
@@ -58,7 +65,9 @@ def next_points(
         assert target is not None
         quantity, name = belief.log_loss(*target)[:, 0], f"L at N = {target[0]:.4g}, D = {target[1]:.4g}"
     n, d = candidates(runs, rules)
-    return Design(name, float(quantity.mean()), float(quantity.std()), _ranked(belief, runs, prices, quantity, n, d))
+    return Design(
+        name, float(quantity.mean()), float(quantity.std()), _ranked(belief, runs, prices, quantity, n, d)
+    )
 
 
 def candidates(runs: Runs, rules: Rules) -> tuple[Array, Array]:
@@ -70,7 +79,9 @@ def candidates(runs: Runs, rules: Rules) -> tuple[Array, Array]:
     return n[possible], d[possible]
 
 
-def _ranked(belief: Posterior, runs: Runs, prices: Prices, quantity: Array, n: Array, d: Array) -> list[Candidate]:
+def _ranked(
+    belief: Posterior, runs: Runs, prices: Prices, quantity: Array, n: Array, d: Array
+) -> list[Candidate]:
     reduction = belief.information(quantity, n, d) / quantity.var()
     cost = prices.of(n, d)
     score = reduction / cost
@@ -78,5 +89,14 @@ def _ranked(belief: Posterior, runs: Runs, prices: Prices, quantity: Array, n: A
     for k in np.argsort(-score):
         used = set(runs.seed[(runs.n_params == n[k]) & (runs.n_frames == d[k])].tolist())
         seed = next(s for s in range(len(used) + 1) if s not in used)
-        found.append(Candidate(float(n[k]), float(d[k]), seed, float(cost[k]), float(reduction[k]), float(score[k] / score.max())))
+        found.append(
+            Candidate(
+                float(n[k]),
+                float(d[k]),
+                seed,
+                float(cost[k]),
+                float(reduction[k]),
+                float(score[k] / score.max()),
+            )
+        )
     return found

@@ -1,12 +1,13 @@
 """The history of a campaign: a tidy table, the decisions behind it, and deciding all of it again.
 
 results/NAME/scale/
-  history.csv       one row a run, in the order of the campaign; step 0 is the seed lattice, step k the run of decision k
-  decisions.jsonl   one line a decision: what it was decided from, what was decided, the numbers and the reason
+  history.csv       one row a run, in the order of the campaign; step 0 is the seed lattice, step k the run of
+                    decision k
+  decisions.jsonl   one line a decision: what it was decided from, what was decided, numbers and reason
 
-Both are written in one step each, the decision before its run starts: a campaign that is killed goes on with the run that it had chosen.
-A decision depends on the rows before it and on what its own line says of prices and rules, and on nothing else, so that `replayed` can
-make it again from the files.
+Both are written in one step each, the decision before its run starts: a campaign that is killed goes on with
+the run that it had chosen. A decision depends on the rows before it and on what its own line says of prices
+and rules, and on nothing else, so that `replayed` can make it again from the files.
 """
 
 from __future__ import annotations
@@ -28,11 +29,22 @@ from sapis_lab.scaling.policies import Decision, Policy, Prices, Rules, Runs, de
 
 HISTORY, DECISIONS = "history.csv", "decisions.jsonl"
 COLUMNS = (
-    "step", "action", "n_params", "n_frames", "seed", "flops", "flops_total", "predicted", "predicted_low", "predicted_high", "measured",
+    "step",
+    "action",
+    "n_params",
+    "n_frames",
+    "seed",
+    "flops",
+    "flops_total",
+    "predicted",
+    "predicted_low",
+    "predicted_high",
+    "measured",
     "reason",
-)  # fmt: skip
+)
 SURPRISES = 2
-"""So many runs of the path outside their predicted interval, one after the other, and the law is not believed any more."""
+"""So many runs of the path outside their predicted interval, one after the other, and the law is not believed
+any more."""
 ASIDE = ("repeat", "measure")
 
 
@@ -85,14 +97,25 @@ class Entry:
 
 def runs_of(rows: Sequence[Row]) -> Runs:
     """The table that policies see."""
-    n, d, loss, cost = (np.array([getattr(r, name) for r in rows], float) for name in ("n_params", "n_frames", "measured", "flops"))
-    return Runs(n, d, loss, cost, np.array([r.seed for r in rows], int), np.array([r.action in ASIDE for r in rows], bool))
+    n, d, loss, cost = (
+        np.array([getattr(r, name) for r in rows], float)
+        for name in ("n_params", "n_frames", "measured", "flops")
+    )
+    return Runs(
+        n,
+        d,
+        loss,
+        cost,
+        np.array([r.seed for r in rows], int),
+        np.array([r.action in ASIDE for r in rows], bool),
+    )
 
 
 def decide_next(rows: Sequence[Row], basis: Basis) -> Decision:
     """The next decision of a campaign, from its rows so far; a pure function.
 
-    The next run costs `ratio` times the last one, or all that is left where a further step would not fit into it.
+    The next run costs `ratio` times the last one, or all that is left where a further step would not fit into
+    it.
     """
     runs, rules = runs_of(rows), basis.rules
     left = basis.budget - float(runs.cost.sum())
@@ -104,8 +127,8 @@ def decide_next(rows: Sequence[Row], basis: Basis) -> Decision:
     if len(path) >= SURPRISES and all(r.surprised for r in path[-SURPRISES:]):
         return Decision(
             "stop",
-            reason=f"the last {SURPRISES} runs fell outside of their predicted intervals: the law does not hold here; measure a new "
-            "lattice around the last run, and look for a break",
+            reason=f"the last {SURPRISES} runs fell outside of their predicted intervals: "
+            "the law does not hold here; measure a new lattice around the last run, and look for a break",
         )
     cost = rules.growth * last
     cost = left if left < cost * (1 + rules.growth) else cost
@@ -116,15 +139,18 @@ def decide_next(rows: Sequence[Row], basis: Basis) -> Decision:
     return decision
 
 
-# ------------------------------------------------------------------------------------------------------------- files
+# -------------------------------------------------------------------------------------------------- files
 
 
 def write_history(folder: Path, rows: Sequence[Row]) -> None:
-    """Write history.csv in one step; floats with all their digits, and nothing where a number is not known."""
+    """Write history.csv in one step; floats with all their digits, nothing where a number is not known."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows({k: "" if isinstance(v, float) and math.isnan(v) else v for k, v in asdict(row).items()} for row in rows)
+    writer.writerows(
+        {k: "" if isinstance(v, float) and math.isnan(v) else v for k, v in asdict(row).items()}
+        for row in rows
+    )
     write_text(folder / HISTORY, text.getvalue())
 
 
@@ -154,7 +180,10 @@ _READ: dict[str, Any] = {"step": int, "seed": int, "action": str, "reason": str}
 
 def write_decisions(folder: Path, entries: Sequence[Entry]) -> None:
     """Write decisions.jsonl in one step."""
-    write_text(folder / DECISIONS, "".join(json.dumps(_plain(asdict(e)), ensure_ascii=False, allow_nan=False) + "\n" for e in entries))
+    write_text(
+        folder / DECISIONS,
+        "".join(json.dumps(_plain(asdict(e)), ensure_ascii=False, allow_nan=False) + "\n" for e in entries),
+    )
 
 
 def read_decisions(folder: Path) -> list[Entry]:
@@ -169,12 +198,18 @@ def read_decisions(folder: Path) -> list[Entry]:
             basis = raw["basis"]
             entries.append(
                 Entry(
-                    raw["step"], raw["id"], Decision(**{**raw["decision"], "predicted": tuple(raw["decision"]["predicted"])}),
-                    Basis(basis["policy"], basis["budget"], Prices(**basis["prices"]), Rules(**basis["rules"])),
+                    raw["step"],
+                    raw["id"],
+                    Decision(**{**raw["decision"], "predicted": tuple(raw["decision"]["predicted"])}),
+                    Basis(
+                        basis["policy"], basis["budget"], Prices(**basis["prices"]), Rules(**basis["rules"])
+                    ),
                 )
-            )  # fmt: skip
+            )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ConfigError(f"{path}, line {number}: cannot be read ({error}); it was not written by this program") from None
+            raise ConfigError(
+                f"{path}, line {number}: cannot be read ({error}); it was not written by this program"
+            ) from None
     return entries
 
 
@@ -194,17 +229,24 @@ def _plain(value: Any) -> Any:
 
 def _restored(value: Any) -> Any:
     if isinstance(value, dict):
-        return _WORDS[value["number"]] if set(value) == {"number"} else {k: _restored(v) for k, v in value.items()}
+        return (
+            _WORDS[value["number"]]
+            if set(value) == {"number"}
+            else {k: _restored(v) for k, v in value.items()}
+        )
     return [_restored(v) for v in value] if isinstance(value, list) else value
 
 
-# ------------------------------------------------------------------------------------------------------------- replay
+# ------------------------------------------------------------------------------------------------- replay
 
 
 def replayed(folder: Path) -> list[tuple[Entry, Decision]]:
     """Every recorded decision beside the one that the rows before it give now."""
     rows = read_history(folder)
-    return [(entry, decide_next([r for r in rows if r.step < entry.step], entry.basis)) for entry in read_decisions(folder)]
+    return [
+        (entry, decide_next([r for r in rows if r.step < entry.step], entry.basis))
+        for entry in read_decisions(folder)
+    ]
 
 
 def same(recorded: Decision, again: Decision) -> bool:

@@ -1,20 +1,25 @@
-"""What to run next, from the runs so far: pure functions of a table and a cost, so that a history can be decided again.
+"""What to run next, from the runs so far: pure functions of a table and a cost, so that a history can be
+decided again.
 
-The next run of the campaign costs `next_cost`; a policy splits it between N and D, or measures something cheaper first, or stops.
+The next run of the campaign costs `next_cost`; a policy splits it between N and D, or measures something
+cheaper first, or stops.
 
-    null       N and D both x sqrt(growth): no fit. Wastes 0.1-3 % on the frontier with alpha ~ beta, and 100-700 % elsewhere.
-    greedy     the textbook rule: the axis with the larger gain per cost, gains from the derivatives of a fitted law,
+    null       N and D both x sqrt(growth): no fit. Wastes 0.1-3 % on the frontier with alpha ~ beta, and
+    100-700 % elsewhere. greedy     the textbook rule: the axis with the larger gain per cost, gains from the
+    derivatives of a fitted law,
                    dL_N = (alpha A N^-alpha + gamma C (ND)^-gamma) dN/N,   dL_D likewise,   dN/N = dD/D,
-               each with its share of the cross term, which is the same in both: it never decides, but belongs to the size of the gain.
+               each with its share of the cross term, which is the same in both: it never decides, but belongs
+                   to the size of the gain.
     jump       N*(C) of the two-term fit (Hoffmann et al. 2022).
-    trigger    both, until the slope -d ln L / d ln C of the last frontier runs falls under (1 - q) alpha of A C^-alpha + E, fitted to the
-               frontier; then the greedy axis. Suppressed while the profile interval of E is open: a flattening is not told apart from
-               noise then.
-    posterior  the split with the lowest expected ln L over draws of the law; and before that a cheap measurement where it saves more than
-               it costs. A factor e^x in N at equal N D costs the part (alpha + beta)/2 x^2 of the compute, so that not knowing N* wastes
-               (alpha + beta)/2 Var(ln N*), and a measurement that shrinks this variance by dV is worth (alpha + beta)/2 dV times that
-               cost, summed over the runs that there is room for, each with the N* of its own cost. With `Rules.sure` above 1/2, N and D
-               grow alike where the data cannot tell.
+    trigger    both, until the slope -d ln L / d ln C of the last frontier runs falls under (1 - q) alpha of A
+               C^-alpha + E, fitted to the frontier; then the greedy axis. Suppressed while the profile
+               interval of E is open: a flattening is not told apart from noise then.
+    posterior  the split with the lowest expected ln L over draws of the law; and before that a cheap
+               measurement where it saves more than it costs. A factor e^x in N at equal N D costs the part
+               (alpha + beta)/2 x^2 of the compute, so that not knowing N* wastes (alpha + beta)/2 Var(ln N*),
+               and a measurement that shrinks this variance by dV is worth (alpha + beta)/2 dV times that
+               cost, summed over the runs that there is room for, each with the N* of its own cost. With
+               `Rules.sure` above 1/2, N and D grow alike where the data cannot tell.
 """
 
 from __future__ import annotations
@@ -35,7 +40,8 @@ POLICIES: tuple[Policy, ...] = ("null", "greedy", "jump", "trigger", "posterior"
 Action = Literal["seed", "model", "data", "both", "jump", "repeat", "measure", "label", "stop"]
 
 REACH = (0.5, 8.0)
-"""How far beyond the smallest and the largest N (or D) so far a run may go, as factors: a fit says little further out."""
+"""How far beyond the smallest and the largest N (or D) so far a run may go, as factors: a fit says little
+further out."""
 SPLITS = 61
 """Of a budget that are compared."""
 SURE = 0.95
@@ -75,7 +81,9 @@ class Runs:
         path = np.flatnonzero(~self.measured)
         return int(len(self) - 1 - path[-1]) if len(path) else 0
 
-    def and_then(self, n_params: float, n_frames: float, loss: float, cost: float, *, seed: int, measured: bool) -> Runs:
+    def and_then(
+        self, n_params: float, n_frames: float, loss: float, cost: float, *, seed: int, measured: bool
+    ) -> Runs:
         """With one run more."""
         more = (n_params, n_frames, loss, cost, seed, measured)
         columns = (self.n_params, self.n_frames, self.loss, self.cost, self.seed, self.measured)
@@ -83,7 +91,9 @@ class Runs:
 
     def take(self, n: int) -> Runs:
         """The first n."""
-        return Runs(*(c[:n] for c in (self.n_params, self.n_frames, self.loss, self.cost, self.seed, self.measured)))
+        return Runs(
+            *(c[:n] for c in (self.n_params, self.n_frames, self.loss, self.cost, self.seed, self.measured))
+        )
 
 
 @dataclass(frozen=True)
@@ -110,7 +120,11 @@ class Prices:
         each = self.kappa * np.asarray(n_params, float) ** self.power
         if not self.label:
             return cost / each
-        return np.where(cost / each <= self.labelled, cost / each, (cost + self.label * self.labelled) / (each + self.label))
+        return np.where(
+            cost / each <= self.labelled,
+            cost / each,
+            (cost + self.label * self.labelled) / (each + self.label),
+        )
 
     def params(self, n_frames: float, cost: float) -> float:
         """N that D leaves of `cost`; 0 where the labels alone cost more."""
@@ -136,8 +150,8 @@ class Rules:
     cheap: float = 0.1
     """A measurement may cost this part of the next run at most."""
     overhead: float = 0.02
-    """A measurement counts as costing this part of the next run at least: starting, scoring and waiting are not free. Few and informative
-    measurements early are worth more than many cheap ones later."""
+    """A measurement counts as costing this part of the next run at least: starting, scoring and waiting are
+    not free. Few and informative measurements early are worth more than many cheap ones later."""
     tolerance: float = 0.0
     """Stop when the expected loss above its floor is less, in the unit of the loss."""
     min_gain: float = 0.0
@@ -162,17 +176,27 @@ class Decision:
     """What the reason rests on."""
 
 
-def decide(policy: Policy, runs: Runs, prices: Prices, *, next_cost: float, horizon: float, rules: Rules = Rules()) -> Decision:  # noqa: B008
+def decide(
+    policy: Policy, runs: Runs, prices: Prices, *, next_cost: float, horizon: float, rules: Rules = Rules()
+) -> Decision:  # noqa: B008
     """The next step of a campaign.
 
     Args:
-        next_cost: of the next run of the path.   horizon: what may still be spent, this run included; a measurement serves all of it.
+        next_cost: of the next run of the path.   horizon: what may still be spent, this run included; a
+            measurement serves all of it.
 
     Raises:
         ValueError: too few runs for a law of N and D, or an unknown policy.
     """
     if policy == "null":
-        return _as_move(runs, prices, _both(runs, prices, next_cost), next_cost, rules, "the null policy grows both, whatever was measured")
+        return _as_move(
+            runs,
+            prices,
+            _both(runs, prices, next_cost),
+            next_cost,
+            rules,
+            "the null policy grows both, whatever was measured",
+        )
     if policy == "greedy":
         return _greedy(runs, prices, next_cost, rules)
     if policy == "jump":
@@ -189,7 +213,7 @@ def posterior_of(runs: Runs) -> Posterior:
     return posterior(runs.n_params, runs.n_frames, runs.loss)
 
 
-# ---------------------------------------------------------------------------------------------------------- fixed policies
+# --------------------------------------------------------------------------------------------- fixed policies
 
 
 def _both(runs: Runs, prices: Prices, cost: float) -> float:
@@ -198,7 +222,11 @@ def _both(runs: Runs, prices: Prices, cost: float) -> float:
     low, high = 0.0, np.log(cost / float(prices.of(N, D))) + 1.0
     for _ in range(60):
         middle = 0.5 * (low + high)
-        low, high = (middle, high) if float(prices.of(N * np.exp(middle), D * np.exp(middle))) < cost else (low, middle)
+        low, high = (
+            (middle, high)
+            if float(prices.of(N * np.exp(middle), D * np.exp(middle))) < cost
+            else (low, middle)
+        )
     return float(N * np.exp(0.5 * (low + high)))
 
 
@@ -219,11 +247,23 @@ def _greedy(runs: Runs, prices: Prices, cost: float, rules: Rules, why: str = ""
     found = fit("n+d+nd", runs.n_params, runs.n_frames, runs.loss) if len(runs) > 8 else _two_terms(runs)
     gain_n, gain_d, cross = greedy_gains(found, N, D)
     training = prices.kappa * N**prices.power * D
-    per_n, per_d = gain_n / (prices.power * training), gain_d / (training + (prices.label * D if prices.labelled <= D else 0.0))
+    per_n, per_d = (
+        gain_n / (prices.power * training),
+        gain_d / (training + (prices.label * D if prices.labelled <= D else 0.0)),
+    )
     larger = per_n > per_d
     target = prices.params(D, cost) if larger else N
-    text = f"gain per cost {per_n:.3g} of a larger model, {per_d:.3g} of more data (the cross term gives {cross:.3g} to either)"
-    numbers = {"gain_n": gain_n, "gain_d": gain_d, "gain_n_per_cost": per_n, "gain_d_per_cost": per_d, "cross": cross}
+    text = (
+        f"gain per cost {per_n:.3g} of a larger model, {per_d:.3g} of more data (the cross term gives "
+        f"{cross:.3g} to either)"
+    )
+    numbers = {
+        "gain_n": gain_n,
+        "gain_d": gain_d,
+        "gain_n_per_cost": per_n,
+        "gain_d_per_cost": per_d,
+        "cross": cross,
+    }
     return replace(_as_move(runs, prices, target, cost, rules, why + text), numbers=numbers)
 
 
@@ -231,22 +271,33 @@ def _jump(runs: Runs, prices: Prices, cost: float, rules: Rules) -> Decision:
     found = _two_terms(runs)
     N = _splits(runs, prices, cost, rules)
     best = float(N[np.argmin(found.predict(N, prices.frames(N, cost)))])
-    return _as_move(runs, prices, best, cost, rules, f"N* = {best:.3g} of the fit alpha {found.params['alpha']:.2f}, "
-                    f"beta {found.params['beta']:.2f}")  # fmt: skip
+    return _as_move(
+        runs,
+        prices,
+        best,
+        cost,
+        rules,
+        f"N* = {best:.3g} of the fit alpha {found.params['alpha']:.2f}, beta {found.params['beta']:.2f}",
+    )
 
 
 def _trigger(runs: Runs, prices: Prices, cost: float, rules: Rules) -> Decision:
     C, L = frontier(runs)
     both = _both(runs, prices, cost)
     if len(C) < 4:
-        return _as_move(runs, prices, both, cost, rules, f"{len(C)} frontier runs do not show a floor; both grow")
+        return _as_move(
+            runs, prices, both, cost, rules, f"{len(C)} frontier runs do not show a floor; both grow"
+        )
     found = fit("c+e", C, np.ones_like(C), L, robust="none")
     floor = profiles(found, ["E"])["E"]
     slope = -float(np.log(L[-1] / L[-2]) / np.log(C[-1] / C[-2]))
     fitted = found.params["alpha"]
     numbers = {"slope": slope, "fitted": fitted, "floor_low": floor.low, "floor_high": floor.high}
     if floor.open_low or floor.open_high:
-        text = f"slope {slope:.2f}, fitted {fitted:.2f}; the floor's interval is open, so the trigger is suppressed; both grow"
+        text = (
+            f"slope {slope:.2f}, fitted {fitted:.2f}; the floor's interval is open, so the trigger is "
+            f"suppressed; both grow"
+        )
         return replace(_as_move(runs, prices, both, cost, rules, text), numbers=numbers)
     if slope >= (1 - FLATTENED) * fitted:
         text = f"slope {slope:.2f} is above {(1 - FLATTENED) * fitted:.2f}; both grow"
@@ -264,11 +315,12 @@ def frontier(runs: Runs) -> tuple[Array, Array]:
     return runs.cost[on], runs.loss[on]
 
 
-# -------------------------------------------------------------------------------------------------------------- moves
+# ------------------------------------------------------------------------------------------------------ moves
 
 
 def _splits(runs: Runs, prices: Prices, cost: float, rules: Rules) -> Array:
-    """Model sizes that a run of `cost` may have, ascending: within reach of what was measured, and of the data."""
+    """Model sizes that a run of `cost` may have, ascending: within reach of what was measured, and of the
+    data."""
     low_n, high_n = REACH[0] * runs.n_params.min(), min(REACH[1] * runs.n_params.max(), rules.most_params)
     low_d, high_d = REACH[0] * runs.n_frames.min(), min(REACH[1] * runs.n_frames.max(), rules.most_frames)
     low, high = max(low_n, prices.params(high_d, cost)), min(high_n, prices.params(low_d, cost))
@@ -302,12 +354,14 @@ def _as_move(runs: Runs, prices: Prices, n_params: float, cost: float, rules: Ru
 
 def _seed(runs: Runs, n_params: float, n_frames: float) -> int:
     """The first seed that was not run at (N, D)."""
-    same = (np.abs(np.log(runs.n_params / n_params)) < 1e-9) & (np.abs(np.log(runs.n_frames / n_frames)) < 1e-9)
+    same = (np.abs(np.log(runs.n_params / n_params)) < 1e-9) & (
+        np.abs(np.log(runs.n_frames / n_frames)) < 1e-9
+    )
     used = set(runs.seed[same].tolist())
     return next(s for s in range(len(used) + 1) if s not in used)
 
 
-# ---------------------------------------------------------------------------------------------------------- posterior
+# -------------------------------------------------------------------------------------------------- posterior
 
 
 def _posterior(runs: Runs, prices: Prices, cost: float, horizon: float, rules: Rules) -> Decision:
@@ -315,7 +369,10 @@ def _posterior(runs: Runs, prices: Prices, cost: float, horizon: float, rules: R
     N = _splits(runs, prices, cost, rules)
     D = np.minimum(prices.frames(N, cost), rules.most_frames)
     losses = belief.log_loss(N, D)
-    best, both = int(np.argmin(losses.mean(axis=0))), _as_move(runs, prices, _both(runs, prices, cost), cost, rules, "")
+    best, both = (
+        int(np.argmin(losses.mean(axis=0))),
+        _as_move(runs, prices, _both(runs, prices, cost), cost, rules, ""),
+    )
     log_best = log_optimum(belief, runs, prices, cost)
     off = np.log(both.n_params) - np.clip(log_best, np.log(N[0]), np.log(N[-1]))
     at_both = belief.log_loss(both.n_params, both.n_frames)[:, 0]
@@ -325,10 +382,15 @@ def _posterior(runs: Runs, prices: Prices, cost: float, horizon: float, rules: R
     now = float(runs.n_params[runs.last]), float(runs.n_frames[runs.last])
     gain = belief.gain(now, N[best], D[best])[:, 0]
     numbers = {
-        "n_star": float(np.exp(log_best.mean())), "sd_log_n_star": spread, "p_better_than_both": better, "p_off_frontier": p_off,
-        "gain": float(gain.mean()), "gain_per_cost": float(gain.mean() / prices.of(N[best], D[best])),
-        "gain_low": float(min(np.quantile(gain, 0.025), gain.mean())), "gain_high": float(max(np.quantile(gain, 0.975), gain.mean())),
-    }  # fmt: skip
+        "n_star": float(np.exp(log_best.mean())),
+        "sd_log_n_star": spread,
+        "p_better_than_both": better,
+        "p_off_frontier": p_off,
+        "gain": float(gain.mean()),
+        "gain_per_cost": float(gain.mean() / prices.of(N[best], D[best])),
+        "gain_low": float(min(np.quantile(gain, 0.025), gain.mean())),
+        "gain_high": float(max(np.quantile(gain, 0.975), gain.mean())),
+    }
     numbers |= {f"gain_{name}": value for name, value in _axis_gains(belief, runs, prices, cost).items()}
     stop = _stopping(belief, runs, numbers, rules)
     if stop:
@@ -339,13 +401,20 @@ def _posterior(runs: Runs, prices: Prices, cost: float, horizon: float, rules: R
             return decision
     star = f"N* = {np.exp(log_best.mean()):.3g}, known to a factor {np.exp(spread):.2f}"
     if len(N) == 1:
-        chosen, why = N[0], f"{star}, but all {rules.most_frames:.0f} frames are in use: the rest goes into the model"
+        chosen, why = (
+            N[0],
+            f"{star}, but all {rules.most_frames:.0f} frames are in use: the rest goes into the model",
+        )
     elif p_off > SURE:
         chosen, why = N[best], f"off the frontier with probability {p_off:.2f}: {star}"
     elif better >= rules.sure:
         chosen, why = N[best], f"{star}; better than growing both with probability {better:.2f}"
     else:
-        chosen, why = both.n_params, f"{star}; another split than growing both is better with probability {better:.2f} only, so both grow"
+        chosen, why = (
+            both.n_params,
+            f"{star}; another split than growing both is better with probability {better:.2f} only, so both "
+            f"grow",
+        )
     why += f"; expected gain {numbers['gain']:.3f} in ln L"
     decision = _as_move(runs, prices, float(chosen), cost, rules, why)
     return replace(decision, predicted=belief.predict(decision.n_params, decision.n_frames), numbers=numbers)
@@ -372,8 +441,15 @@ def _axis_gains(belief: Posterior, runs: Runs, prices: Prices, cost: float) -> d
 
 
 def _measurement(
-    belief: Posterior, runs: Runs, prices: Prices, log_best: Array, cost: float, horizon: float, rules: Rules, numbers: dict[str, float],
-) -> Decision | None:  # fmt: skip
+    belief: Posterior,
+    runs: Runs,
+    prices: Prices,
+    log_best: Array,
+    cost: float,
+    horizon: float,
+    rules: Rules,
+    numbers: dict[str, float],
+) -> Decision | None:
     """The measurement that saves most per cost, if any saves more than it costs."""
     n, d = (a.ravel() for a in np.meshgrid(np.unique(runs.n_params), np.unique(runs.n_frames), indexing="ij"))
     price = prices.of(n, d)
@@ -390,18 +466,25 @@ def _measurement(
     seed = _seed(runs, n[k], d[k])
     there = bool(((runs.n_params == n[k]) & (runs.n_frames == d[k])).any())
     reason = (
-        f"N* is known to a factor {np.exp(numbers['sd_log_n_star']):.2f}; one more run here costs {price[k]:.2g} and saves an expected "
+        f"N* is known to a factor {np.exp(numbers['sd_log_n_star']):.2f}; one more run here costs "
+        f"{price[k]:.2g} and saves an expected "
         f"{saved[k]:.2g} of the {horizon:.2g} still to be spent"
     )
     return Decision(
-        "repeat" if there else "measure", float(n[k]), float(d[k]), seed, float(price[k]), belief.predict(n[k], d[k]), reason,
+        "repeat" if there else "measure",
+        float(n[k]),
+        float(d[k]),
+        seed,
+        float(price[k]),
+        belief.predict(n[k], d[k]),
+        reason,
         numbers | {"saved": float(saved[k])},
-    )  # fmt: skip
+    )
 
 
 def _coming(cost: float, horizon: float, growth: float) -> list[float]:
-    """Costs of this run and of those that the horizon has room for after it: N* of each is another quantity, and a measurement that tells
-    one of them need not tell the others."""
+    """Costs of this run and of those that the horizon has room for after it: N* of each is another quantity,
+    and a measurement that tells one of them need not tell the others."""
     costs = [cost]
     while sum(costs) + growth * costs[-1] <= horizon * (1 + 1e-9):
         costs.append(growth * costs[-1])
@@ -416,11 +499,19 @@ def _stopping(belief: Posterior, runs: Runs, numbers: dict[str, float], rules: R
             return f"the target {rules.target:.4g} is reached"
         low = float(np.quantile(floor, 0.025))
         if low > rules.target:
-            return f"the target {rules.target:.4g} cannot be reached: the floor is above {low:.4g} with probability 0.975"
-    above = float(np.mean(np.exp(belief.log_loss(runs.n_params[runs.last], runs.n_frames[runs.last])[:, 0]) - floor))
+            return (
+                f"the target {rules.target:.4g} cannot be reached: the floor is above {low:.4g} with "
+                f"probability 0.975"
+            )
+    above = float(
+        np.mean(np.exp(belief.log_loss(runs.n_params[runs.last], runs.n_frames[runs.last])[:, 0]) - floor)
+    )
     if above < rules.tolerance:
         return f"the expected loss above the floor, {above:.3g}, is below the tolerance {rules.tolerance:.3g}"
     per_doubling = numbers["gain"] / np.log2(max(rules.growth, 1 + 1e-9))
     if per_doubling < rules.min_gain:
-        return f"one doubling of the cost gains {per_doubling:.3g} in ln L, less than the {rules.min_gain:.3g} that is wanted"
+        return (
+            f"one doubling of the cost gains {per_doubling:.3g} in ln L, less than the {rules.min_gain:.3g} "
+            f"that is wanted"
+        )
     return ""

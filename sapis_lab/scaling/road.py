@@ -1,11 +1,14 @@
-"""The whole way of `sapis scale NAME`: the seed lattice, then decide, run, measure and decide again, until the budget or a rule ends it.
+"""The whole way of `sapis scale NAME`: the seed lattice, then decide, run, measure and decide again, until
+the budget or a rule ends it.
 
-Points lie where those of any study do, `results/NAME/points/`, so that table, laws, figures and report hold them all. The history and the
-decisions stand in `results/NAME/scale/` (see `scaling.history`).
+Points lie where those of any study do, `results/NAME/points/`, so that table, laws, figures and report hold
+them all. The history and the decisions stand in `results/NAME/scale/` (see `scaling.history`).
 
-What a run costs is planned from the exact FLOPs of its model, times what the last record measured over what was planned for it (batches
-are not all alike), and counted as its record measures it. With `warm_start` a run starts from
-the one before; the campaign has paid for that one already, so only the new steps are counted, here and in its record.
+What a run costs is planned from the exact FLOPs of its model, times what the last record measured over what
+was planned for it (batches are not all alike), and counted as its record measures it. With `warm_start` a run
+starts from
+the one before; the campaign has paid for that one already, so only the new steps are counted, here and in its
+record.
 """
 
 from __future__ import annotations
@@ -74,7 +77,8 @@ from sapis_lab.training import Parent
 
 FOLDER = "scale"
 SIZES = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0)
-"""Multiples of the last run's N at which the FLOPs of a model are looked at, for a power of N that holds about there."""
+"""Multiples of the last run's N at which the FLOPs of a model are looked at, for a power of N that holds
+about there."""
 
 
 @dataclass(frozen=True)
@@ -103,28 +107,39 @@ def resolve(name: str, settings: Sequence[str] = (), *, called: str | None = Non
         raise ConfigError(f"studies/{name}.yaml has no scale: section; see `sapis scale --help`")
     if study.scale.label_more and "n_more" not in type(study.data).model_fields:
         kind = study.data.kind
-        raise ConfigError(f"studies/{name}.yaml: scale.label_more: data of kind {kind!r} cannot make more frames; wanted kind xtb, or 0")
+        raise ConfigError(
+            f"studies/{name}.yaml: scale.label_more: data of kind {kind!r} cannot make more frames; wanted "
+            f"kind xtb, or 0"
+        )
     known = plainly(lambda: infos(study), about=f"data {study.data.kind!r}")
     campaign = Campaign(study, study.scale, known, tuple(points(study, next(iter(known.values())))))
     lattice = study.lattice
     if len(lattice.n_params) < 2 or len(lattice.n_frames) < 2 or len(campaign.seeds) < 6:
         raise ConfigError(
-            f"studies/{name}.yaml: lattice: scaling starts from at least 6 points with two sizes and two amounts of data, "
+            f"studies/{name}.yaml: lattice: scaling starts from at least 6 points with two sizes and two "
+            f"amounts of data, "
             f"got {len(campaign.seeds)} points"
         )
     cost = sum(planned_flops(p, known) for p in campaign.seeds)
     if cost >= study.scale.budget:
         raise ConfigError(
-            f"studies/{name}.yaml: scale.budget: {study.scale.budget:.3g} FLOPs do not cover the lattice, which costs {cost:.3g}"
+            f"studies/{name}.yaml: scale.budget: {study.scale.budget:.3g} FLOPs do not cover the lattice, "
+            f"which costs {cost:.3g}"
         )
     return campaign
 
 
 def run_scale(
-    name: str, console: Console, *, settings: Sequence[str] = (), called: str | None = None, workers: int | None = None,
+    name: str,
+    console: Console,
+    *,
+    settings: Sequence[str] = (),
+    called: str | None = None,
+    workers: int | None = None,
     retry_failed: bool = False,
-) -> int:  # fmt: skip
-    """Scale, or go on; the exit status: 0 ended by a rule or the budget, 1 a run failed, 75 stopped and resumable.
+) -> int:
+    """Scale, or go on; the exit status: 0 ended by a rule or the budget, 1 a run failed, 75 stopped and
+    resumable.
 
     Raises:
         ConfigError: the study cannot be scaled as it is.
@@ -147,7 +162,9 @@ def run_scale(
         except (engine.Stopped, KeyboardInterrupt):
             if session is not None and session.status is not None:  # it came when all was done
                 return session.status
-            console.print(Text(f"\nstopped; nothing is lost. Continue with: {again}", style="yellow"), soft_wrap=True)
+            console.print(
+                Text(f"\nstopped; nothing is lost. Continue with: {again}", style="yellow"), soft_wrap=True
+            )
             return road.STOPPED
 
 
@@ -156,48 +173,84 @@ def print_replay(name: str, console: Console) -> int:
     pairs = replayed(results_folder(name) / FOLDER)
     differing = [entry.step for entry, again in pairs if not same(entry.decision, again)]
     for entry, again in pairs:
-        mark = "same" if same(entry.decision, again) else f"now {again.action} N={again.n_params:.4g} D={again.n_frames:.0f}"
+        mark = (
+            "same"
+            if same(entry.decision, again)
+            else f"now {again.action} N={again.n_params:.4g} D={again.n_frames:.0f}"
+        )
         d = entry.decision
-        console.print(Text(f"{entry.step:3d} {d.action:8s} N={d.n_params:.4g} D={d.n_frames:.0f}: {mark}"), soft_wrap=True)
-    console.print(Text(f"{len(pairs) - len(differing)} of {len(pairs)} decisions are made again from the table as they were"))
+        console.print(
+            Text(f"{entry.step:3d} {d.action:8s} N={d.n_params:.4g} D={d.n_frames:.0f}: {mark}"),
+            soft_wrap=True,
+        )
+    console.print(
+        Text(
+            f"{len(pairs) - len(differing)} of {len(pairs)} decisions are made again from the table as they "
+            f"were"
+        )
+    )
     return int(bool(differing))
 
 
-def print_design(name: str, console: Console, *, target: tuple[float, float] | None = None, n_shown: int = 8) -> None:
-    """Which run to add to `results/NAME`, scaled or not, to learn most per FLOP about N* at the next cost, or about L at a target (N, D).
+def print_design(
+    name: str, console: Console, *, target: tuple[float, float] | None = None, n_shown: int = 8
+) -> None:
+    """Which run to add to `results/NAME`, scaled or not, to learn most per FLOP about N* at the next cost, or
+    about L at a target (N, D).
 
     Raises:
         ConfigError: no finished runs, those of several models, or a cost that does not grow with D.
     """
     folder = results_folder(name)
-    study: Study = load(Study, read_yaml(folder / "study.yaml"), source=str(folder / "study.yaml"), recorded=True)
+    study: Study = load(
+        Study, read_yaml(folder / "study.yaml"), source=str(folder / "study.yaml"), recorded=True
+    )
     table = read_table(folder)
     table = table[table["status"] == "done"]
     if table["model"].nunique() != 1:
-        raise ConfigError(f"{folder}/runs.parquet: wanted the runs of one model, got {', '.join(sorted(table['model'].unique()))}")
-    n, d, flops, loss = (table[c].to_numpy(float) for c in ("n_params", "n_frames", "flops_train", study.law.quantity))
+        raise ConfigError(
+            f"{folder}/runs.parquet: wanted the runs of one model, got "
+            f"{', '.join(sorted(table['model'].unique()))}"
+        )
+    n, d, flops, loss = (
+        table[c].to_numpy(float) for c in ("n_params", "n_frames", "flops_train", study.law.quantity)
+    )
     runs = Runs(n, d, loss, flops, table["seed"].to_numpy(int), np.zeros(len(table), bool))
     plainly(lambda: Cost.from_runs(n, d, flops), about=f"{folder}/runs.parquet")
     power, log_kappa = np.polyfit(np.log(n), np.log(flops / d), 1)
     prices = Prices(float(np.exp(log_kappa)), float(power))
     budget = None if target else 2.0 * float(flops.max())
     rules = Rules(most_frames=plainly(lambda: next(iter(infos(study).values())).n_train))
-    design = plainly(lambda: next_points(runs, prices, budget=budget, target=target, rules=rules), about=f"{folder}/runs.parquet")
-    screen = Table(title=f"{design.quantity}: known to a factor {math.exp(design.sd):.3f}; the next run, by what it teaches per FLOP")
+    design = plainly(
+        lambda: next_points(runs, prices, budget=budget, target=target, rules=rules),
+        about=f"{folder}/runs.parquet",
+    )
+    screen = Table(
+        title=(
+            f"{design.quantity}: known to a factor {math.exp(design.sd):.3f}; the next run, by what it "
+            f"teaches per FLOP"
+        )
+    )
     for column in ("N", "D", "seed", "FLOPs", "variance less by", "per FLOP"):
         screen.add_column(column, justify="right")
     for c in design.candidates[:n_shown]:
         screen.add_row(
-            f"{c.n_params:.0f}", f"{c.n_frames:.0f}", f"{c.seed}", f"{c.cost:.3g}", f"{100 * c.reduction:.1f} %", f"{c.per_cost:.2f}"
+            f"{c.n_params:.0f}",
+            f"{c.n_frames:.0f}",
+            f"{c.seed}",
+            f"{c.cost:.3g}",
+            f"{100 * c.reduction:.1f} %",
+            f"{c.per_cost:.2f}",
         )
     console.print(screen)
 
 
 def print_comparison(name: str, others: Sequence[str], console: Console) -> None:
-    """The campaign `results/NAME` beside the grids `results/OTHER`: what all their runs of its model cost together, and the best of them.
+    """The campaign `results/NAME` beside the grids `results/OTHER`: what all their runs of its model cost
+    together, and the best of them.
 
-    Chosen is the run with the lowest loss that the law describes; its error on test frames, which chose nothing, stands beside it.
-    Written to `scale/comparison.json`.
+    Chosen is the run with the lowest loss that the law describes; its error on test frames, which chose
+    nothing, stands beside it. Written to `scale/comparison.json`.
 
     Raises:
         ConfigError: results that are not there, or without a run of the campaign's model.
@@ -205,7 +258,9 @@ def print_comparison(name: str, others: Sequence[str], console: Console) -> None
     folder = results_folder(name)
     refuse_if_running(folder)  # comparison.json is written there
     rows = read_history(folder / FOLDER)
-    study: Study = load(Study, read_yaml(folder / "study.yaml"), source=str(folder / "study.yaml"), recorded=True)
+    study: Study = load(
+        Study, read_yaml(folder / "study.yaml"), source=str(folder / "study.yaml"), recorded=True
+    )
     key, label = study.law.quantity, study.models[0].label
     test = key.replace("val_", "test_", 1)
     found = [_best_of(name, folder, label, key, test)]
@@ -216,13 +271,24 @@ def print_comparison(name: str, others: Sequence[str], console: Console) -> None
     for column in ("results", "runs", "FLOPs of all", "N", "D", "its FLOPs", f"{q.label}", "on test frames"):
         screen.add_column(column, justify="left" if column == "results" else "right")
     for best in found:
-        errors = [f"{best[k] * q.display_factor:.1f} {q.display_unit or q.unit}" if best.get(k) else "" for k in ("loss", "test_loss")]
+        errors = [
+            f"{best[k] * q.display_factor:.1f} {q.display_unit or q.unit}" if best.get(k) else ""
+            for k in ("loss", "test_loss")
+        ]
         screen.add_row(
-            best["results"], f"{best['n_runs']}", f"{best['total_flops']:.4g}", f"{best['n_params']}", f"{best['n_frames']}",
-            f"{best['flops']:.3g}", *errors,
-        )  # fmt: skip
+            best["results"],
+            f"{best['n_runs']}",
+            f"{best['total_flops']:.4g}",
+            f"{best['n_params']}",
+            f"{best['n_frames']}",
+            f"{best['flops']:.3g}",
+            *errors,
+        )
     console.print(screen)
-    write_text(folder / FOLDER / "comparison.json", json.dumps({"quantity": key, "model": label, "found": found}, indent=1) + "\n")
+    write_text(
+        folder / FOLDER / "comparison.json",
+        json.dumps({"quantity": key, "model": label, "found": found}, indent=1) + "\n",
+    )
 
 
 def _best_of(name: str, folder: Path, label: str, key: str, test: str) -> dict[str, Any]:
@@ -232,20 +298,34 @@ def _best_of(name: str, folder: Path, label: str, key: str, test: str) -> dict[s
         raise ConfigError(f"{folder}/runs.parquet has no finished run of {label}")
     best = table.loc[table[key].idxmin()]
     return {
-        "results": name, "n_runs": len(table), "total_flops": float(table["flops_train"].sum()), "n_params": int(best["n_params"]),
-        "n_frames": int(best["n_frames"]), "seed": int(best["seed"]), "steps": int(best["steps"]), "flops": float(best["flops_train"]),
-        "loss": float(best[key]), "test_loss": float(best[test]) if test in table else None,
-    }  # fmt: skip
+        "results": name,
+        "n_runs": len(table),
+        "total_flops": float(table["flops_train"].sum()),
+        "n_params": int(best["n_params"]),
+        "n_frames": int(best["n_frames"]),
+        "seed": int(best["seed"]),
+        "steps": int(best["steps"]),
+        "flops": float(best["flops_train"]),
+        "loss": float(best[key]),
+        "test_loss": float(best[test]) if test in table else None,
+    }
 
 
-# ------------------------------------------------------------------------------------------------------------- session
+# ---------------------------------------------------------------------------------------------------- session
 
 
 class _Session:
     """One process that works on a campaign; everything that lasts is in files."""
 
     def __init__(
-        self, campaign: Campaign, request: road.Request, console: Console, stop: Stop, *, retry_failed: bool, command: str
+        self,
+        campaign: Campaign,
+        request: road.Request,
+        console: Console,
+        stop: Stop,
+        *,
+        retry_failed: bool,
+        command: str,
     ) -> None:
         self.campaign, self.request, self.console, self.stop = campaign, request, console, stop
         self.retry_failed, self.command = retry_failed, command
@@ -279,7 +359,8 @@ class _Session:
         began = time.monotonic()
         self._say(f"{self.study.name}: {self.study.question}", style="bold")
         self._say(
-            f"{len(self.campaign.seeds)} points to start from, then {self.options.policy} decisions up to {self.options.budget:.3g} FLOPs"
+            f"{len(self.campaign.seeds)} points to start from, then {self.options.policy} decisions up to "
+            f"{self.options.budget:.3g} FLOPs"
         )
         if self.use.executor == "slurm":
             refuse_without_slurm()
@@ -288,9 +369,12 @@ class _Session:
         self._write_manifest()
         road._prepare_data(self.study, self.use.cores, self.console)
         write_provenance(
-            self.folder, command=self.command.split(), device=self.use.device, workers=self.use.workers,
+            self.folder,
+            command=self.command.split(),
+            device=self.use.device,
+            workers=self.use.workers,
             data=road._data_identity(self.study),
-        )  # fmt: skip
+        )
         if not self._train(self.campaign.seeds):
             return road.SOME_FAILED
         for point in self.campaign.seeds:
@@ -329,8 +413,11 @@ class _Session:
             if not known:
                 q = quantity(self.campaign.loss_key)
                 inside = "outside of" if row.surprised else "within"
-                self._say(f"      measured {row.measured * q.display_factor:.4g} {q.display_unit or q.unit}, {inside} what was predicted; "
-                          f"{row.flops_total:.3g} of {self.options.budget:.3g} FLOPs spent")  # fmt: skip
+                self._say(
+                    f"      measured {row.measured * q.display_factor:.4g} {q.display_unit or q.unit}, "
+                    f"{inside} what was predicted; "
+                    f"{row.flops_total:.3g} of {self.options.budget:.3g} FLOPs spent"
+                )
         raise AssertionError("a campaign of ten thousand steps")
 
     def _decided(self, step: int) -> Entry:
@@ -340,9 +427,15 @@ class _Session:
     def _basis(self) -> Basis:
         o = self.options
         rules = Rules(
-            growth=o.ratio, most_params=o.most_params or math.inf, most_frames=self.campaign.info.n_train + o.label_more, sure=o.sure,
-            measure=o.measure, tolerance=o.tolerance, min_gain=o.min_gain, target=o.target,
-        )  # fmt: skip
+            growth=o.ratio,
+            most_params=o.most_params or math.inf,
+            most_frames=self.campaign.info.n_train + o.label_more,
+            sure=o.sure,
+            measure=o.measure,
+            tolerance=o.tolerance,
+            min_gain=o.min_gain,
+            target=o.target,
+        )
         return Basis(o.policy, o.budget, self._prices(), rules)
 
     def _prices(self) -> Prices:
@@ -384,7 +477,9 @@ class _Session:
             make = self._maker(self._with_labels(self.study, n_frames))
         taken = {p.planned.id for p in self.points}
         label = self.study.models[0].label
-        seed = next(s for s in range(decision.seed, 10_000) if point_id(label, target, n_frames, s) not in taken)
+        seed = next(
+            s for s in range(decision.seed, 10_000) if point_id(label, target, n_frames, s) not in taken
+        )
         point = make(target, n_frames, seed)
         if self.options.warm_start and decision.action not in ASIDE:
             point = self._warm(point)
@@ -401,17 +496,20 @@ class _Session:
         return make
 
     def _frames(self, point: Point, decision: Decision) -> int:
-        """D at which the model as it is costs what the decision allows; its exact size differs from what was asked for."""
+        """D at which the model as it is costs what the decision allows; its exact size differs from what was
+        asked for."""
         prices = Prices(
-            self._planned(point) / point.planned.n_frames / point.planned.n_params, label=self.options.label_cost, labelled=self.labelled
+            self._planned(point) / point.planned.n_frames / point.planned.n_params,
+            label=self.options.label_cost,
+            labelled=self.labelled,
         )
         wanted = float(prices.frames(point.planned.n_params, decision.cost))
         return max(1, int(min(wanted, self._basis().rules.most_frames)))
 
     def _filled(self, make: Any, target: float, n_frames: int, decision: Decision) -> float:
-        """About the N at which a run on all frames costs what the decision allows. Elsewhere D makes up for the error of the prices, a
-        smooth power of N through models whose widths are whole numbers; here only N can. Where the cost leaps past what is allowed, D
-        comes down to meet it."""
+        """About the N at which a run on all frames costs what the decision allows. Elsewhere D makes up for
+        the error of the prices, a smooth power of N through models whose widths are whole numbers; here only
+        N can. Where the cost leaps past what is allowed, D comes down to meet it."""
         allowed = decision.cost - self.options.label_cost * max(n_frames - self.labelled, 0)
         power, most = self._prices().power, self.options.most_params or math.inf
         found = target
@@ -433,27 +531,37 @@ class _Session:
         return study.model_copy(update={"data": _with_more(study.data, more)})
 
     def _warm(self, point: Point) -> Point:
-        """The point, starting from the last one of the path: its model, widened until it has about as many parameters."""
+        """The point, starting from the last one of the path: its model, widened until it has about as many
+        parameters."""
         aside = {e.id for e in self.entries if e.decision.action in ASIDE}
         path = [p for p in self.points if p.planned.id not in aside]
-        parent = path[-1] if len(path) > len(self.campaign.seeds) else max(path, key=lambda p: p.planned.n_params * p.planned.n_frames)
+        parent = (
+            path[-1]
+            if len(path) > len(self.campaign.seeds)
+            else max(path, key=lambda p: p.planned.n_params * p.planned.n_frames)
+        )
         old, wanted, n_species = parent.config.model, point.planned.n_params, len(self.campaign.info.species)
         if wanted < 0.98 * parent.planned.n_params:
             return point  # a model does not shrink: this one starts anew
         model = _widened(old, wanted, n_species=n_species, eta=self.options.eta)
         config = point.config.model_copy(
             update={
-                "id": f"{point.config.id}-warm", "model": model, "n_params": model.n_params(n_species=n_species),
+                "id": f"{point.config.id}-warm",
+                "model": model,
+                "n_params": model.n_params(n_species=n_species),
                 "parent": Parent(id=parent.config.id, fingerprint=parent.config.fingerprint),
             }
-        )  # fmt: skip
-        planned = point.planned.model_copy(update={"id": config.id, "fingerprint": config.fingerprint, "n_params": config.n_params})
+        )
+        planned = point.planned.model_copy(
+            update={"id": config.id, "fingerprint": config.fingerprint, "n_params": config.n_params}
+        )
         return Point(config, planned)
 
     # ---- running
 
     def _train(self, chosen: Sequence[Point]) -> bool:
-        """Run points; False, with the reasons told, where one failed. Raises Stopped where one has not ended and nobody runs it."""
+        """Run points; False, with the reasons told, where one failed. Raises Stopped where one has not ended
+        and nobody runs it."""
         study = self.study
         configs = sorted((p.config for p in chosen), key=lambda c: -c.n_params_target * c.n_frames)
         if any(not (point_folder(self.folder, c.id) / RECORD).exists() for c in configs):
@@ -475,9 +583,15 @@ class _Session:
 
     def _run_points(self, chosen: Sequence[Point], configs: Sequence[Any]) -> None:
         """Through the executor of the study, to their end."""
-        how: dict[str, Any] = {"folder": self.folder, "cache": self.study.run.cache_folder, "retry_failed": self.retry_failed}
+        how: dict[str, Any] = {
+            "folder": self.folder,
+            "cache": self.study.run.cache_folder,
+            "retry_failed": self.retry_failed,
+        }
         if self.use.executor == "slurm":
-            costs = plan(self.study, chosen, self.campaign.known, workers=self.use.workers, device=self.use.device)
+            costs = plan(
+                self.study, chosen, self.campaign.known, workers=self.use.workers, device=self.use.device
+            )
             queue = slurm_queue(self.study, self.folder, points=configs, expected=costs.expected_seconds)
             try:
                 engine.run(configs, executor=queue, on_event=road.follower(self.console), **how)
@@ -488,7 +602,9 @@ class _Session:
         road.refuse_if_queued([c.id for c in configs], self.folder, self.console)
         self.pool = self.pool or self._started()
         ids, key = [c.id for c in configs], self.campaign.loss_key
-        with Board(ids, folder=self.folder, expected={}, workers=self.use.workers, loss_key=key, console=self.console) as board:
+        with Board(
+            ids, folder=self.folder, expected={}, workers=self.use.workers, loss_key=key, console=self.console
+        ) as board:
             engine.run(configs, executor=self.pool, on_event=_unless_kept(board), **how)
 
     def _started(self) -> _Kept:
@@ -497,10 +613,15 @@ class _Session:
         modules = [*PRELOAD, *engine.kind_modules([p.config for p in self.campaign.seeds])]
         return _Kept(
             LocalPool(
-                log, cache=run.cache_folder.absolute(), workers=self.use.workers, device=self.use.device, devices=self.use.devices,
-                arguments=engine.point_arguments(self.folder, self.use.device), preload=modules,
+                log,
+                cache=run.cache_folder.absolute(),
+                workers=self.use.workers,
+                device=self.use.device,
+                devices=self.use.devices,
+                arguments=engine.point_arguments(self.folder, self.use.device),
+                preload=modules,
             )
-        )  # fmt: skip
+        )
 
     def _add(self, step: int, action: str, point: Point, decision: Decision) -> Row:
         """The finished run as a row of the history, which is written."""
@@ -512,9 +633,17 @@ class _Session:
             self.measured_over_planned = record.flops_train / planned_flops(point, self.campaign.known)
         total = flops + (self.rows[-1].flops_total if self.rows else 0.0)
         row = Row(
-            step, action, record.n_params, record.n_frames, record.seed, flops, total, *decision.predicted,
-            record.metrics[self.campaign.loss_key], decision.reason,
-        )  # fmt: skip
+            step,
+            action,
+            record.n_params,
+            record.n_frames,
+            record.seed,
+            flops,
+            total,
+            *decision.predicted,
+            record.metrics[self.campaign.loss_key],
+            decision.reason,
+        )
         self.rows.append(row)
         if step == 0 and len(self.rows) < len(self.campaign.seeds):
             return row
@@ -538,7 +667,10 @@ class _Session:
         q = quantity(self.campaign.loss_key)
         low, high = (v * q.display_factor for v in d.predicted[1:])
         self._say(f"{entry.step:3d}   {d.action}: {entry.id}, {d.cost:.3g} FLOPs; {d.reason}")
-        self._say(f"      predicted {d.predicted[0] * q.display_factor:.4g} [{low:.4g}, {high:.4g}] {q.display_unit or q.unit}")
+        self._say(
+            f"      predicted {d.predicted[0] * q.display_factor:.4g} [{low:.4g}, {high:.4g}] "
+            f"{q.display_unit or q.unit}"
+        )
 
     def _conclude(self, began: float) -> None:
         road.rebuild_table(self.folder)
@@ -547,9 +679,12 @@ class _Session:
         q = quantity(self.campaign.loss_key)
         decided = [r for r in self.rows if r.step]
         self._say(
-            f"\n{len(self.rows) - len(decided)} seeds and {len(decided)} runs that were decided on, {self.rows[-1].flops_total:.4g} of "
-            f"{self.options.budget:.4g} FLOPs; best {q.label} {best.measured * q.display_factor:.4g} {q.display_unit or q.unit} at "
-            f"N = {best.n_params:.0f}, D = {best.n_frames:.0f} (step {best.step}); this session took {duration(time.monotonic() - began)}",
+            f"\n{len(self.rows) - len(decided)} seeds and {len(decided)} runs that were decided on, "
+            f"{self.rows[-1].flops_total:.4g} of "
+            f"{self.options.budget:.4g} FLOPs; best {q.label} {best.measured * q.display_factor:.4g} "
+            f"{q.display_unit or q.unit} at "
+            f"N = {best.n_params:.0f}, D = {best.n_frames:.0f} (step {best.step}); this session took "
+            f"{duration(time.monotonic() - began)}",
             style="bold",
         )
         for title, path in (("history", "history.csv"), ("reasons", "decisions.jsonl")):
@@ -583,7 +718,9 @@ def _unless_kept(board: Board) -> Any:
 
 def _lattice(n_params: float, n_frames: int, seed: int) -> Lattice:
     """Of one point. ConfigError for a size that no lattice may have."""
-    one: Lattice = load(Lattice, {"n_params": [n_params], "n_frames": [n_frames], "seeds": [seed]}, source="scale")
+    one: Lattice = load(
+        Lattice, {"n_params": [n_params], "n_frames": [n_frames], "seeds": [seed]}, source="scale"
+    )
     return one
 
 
@@ -594,7 +731,8 @@ def _with_more(data: DatasetConfig, n_frames: int) -> DatasetConfig:
 
 
 def _widened(old: ModelConfig, n_params: int, *, n_species: int, eta: float) -> ModelConfig:
-    """The settings of `old`, grown selectively to about `n_params` parameters, with what they must remember of their birth."""
+    """The settings of `old`, grown selectively to about `n_params` parameters, with what they must remember
+    of their birth."""
     model = old._without_storage(n_species)
 
     def grown(factor: float) -> ModelConfig:
@@ -607,5 +745,7 @@ def _widened(old: ModelConfig, n_params: int, *, n_species: int, eta: float) -> 
         low, high = high, 2 * high
     for _ in range(20):
         middle = math.sqrt(low * high)
-        low, high = (middle, high) if grown(middle).n_params(n_species=n_species) < n_params else (low, middle)
+        low, high = (
+            (middle, high) if grown(middle).n_params(n_species=n_species) < n_params else (low, middle)
+        )
     return min((grown(low), grown(high)), key=lambda m: abs(m.n_params(n_species=n_species) - n_params))

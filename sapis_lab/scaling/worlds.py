@@ -1,15 +1,17 @@
 """Six synthetic worlds in which a policy scales, and what it wastes there.
 
-A campaign starts from a 3 x 3 lattice of runs with noise, N in {3e3, 1e4, 3e4} and D in {100, 300, 1000}. Each step has a run that costs
-twice as much as the one before; cost = 6 N D. The waste of a step is
+A campaign starts from a 3 x 3 lattice of runs with noise, N in {3e3, 1e4, 3e4} and D in {100, 300, 1000}.
+Each step has a run that costs twice as much as the one before; cost = 6 N D. The waste of a step is
 
-    (C + M) / C_needed - 1,      C_needed: the cheapest cost at which the true law, on its frontier, has the loss of the run,
+    (C + M) / C_needed - 1,      C_needed: the cheapest cost at which the true law, on its frontier, has the
+    loss of the run,
 
-with C the cost of the run and M that of the measurements made since the run before. Shares of the terms are given at N = 1e4, D = 300:
+with C the cost of the run and M that of the measurements made since the run before. Shares of the terms are
+given at N = 1e4, D = 300:
 
     plain     alpha .8, beta .6                     asymmetric   alpha .9, beta .3, shares .3 and .7
-    floor     alpha .55, beta .4, floor 5 %         far in N     alpha .5, beta .45, shares .85 and .10: N ten times too small
-    interaction   alpha .5, beta .4, gamma .15      far in D     the same the other way round
+    floor     alpha .55, beta .4, floor 5 %         far in N     alpha .5, beta .45, shares .85 and .10: N ten
+    times too small interaction   alpha .5, beta .4, gamma .15      far in D     the same the other way round
 """
 
 from __future__ import annotations
@@ -60,7 +62,15 @@ class World:
         """One of `SHARES`."""
         p = {"A": 0.0, "B": 0.0, "C": 0.0, "E": 0.0, "alpha": 1.0, "beta": 1.0, "gamma": 1.0} | SHARES[name]
         n, d = MIDDLE
-        return cls(name, p | {"A": p["A"] * n ** p["alpha"], "B": p["B"] * d ** p["beta"], "C": p["C"] * (n * d) ** p["gamma"]})
+        return cls(
+            name,
+            p
+            | {
+                "A": p["A"] * n ** p["alpha"],
+                "B": p["B"] * d ** p["beta"],
+                "C": p["C"] * (n * d) ** p["gamma"],
+            },
+        )
 
     def loss(self, n_params: float | Array, n_frames: float | Array) -> Array:
         """The true loss."""
@@ -73,7 +83,15 @@ class World:
         return float(np.exp(np.interp(-np.log(loss), -best, np.log(costs))))
 
 
-def campaign(world: World, policy: Policy, *, seed: int, rules: Rules = Rules(), steps: int = STEPS, noise: float = NOISE) -> list[Step]:  # noqa: B008
+def campaign(
+    world: World,
+    policy: Policy,
+    *,
+    seed: int,
+    rules: Rules = Rules(),  # noqa: B008
+    steps: int = STEPS,
+    noise: float = NOISE,
+) -> list[Step]:
     """The steps of one campaign; `seed` draws the noise."""
     generator = np.random.default_rng(seed)
     N, D = (a.ravel() for a in np.meshgrid(N_SEEDS, D_SEEDS, indexing="ij"))
@@ -89,10 +107,14 @@ def campaign(world: World, policy: Policy, *, seed: int, rules: Rules = Rules(),
     for t, cost in enumerate(costs):
         spent = 0.0
         while True:
-            step = decide(policy, runs, prices, next_cost=float(cost), horizon=float(costs[t:].sum()), rules=rules)
+            step = decide(
+                policy, runs, prices, next_cost=float(cost), horizon=float(costs[t:].sum()), rules=rules
+            )
             aside = step.action in ("repeat", "measure")
             loss = float(measured(step.n_params, step.n_frames))
-            runs = runs.and_then(step.n_params, step.n_frames, loss, step.cost, seed=step.seed, measured=aside)
+            runs = runs.and_then(
+                step.n_params, step.n_frames, loss, step.cost, seed=step.seed, measured=aside
+            )
             if not aside:
                 break
             spent += step.cost

@@ -1,4 +1,5 @@
-"""Promises measured on this machine, with tables to read: `sapis selftest contracts | ranks | kill | coverage`."""
+"""Promises measured on this machine, with tables to read: `sapis selftest contracts | ranks | kill |
+coverage`."""
 
 from sapis_lab.selftest.contracts import (
     SPECIES,
@@ -9,6 +10,15 @@ from sapis_lab.selftest.contracts import (
     random_crystal,
     random_molecule,
     random_rotation,
-)  # fmt: skip
+)
 
-__all__ = ["SPECIES", "Frame", "batch_of", "build", "equivariance_errors", "random_crystal", "random_molecule", "random_rotation"]
+__all__ = [
+    "SPECIES",
+    "Frame",
+    "batch_of",
+    "build",
+    "equivariance_errors",
+    "random_crystal",
+    "random_molecule",
+    "random_rotation",
+]

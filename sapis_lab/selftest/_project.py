@@ -1,4 +1,5 @@
-"""A small study in a project folder of its own, and how its end differs from another's: for fault experiments."""
+"""A small study in a project folder of its own, and how its end differs from another's: for fault
+experiments."""
 
 from __future__ import annotations
 
@@ -32,20 +33,25 @@ def small_study(
     steps: int = 150,
     workers: int = 2,
 ) -> dict[str, Any]:
-    """Settings of a lattice of two models on `molecules.xyz` in the folder `data`: seconds a point, and a checkpoint
-    every half second."""
+    """Settings of a lattice of two models on `molecules.xyz` in the folder `data`: seconds a point, and a
+    checkpoint every half second."""
     return {
         "question": question,
         "data": {
-            "kind": "extxyz", "root": str(data), "train": "molecules.xyz", "n_validation": 8, "n_test": 4,
-            "energy_unit": "eV", "length_unit": "Angstrom",
+            "kind": "extxyz",
+            "root": str(data),
+            "train": "molecules.xyz",
+            "n_validation": 8,
+            "n_test": 4,
+            "energy_unit": "eV",
+            "length_unit": "Angstrom",
         },
         "models": [{"kind": "geat"}, {"kind": "transformer"}],
         "lattice": {"n_params": list(n_params), "n_frames": list(n_frames), "seeds": list(range(seeds))},
         "train": {"steps": steps, "batch_size": 4, "validations": 2},
         "law": {"bootstrap": 100, "calibrate": 0},
         "run": {"workers": workers, "checkpoint_seconds": 0.5, "cache": str(cache)},
-    }  # fmt: skip
+    }
 
 
 @dataclass
@@ -72,10 +78,14 @@ class Project:
         """`sapis WORDS` in the project, in a session of its own."""
         with self.log_file.open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "sapis_lab.cli", *words], cwd=self.home,
+                [sys.executable, "-m", "sapis_lab.cli", *words],
+                cwd=self.home,
                 env={**os.environ, "SAPIS_HOME": str(self.home), **self.environment, **environment},
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-            )  # fmt: skip
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
 
     def start_study(self, **environment: str) -> subprocess.Popen[bytes]:
         """Run the study, or continue it."""
@@ -109,8 +119,8 @@ class Project:
 
 @dataclass(frozen=True)
 class Difference:
-    """What a disturbed study came to, beside the undisturbed one. Everything empty: the same, bit by bit but for
-    times."""
+    """What a disturbed study came to, beside the undisturbed one. Everything empty: the same, bit by bit but
+    for times."""
 
     lost: list[str]
     """Points that are done in one alone."""
@@ -137,8 +147,11 @@ def difference(wanted: Project, found: Project) -> Difference:
     a, b = wanted.table(), found.table()
     done = [set(table.loc[table["status"] == "done", "id"]) for table in (a, b)]
     return Difference(
-        lost=sorted(done[0] ^ done[1]), duplicated=sorted(b.loc[b["id"].duplicated(), "id"]),
+        lost=sorted(done[0] ^ done[1]),
+        duplicated=sorted(b.loc[b["id"].duplicated(), "id"]),
         columns=differing_columns(a, b),
         weights=[id for id in a["id"] if wanted.weights(id) != found.weights(id)],
-        temporaries=sorted(str(p.relative_to(found.folder)) for p in found.folder.rglob("*") if is_temporary(p)),
-    )  # fmt: skip
+        temporaries=sorted(
+            str(p.relative_to(found.folder)) for p in found.folder.rglob("*") if is_temporary(p)
+        ),
+    )

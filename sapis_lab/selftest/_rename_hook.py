@@ -1,12 +1,15 @@
-"""Writes down every rename below a folder, and kills its own process at one of them; the standard library only.
+"""Writes down every rename below a folder, and kills its own process at one of them; the standard library
+only.
 
-`sapis selftest renames` copies this file to a folder on PYTHONPATH as `sitecustomize.py`, which every Python process
-imports when it starts; there is no such hook in the programs themselves. $SAPIS_RENAMES steers it, a JSON object:
+`sapis selftest renames` copies this file to a folder on PYTHONPATH as `sitecustomize.py`, which every Python
+process imports when it starts; there is no such hook in the programs themselves. $SAPIS_RENAMES steers it, a
+JSON object:
 
-    {"home": folder, "log": file, "kind": kind or null, "side": "before" or "after", "number": of the rename, from 1}
+    {"home": folder, "log": file, "kind": kind or null, "side": "before" or "after", "number": of the rename,
+    from 1}
 
-The log gets one JSON line a rename, {"kind": ..., "number": ..., "target": ...}, and {"killed": ...} before the kill.
-It is shared by all processes, and locked while one of them counts.
+The log gets one JSON line a rename, {"kind": ..., "number": ..., "target": ...}, and {"killed": ...} before
+the kill. It is shared by all processes, and locked while one of them counts.
 """
 
 from __future__ import annotations
@@ -29,10 +32,11 @@ _MANY = ("figures", "tables", "splits")
 
 
 def kind_of(target: PurePath, home: PurePath) -> str | None:
-    """The kind of the file `target`: its path below `home` without what is different at every point, store or figure;
-    None outside.
+    """The kind of the file `target`: its path below `home` without what is different at every point, store or
+    figure; None outside.
 
-    points/geat-l2-n3.0e3-d12-s0/record.json -> points/*/record.json; figures/loss_vs_size.pdf -> figures/*.pdf
+    points/geat-l2-n3.0e3-d12-s0/record.json -> points/*/record.json; figures/loss_vs_size.pdf ->
+    figures/*.pdf
     """
     if not target.is_relative_to(home):
         return None
@@ -56,7 +60,9 @@ def install(order: dict[str, Any]) -> None:
 
     def watched(rename: Callable[..., None]) -> Callable[..., None]:
         def renamed(source: Any, target: Any, **more: Any) -> None:
-            path = PurePath(os.path.realpath(Path(os.fsdecode(target)).parent), PurePath(os.fsdecode(target)).name)
+            path = PurePath(
+                os.path.realpath(Path(os.fsdecode(target)).parent), PurePath(os.fsdecode(target)).name
+            )
             kind = kind_of(path, home)
             if kind is None:
                 rename(source, target, **more)

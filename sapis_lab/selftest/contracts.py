@@ -1,4 +1,5 @@
-"""How well models keep their promises: relative errors of rotation, reflection, translation and permutation, measured.
+"""How well models keep their promises: relative errors of rotation, reflection, translation and permutation,
+measured.
 
 `sapis selftest contracts` prints the table; `tests/contracts` holds the same numbers to tolerances.
 """
@@ -46,13 +47,18 @@ def random_molecule(n_atoms: int, rng: np.random.Generator) -> Frame:
 
 
 def random_crystal(rng: np.random.Generator) -> Frame:
-    """A sheared, disordered cubic cell of four atoms about 2.5 Å apart: smaller than the usual cutoff, so that images are neighbours."""
+    """A sheared, disordered cubic cell of four atoms about 2.5 Å apart: smaller than the usual cutoff, so
+    that images are neighbours."""
     cell = 3.6 * np.eye(3) + rng.uniform(-0.3, 0.3, (3, 3))
-    fractional = np.array([[0, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]]) + rng.uniform(-0.03, 0.03, (4, 3))
+    fractional = np.array([[0, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]]) + rng.uniform(
+        -0.03, 0.03, (4, 3)
+    )
     return Frame(fractional @ cell, np.array([1, 6, 8, 6]), cell)
 
 
-def batch_of(frames: Sequence[Frame], *, layout: Layout, cutoff: float, dtype: torch.dtype, block: bool = False) -> AtomsBatch:
+def batch_of(
+    frames: Sequence[Frame], *, layout: Layout, cutoff: float, dtype: torch.dtype, block: bool = False
+) -> AtomsBatch:
     """The batch of these frames; `block` forces the block layout of pairs, where every pair has a slot."""
     periodic = any(f.cell is not None for f in frames)
     pairs = [neighbor_list(f.positions, f.cell, f.cell is not None, cutoff) for f in frames]
@@ -63,7 +69,9 @@ def batch_of(frames: Sequence[Frame], *, layout: Layout, cutoff: float, dtype: t
         species=np.concatenate([f.species for f in frames]),
         positions=np.concatenate([f.positions for f in frames]),
         cell=np.stack([np.zeros((3, 3)) if f.cell is None else f.cell for f in frames]),
-        graph=make_graph(layout=layout, n_atoms=n_atoms, edges=None if block else edges, periodic=periodic, cutoff=cutoff),
+        graph=make_graph(
+            layout=layout, n_atoms=n_atoms, edges=None if block else edges, periodic=periodic, cutoff=cutoff
+        ),
         dtype=dtype,
     )
 
@@ -86,10 +94,11 @@ def random_rotation(rng: np.random.Generator) -> np.ndarray:
 
 
 def equivariance_errors(config: ModelConfig, dtype: torch.dtype, seed: int) -> dict[str, float]:
-    """Largest relative error of energies and forces under every operation: {'rotation': ..., 'reflection': ..., ...}.
+    """Largest relative error of energies and forces under every operation: {'rotation': ..., 'reflection':
+    ..., ...}.
 
-    Energies are compared with the sum of |E_i| of the frame, forces with the largest force of the batch. Every frame is transformed in
-    float64 and rounded once, as a user's structure would be.
+    Energies are compared with the sum of |E_i| of the frame, forces with the largest force of the batch.
+    Every frame is transformed in float64 and rounded once, as a user's structure would be.
     """
     rng = np.random.default_rng(seed)
     model = build(config, dtype=dtype, seed=seed)
@@ -106,7 +115,10 @@ def equivariance_errors(config: ModelConfig, dtype: torch.dtype, seed: int) -> d
             offset = rng.uniform(-5, 5, 3)
         else:
             orders = [rng.permutation(len(f.species)) for f in frames]
-        moved = [Frame(f.positions[o] @ matrix.T + offset, f.species[o]) for f, o in zip(frames, orders, strict=True)]
+        moved = [
+            Frame(f.positions[o] @ matrix.T + offset, f.species[o])
+            for f, o in zip(frames, orders, strict=True)
+        ]
         found = _predict(model, moved, dtype)
         starts = np.cumsum([0, *[len(o) for o in orders[:-1]]])
         order = torch.from_numpy(np.concatenate([o + s for o, s in zip(orders, starts, strict=True)]))
@@ -125,7 +137,9 @@ def _energy_scale(model: Model, frames: Sequence[Frame], dtype: torch.dtype) -> 
     """(B,) sum of |E_i|: a frame's energy itself may vanish by chance."""
     batch = batch_of(frames, layout=model.layout, cutoff=model.cutoff, dtype=dtype)
     with torch.no_grad():
-        atomic, _, _ = model.atomic_energy(model.features(batch.graph.vectors(batch.positions, batch.cell), batch), batch)
+        atomic, _, _ = model.atomic_energy(
+            model.features(batch.graph.vectors(batch.positions, batch.cell), batch), batch
+        )
     return atomic.new_zeros(batch.n_frames).index_add(0, batch.batch, atomic.abs())
 
 
@@ -140,7 +154,16 @@ def table(*, n_params: float = 1e5, n_seeds: int = 3) -> str:
         for dtype in (torch.float32, torch.float64):
             runs = [equivariance_errors(config, dtype, seed) for seed in range(n_seeds)]
             worst = {o: max(r[o] for r in runs) for o in OPERATIONS}
-            shown = [f"{worst[o]:.1e}" + ("*" if config.symmetry == "none" and o in OPERATIONS[:2] else " ") for o in OPERATIONS]
-            lines.append(f"{config.label:<16}{str(dtype).removeprefix('torch.'):<11}{size:>8}  " + "".join(f"{s:>13}" for s in shown))
-    lines.append("Largest error relative to sum |E_i| (energies) and max |F| (forces). * not promised: the model is not equivariant.")
+            shown = [
+                f"{worst[o]:.1e}" + ("*" if config.symmetry == "none" and o in OPERATIONS[:2] else " ")
+                for o in OPERATIONS
+            ]
+            lines.append(
+                f"{config.label:<16}{str(dtype).removeprefix('torch.'):<11}{size:>8}  "
+                + "".join(f"{s:>13}" for s in shown)
+            )
+    lines.append(
+        "Largest error relative to sum |E_i| (energies) and max |F| (forces). * not promised: the model is "
+        "not equivariant."
+    )
     return "\n".join(lines)

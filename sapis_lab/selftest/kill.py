@@ -1,8 +1,9 @@
 """A lattice that is killed again and again ends in the table of one that is not: `sapis selftest kill`.
 
-The same study runs twice in folders of their own, once undisturbed. The other time SIGKILL goes to a random process of it at random
-moments: to the engine (`sapis study run`), to the launcher that forks the points, or to a point. What ends is started again by the same
-command, as a user would. In the end both tables must be equal, bit by bit but for times, and so must the trained weights.
+The same study runs twice in folders of their own, once undisturbed. The other time SIGKILL goes to a random
+process of it at random moments: to the engine (`sapis study run`), to the launcher that forks the points, or
+to a point. What ends is started again by the same command, as a user would. In the end both tables must be
+equal, bit by bit but for times, and so must the trained weights.
 """
 
 from __future__ import annotations
@@ -66,12 +67,16 @@ class Outcome:
 
 
 def run_kill(plan: Plan, *, say: Callable[[str], None] = print) -> int:
-    """Run both and print what came out; the exit status: 1 if anything is lost, doubled or different, or the run ended too early."""
+    """Run both and print what came out; the exit status: 1 if anything is lost, doubled or different, or the
+    run ended too early."""
     with tempfile.TemporaryDirectory(prefix="sapis-kill-") as place:
         found = compare(Path(place), plan, say=say)
     delivered = sum(found.kills.values())
     say(f"{delivered} SIGKILLs: {', '.join(f'{found.kills[kind]} to {kind}s' for kind in TARGETS)}")
-    say(f"{found.sessions} starts of the study; {found.given_up} times a point was killed three times without a new checkpoint in between")
+    say(
+        f"{found.sessions} starts of the study; {found.given_up} times a point was killed three times "
+        f"without a new checkpoint in between"
+    )
     apart = found.difference
     say(f"{found.n_points} points; lost {len(apart.lost)}, duplicated {len(apart.duplicated)}")
     say(f"columns of the table that differ, times aside: {apart.columns or 'none'}")
@@ -95,9 +100,13 @@ def compare(place: Path, plan: Plan, *, say: Callable[[str], None]) -> Outcome:
     say(f"undisturbed: {plan.seeds * 8} points in {calm.seconds:.0f} s; now the same study, killed")
     killed.to_the_end(say, kills=plan.kills)
     return Outcome(
-        n_points=len(calm.project.table()), kills=killed.kills, sessions=killed.sessions, given_up=killed.given_up,
-        difference=difference(calm.project, killed.project), seconds=(calm.seconds, killed.seconds),
-    )  # fmt: skip
+        n_points=len(calm.project.table()),
+        kills=killed.kills,
+        sessions=killed.sessions,
+        given_up=killed.given_up,
+        difference=difference(calm.project, killed.project),
+        seconds=(calm.seconds, killed.seconds),
+    )
 
 
 @dataclass
@@ -120,7 +129,16 @@ class _Run:
         project, plan = self.project, self.plan
         question = "Does a lattice that is killed end in the same numbers?"
         cache = self.place / "cache"
-        project.write(small_study(self.place, cache=cache, question=question, seeds=plan.seeds, steps=plan.steps, workers=plan.workers))
+        project.write(
+            small_study(
+                self.place,
+                cache=cache,
+                question=question,
+                seeds=plan.seeds,
+                steps=plan.steps,
+                workers=plan.workers,
+            )
+        )
         dice, begin = random.Random(self.plan.seed), time.monotonic()
         while True:
             process = project.start_study()
@@ -139,7 +157,9 @@ class _Run:
         self.seconds = time.monotonic() - begin
         self.given_up = sum(event["event"] == "failed" for event in read_events(project.folder))
 
-    def _kill_one(self, process: subprocess.Popen[bytes], dice: random.Random, say: Callable[[str], None]) -> bool:
+    def _kill_one(
+        self, process: subprocess.Popen[bytes], dice: random.Random, say: Callable[[str], None]
+    ) -> bool:
         """Kill a process of the study once points run; False when the engine has ended."""
         pause, chosen = dice.uniform(*PAUSE), dice.choices(list(TARGETS), list(TARGETS.values()))[0]
         if not _wait_for_points(process):
@@ -168,7 +188,8 @@ def _wait_for_points(process: subprocess.Popen[bytes]) -> bool:
 
 
 def _targets(engine: int) -> dict[str, list[int]]:
-    """The living processes of the study, by kind: the launcher is the engine's child, points are the launcher's."""
+    """The living processes of the study, by kind: the launcher is the engine's child, points are the
+    launcher's."""
     parents: dict[int, list[int]] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -178,4 +199,8 @@ def _targets(engine: int) -> dict[str, list[int]]:
         if fields[0] not in "ZX":
             parents.setdefault(int(fields[1]), []).append(int(path.parent.name))
     launchers = parents.get(engine, [])
-    return {"engine": [engine], "launcher": launchers, "point": [p for launcher in launchers for p in parents.get(launcher, [])]}
+    return {
+        "engine": [engine],
+        "launcher": launchers,
+        "point": [p for launcher in launchers for p in parents.get(launcher, [])],
+    }

@@ -1,14 +1,14 @@
 """A power cut at random moments costs a running study nothing: `sapis selftest power`.
 
-The study runs in an ext4 file system of its own, on an image file. A copy of that file, taken without unmounting or
-flushing anything, is what a power cut leaves: the blocks that have reached the disk, and nothing of what the system
-still holds in memory. Each copy is mounted, which replays its journal, and examined: no point that was said to be
-done is gone or changed, no file is empty or cut off, the data open. Some copies are continued, and end in the table
-and weights of an undisturbed run, bit by bit.
+The study runs in an ext4 file system of its own, on an image file. A copy of that file, taken without
+unmounting or flushing anything, is what a power cut leaves: the blocks that have reached the disk, and
+nothing of what the system still holds in memory. Each copy is mounted, which replays its journal, and
+examined: no point that was said to be done is gone or changed, no file is empty or cut off, the data open.
+Some copies are continued, and end in the table and weights of an undisturbed run, bit by bit.
 
-Beside the study, in the same file system, a control renames files that it does not bring to the disk first. Some of
-them must be empty in the copies, or the copies show nothing. (Mounted plainly, ext4 writes such files out before it
-renames them; `noauto_da_alloc` says it need not, as other file systems do not.)
+Beside the study, in the same file system, a control renames files that it does not bring to the disk first.
+Some of them must be empty in the copies, or the copies show nothing. (Mounted plainly, ext4 writes such files
+out before it renames them; `noauto_da_alloc` says it need not, as other file systems do not.)
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ from sapis_lab.sweep.whole import ANSWERS, WHOLE, verify
 
 NAME = "power"
 OPTIONS = "loop,noauto_da_alloc,commit=1"
-"""Of mounting: what is not flushed stays away from the disk, while the journal with its names goes there every
-second."""
+"""Of mounting: what is not flushed stays away from the disk, while the journal with its names goes there
+every second."""
 COLUMNS = ("offsets", "species", "positions", "energy", "forces")
 SETTINGS = ("study.yaml", "provenance.json", MANIFEST, WHOLE)
 MAY_BE_EMPTY = {".lock", "log.txt", "events.jsonl", "progress.json", "metrics.csv"}
@@ -106,7 +106,8 @@ class Outcome:
     ends: list[str]
     """Of the copies that were continued: `same`, or what is not."""
     torn: int
-    """Copies that were thrown away because something was written meanwhile: no power cut leaves what they hold."""
+    """Copies that were thrown away because something was written meanwhile: no power cut leaves what they
+    hold."""
     seconds: float
 
     @property
@@ -120,8 +121,8 @@ class Outcome:
 
 
 def run_power(plan: Plan, *, say: Callable[[str], None] = print) -> int:
-    """Run it and print what came out; the exit status: 1 if anything is lost or different, or the experiment could
-    not have shown it.
+    """Run it and print what came out; the exit status: 1 if anything is lost or different, or the experiment
+    could not have shown it.
 
     Raises:
         ConfigError: this user may not mount, or the programs for it are missing.
@@ -149,7 +150,8 @@ def run_power(plan: Plan, *, say: Callable[[str], None] = print) -> int:
 
 
 def cut(place: Path, plan: Plan, *, say: Callable[[str], None]) -> Outcome:
-    """Run the study undisturbed and on a disk of its own, copy the disk and examine the copies, below `place`.
+    """Run the study undisturbed and on a disk of its own, copy the disk and examine the copies, below
+    `place`.
 
     Raises:
         ConfigError: see `run_power`.   RuntimeError: a run failed, or took too long.
@@ -165,7 +167,10 @@ def cut(place: Path, plan: Plan, *, say: Callable[[str], None]) -> Outcome:
     _write(calm, place, plan)
     _to_the_end(calm)
     seconds = time.monotonic() - started
-    say(f"undisturbed: {len(calm.table())} points in {seconds:.0f} s; now the same study on a disk that is copied")
+    say(
+        f"undisturbed: {len(calm.table())} points in {seconds:.0f} s; now the same study on a disk that is "
+        f"copied"
+    )
     with mounted(image, disk) as device:
         _write(cut_off, place, plan)
         copies, torn = _copies(cut_off, image, device, plan, seconds, say)
@@ -186,7 +191,9 @@ def cut(place: Path, plan: Plan, *, say: Callable[[str], None]) -> Outcome:
 
 def _write(project: Project, place: Path, plan: Plan) -> None:
     question, cache = "Does a power cut cost a number?", project.home / "cache"
-    study = small_study(place, cache=cache, question=question, seeds=plan.seeds, steps=plan.steps, workers=plan.workers)
+    study = small_study(
+        place, cache=cache, question=question, seeds=plan.seeds, steps=plan.steps, workers=plan.workers
+    )
     project.write(study)
 
 
@@ -210,7 +217,7 @@ def _to_continue(seen: list[Seen], n: int) -> list[int]:
     return sorted({round(k) for k in np.linspace(0, len(seen) - 1, n)}) if seen and n else []
 
 
-# -------------------------------------------------------------------------------------------------------- the disk
+# --------------------------------------------------------------------------------------------------- the disk
 
 
 def make_disk(image: Path, n_bytes: int) -> None:
@@ -245,7 +252,8 @@ def _command(*words: str, attempts: int = 1) -> None:
             done = subprocess.run(words, capture_output=True, text=True, env={**os.environ, "LC_ALL": "C"})
         except FileNotFoundError:
             raise ConfigError(
-                f"a power cut needs the program {words[0]}, which is not here (Linux, packages e2fsprogs, mount)"
+                f"a power cut needs the program {words[0]}, which is not here (Linux, packages e2fsprogs, "
+                f"mount)"
             ) from None
         if done.returncode == 0:
             return
@@ -264,13 +272,14 @@ def _device(folder: Path) -> str:
     raise ConfigError(f"{folder}: not among the mounted file systems")
 
 
-# ------------------------------------------------------------------------------------------------------ the copies
+# ------------------------------------------------------------------------------------------------- the copies
 
 
 def _copies(
     project: Project, image: Path, device: str, plan: Plan, seconds: float, say: Callable[[str], None]
 ) -> tuple[list[Copy], int]:
-    """Copies of the disk at random moments of a run, and one right after its end; how many others were thrown away.
+    """Copies of the disk at random moments of a run, and one right after its end; how many others were thrown
+    away.
 
     `seconds`: how long the run takes undisturbed, over which the moments are spread.
     """
@@ -318,11 +327,11 @@ class _Control:
 
 
 def copy_quiet(image: Path, target: Path, device: str) -> int:
-    """Copy `image` while nothing is written to it, so that the copy is the disk at one moment; how many attempts were
-    thrown away.
+    """Copy `image` while nothing is written to it, so that the copy is the disk at one moment; how many
+    attempts were thrown away.
 
-    Blocks that change while a copy is made would give it the later part of what was written without the earlier: no
-    power cut does that.
+    Blocks that change while a copy is made would give it the later part of what was written without the
+    earlier: no power cut does that.
 
     Raises:
         RuntimeError: the disk does not come to rest.
@@ -337,7 +346,8 @@ def copy_quiet(image: Path, target: Path, device: str) -> int:
             attempts += 1
         time.sleep(0.002)
     raise RuntimeError(
-        f"{image}: something was written to it at all times for {_QUIET:.0f} s; it cannot be copied at one moment"
+        f"{image}: something was written to it at all times for {_QUIET:.0f} s; it cannot be copied at one "
+        f"moment"
     )
 
 
@@ -374,7 +384,7 @@ def _parts(fd: int, size: int) -> Iterator[tuple[int, int]]:
         yield start, end
 
 
-# -------------------------------------------------------------------------------------------------- what they hold
+# --------------------------------------------------------------------------------------------- what they hold
 
 
 def examine(project: Project, calm: Project, copy: Copy) -> Seen:
@@ -393,7 +403,9 @@ def examine(project: Project, calm: Project, copy: Copy) -> Seen:
     _examine_data(project.home / "cache", calm.home / "cache", seen)
     if copy.is_last:
         seen.faults += [("points lost of a study that had ended", id) for id in ids if id not in seen.done]
-        seen.faults += [("faults that `study verify` finds", problem) for problem in verify(project.folder).problems]
+        seen.faults += [
+            ("faults that `study verify` finds", problem) for problem in verify(project.folder).problems
+        ]
     return seen
 
 
@@ -435,10 +447,14 @@ def _is_whole_archive(path: Path) -> bool:
 def _examine_answers(folder: Path, seen: Seen, *, wanted: bool) -> None:
     """`wanted`: they must all be there."""
     readers: dict[str, Callable[[Path], object]] = {
-        "runs.parquet": pd.read_parquet, "runs.csv": pd.read_csv, "fit.json": read_json, "provenance.json": read_json,
-        "study.yaml": read_yaml, MANIFEST: lambda path: read_manifest(path.parent),
+        "runs.parquet": pd.read_parquet,
+        "runs.csv": pd.read_csv,
+        "fit.json": read_json,
+        "provenance.json": read_json,
+        "study.yaml": read_yaml,
+        MANIFEST: lambda path: read_manifest(path.parent),
         WHOLE: read_json,
-    }  # fmt: skip
+    }
     for name in (*ANSWERS, *SETTINGS):
         path = folder / name
         if not path.exists():

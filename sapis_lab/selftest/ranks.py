@@ -30,10 +30,12 @@ _MORSE = (1.0, 1.8, 1.3)
 
 
 def rank_table(*, n_ranks: int = 2, steps: int = 50) -> str:
-    """Largest relative differences of the parameters after `steps` steps of `n_ranks` gloo ranks and of one, by model and precision.
+    """Largest relative differences of the parameters after `steps` steps of `n_ranks` gloo ranks and of one,
+    by model and precision.
 
-    Frames have 2 to 20 atoms and a global batch has 5 of them, so that the ranks differ in frames and in atoms at every step. The
-    difference of a parameter is relative to the largest element of its tensor; the errors are those of the two trained models.
+    Frames have 2 to 20 atoms and a global batch has 5 of them, so that the ranks differ in frames and in
+    atoms at every step. The difference of a parameter is relative to the largest element of its tensor; the
+    errors are those of the two trained models.
     """
     titles = ("parameters", "idle ones", "error, 1 rank", f"{n_ranks} ranks, eV/Å")
     lines = [f"{'model':<12}{'precision':<11}{'N':>7}" + "".join(f"{title:>17}" for title in titles)]
@@ -47,33 +49,50 @@ def rank_table(*, n_ranks: int = 2, steps: int = 50) -> str:
                     idle = _idle(folders[0], root / "cache")
                 one, several = (load_file(f / "model.safetensors") for f in folders)
                 apart = {k: (several[k] - one[k]).abs() / one[k].abs().max().clamp(min=1e-30) for k in idle}
-                busy, rest = (max((float(x) for k, i in idle.items() for x in apart[k][i == want]), default=0.0) for want in (False, True))
+                busy, rest = (
+                    max((float(x) for k, i in idle.items() for x in apart[k][i == want]), default=0.0)
+                    for want in (False, True)
+                )
                 records = [read_record(f) for f in folders]
                 errors = "".join(f"{r.metrics['val_force_rmse']:>17.9f}" for r in records)
-                lines.append(f"{kind:<12}{precision:<11}{records[0].n_params:>7}{busy:>17.1e}{rest:>17.1e}{errors}")
+                lines.append(
+                    f"{kind:<12}{precision:<11}{records[0].n_params:>7}{busy:>17.1e}{rest:>17.1e}{errors}"
+                )
     return "\n".join(
         [
             *lines,
-            f"Largest |difference| of a parameter after {steps} steps, over the largest of its tensor. Idle: the loss does not depend on",
-            "it (an offset of all attention scores, say), so its gradient is rounding, which AdamW enlarges. Error: val_force_rmse.",
+            f"Largest |difference| of a parameter after {steps} steps, over the largest of its tensor. Idle: "
+            f"the loss does not depend on",
+            "it (an offset of all attention scores, say), so its gradient is rounding, which AdamW enlarges. "
+            "Error: val_force_rmse.",
         ]
     )
 
 
 def _idle(folder: Path, cache: Path) -> dict[str, Tensor]:
-    """Of every parameter of a trained float64 point, which elements the loss of its training frames does not depend on."""
+    """Of every parameter of a trained float64 point, which elements the loss of its training frames does not
+    depend on."""
     point = load(PointConfig, read_yaml(folder / "config.yaml"), source=str(folder), recorded=True)
     setup = _prepare(point, cache)
     setup.model.load_state_dict(load_file(folder / "model.safetensors"))
     batch = setup.make(setup.train_ids)
-    loss(predict(setup.model, batch, differentiable=True), batch, scale=setup.model.energy_scale, config=point.train.loss).backward()
-    gradients = {name: torch.zeros_like(p) if p.grad is None else p.grad.abs() for name, p in setup.model.named_parameters()}
+    loss(
+        predict(setup.model, batch, differentiable=True),
+        batch,
+        scale=setup.model.energy_scale,
+        config=point.train.loss,
+    ).backward()
+    gradients = {
+        name: torch.zeros_like(p) if p.grad is None else p.grad.abs()
+        for name, p in setup.model.named_parameters()
+    }
     largest = max(float(g.max()) for g in gradients.values())
     return {name: g < 1e-11 * largest for name, g in gradients.items()}
 
 
 def write_molecules(path: Path, n_frames: int = 48) -> None:
-    """Random molecules with the energies and forces of a Morse potential between all pairs, as extended XYZ."""
+    """Random molecules with the energies and forces of a Morse potential between all pairs, as extended
+    XYZ."""
     depth, slope, distance = _MORSE
     rng, symbols, lines = np.random.default_rng(0), {1: "H", 6: "C", 8: "O"}, []
     for k in range(n_frames):
@@ -82,7 +101,9 @@ def write_molecules(path: Path, n_frames: int = 48) -> None:
         r = np.linalg.norm(v, axis=-1) + np.diag(np.full(len(v), np.inf))
         decay = np.exp(-slope * (r - distance))
         energy = 0.5 * depth * (decay**2 - 2 * decay).sum()
-        forces = (2 * depth * slope * (decay**2 - decay) / r)[..., None] * np.where(np.isfinite(r)[..., None], v, 0.0)
+        forces = (2 * depth * slope * (decay**2 - decay) / r)[..., None] * np.where(
+            np.isfinite(r)[..., None], v, 0.0
+        )
         lines += [str(len(v)), f'Properties=species:S:1:pos:R:3:forces:R:3 energy={energy:.12f} pbc="F F F"']
         for z, x, f in zip(frame.species, frame.positions, forces.sum(1), strict=True):
             lines.append(" ".join([symbols[int(z)], *(f"{c:.12f}" for c in (*x, *f))]))
@@ -96,14 +117,26 @@ def _trained(root: Path, kind: str, precision: str, n_ranks: int, steps: int) ->
     data = {"kind": "extxyz", "root": str(root), "train": "molecules.xyz", "n_validation": 8, "n_test": 4}
     train = {"steps": steps, "batch_size": 5, "precision": precision, "ema": None, "validations": 1}
     raw: dict[str, Any] = {
-        "id": f"{kind}-{precision}-{n_ranks}", "data": {**data, "energy_unit": "eV", "length_unit": "Angstrom"}, "train": train,
-        "model": dump(plain.at_size(1e4, n_species=len(SPECIES))), "n_params_target": 1e4, "n_frames": 32, "seed": 0,
-    }  # fmt: skip
+        "id": f"{kind}-{precision}-{n_ranks}",
+        "data": {**data, "energy_unit": "eV", "length_unit": "Angstrom"},
+        "train": train,
+        "model": dump(plain.at_size(1e4, n_species=len(SPECIES))),
+        "n_params_target": 1e4,
+        "n_frames": 32,
+        "seed": 0,
+    }
     folder = root / raw["id"]
     write_text(folder / "config.yaml", dump_yaml(load(PointConfig, raw, source="selftest")))
     arguments = {"cache": root / "cache", "devices": n_ranks}
-    request = {"folder": folder, "target": "sapis_lab.training.run:run_point", "arguments": arguments, "ranks": n_ranks}
+    request = {
+        "folder": folder,
+        "target": "sapis_lab.training.run:run_point",
+        "arguments": arguments,
+        "ranks": n_ranks,
+    }
     if status := fork_ranks(request).wait():
         told = folder / (FAILURE if (folder / FAILURE).exists() else LOG)
-        raise RuntimeError(f"training with {n_ranks} ranks ended with status {status}: {told.read_text(encoding='utf-8')}")
+        raise RuntimeError(
+            f"training with {n_ranks} ranks ended with status {status}: {told.read_text(encoding='utf-8')}"
+        )
     return folder

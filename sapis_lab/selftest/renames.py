@@ -1,10 +1,10 @@
 """A process that is killed just before, or just after, it gives a file its name: `sapis selftest renames`.
 
-Every file of a study is written under a temporary name and renamed. A tiny study runs undisturbed first, which shows
-the kinds of files that are renamed. Then it runs once for every kind and either side of the rename: the process that
-renames the first file of that kind, the engine, the launcher or a point, gets a SIGKILL there, and the study is
-started again until it ends. Table and trained weights must be those of the undisturbed run, bit by bit but for times,
-and no half-written file may be left.
+Every file of a study is written under a temporary name and renamed. A tiny study runs undisturbed first,
+which shows the kinds of files that are renamed. Then it runs once for every kind and either side of the
+rename: the process that renames the first file of that kind, the engine, the launcher or a point, gets a
+SIGKILL there, and the study is started again until it ends. Table and trained weights must be those of the
+undisturbed run, bit by bit but for times, and no half-written file may be left.
 """
 
 from __future__ import annotations
@@ -73,13 +73,16 @@ class Outcome:
 
 
 def run_renames(plan: Plan, *, say: Callable[[str], None] = print) -> int:
-    """Run it and print what came out; the exit status: 1 if any run ended otherwise than the undisturbed one."""
+    """Run it and print what came out; the exit status: 1 if any run ended otherwise than the undisturbed
+    one."""
     with tempfile.TemporaryDirectory(prefix="sapis-renames-") as place:
         found = kill_at_renames(Path(place), plan, say=say)
     width = max(map(len, found.renames))
     say(f"\n{'kind':<{width}}  renames  before  after")
     for kind, n in sorted(found.renames.items()):
-        results = {side: [c.result for c in found.cases if (c.kind, c.side) == (kind, side)] for side in SIDES}
+        results = {
+            side: [c.result for c in found.cases if (c.kind, c.side) == (kind, side)] for side in SIDES
+        }
         cells = [("same" if set(r) == {"same"} else "DIFFERS") if r else "-" for r in results.values()]
         say(f"{kind:<{width}}  {n:>7}  {cells[0]:<6}  {cells[1]}")
     for case in found.cases:
@@ -87,7 +90,10 @@ def run_renames(plan: Plan, *, say: Callable[[str], None] = print) -> int:
             say(f"{case.kind}, number {case.number}, {case.side}: {case.result}")
     n_same = sum(case.result == "same" for case in found.cases)
     n_kinds = len({case.kind for case in found.cases})
-    say(f"{len(found.cases)} SIGKILLs at renames of {n_kinds} kinds; {n_same} ended in the same table and weights")
+    say(
+        f"{len(found.cases)} SIGKILLs at renames of {n_kinds} kinds; {n_same} ended in the same table and "
+        f"weights"
+    )
     say(f"{found.seconds:.0f} s")
     return 0 if found.is_same else 1
 
@@ -96,7 +102,8 @@ def kill_at_renames(place: Path, plan: Plan, *, say: Callable[[str], None]) -> O
     """Run the study undisturbed and once for every rename to die at, below `place`.
 
     Raises:
-        ConfigError: no kind of file is renamed that `plan.kinds` names.   RuntimeError: the undisturbed run fails.
+        ConfigError: no kind of file is renamed that `plan.kinds` names.   RuntimeError: the undisturbed run
+        fails.
     """
     begin = time.monotonic()
     write_molecules(place / "molecules.xyz")
@@ -108,7 +115,9 @@ def kill_at_renames(place: Path, plan: Plan, *, say: Callable[[str], None]) -> O
     if status:
         raise RuntimeError(f"the undisturbed run: {status}\n{calm.project.log()}")
     found = Outcome(Counter(line["kind"] for line in calm.lines() if "kind" in line))
-    kinds = sorted(kind for kind in found.renames if any(fnmatch.fnmatchcase(kind, glob) for glob in plan.kinds))
+    kinds = sorted(
+        kind for kind in found.renames if any(fnmatch.fnmatchcase(kind, glob) for glob in plan.kinds)
+    )
     if not kinds:
         known = ", ".join(sorted(found.renames))
         raise ConfigError(f"--kinds {','.join(plan.kinds)}: no such file is renamed; there are {known}")
@@ -173,7 +182,10 @@ class _Run:
         project.write(_study(self.place, project.home / "cache", self.plan))
         archive = project.home / f"{NAME}.zip"
         # one of the two points fails, and is left so
-        for words, wanted in ((("study", "run", NAME), 1), (("study", "export", NAME, "--to", str(archive)), 0)):
+        for words, wanted in (
+            (("study", "run", NAME), 1),
+            (("study", "export", NAME, "--to", str(archive)), 0),
+        ):
             for _ in range(STARTS):
                 steered = {_rename_hook.VARIABLE: self._order(case)}
                 is_killed = any("killed" in line for line in self.lines())
@@ -181,18 +193,25 @@ class _Run:
                 if status == wanted:
                     break
             else:
-                return f"`sapis {' '.join(words[:2])}` ended {STARTS} times, at last with {status}, wanted {wanted}"
+                return (
+                    f"`sapis {' '.join(words[:2])}` ended {STARTS} times, at last with {status}, wanted "
+                    f"{wanted}"
+                )
         return "" if archive.stat().st_size else f"{archive.name} is empty"
 
     def _order(self, case: Case | None) -> str:
         which = {} if case is None else {"side": case.side, "number": case.number}
-        return json.dumps({"home": str(self.project.home), "log": str(self.log), "kind": case and case.kind, **which})
+        return json.dumps(
+            {"home": str(self.project.home), "log": str(self.log), "kind": case and case.kind, **which}
+        )
 
 
 def _study(place: Path, cache: Path, plan: Plan) -> dict[str, Any]:
     """One point that is done and one that diverges and fails; checkpoints at every step."""
     question = "Does a study end in the same numbers wherever it is killed?"
-    study = small_study(place, cache=cache, question=question, n_params=(3e3,), n_frames=(12,), steps=plan.steps)
+    study = small_study(
+        place, cache=cache, question=question, n_params=(3e3,), n_frames=(12,), steps=plan.steps
+    )
     study["run"]["checkpoint_seconds"] = 0.01
     study["models"] = [{"kind": "geat"}]
     study["lattice"]["rate_factors"] = [1.0, 1e5]

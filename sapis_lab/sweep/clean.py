@@ -1,11 +1,13 @@
 """What can be deleted from a results folder without losing a number: `sapis study clean NAME`.
 
-Kept in any case: settings, records, logs, tables, laws, figures, reports, and whatever an unfinished point needs to go on.
+Kept in any case: settings, records, logs, tables, laws, figures, reports, and whatever an unfinished point
+needs to go on.
 
-Files that a kill left half written lie anywhere: with the points, the figures, the tables, the campaign of `scale`, the trials
-of `tune`, and in the folder of frame stores that the study reads. Where nobody but the holder of the study's lock writes they go
-at once. In the stores, which studies share, and where jobs of Slurm or workers of a tuning may be writing on other hosts, they
-go when their process is gone from this host and nothing was written to them for `SILENCE`, or when they are older than `DAY`.
+Files that a kill left half written lie anywhere: with the points, the figures, the tables, the campaign of
+`scale`, the trials of `tune`, and in the folder of frame stores that the study reads. Where nobody but the
+holder of the study's lock writes they go at once. In the stores, which studies share, and where jobs of Slurm
+or workers of a tuning may be writing on other hosts, they go when their process is gone from this host and
+nothing was written to them for `SILENCE`, or when they are older than `DAY`.
 """
 
 from __future__ import annotations
@@ -57,7 +59,11 @@ def find_waste(folder: Path, also: Sequence[What] = ()) -> list[Waste]:
     """
     lattice = {p.id for p in read_manifest(folder).points}
     wanted = {*ALWAYS, *also}
-    store = [Waste("temporary", path, _size(path)) for path in _temporaries(stores_of(folder)) if is_left_behind(path)]
+    store = [
+        Waste("temporary", path, _size(path))
+        for path in _temporaries(stores_of(folder))
+        if is_left_behind(path)
+    ]
     return [w for w in _candidates(folder, lattice) if w.what in wanted] + store
 
 
@@ -69,7 +75,8 @@ def stores_of(folder: Path) -> Path:
 
 
 def is_left_behind(path: Path) -> bool:
-    """Whether nobody writes the temporary file `path` any more, for all that can be told of processes on other hosts."""
+    """Whether nobody writes the temporary file `path` any more, for all that can be told of processes on
+    other hosts."""
     try:
         age = time.time() - path.lstat().st_mtime
     except FileNotFoundError:  # it got its name meanwhile
@@ -92,7 +99,8 @@ def clean(folder: Path, also: Sequence[What] = ()) -> list[Waste]:
     """Delete what `find_waste` finds, and return it.
 
     Raises:
-        Locked: an engine works on the study.   ConfigError: a file that cannot be deleted; what came before it is gone.
+        Locked: an engine works on the study.   ConfigError: a file that cannot be deleted; what came before
+        it is gone.
     """
     with locked(folder):
         waste = find_waste(folder, also)
@@ -104,14 +112,19 @@ def clean(folder: Path, also: Sequence[What] = ()) -> list[Waste]:
                     one.path.unlink(missing_ok=True)
             except OSError as error:
                 told = disk_error(error, about=one.path)
-                raise told or ConfigError(f"{one.path}: cannot be deleted: {error.strerror or error}") from None
+                raise told or ConfigError(
+                    f"{one.path}: cannot be deleted: {error.strerror or error}"
+                ) from None
         return waste
 
 
 def _candidates(folder: Path, lattice: set[str]) -> Iterator[Waste]:
     points = folder / "points"
-    queued = (folder / "slurm" / "submissions.json").exists()  # its jobs hold no lock of ours, and write on other hosts
-    for place in sorted(p for p in points.iterdir() if p.is_dir() and not p.is_symlink()) if points.is_dir() else []:
+    # its jobs hold no lock of ours, and write on other hosts
+    queued = (folder / "slurm" / "submissions.json").exists()
+    for place in (
+        sorted(p for p in points.iterdir() if p.is_dir() and not p.is_symlink()) if points.is_dir() else []
+    ):
         if place.name not in lattice:
             yield Waste("orphans", place, _size(place))
             continue

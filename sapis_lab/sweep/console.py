@@ -1,4 +1,5 @@
-"""The console of every command: what is printed is shown as it stands, whatever is in it. Nothing heavy is imported here."""
+"""The console of every command: what is printed is shown as it stands, whatever is in it. Nothing heavy is
+imported here."""
 
 from __future__ import annotations
 
@@ -14,8 +15,9 @@ from sapis_lab.text import visible
 class PlainConsole(Console):
     """A rich console to which names, questions and reasons of failure are text and nothing else.
 
-    What comes from a file may hold `[red]`, `:smile:` or an escape sequence that retitles the terminal; the first two are no markup
-    here, and the last is written out. Colours and cursor moves of our own tables and boards are made after that.
+    What comes from a file may hold `[red]`, `:smile:` or an escape sequence that retitles the terminal; the
+    first two are no markup here, and the last is written out. Colours and cursor moves of our own tables and
+    boards are made after that.
     """
 
     def __init__(self, **options: Any) -> None:

@@ -1,9 +1,10 @@
 """The lattice engine: runs points, each in its own process, and returns their records.
 
-A crash never takes the others along: a point that fails leaves `failure.txt` and the rest goes on. A point that the system kills is
-started again from its checkpoint, behind those that wait, and fails when that happens three times without a new checkpoint in between.
-Whatever ends this process, no trainer survives it, and starting again continues every point from its checkpoint. Nothing is retried
-silently, and a record that was made from other settings stops everything before it starts.
+A crash never takes the others along: a point that fails leaves `failure.txt` and the rest goes on. A point
+that the system kills is started again from its checkpoint, behind those that wait, and fails when that
+happens three times without a new checkpoint in between. Whatever ends this process, no trainer survives it,
+and starting again continues every point from its checkpoint. Nothing is retried silently, and a record that
+was made from other settings stops everything before it starts.
 """
 
 from __future__ import annotations
@@ -34,9 +35,20 @@ if TYPE_CHECKING:
     from sapis_lab.training import PointConfig
 
 __all__ = [
-    "PRELOAD", "TARGET", "WORKER_ENVIRONMENT", "Event", "LauncherDied", "Refused", "Stop", "Stopped", "prepare_points",
-    "refuse_other_settings", "run", "stop_signals", "work_through",
-]  # fmt: skip
+    "PRELOAD",
+    "TARGET",
+    "WORKER_ENVIRONMENT",
+    "Event",
+    "LauncherDied",
+    "Refused",
+    "Stop",
+    "Stopped",
+    "prepare_points",
+    "refuse_other_settings",
+    "run",
+    "stop_signals",
+    "work_through",
+]
 
 SCIENCE = "science.json"
 POINT_ARGUMENTS = {"step": "auto", "checkpoint_seconds": 20.0}
@@ -62,10 +74,22 @@ class Event:
     """What `on_event` is told. `tick` comes twice a second while points run."""
 
     kind: Literal[
-        "kept", "failed_before", "launching", "launched", "started", "done", "failed", "killed", "stopped", "stopping", "notice", "tick"
+        "kept",
+        "failed_before",
+        "launching",
+        "launched",
+        "started",
+        "done",
+        "failed",
+        "killed",
+        "stopped",
+        "stopping",
+        "notice",
+        "tick",
     ]
-    """`killed`: a point was, and will be started again. `stopped`: a point ended, saved, though nobody here asked it to; it is no failure,
-    and the next run goes on with it. `notice`: what a point wants people to know though it goes on."""
+    """`killed`: a point was, and will be started again. `stopped`: a point ended, saved, though nobody here
+    asked it to; it is no failure, and the next run goes on with it. `notice`: what a point wants people to
+    know though it goes on."""
     id: str = ""
     text: str = ""
     seconds: float = 0.0
@@ -89,22 +113,26 @@ def run(
     devices: int = 1,
     executor: Executor | None = None,
 ) -> list[Record]:
-    """Run the points that have no record yet, in the order given, and return the records of all that are done, in that order.
+    """Run the points that have no record yet, in the order given, and return the records of all that are
+    done, in that order.
 
     Args:
-        folder: results folder of the study; point `p` lives in `folder/points/<p.id>`.   cache: folder of the frame stores.
-        workers: points at a time.   device: 'cpu', 'cuda' or 'cuda:K'; with 'cuda' the workers take the GPUs in turn.
-        retry_failed: run points again that failed in an earlier run; otherwise they are reported and left.
-        target: the function that trains a point, `module:function`, called as `function(folder, cache=..., device=...)`.
-        preload: modules that the launcher imports before the first point, with those of the points' kinds: a file that is edited while
+        folder: results folder of the study; point `p` lives in `folder/points/<p.id>`.   cache: folder of the
+        frame stores. workers: points at a time.   device: 'cpu', 'cuda' or 'cuda:K'; with 'cuda' the workers
+        take the GPUs in turn. retry_failed: run points again that failed in an earlier run; otherwise they
+        are reported and left. target: the function that trains a point, `module:function`, called as
+        `function(folder, cache=..., device=...)`. preload: modules that the launcher imports before the first
+        point, with those of the points' kinds: a file that is edited while
             a study runs must not reach the points that start later.
         devices: of every point; with more than one its ranks train together.
-        executor: where the points run; this machine by default. Then `workers` to `devices`, except `cache`, are the executor's own.
+        executor: where the points run; this machine by default. Then `workers` to `devices`, except `cache`,
+            are the executor's own.
 
     Raises:
         Refused: a record or an unfinished point in `folder` was made from other settings.
         Locked: another engine works in `folder`.
-        Stopped: SIGINT, SIGTERM, SIGUSR1 or SIGUSR2 arrived; all children have ended. What another executor has queued stays there.
+        Stopped: SIGINT, SIGTERM, SIGUSR1 or SIGUSR2 arrived; all children have ended. What another executor
+        has queued stays there.
     """
     folder, cache = Path(folder).absolute(), Path(cache).absolute()
     on_event = _both(EventLog(folder), _both(_keeper(folder), on_event))
@@ -119,9 +147,16 @@ def run(
                     modules = [*preload, *kind_modules(waiting)]
                     try:
                         executor = pool = LocalPool(
-                            folder / LOG, cache=cache, workers=workers, device=device, devices=devices, arguments=arguments, target=target,
-                            preload=modules, give_up=lambda: stop.asked > 0,
-                        )  # fmt: skip
+                            folder / LOG,
+                            cache=cache,
+                            workers=workers,
+                            device=device,
+                            devices=devices,
+                            arguments=arguments,
+                            target=target,
+                            preload=modules,
+                            give_up=lambda: stop.asked > 0,
+                        )
                     except KeyboardInterrupt:
                         raise Stopped("stopped before the first point started") from None
                     on_event(Event("launched", seconds=pool.seconds_to_start))
@@ -131,7 +166,11 @@ def run(
                     executor.close()
             if stop.asked:  # while the workers closed
                 raise Stopped("stopped after the last point had ended")
-        return [read_record(point_folder(folder, p.id)) for p in points if (point_folder(folder, p.id) / RECORD).exists()]
+        return [
+            read_record(point_folder(folder, p.id))
+            for p in points
+            if (point_folder(folder, p.id) / RECORD).exists()
+        ]
 
 
 def _both(first: OnEvent, second: OnEvent) -> OnEvent:
@@ -143,7 +182,8 @@ def _both(first: OnEvent, second: OnEvent) -> OnEvent:
 
 
 def _keeper(folder: Path) -> OnEvent:
-    """Keeps the record of every point that finishes. A full disk costs the copy, not the study: the next start makes it up."""
+    """Keeps the record of every point that finishes. A full disk costs the copy, not the study: the next
+    start makes it up."""
 
     def note(event: Event) -> None:
         if event.kind in ("done", "kept"):
@@ -154,7 +194,8 @@ def _keeper(folder: Path) -> OnEvent:
 
 
 def point_arguments(folder: Path, device: str) -> dict[str, Any]:
-    """What `run:` of the study says to `run_point`, as the road has written it to study.yaml; defaults are left out.
+    """What `run:` of the study says to `run_point`, as the road has written it to study.yaml; defaults are
+    left out.
 
     Raises:
         ConfigError: `run.step` wants another device.
@@ -162,7 +203,10 @@ def point_arguments(folder: Path, device: str) -> dict[str, Any]:
     path = folder / "study.yaml"
     run = read_yaml(path).get("run") or {} if path.exists() else {}
     if run.get("step") == "graph" and not device.startswith("cuda"):
-        raise ConfigError(f"run.step: 'graph' replays CUDA graphs and wants CUDA, got device {device}; use auto, eager or compiled")
+        raise ConfigError(
+            f"run.step: 'graph' replays CUDA graphs and wants CUDA, got device {device}; use auto, eager or "
+            f"compiled"
+        )
     return {key: run[key] for key, default in POINT_ARGUMENTS.items() if run.get(key, default) != default}
 
 
@@ -172,11 +216,12 @@ def kind_modules(points: Iterable[PointConfig]) -> list[str]:
     return sorted({type(kind).__module__ for kind in kinds if kind is not None})
 
 
-# ------------------------------------------------------------------------------------------------------ before the start
+# ------------------------------------------------------------------------------------------- before the start
 
 
 def refuse_other_settings(points: Sequence[PointConfig], folder: Path) -> None:
-    """Raise Refused, naming point and differing keys, if `folder` holds records or unfinished points made from other settings."""
+    """Raise Refused, naming point and differing keys, if `folder` holds records or unfinished points made
+    from other settings."""
     problems = []
     for point in points:
         old = _recorded_science(point_folder(folder, point.id), point)
@@ -211,7 +256,9 @@ def _value(settings: Any, dotted: str) -> str:
     return repr(settings)
 
 
-def prepare_points(points: Sequence[PointConfig], folder: Path, retry_failed: bool, on_event: OnEvent) -> Iterator[PointConfig]:
+def prepare_points(
+    points: Sequence[PointConfig], folder: Path, retry_failed: bool, on_event: OnEvent
+) -> Iterator[PointConfig]:
     """The points that have to run, each given out when its folder is ready."""
     for point in points:
         place = point_folder(folder, point.id)
@@ -226,7 +273,7 @@ def prepare_points(points: Sequence[PointConfig], folder: Path, retry_failed: bo
             yield point
 
 
-# ------------------------------------------------------------------------------------------------------------- the run
+# ---------------------------------------------------------------------------------------------------- the run
 
 
 def work_through(folders: Sequence[Path], executor: Executor, stop: Stop, on_event: OnEvent) -> None:
@@ -249,7 +296,8 @@ class _Run:
     since: dict[str, float] = field(default_factory=dict)
     """Start of every running point."""
     doubtful: dict[str, tuple[Path, int, str, float, float]] = field(default_factory=dict)
-    """Folder, exit status, reason, time of the end and running time of points that a signal ended, until that is believed."""
+    """Folder, exit status, reason, time of the end and running time of points that a signal ended, until that
+    is believed."""
     kills: dict[str, tuple[int, int | None]] = field(default_factory=dict)
     """How often a point was killed with the same checkpoint, and when that was written."""
     notices: Notices = field(default_factory=Notices)
@@ -310,7 +358,8 @@ class _Run:
         elif self.stop.asked:
             (folder / FAILURE).unlink(missing_ok=True)  # it was told to stop, and continues next time
         elif status < 0 or status == STOPPED:
-            # Whoever signals a whole tree of processes gets to this one in a moment: then it was no matter of the point.
+            # Whoever signals a whole tree of processes gets to this one in a moment: then it was no matter of
+            # the point.
             self.doubtful[id] = (folder, status, reason, time.monotonic(), seconds)
         else:
             reason = f"ended with exit status {status} and without a record"
@@ -330,11 +379,23 @@ class _Run:
                 continue
             name = signal.Signals(-status).name
             if name == "SIGKILL" and (again := self._kills(folder)) < KILLS:
-                self.on_event(Event("killed", id, f"killed by {name}; started again from its checkpoint, if it has one ({again})", seconds))
+                self.on_event(
+                    Event(
+                        "killed",
+                        id,
+                        f"killed by {name}; started again from its checkpoint, if it has one ({again})",
+                        seconds,
+                    )
+                )
                 self.waiting.append(folder)
                 continue
             why = f" {KILLS} times; the system may have run out of memory" if name == "SIGKILL" else ""
-            self._failed(folder, seconds, f"killed by {name}{why}", f"signal {-status} after {seconds:.0f} s, not sent by the engine")
+            self._failed(
+                folder,
+                seconds,
+                f"killed by {name}{why}",
+                f"signal {-status} after {seconds:.0f} s, not sent by the engine",
+            )
 
     def _kills(self, folder: Path) -> int:
         """How often the point was killed since its last checkpoint was written, this time included."""

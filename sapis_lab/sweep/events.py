@@ -1,8 +1,11 @@
-"""The event log of a study, `events.jsonl`: one JSON object a line for everything that happened to its points, over all sessions.
+"""The event log of a study, `events.jsonl`: one JSON object a line for everything that happened to its
+points, over all sessions.
 
-    {"time": "2026-05-04T12:31:07.512+00:00", "host": "node7", "process": 4711, "event": "done", "id": "geat-l2-n1.0e5-d512-s0", ...}
+    {"time": "2026-05-04T12:31:07.512+00:00", "host": "node7", "process": 4711, "event": "done", "id":
+    "geat-l2-n1.0e5-d512-s0", ...}
 
-Lines are appended whole, also when several processes write, and never rewritten; a line that a kill cut off is dropped when it is read.
+Lines are appended whole, also when several processes write, and never rewritten; a line that a kill cut off
+is dropped when it is read.
 """
 
 from __future__ import annotations
@@ -44,7 +47,10 @@ class EventLog:
     def write(self, event: str, **about: Any) -> None:
         """Append one line."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        line = json.dumps({"time": now, "host": platform.node(), "process": os.getpid(), "event": event, **about}, ensure_ascii=False)
+        line = json.dumps(
+            {"time": now, "host": platform.node(), "process": os.getpid(), "event": event, **about},
+            ensure_ascii=False,
+        )
         try:
             make_folder(self.path.parent)
             fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)

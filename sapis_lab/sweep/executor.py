@@ -11,13 +11,15 @@ class Ended(NamedTuple):
 
     id: str
     status: int
-    """Exit status, or minus the signal that ended it. 75: it was stopped, and the next run goes on with it."""
+    """Exit status, or minus the signal that ended it. 75: it was stopped, and the next run goes on with
+    it."""
     reason: str = ""
     """What the executor knows about a point that was stopped."""
 
 
 class Executor(Protocol):
-    """Runs points in processes of their own; their folders hold all that is asked and all that is answered."""
+    """Runs points in processes of their own; their folders hold all that is asked and all that is
+    answered."""
 
     @property
     def n_free(self) -> int:

@@ -1,7 +1,7 @@
 """One archive with what a paper needs of a study: `sapis study export NAME`.
 
-    NAME/study.yaml, provenance.json, points.json     the question, the lattice and where the numbers come from
-    NAME/runs.csv, runs.parquet, fit.json             the numbers and the laws
+    NAME/study.yaml, provenance.json, points.json     the question, the lattice and where the numbers come
+    from NAME/runs.csv, runs.parquet, fit.json             the numbers and the laws
     NAME/figures/, report.html                        as they were last drawn
     NAME/points/ID/record.json, config.yaml, metrics.csv, failure.txt
     NAME/SHA256SUMS                                   of all of them, as `sha256sum -c` reads it
@@ -21,7 +21,17 @@ from sapis_lab.errors import disk_error
 from sapis_lab.files import replacing
 from sapis_lab.sweep.folder import MANIFEST, refuse_if_running
 
-TOP = ("study.yaml", "provenance.json", MANIFEST, "runs.csv", "runs.parquet", "fit.json", "regime.json", "report.html", "events.jsonl")
+TOP = (
+    "study.yaml",
+    "provenance.json",
+    MANIFEST,
+    "runs.csv",
+    "runs.parquet",
+    "fit.json",
+    "regime.json",
+    "report.html",
+    "events.jsonl",
+)
 OF_A_POINT = ("config.yaml", "record.json", "metrics.csv", "failure.txt")
 MODEL = ("model.safetensors", "model.yaml")
 SUMS = "SHA256SUMS"
@@ -41,7 +51,9 @@ def export(folder: Path, target: Path, *, models: bool = False) -> list[str]:
     if target.suffix != ".zip":
         raise ConfigError(f"{target}: wanted a file name that ends in .zip")
     if not (folder / "runs.csv").exists():
-        raise ConfigError(f"{folder.name}: no runs.csv in {folder}; run the study first: sapis study run {folder.name}")
+        raise ConfigError(
+            f"{folder.name}: no runs.csv in {folder}; run the study first: sapis study run {folder.name}"
+        )
     refuse_if_running(folder)
     files, sums = dict(_files(folder, models)), ""
     try:
@@ -52,7 +64,9 @@ def export(folder: Path, target: Path, *, models: bool = False) -> list[str]:
                 archive.writestr(_entry(f"{folder.name}/{name}"), data)
             archive.writestr(_entry(f"{folder.name}/{SUMS}"), sums)
     except OSError as error:
-        raise disk_error(error, about=target) or ConfigError(f"{target}: cannot be written: {error.strerror or error}") from None
+        raise disk_error(error, about=target) or ConfigError(
+            f"{target}: cannot be written: {error.strerror or error}"
+        ) from None
     return [*files, SUMS]
 
 
@@ -66,7 +80,11 @@ def _entry(name: str) -> zipfile.ZipInfo:
 def _files(folder: Path, models: bool) -> Iterator[tuple[str, Path]]:
     """Names in the archive and files, sorted; links are left out, which could lead anywhere."""
     wanted = [folder / name for name in TOP]
-    wanted += [p for p in (folder / "figures").rglob("*") if not any(part.startswith(".") for part in p.relative_to(folder).parts)]
+    wanted += [
+        p
+        for p in (folder / "figures").rglob("*")
+        if not any(part.startswith(".") for part in p.relative_to(folder).parts)
+    ]
     for place in (folder / "points").glob("*"):
         wanted += [place / name for name in (*OF_A_POINT, *(MODEL if models else ()))]
     found = {str(p.relative_to(folder)): p for p in wanted if p.is_file() and not p.is_symlink()}

@@ -15,11 +15,17 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
 def checked_name(name: str) -> str:
-    """`name`, if it can name a study; ConfigError otherwise (it must not lead out of studies/ or results/)."""
+    """`name`, if it can name a study; ConfigError otherwise (it must not lead out of studies/ or
+    results/)."""
     if len(name) > MOST_NAME:
-        raise ConfigError(f"{name[:20]!r}... cannot name a study: wanted at most {MOST_NAME} characters, got {len(name)}")
+        raise ConfigError(
+            f"{name[:20]!r}... cannot name a study: wanted at most {MOST_NAME} characters, got {len(name)}"
+        )
     if not NAME.fullmatch(name) or ".." in name:
-        raise ConfigError(f"{name!r} cannot name a study: wanted letters, digits, '_', '-' and '.', without a path or suffix")
+        raise ConfigError(
+            f"{name!r} cannot name a study: wanted letters, digits, '_', '-' and '.', without a path or "
+            f"suffix"
+        )
     return name
 
 
@@ -36,9 +42,14 @@ def checked_url(url: str) -> str:
 
 
 def _without_any_password(text: str) -> str:
-    """What is no URL may hold a password all the same: all from a colon to the last @ goes, and without an @ all that is no port."""
+    """What is no URL may hold a password all the same: all from a colon to the last @ goes, and without an @
+    all that is no port."""
     text = re.sub(r":(?!//).*@", ":***@", without_password(text), flags=re.DOTALL)
-    return text if "@" in text else re.sub(r"(?<=//)([^\s:/]*):(?!\d+(?:/|$)).*", r"\1:***", text, flags=re.DOTALL)
+    return (
+        text
+        if "@" in text
+        else re.sub(r"(?<=//)([^\s:/]*):(?!\d+(?:/|$)).*", r"\1:***", text, flags=re.DOTALL)
+    )
 
 
 def study_names() -> list[str]:
@@ -47,7 +58,8 @@ def study_names() -> list[str]:
 
 
 def raw_study(name: str, settings: Sequence[str] = (), *, called: str | None = None) -> dict[str, Any]:
-    """The study file as plain data with `settings` (`key=value`) laid on it, under the name `called` if given.
+    """The study file as plain data with `settings` (`key=value`) laid on it, under the name `called` if
+    given.
 
     ConfigError names the nearest study when there is none.
     """
@@ -59,7 +71,9 @@ def raw_study(name: str, settings: Sequence[str] = (), *, called: str | None = N
         raise ConfigError(f"no study {name!r} in studies/; {hint}known: {', '.join(known) or 'none'}")
     raw = override(read_yaml(home() / "studies" / f"{name}.yaml"), settings)
     if raw.setdefault("name", name) != name:
-        raise ConfigError(f"studies/{name}.yaml: name is {raw['name']!r}; leave it out, the file name is the name")
+        raise ConfigError(
+            f"studies/{name}.yaml: name is {raw['name']!r}; leave it out, the file name is the name"
+        )
     if isinstance(place := raw.get("kinds"), str):
         plainly(lambda: outside.add(home() / place), about=f"studies/{name}.yaml: kinds")
     return {**raw, "name": checked_name(called or name)}

@@ -1,10 +1,11 @@
-"""A results folder seen from its files alone: lock, manifest, and the state of every point. Nothing heavy is imported here.
+"""A results folder seen from its files alone: lock, manifest, and the state of every point. Nothing heavy is
+imported here.
 
 results/NAME/
-  study.yaml        resolved settings           provenance.json   commit, versions, host, device, command, times
-  points.json       the lattice: every point with its N, D and fingerprint, and what it was made from
-  points/ID/        config.yaml, progress.json while it runs, then record.json or failure.txt; log.txt; last.ckpt
-  runs.parquet, runs.csv, fit.json, figures/, report.html
+  study.yaml        resolved settings           provenance.json   commit, versions, host, device, command,
+  times points.json       the lattice: every point with its N, D and fingerprint, and what it was made from
+  points/ID/        config.yaml, progress.json while it runs, then record.json or failure.txt; log.txt;
+  last.ckpt runs.parquet, runs.csv, fit.json, figures/, report.html
   answers.json      sha256 of the records and of the answers made from them (`whole`)
 """
 
@@ -57,7 +58,7 @@ def point_folder(folder: Path, id: str) -> Path:
     return folder / "points" / id
 
 
-# ---------------------------------------------------------------------------------------------------------------- lock
+# ------------------------------------------------------------------------------------------------------- lock
 
 _BEAT, _SILENT = 10.0, 60.0
 """Seconds between two signs of life of an engine, and after how many without one it counts as gone."""
@@ -73,12 +74,14 @@ _held: set[Path] = set()
 
 @contextmanager
 def locked(folder: Path) -> Iterator[str | None]:
-    """Hold the lock of a results folder; gives a sentence about the stale lock that was taken over, if there was one.
+    """Hold the lock of a results folder; gives a sentence about the stale lock that was taken over, if there
+    was one.
 
     What a killed process has left half written beside the points is removed.
 
-    The system releases the lock when this process ends, however it ends. A shared file system may keep locks for each host alone: the
-    lock file therefore names its holder, who touches it every 10 s, and a holder elsewhere who was heard of within a minute is believed.
+    The system releases the lock when this process ends, however it ends. A shared file system may keep locks
+    for each host alone: the lock file therefore names its holder, who touches it every 10 s, and a holder
+    elsewhere who was heard of within a minute is believed.
 
     Raises:
         Locked: another process holds it; the message names its host and process.
@@ -98,7 +101,8 @@ def locked(folder: Path) -> Iterator[str | None]:
         try:
             os.pwrite(fd, f"host {platform.node()}, process {os.getpid()}\n".encode(), 0)
         except OSError as error:
-            # What makes room on a full disk works under this lock too; it is held, only its holder has no name.
+            # What makes room on a full disk works under this lock too; it is held, only its holder has no
+            # name.
             if not reaches or error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
         threading.Thread(target=_beat, args=(path, over), daemon=True).start()
@@ -118,7 +122,8 @@ def locked(folder: Path) -> Iterator[str | None]:
 
 
 def open_lock(path: Path, flags: int) -> int:
-    """A descriptor of the lock file `path`; what else may be in its place (a pipe would hang its reader) is a ConfigError.
+    """A descriptor of the lock file `path`; what else may be in its place (a pipe would hang its reader) is a
+    ConfigError.
 
     Raises:
         FileNotFoundError: there is none, and `flags` do not make it.
@@ -130,7 +135,9 @@ def open_lock(path: Path, flags: int) -> int:
         os.close(fd)
     except IsADirectoryError:
         pass
-    raise ConfigError(f"{path}: wanted a file, got a folder or a pipe; remove it and run the same command again")
+    raise ConfigError(
+        f"{path}: wanted a file, got a folder or a pipe; remove it and run the same command again"
+    )
 
 
 _SHARED = {"points", "tune", "slurm"}
@@ -147,7 +154,8 @@ def left_behind(folder: Path) -> Iterator[Path]:
 
 
 def _writer(path: Path) -> int:
-    """The process that writes the temporary file `path` (`files.temporary_of`); 0, which is always alive, where none is named."""
+    """The process that writes the temporary file `path` (`files.temporary_of`); 0, which is always alive,
+    where none is named."""
     number = path.name.removesuffix(TEMPORARY).rpartition(".")[2]
     return int(number) if number.isdecimal() and len(number) < 10 else 0
 
@@ -180,7 +188,10 @@ def _take_over(fd: int, path: Path, reaches: bool) -> str | None:
     silent = _silence(path)
     if silent < _SILENT:
         raise _refusal(path, who, f" (its last sign of life came {silent:.0f} s ago)")
-    return f"{path.parent.name}: the lock of {who} is stale, without a sign of life for {silent:.0f} s; it is taken over"
+    return (
+        f"{path.parent.name}: the lock of {who} is stale, without a sign of life for {silent:.0f} s; it is "
+        f"taken over"
+    )
 
 
 def _beat(path: Path, over: threading.Event) -> None:
@@ -222,7 +233,10 @@ def refuse_if_running(folder: Path) -> None:
 def _refusal(path: Path, who: str, more: str = "") -> Locked:
     name, known = path.parent.name, _LOCK_TEXT.match(who)
     if known and known["host"] == platform.node() and not _is_alive(int(known["pid"])):
-        return Locked(f"{name}: its lock is stale: {who} is gone, but a process that it started still holds {path}; stop that one")
+        return Locked(
+            f"{name}: its lock is stale: {who} is gone, but a process that it started still holds {path}; "
+            f"stop that one"
+        )
     advice = "wait for it, or stop that process"
     if known and known["host"] != platform.node():
         advice += f"; if that host is down, remove {path}"
@@ -239,7 +253,11 @@ def holder(folder: Path) -> str | None:
     try:
         who = _text(fd)
         known = _LOCK_TEXT.match(who)
-        elsewhere = who if known and known["host"] != platform.node() and time.time() - os.fstat(fd).st_mtime < _SILENT else None
+        elsewhere = (
+            who
+            if known and known["host"] != platform.node() and time.time() - os.fstat(fd).st_mtime < _SILENT
+            else None
+        )
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
         return elsewhere
     except BlockingIOError:
@@ -251,7 +269,7 @@ def holder(folder: Path) -> str | None:
         os.close(fd)
 
 
-# ------------------------------------------------------------------------------------------------------------ manifest
+# --------------------------------------------------------------------------------------------------- manifest
 
 
 class Manifest(Config):
@@ -259,20 +277,24 @@ class Manifest(Config):
 
     schema_version: int = 1
     inputs: str
-    """sha256 of all files the lattice was made from: the study, the configs, the program. While it holds, nothing has changed."""
+    """sha256 of all files the lattice was made from: the study, the configs, the program. While it holds,
+    nothing has changed."""
     points: tuple[Planned, ...]
     """In the order of the lattice."""
     expected_seconds: dict[str, float] = {}
     """Estimated time of every point, s."""
     settings: str | None = None
-    """sha256 of study.yaml, the resolved settings that were written with it; none in lists of older versions."""
+    """sha256 of study.yaml, the resolved settings that were written with it; none in lists of older
+    versions."""
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write `points.json`, which belongs to the `study.yaml` that is there."""
     if (folder / SETTINGS).is_file():
         manifest = manifest.model_copy(update={"settings": digest(folder / SETTINGS)})
-    write_text(folder / MANIFEST, json.dumps(with_checksum(dump(manifest)), indent=1, ensure_ascii=False) + "\n")
+    write_text(
+        folder / MANIFEST, json.dumps(with_checksum(dump(manifest)), indent=1, ensure_ascii=False) + "\n"
+    )
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -287,10 +309,14 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def refuse_other_study_file(folder: Path, manifest: Manifest) -> None:
-    """Raise ConfigError if `study.yaml` is not what was written with the list of points: cut, it may still be YAML, of other settings."""
+    """Raise ConfigError if `study.yaml` is not what was written with the list of points: cut, it may still be
+    YAML, of other settings."""
     path = folder / SETTINGS
     if manifest.settings is not None and digest(path) != manifest.settings:
-        raise ConfigError(f"{path} is not what was written with {MANIFEST}: it was damaged or edited; run the study again to write it anew")
+        raise ConfigError(
+            f"{path} is not what was written with {MANIFEST}: it was damaged or edited; run the study again "
+            f"to write it anew"
+        )
 
 
 _SOURCES = (".py", ".j2", ".mplstyle", ".cpp", ".h", ".cu")
@@ -298,14 +324,19 @@ _ASIDE = ("bench", "selftest", "cli")
 
 
 def inputs_hash(name: str, settings: Sequence[str]) -> str:
-    """sha256 of the study file with its overrides, all configs and the program: what a study's lattice and answers depend on.
+    """sha256 of the study file with its overrides, all configs and the program: what a study's lattice and
+    answers depend on.
 
-    Of the program it takes every source that numbers or answers can depend on, the C++ kernels too; what only measures, tests or prints
-    (`_ASIDE`) may change without reopening a study.
+    Of the program it takes every source that numbers or answers can depend on, the C++ kernels too; what only
+    measures, tests or prints (`_ASIDE`) may change without reopening a study.
     """
     package = Path(__file__).resolve().parent.parent
     files = [home() / "studies" / f"{name}.yaml", *sorted((home() / "configs").rglob("*.yaml"))]
-    files += sorted(p for p in package.rglob("*") if p.suffix in _SOURCES and p.relative_to(package).parts[0] not in _ASIDE)
+    files += sorted(
+        p
+        for p in package.rglob("*")
+        if p.suffix in _SOURCES and p.relative_to(package).parts[0] not in _ASIDE
+    )
     files += sorted(p for place in outside.folders() for p in place.rglob("*.py"))
     files += sorted((home() / "results").glob("*/regime.json"))  # rules that a study may take its rates from
     digest = hashlib.sha256(json.dumps(list(settings)).encode())
@@ -314,7 +345,7 @@ def inputs_hash(name: str, settings: Sequence[str]) -> str:
     return digest.hexdigest()
 
 
-# -------------------------------------------------------------------------------------------------------------- states
+# ----------------------------------------------------------------------------------------------------- states
 
 
 class Progress(NamedTuple):
@@ -338,8 +369,16 @@ def read_progress(folder: Path) -> Progress | None:
         raw = read_json(folder / PROGRESS)
         val = {k if k.startswith("val_") else f"val_{k}": float(v) for k, v in (raw.get("val") or {}).items()}
         loss = None if raw.get("loss") is None else float(raw["loss"])
-        return Progress(int(raw.get("step", 0)), int(raw.get("steps", 0)), loss, val, float(raw.get("seconds", 0.0)))
-    except (ValueError, TypeError, AttributeError, OverflowError):  # it is written once a second: the next one will do
+        return Progress(
+            int(raw.get("step", 0)), int(raw.get("steps", 0)), loss, val, float(raw.get("seconds", 0.0))
+        )
+    except (
+        ValueError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+    ):
+        # it is written once a second: the next one will do
         return None
 
 

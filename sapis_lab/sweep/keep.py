@@ -1,8 +1,10 @@
-"""Records that travel with a repository: `results/NAME/records/ID/`, a few kilobytes for every finished point.
+"""Records that travel with a repository: `results/NAME/records/ID/`, a few kilobytes for every finished
+point.
 
-`points/` is large (weights, checkpoints, curves) and stays out of git. What a table, a law and a report are made from is small: the
-record and the resolved settings of a point, and its evaluations. The engine copies them to `records/` as points finish; committed, they
-make that a clone trains only what is missing, and a long study can be computed in pieces on several machines. Nothing heavy is imported.
+`points/` is large (weights, checkpoints, curves) and stays out of git. What a table, a law and a report are
+made from is small: the record and the resolved settings of a point, and its evaluations. The engine copies
+them to `records/` as points finish; committed, they make that a clone trains only what is missing, and a long
+study can be computed in pieces on several machines. Nothing heavy is imported.
 """
 
 from __future__ import annotations
@@ -42,8 +44,8 @@ def _evaluations(place: Path) -> Iterator[str]:
 def restore(folder: Path, points: Sequence[Planned]) -> list[str]:
     """Bring the kept records of planned points back to `points/`, where there are none; the ids of those.
 
-    A kept record of other settings stays where it is (`engine.refuse_other_settings` tells of it). So does one beside weights that are
-    not its own: that point is to be trained again.
+    A kept record of other settings stays where it is (`engine.refuse_other_settings` tells of it). So does
+    one beside weights that are not its own: that point is to be trained again.
 
     Raises:
         ConfigError: a kept record is damaged, or was edited.

@@ -4,17 +4,20 @@
 
 It reads one JSON request a line on its input and writes one JSON answer a line on its output:
 
-    {"start": id, "folder": ..., "target": "module:function", "arguments": {...}}   ->  {"started": id, "pid": ...}
-    {"stop": id, "signal": 15}                                                       ->  {"ended": id, "status": ...}
+    {"start": id, "folder": ..., "target": "module:function", "arguments": {...}}   ->  {"started": id, "pid":
+    ...} {"stop": id, "signal": 15}                                                       ->  {"ended": id,
+    "status": ...}
 
-so a point starts in a tenth of a second instead of the ten that importing torch and lightning can take, with no thread and no device
-context of a parent in it. (multiprocessing's forkserver does the same, but imports the caller's main script in every child and
-takes its environment from the caller's.) Nothing outlives the engine: the launcher ends when its input closes, and the system kills
-every child when the launcher ends, however it ends.
+so a point starts in a tenth of a second instead of the ten that importing torch and lightning can take, with
+no thread and no device context of a parent in it. (multiprocessing's forkserver does the same, but imports
+the caller's main script in every child and takes its environment from the caller's.) Nothing outlives the
+engine: the launcher ends when its input closes, and the system kills every child when the launcher ends,
+however it ends.
 
-With "ranks": k in the request a point is k children that train it together: they find each other through RANK, WORLD_SIZE, LOCAL_RANK,
-MASTER_ADDR and MASTER_PORT, the port being free and held for them. Rank 0 writes log.txt, the others log.rank1.txt and so on. When one of
-them fails the others are ended at once; the point has ended when all have, with the status of the first that failed (and "rank": which).
+With "ranks": k in the request a point is k children that train it together: they find each other through
+RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT, the port being free and held for them. Rank 0
+writes log.txt, the others log.rank1.txt and so on. When one of them fails the others are ended at once; the
+point has ended when all have, with the status of the first that failed (and "rank": which).
 """
 
 from __future__ import annotations
@@ -54,7 +57,8 @@ _WAIT_FOR_SURVIVOR = 30.0
 _WAIT_FOR_REASON = 0.5
 """A failure that all ranks see is told by rank 0; the others wait this long, s, before they tell it."""
 _WAIT_FOR_END = 3.0
-"""A rank that has lost another waits this long, s: whoever ended that one may be about to end this one, and knows the reason."""
+"""A rank that has lost another waits this long, s: whoever ended that one may be about to end this one, and
+knows the reason."""
 
 
 class PointFailed(Exception):
@@ -69,7 +73,8 @@ def main() -> None:
     wake_read, wake_write = os.pipe()
     for fd in (wake_read, wake_write):
         os.set_blocking(fd, False)
-    for number in STOP_SIGNALS:  # Slurm sends them to every process of a job; the parent passes them on to the points
+    # Slurm sends them to every process of a job; the parent passes them on to the points
+    for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wake_write)
@@ -116,7 +121,8 @@ class Group:
 
 
 def fork_ranks(request: dict[str, Any]) -> Group:
-    """Start the processes of one point; see the head of this file for the request. Returns in the parent alone."""
+    """Start the processes of one point; see the head of this file for the request. Returns in the parent
+    alone."""
     parent, n = os.getpid(), int(request.get("ranks", 1))
     listener = socket.create_server(("127.0.0.1", 0)) if n > 1 else None
     pids: dict[int, int] = {}
@@ -131,7 +137,9 @@ def fork_ranks(request: dict[str, Any]) -> Group:
                 if listener is not None:
                     os.setpgid(0, 0)  # Ctrl-C reaches the parent alone, which tells every rank once
                     _set_rank(rank, n, listener)
-                code = run_child(Path(request["folder"]), request["target"], request["arguments"], rank=rank, n_ranks=n)
+                code = run_child(
+                    Path(request["folder"]), request["target"], request["arguments"], rank=rank, n_ranks=n
+                )
             finally:
                 os._exit(code)  # never back into the caller
         pids[pid] = rank
@@ -141,13 +149,19 @@ def fork_ranks(request: dict[str, Any]) -> Group:
 
 
 def _set_rank(rank: int, n: int, listener: socket.socket) -> None:
-    """What torchrun would set; the listening socket goes to rank 0, so that no other process takes the port meanwhile."""
+    """What torchrun would set; the listening socket goes to rank 0, so that no other process takes the port
+    meanwhile."""
     port = listener.getsockname()[1]
     os.environ |= {
-        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(n), "LOCAL_WORLD_SIZE": str(n),
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-    }  # fmt: skip
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo" if sys.platform == "linux" else "lo0")  # names of hosts need not lead anywhere
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(n),
+        "LOCAL_WORLD_SIZE": str(n),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+    # names of hosts need not lead anywhere
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo" if sys.platform == "linux" else "lo0")
     os.environ["SAPIS_RANK_LISTENER"] = str(listener.detach()) if rank == 0 else ""
     if rank:
         listener.close()
@@ -208,20 +222,24 @@ class _Server:
         os.write(self.answers, json.dumps(message).encode() + b"\n")
 
 
-# --------------------------------------------------------------------------------------------------------- the child
+# -------------------------------------------------------------------------------------------------- the child
 
 
-def run_child(folder: Path, target: str, arguments: dict[str, Any], *, rank: int = 0, n_ranks: int = 1) -> int:
+def run_child(
+    folder: Path, target: str, arguments: dict[str, Any], *, rank: int = 0, n_ranks: int = 1
+) -> int:
     """Run one rank of one point with its output in its own log, and return its exit status.
 
-    0: done. 75: stopped, or told to stop before it had begun. 1: failed, with the reason in failure.txt; 74: failed where that could not
-    be written.
+    0: done. 75: stopped, or told to stop before it had begun. 1: failed, with the reason in failure.txt; 74:
+    failed where that could not be written.
     """
     for number in STOP_SIGNALS:  # until the point has handlers of its own
         signal.signal(number, _stop)
     try:
         _redirect(folder / (LOG if rank == 0 else f"log.rank{rank}.txt"))
-        print(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} process {os.getpid()} starts {folder.name}", flush=True)
+        print(
+            f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} process {os.getpid()} starts {folder.name}", flush=True
+        )
         if rank == 0:
             _hold(folder / LOCK)
             keep_notices(folder)
@@ -247,7 +265,8 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 def _redirect(log: Path) -> None:
-    """Output and errors go to the end of `log`, in UTF-8 whatever the terminal speaks; input comes from nowhere."""
+    """Output and errors go to the end of `log`, in UTF-8 whatever the terminal speaks; input comes from
+    nowhere."""
     null, file = os.open(os.devnull, os.O_RDWR), os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     for fd, to in ((null, 0), (file, 1), (file, 2)):
         os.dup2(fd, to)
@@ -274,7 +293,11 @@ def _failed(folder: Path, error: BaseException, rank: int, n_ranks: int) -> int:
         write_failure(folder, reason, detail)
     except OSError as unwritable:
         with contextlib.suppress(OSError):
-            print(f"{folder / FAILURE} cannot be written ({unwritable.strerror}), which would say: {reason}", file=sys.stderr, flush=True)
+            print(
+                f"{folder / FAILURE} cannot be written ({unwritable.strerror}), which would say: {reason}",
+                file=sys.stderr,
+                flush=True,
+            )
         return UNTOLD
     return 1
 
@@ -292,8 +315,8 @@ def write_failure(folder: Path, reason: str, detail: str) -> None:
 
 
 def _hold(path: Path) -> None:
-    """Lock `path` until this process ends, with its host and process, or its job, in it. A process of a killed engine may still be
-    dying: wait for it."""
+    """Lock `path` until this process ends, with its host and process, or its job, in it. A process of a
+    killed engine may still be dying: wait for it."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK, 0o644)
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         raise PointFailed(f"{path}: wanted a file, got a pipe; remove it and run the point again")
@@ -308,7 +331,9 @@ def _hold(path: Path) -> None:
         except BlockingIOError:
             if time.monotonic() > deadline:
                 who = os.pread(fd, 200, 0).decode(errors="replace").strip() or "another process"
-                raise PointFailed(f"{who} still holds {path.name} of this point after {_WAIT_FOR_SURVIVOR:.0f} s; stop it") from None
+                raise PointFailed(
+                    f"{who} still holds {path.name} of this point after {_WAIT_FOR_SURVIVOR:.0f} s; stop it"
+                ) from None
             time.sleep(0.05)
 
 

@@ -1,7 +1,9 @@
-"""What a point wants people to know though it goes on, such as a kernel that could not be built: from its process to the screen.
+"""What a point wants people to know though it goes on, such as a kernel that could not be built: from its
+process to the screen.
 
-Every `Notice` (a warning) that the process of a point gives goes into its log, like all warnings, and as a line into `notices.txt` beside
-it, wherever it runs. Who runs the points looks there, and says the same words once.
+Every `Notice` (a warning) that the process of a point gives goes into its log, like all warnings, and as a
+line into `notices.txt` beside it, wherever it runs. Who runs the points looks there, and says the same words
+once.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ NOTICES = "notices.txt"
 
 
 def keep_notices(folder: Path) -> None:
-    """From now on the notices of this process are kept in the folder of its point; those of an earlier process are removed."""
+    """From now on the notices of this process are kept in the folder of its point; those of an earlier
+    process are removed."""
     path, lines, usual = folder / NOTICES, list[str](), warnings.showwarning
     path.unlink(missing_ok=True)
 

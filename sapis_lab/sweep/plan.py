@@ -1,9 +1,9 @@
 """What a study will cost, before anything is spent: N, D, FLOPs, time and disk of every point.
 
-FLOPs: a training step with conservative forces costs STEP_FACTOR forward passes of its batch, an inference INFERENCE_FACTOR (`accounting`).
-Times come from records of the same family on this host, as seconds per step = a + b FLOPs per step with a, b >= 0. Where there are none
-they are a rough estimate from a measurement of 0.3 s: time of the matrix products, of moving what elementwise work touches, and of
-starting each operation.
+FLOPs: a training step with conservative forces costs STEP_FACTOR forward passes of its batch, an inference
+INFERENCE_FACTOR (`accounting`). Times come from records of the same family on this host, as seconds per step
+= a + b FLOPs per step with a, b >= 0. Where there are none they are a rough estimate from a measurement of
+0.3 s: time of the matrix products, of moving what elementwise work touches, and of starting each operation.
 """
 
 from __future__ import annotations
@@ -93,10 +93,20 @@ def makespan(seconds: Iterable[float], workers: int) -> float:
 
 def infos(study: Study) -> dict[float, DatasetInfo]:
     """What is known of the data, for the cutoff of every model."""
-    return {c: dataset_info(study.data, cutoff=c, cache=study.run.cache_folder) for c in sorted({m.cutoff for m in study.models})}
+    return {
+        c: dataset_info(study.data, cutoff=c, cache=study.run.cache_folder)
+        for c in sorted({m.cutoff for m in study.models})
+    }
 
 
-def plan(study: Study, points: Sequence[Point], known: Mapping[float, DatasetInfo], *, workers: int, device: str = "cpu") -> Plan:
+def plan(
+    study: Study,
+    points: Sequence[Point],
+    known: Mapping[float, DatasetInfo],
+    *,
+    workers: int,
+    device: str = "cpu",
+) -> Plan:
     """Costs of `points`, with `known` from `infos(study)`."""
     speeds = _recorded_speeds(device)
     machine = None if {p.planned.family for p in points} <= set(speeds) else _measure_machine()
@@ -120,27 +130,35 @@ def plan(study: Study, points: Sequence[Point], known: Mapping[float, DatasetInf
 
 def planned_flops(point: Point, known: Mapping[float, DatasetInfo]) -> float:
     """Matrix-product FLOPs of training a point, with `known` from `infos(study)`."""
-    return _step(point.config.model, known[point.config.model.cutoff], point.planned.batch_size)[0] * point.planned.steps
+    return (
+        _step(point.config.model, known[point.config.model.cutoff], point.planned.batch_size)[0]
+        * point.planned.steps
+    )
 
 
 def _step(model: ModelConfig, info: DatasetInfo, batch: int) -> tuple[float, float]:
     """Matrix-product FLOPs and elementwise operations of one training step."""
     n_pairs = _pairs_computed(model, info)
-    forward = model.flops(n_atoms=round(batch * info.mean_atoms), n_pairs=round(batch * n_pairs), n_species=len(info.species))
+    forward = model.flops(
+        n_atoms=round(batch * info.mean_atoms), n_pairs=round(batch * n_pairs), n_species=len(info.species)
+    )
     return STEP_FACTOR * float(forward.matmul), STEP_FACTOR * float(forward.elementwise)
 
 
 def _pairs_computed(model: ModelConfig, info: DatasetInfo) -> float:
-    """Pairs of a frame as the layout of `model` computes them: neighbours, or slots with their padding and the atoms themselves."""
+    """Pairs of a frame as the layout of `model` computes them: neighbours, or slots with their padding and
+    the atoms themselves."""
     if model.layout == "edges":
         return info.mean_pairs
     slots = info.mean_atoms**2
-    if not info.periodic and block_is_cheaper(n_slots=slots, n_edges=info.mean_pairs, n_atoms=info.mean_atoms):
+    if not info.periodic and block_is_cheaper(
+        n_slots=slots, n_edges=info.mean_pairs, n_atoms=info.mean_atoms
+    ):
         return slots
     return _TABLE_PADDING * info.mean_pairs + info.mean_atoms
 
 
-# --------------------------------------------------------------------------------------------------------------- speed
+# ------------------------------------------------------------------------------------------------------ speed
 
 
 class Speed(NamedTuple):
@@ -163,7 +181,11 @@ class _Machine(NamedTuple):
 
 def _guess(machine: _Machine | None, elementwise: float) -> Speed:
     assert machine is not None
-    return Speed(_SECONDS_PER_POINT, _SECONDS_PER_STEP + elementwise / machine.bandwidth, 1 / (_GEMM_EFFICIENCY * machine.flops))
+    return Speed(
+        _SECONDS_PER_POINT,
+        _SECONDS_PER_STEP + elementwise / machine.bandwidth,
+        1 / (_GEMM_EFFICIENCY * machine.flops),
+    )
 
 
 def _measure_machine() -> _Machine:
@@ -172,7 +194,11 @@ def _measure_machine() -> _Machine:
 
     def rate(work: float, function: object) -> float:
         function()  # type: ignore[operator]
-        n, begin = 0, time.process_time()  # CPU time: what else runs at the moment is no property of the machine
+        # CPU time: what else runs at the moment is no property of the machine
+        n, begin = (
+            0,
+            time.process_time(),
+        )
         while time.process_time() - begin < 0.15:
             function()  # type: ignore[operator]
             n += 1
@@ -182,8 +208,11 @@ def _measure_machine() -> _Machine:
 
 
 def _recorded_speeds(device: str) -> dict[str, Speed]:
-    """Speed of every family that has records on this host and kind of device, from all runs tables of the project."""
-    tables = [t for path in sorted((home() / "results").glob("*/runs.parquet")) if (t := _table(path)) is not None]
+    """Speed of every family that has records on this host and kind of device, from all runs tables of the
+    project."""
+    tables = [
+        t for path in sorted((home() / "results").glob("*/runs.parquet")) if (t := _table(path)) is not None
+    ]
     if not tables:
         return {}
     runs = pd.concat(tables, ignore_index=True)
@@ -195,13 +224,24 @@ def _recorded_speeds(device: str) -> dict[str, Speed]:
         flops = rows["flops_per_step"].to_numpy(float)
         seconds = rows["seconds_train"].to_numpy(float) / rows["steps"].to_numpy(float)
         floor, per_flop = _line(flops, seconds)
-        start = float(np.median(rows["seconds_total"].to_numpy(float) - rows["seconds_train"].to_numpy(float)))
+        start = float(
+            np.median(rows["seconds_total"].to_numpy(float) - rows["seconds_train"].to_numpy(float))
+        )
         speeds[str(family)] = Speed(max(start, 0.0), floor, per_flop)
     return speeds
 
 
 def _table(path: Path) -> pd.DataFrame | None:
-    wanted = ["family", "status", "host", "device", "steps", "flops_per_step", "seconds_train", "seconds_total"]
+    wanted = [
+        "family",
+        "status",
+        "host",
+        "device",
+        "steps",
+        "flops_per_step",
+        "seconds_train",
+        "seconds_total",
+    ]
     try:
         return pd.read_parquet(path, columns=wanted)
     except (OSError, ValueError, KeyError):
@@ -209,7 +249,8 @@ def _table(path: Path) -> pd.DataFrame | None:
 
 
 def _line(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float, float]:
-    """Intercept and slope of y = a + b x with a, b >= 0 and least relative squares; x and y (n,), y positive."""
+    """Intercept and slope of y = a + b x with a, b >= 0 and least relative squares; x and y (n,), y
+    positive."""
     from scipy.optimize import nnls
 
     scale = max(float(x.max()), 1.0)

@@ -1,4 +1,5 @@
-"""The points of a study: every combination of model, N, D, learning rate and seed, in that order, each with its final settings."""
+"""The points of a study: every combination of model, N, D, learning rate and seed, in that order, each with
+its final settings."""
 
 from __future__ import annotations
 
@@ -28,8 +29,8 @@ def points(study: Study, info: DatasetInfo) -> list[Point]:
     """All points of `study`, in the order of the lattice.
 
     Raises:
-        ConfigError: one line for every problem: more frames than there are, a size that a model cannot have, an error on frames that
-            the data lack.
+        ConfigError: one line for every problem: more frames than there are, a size that a model cannot have,
+            an error on frames that the data lack.
     """
     problems = _too_many_frames(study, info) + _unmeasured(study, info)
     sized: dict[tuple[str, float], tuple[ModelConfig, int]] = {}
@@ -42,9 +43,21 @@ def points(study: Study, info: DatasetInfo) -> list[Point]:
     if problems:
         raise ConfigError("\n".join(f"studies/{study.name}.yaml: {p}" for p in problems))
     _refuse_equal_names(study)
-    lattice, regime = study.lattice, None if study.regime is None else read_regime(results_folder(study.regime))
+    lattice, regime = (
+        study.lattice,
+        None if study.regime is None else read_regime(results_folder(study.regime)),
+    )
     return [
-        _point(study, model, *sized[model.label, n], target=n, n_frames=d, factor=factor, seed=seed, regime=regime)
+        _point(
+            study,
+            model,
+            *sized[model.label, n],
+            target=n,
+            n_frames=d,
+            factor=factor,
+            seed=seed,
+            regime=regime,
+        )
         for model in study.models
         for n in lattice.n_params
         for d in lattice.n_frames
@@ -55,7 +68,8 @@ def points(study: Study, info: DatasetInfo) -> list[Point]:
 
 def _too_many_frames(study: Study, info: DatasetInfo) -> list[str]:
     return [
-        f"lattice.n_frames: n_frames={d} exceeds the {info.n_train} labelled training frames of {study.data.kind!r}; "
+        f"lattice.n_frames: n_frames={d} exceeds the {info.n_train} labelled training frames of "
+        f"{study.data.kind!r}; "
         "lower lattice.n_frames or label more"
         for d in study.lattice.n_frames
         if d > info.n_train
@@ -63,7 +77,8 @@ def _too_many_frames(study: Study, info: DatasetInfo) -> list[str]:
 
 
 def _refuse_equal_names(study: Study) -> None:
-    """Names of points hold sizes and factors with a few digits: values that differ less would share a folder."""
+    """Names of points hold sizes and factors with a few digits: values that differ less would share a
+    folder."""
     lattice = study.lattice
     for key, values in (("n_params", lattice.n_params), ("rate_factors", lattice.rate_factors)):
         names: dict[str, float] = {}
@@ -71,7 +86,8 @@ def _refuse_equal_names(study: Study) -> None:
             text = _scientific(value) if key == "n_params" else f"{value:g}"
             if text in names:
                 raise ConfigError(
-                    f"studies/{study.name}.yaml: lattice.{key}: {names[text]!r} and {value!r} are both {text} in the names of points; "
+                    f"studies/{study.name}.yaml: lattice.{key}: {names[text]!r} and {value!r} are both "
+                    f"{text} in the names of points; "
                     "leave one of them out"
                 )
             names[text] = value
@@ -85,7 +101,10 @@ def _unmeasured(study: Study, info: DatasetInfo) -> list[str]:
     if sizes.get(split):
         return []
     there = ", ".join(name for name, n in sizes.items() if n)
-    return [f"law.quantity: {key!r} needs the frames of {split!r}, which these data do not have; they have {there}"]
+    return [
+        f"law.quantity: {key!r} needs the frames of {split!r}, which these data do not have; they have "
+        f"{there}"
+    ]
 
 
 @cache
@@ -95,26 +114,52 @@ def _at_size(model: ModelConfig, n_params: float, n_species: int) -> tuple[Model
 
 
 def _point(
-    study: Study, family: ModelConfig, model: ModelConfig, n_params: int, *, target: float, n_frames: int, factor: float, seed: int,
+    study: Study,
+    family: ModelConfig,
+    model: ModelConfig,
+    n_params: int,
+    *,
+    target: float,
+    n_frames: int,
+    factor: float,
+    seed: int,
     regime: Regime | None,
-) -> Point:  # fmt: skip
+) -> Point:
     rule = regime and regime.rule_for(family.label, family.kind)
     rate = (rule and rule.learning_rate(n_params, n_frames)) or study.train.rate_of(family)
     batch = (rule and rule.batch_size(n_params, n_frames)) or study.train.batch_size
     rate *= factor
     id = point_id(family.label, target, n_frames, seed, factor)
     where = f"studies/{study.name}.yaml: {id}"
-    train = load(TrainConfig, {**study.train.model_dump(), "learning_rate": rate, "batch_size": batch}, source=where)
+    train = load(
+        TrainConfig, {**study.train.model_dump(), "learning_rate": rate, "batch_size": batch}, source=where
+    )
     settings = {
-        "id": id, "data": study.data, "model": model, "n_params_target": target, "n_params": n_params, "n_frames": n_frames, "seed": seed,
+        "id": id,
+        "data": study.data,
+        "model": model,
+        "n_params_target": target,
+        "n_params": n_params,
+        "n_frames": n_frames,
+        "seed": seed,
         "train": train,
-    }  # fmt: skip
+    }
     config: PointConfig = load(PointConfig, settings, source=where)
     planned = Planned(
-        id=config.id, fingerprint=config.fingerprint, model=family.label, family=model.kind, symmetry=type(model).symmetry,
-        lmax=getattr(model, "lmax", None), seed=seed, n_params_target=target, n_params=n_params, n_frames=n_frames,
-        steps=train.steps_for(n_frames), batch_size=min(train.batch_size, n_frames), learning_rate=rate,
-    )  # fmt: skip
+        id=config.id,
+        fingerprint=config.fingerprint,
+        model=family.label,
+        family=model.kind,
+        symmetry=type(model).symmetry,
+        lmax=getattr(model, "lmax", None),
+        seed=seed,
+        n_params_target=target,
+        n_params=n_params,
+        n_frames=n_frames,
+        steps=train.steps_for(n_frames),
+        batch_size=min(train.batch_size, n_frames),
+        learning_rate=rate,
+    )
     return Point(config, planned)
 
 
@@ -131,11 +176,12 @@ def _scientific(value: float) -> str:
     return f"{mantissa}e{int(exponent)}"
 
 
-# ------------------------------------------------------------------------------------------------------------ selection
+# -------------------------------------------------------------------------------------------------- selection
 
 
 def select(planned: Sequence[Planned], only: Sequence[str]) -> list[Planned]:
-    """The points named by `only`: ids, globs (`geat-*`), or values (`n_frames=50,seed=0`); all of them when `only` is empty.
+    """The points named by `only`: ids, globs (`geat-*`), or values (`n_frames=50,seed=0`); all of them when
+    `only` is empty.
 
     Several entries add up. ConfigError when an entry names no point.
     """
@@ -160,7 +206,10 @@ def _matches(point: Planned, entry: str) -> bool:
 def _equal(point: Planned, condition: str) -> bool:
     key, sep, text = condition.strip().partition("=")
     if key not in _KEYS or not sep:
-        raise ConfigError(f"--only {condition!r}: wanted an id, a glob such as 'geat-*', or key=value with a key of {', '.join(_KEYS)}")
+        raise ConfigError(
+            f"--only {condition!r}: wanted an id, a glob such as 'geat-*', or key=value with a key of "
+            f"{', '.join(_KEYS)}"
+        )
     value: Any = getattr(point, key)
     if isinstance(value, str) or value is None:
         return fnmatch.fnmatchcase(str(value).lower(), text.lower())

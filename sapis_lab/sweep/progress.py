@@ -1,4 +1,5 @@
-"""What a person sees while a study runs: a live table on a terminal, plain lines elsewhere, and the plan and status screens."""
+"""What a person sees while a study runs: a live table on a terminal, plain lines elsewhere, and the plan and
+status screens."""
 
 from __future__ import annotations
 
@@ -21,7 +22,17 @@ from sapis_lab.quantities import quantity
 from sapis_lab.records import RECORD, read_raw
 from sapis_lab.sweep.console import PlainConsole
 from sapis_lab.sweep.engine import Event
-from sapis_lab.sweep.folder import PROGRESS, Manifest, Progress, State, failure_reason, holder, point_folder, read_progress, state
+from sapis_lab.sweep.folder import (
+    PROGRESS,
+    Manifest,
+    Progress,
+    State,
+    failure_reason,
+    holder,
+    point_folder,
+    read_progress,
+    state,
+)
 from sapis_lab.sweep.launcher import LOG
 
 if TYPE_CHECKING:
@@ -32,7 +43,8 @@ _HEARTBEAT = 20.0
 
 
 class Board:
-    """Follows a run: call it with the engine's events, inside `with`. `ids` are the points asked for, in any order."""
+    """Follows a run: call it with the engine's events, inside `with`. `ids` are the points asked for, in any
+    order."""
 
     def __init__(
         self,
@@ -44,7 +56,12 @@ class Board:
         loss_key: str,
         console: Console | None = None,
     ) -> None:
-        self.ids, self.folder, self.workers, self.loss_key = tuple(ids), folder, workers, while_training(loss_key)
+        self.ids, self.folder, self.workers, self.loss_key = (
+            tuple(ids),
+            folder,
+            workers,
+            while_training(loss_key),
+        )
         self.expected = {id: expected.get(id, 60.0) for id in ids}
         self.console = console or PlainConsole()
         self.done: set[str] = set()
@@ -55,14 +72,20 @@ class Board:
         self.note = ""
         self.begin = time.monotonic()
         self.last_line = time.monotonic()
-        self.live = Live(console=self.console, auto_refresh=False, transient=True) if self.console.is_terminal else None
+        self.live = (
+            Live(console=self.console, auto_refresh=False, transient=True)
+            if self.console.is_terminal
+            else None
+        )
 
     def __enter__(self) -> Self:
         if self.live:
             self.live.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self.live:
             self.live.stop()
 
@@ -71,7 +94,7 @@ class Board:
         if self.live:
             self.live.update(self._screen(), refresh=True)
 
-    # ----------------------------------------------------------------------------------------------------- events
+    # ------------------------------------------------------------------------------------------------- events
 
     def _kept(self, event: Event) -> None:
         self.done.add(event.id)
@@ -82,7 +105,9 @@ class Board:
 
     def _launching(self, event: Event) -> None:
         kept = f", {len(self.done)} done before" if self.done else ""
-        self._line(f"{len(self.ids)} points on {self.workers} workers{kept}; results go to {shown(self.folder)}/")
+        self._line(
+            f"{len(self.ids)} points on {self.workers} workers{kept}; results go to {shown(self.folder)}/"
+        )
         self.note = "starting the workers ..."
 
     def _launched(self, event: Event) -> None:
@@ -100,12 +125,16 @@ class Board:
         self.spent[event.id] = event.seconds
         if not self.live:
             now = read_progress(point_folder(self.folder, event.id))
-            self._line(f"done     {event.id}   {duration(event.seconds)}{self._losses(now)}   {self._counts()}")
+            self._line(
+                f"done     {event.id}   {duration(event.seconds)}{self._losses(now)}   {self._counts()}"
+            )
 
     def _failed(self, event: Event) -> None:
         self.running.pop(event.id, None)
         self.failed[event.id] = event.text
-        self._line(f"FAILED   {event.id}: {event.text}   log {shown(point_folder(self.folder, event.id) / LOG)}")
+        self._line(
+            f"FAILED   {event.id}: {event.text}   log {shown(point_folder(self.folder, event.id) / LOG)}"
+        )
 
     def _killed(self, event: Event) -> None:
         self.running.pop(event.id, None)
@@ -135,7 +164,7 @@ class Board:
         self.last_line = time.monotonic()
         self.console.print(Text(text), soft_wrap=True)
 
-    # ------------------------------------------------------------------------------------------------------ screen
+    # ------------------------------------------------------------------------------------------------- screen
 
     def _counts(self) -> str:
         left = len(self.ids) - len(self.done) - len(self.failed) - len(self.running) - len(self.stopped)
@@ -158,7 +187,12 @@ class Board:
             step, bar = (f"{now.step}/{now.steps}", _bar(now.share)) if now else ("starting", "")
             loss = "" if now is None or now.loss is None else f"{now.loss:.3g}"
             table.add_row(
-                id, step, bar, loss, _error(self.loss_key, now.val, bare=False) if now else "", duration(time.monotonic() - since)
+                id,
+                step,
+                bar,
+                loss,
+                _error(self.loss_key, now.val, bare=False) if now else "",
+                duration(time.monotonic() - since),
             )
         share = (len(self.done) + len(self.failed)) / max(1, len(self.ids))
         lines = [
@@ -168,7 +202,7 @@ class Board:
         lines += [Text(self.note, style="yellow")] if self.note else []
         return Group(table, *lines)
 
-    # ------------------------------------------------------------------------------------------------------- time
+    # --------------------------------------------------------------------------------------------------- time
 
     def seconds_left(self) -> float:
         """Wall time to the end: what was expected, corrected by how fast the points have been so far."""
@@ -202,14 +236,20 @@ class DataBoard:
         self.begin = self.last = 0.0
         self.what = ""
         self.first = 0
-        self.live = Live(console=self.console, auto_refresh=False, transient=True) if self.console.is_terminal else None
+        self.live = (
+            Live(console=self.console, auto_refresh=False, transient=True)
+            if self.console.is_terminal
+            else None
+        )
 
     def __enter__(self) -> Self:
         if self.live:
             self.live.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self.live:
             self.live.stop()
 
@@ -218,7 +258,11 @@ class DataBoard:
         if what != self.what:
             self.what, self.begin, self.first, self.last = what, now, done, 0.0
         gone = now - self.begin
-        left = f", {duration(gone / (done - self.first) * (total - done))} to go" if self.first < done < total and gone > 1 else ""
+        left = (
+            f", {duration(gone / (done - self.first) * (total - done))} to go"
+            if self.first < done < total and gone > 1
+            else ""
+        )
         text = f"data: {what} {done}/{total}{left}"
         if self.live:
             self.live.update(Text(f"{_bar(done / total if total else 1.0, 40)}  {text}"), refresh=True)
@@ -227,7 +271,7 @@ class DataBoard:
             self.console.print(Text(text), soft_wrap=True)
 
 
-# ---------------------------------------------------------------------------------------------------------------- plan
+# ------------------------------------------------------------------------------------------------------- plan
 
 
 def print_plan(plan: Plan, console: Console, *, states: Mapping[str, str] | None = None) -> None:
@@ -236,10 +280,12 @@ def print_plan(plan: Plan, console: Console, *, states: Mapping[str, str] | None
     console.print(Text(f"{study.name}: {study.question}"), soft_wrap=True)
     tests = ", ".join(f"{n} {name}" for name, n in info.n_test.items())
     console.print(
-        f"data   {info.n_train} training frames, {info.n_validation} validation, {tests}; {info.mean_atoms:.3g} atoms and "
+        f"data   {info.n_train} training frames, {info.n_validation} validation, {tests}; "
+        f"{info.mean_atoms:.3g} atoms and "
         f"{info.mean_pairs:.3g} pairs a frame; {size(info.bytes_estimate)}",
-        soft_wrap=True, highlight=False,
-    )  # fmt: skip
+        soft_wrap=True,
+        highlight=False,
+    )
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     columns: dict[str, Callable[[PointCost], str]] = {
         "point": lambda c: c.planned.id,
@@ -269,30 +315,38 @@ def print_plan(plan: Plan, console: Console, *, states: Mapping[str, str] | None
 def _print_totals(plan: Plan, console: Console) -> None:
     total = sum(c.seconds for c in plan.costs)
     console.print(
-        f"total  {len(plan.costs)} points, {sum(c.flops_train for c in plan.costs):.2e} FLOPs, {duration(total)} of work; "
+        f"total  {len(plan.costs)} points, {sum(c.flops_train for c in plan.costs):.2e} FLOPs, "
+        f"{duration(total)} of work; "
         f"{plan.workers} workers -> {duration(plan.seconds)}; disk {size(sum(c.disk for c in plan.costs))}",
-        soft_wrap=True, highlight=False,
-    )  # fmt: skip
+        soft_wrap=True,
+        highlight=False,
+    )
     families = sorted({c.planned.family for c in plan.costs})
     guessed = [f for f in families if f not in plan.measured]
     known = [f for f in families if f in plan.measured]
     parts = [f"from earlier records on this host for {', '.join(known)}"] if known else []
     parts += [f"a rough estimate (within a factor of three) for {', '.join(guessed)}"] if guessed else []
     console.print(Text(f"times are {' and '.join(parts)}", style="dim"), soft_wrap=True)
-    meaning = "FLOPs: matrix products of the training, six forward passes a step; FLOPs/frame: energy and forces of one frame"
+    meaning = (
+        "FLOPs: matrix products of the training, six forward passes a step; FLOPs/frame: energy and forces "
+        "of one frame"
+    )
     console.print(Text(meaning, style="dim"), soft_wrap=True)
 
 
-# -------------------------------------------------------------------------------------------------------------- status
+# ----------------------------------------------------------------------------------------------------- status
 
 
 def print_status(manifest: Manifest, folder: Path, console: Console, *, queue: Queue | None = None) -> bool:
-    """The state of a study from its files, and from Slurm's `queue`: counts by model, running points, failures, time left.
+    """The state of a study from its files, and from Slurm's `queue`: counts by model, running points,
+    failures, time left.
 
     Returns whether it may still change by itself: points are left, and someone or Slurm has them.
     """
     remote = queue.running if queue else frozenset()
-    states: dict[str, State] = {p.id: "running" if p.id in remote else state(point_folder(folder, p.id)) for p in manifest.points}
+    states: dict[str, State] = {
+        p.id: "running" if p.id in remote else state(point_folder(folder, p.id)) for p in manifest.points
+    }
     who = holder(folder) or ("Slurm" if remote else None)
     console.print(Text(f"{folder.name}: {'running, by ' + who if who else 'not running'}"), soft_wrap=True)
     names: tuple[State, ...] = get_args(State)
@@ -325,7 +379,8 @@ def print_status(manifest: Manifest, folder: Path, console: Console, *, queue: Q
 
 
 def watch_status(show: Callable[[Console], bool], console: Console, *, every: float) -> None:
-    """Repeat `show` every `every` seconds while it returns True: in place on a terminal, elsewhere whenever its words have changed.
+    """Repeat `show` every `every` seconds while it returns True: in place on a terminal, elsewhere whenever
+    its words have changed.
 
     Ctrl-C ends the watching, not the study.
     """
@@ -371,11 +426,12 @@ def law_quantity(folder: Path) -> str:
 
 
 def while_training(key: str) -> str:
-    """What is known of a running point: for an error on test frames, which is measured at the end, that on validation frames."""
+    """What is known of a running point: for an error on test frames, which is measured at the end, that on
+    validation frames."""
     return re.sub(r"^test(_[A-Za-z0-9]+)?_(?=(?:force|energy)_)", "val_", key)
 
 
-# ---------------------------------------------------------------------------------------------------------- small words
+# ------------------------------------------------------------------------------------------------ small words
 
 
 def duration(seconds: float) -> str:

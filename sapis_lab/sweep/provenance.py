@@ -19,28 +19,53 @@ from sapis_lab.text import without_password
 
 FILE = "provenance.json"
 PACKAGES = (
-    "sapis-lab", "torch", "lightning", "torch-geometric", "e3nn", "numpy", "scipy", "pandas", "pydantic", "ase", "vesin", "tblite",
+    "sapis-lab",
+    "torch",
+    "lightning",
+    "torch-geometric",
+    "e3nn",
+    "numpy",
+    "scipy",
+    "pandas",
+    "pydantic",
+    "ase",
+    "vesin",
+    "tblite",
     "matplotlib",
-)  # fmt: skip
+)
 
 
-def write_provenance(folder: Path, *, command: Sequence[str], device: str, workers: int, data: dict[str, Any]) -> None:
-    """Write where the coming numbers come from. Earlier sessions in the same folder stay, one line each, by their time."""
+def write_provenance(
+    folder: Path, *, command: Sequence[str], device: str, workers: int, data: dict[str, Any]
+) -> None:
+    """Write where the coming numbers come from. Earlier sessions in the same folder stay, one line each, by
+    their time."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
     old = _read(folder)
     commit, dirty = current_commit()
     earlier = dict(old.get("earlier", {}))
     if old:
         changes = " (with uncommitted changes)" if old.get("dirty") else ""
-        earlier[old["started"]] = without_password(f"commit {old.get('commit')}{changes}, {old.get('command')}")
+        earlier[old["started"]] = without_password(
+            f"commit {old.get('commit')}{changes}, {old.get('command')}"
+        )
     value = {
-        "command": without_password(" ".join(command)), "started": now, "finished": None,
-        "commit": commit, "dirty": dirty,
-        "host": platform.node(), "system": platform.platform(), "processor": _processor(), "n_cores": n_cores(),
-        "device": device, "workers": workers,
-        "python": sys.version.split()[0], "versions": {p: v for p in PACKAGES if (v := _version(p))},
-        "data": data, "earlier": earlier,
-    }  # fmt: skip
+        "command": without_password(" ".join(command)),
+        "started": now,
+        "finished": None,
+        "commit": commit,
+        "dirty": dirty,
+        "host": platform.node(),
+        "system": platform.platform(),
+        "processor": _processor(),
+        "n_cores": n_cores(),
+        "device": device,
+        "workers": workers,
+        "python": sys.version.split()[0],
+        "versions": {p: v for p in PACKAGES if (v := _version(p))},
+        "data": data,
+        "earlier": earlier,
+    }
     write_text(folder / FILE, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
@@ -61,7 +86,9 @@ def current_commit() -> tuple[str | None, bool | None]:
 
     def git(*arguments: str) -> str | None:
         try:
-            done = subprocess.run(["git", *arguments], cwd=home(), capture_output=True, text=True, timeout=20, check=True)
+            done = subprocess.run(
+                ["git", *arguments], cwd=home(), capture_output=True, text=True, timeout=20, check=True
+            )
         except (OSError, subprocess.SubprocessError):
             return None
         return done.stdout.strip()

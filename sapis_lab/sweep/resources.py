@@ -1,6 +1,8 @@
-"""What a study's points run on: how many at a time, on which device, with how many of it, through which executor.
+"""What a study's points run on: how many at a time, on which device, with how many of it, through which
+executor.
 
-Decided here alone, for `study run`, `tune` and `scale`, from the section `run:` of the study file and the flags that override it.
+Decided here alone, for `study run`, `tune` and `scale`, from the section `run:` of the study file and the
+flags that override it.
 """
 
 from __future__ import annotations
@@ -35,7 +37,9 @@ class Resources:
     """Of this machine, for what is computed here: data, neighbour tables."""
 
 
-def resources(run: RunOptions, *, workers: int | None = None, executor: Where | None = None, n_points: int | None = None) -> Resources:
+def resources(
+    run: RunOptions, *, workers: int | None = None, executor: Where | None = None, n_points: int | None = None
+) -> Resources:
     """What `run` gives to points.
 
     Args:
@@ -74,7 +78,9 @@ def slurm_device(run: RunOptions) -> str:
     return run.device
 
 
-def slurm_queue(study: Study, folder: Path, *, points: Sequence[Any], expected: Mapping[str, float]) -> SlurmQueue:
+def slurm_queue(
+    study: Study, folder: Path, *, points: Sequence[Any], expected: Mapping[str, float]
+) -> SlurmQueue:
     """Slurm, as an executor of `points` of the study.
 
     Args:
@@ -86,6 +92,12 @@ def slurm_queue(study: Study, folder: Path, *, points: Sequence[Any], expected: 
 
     device = slurm_device(study.run)
     return SlurmQueue(
-        folder, study.run.slurm, cache=study.run.cache_folder.absolute(), device=device, devices=study.run.devices,
-        arguments=point_arguments(folder, device), expected=expected, preload=[*PRELOAD, *kind_modules(points)],
-    )  # fmt: skip
+        folder,
+        study.run.slurm,
+        cache=study.run.cache_folder.absolute(),
+        device=device,
+        devices=study.run.devices,
+        arguments=point_arguments(folder, device),
+        expected=expected,
+        preload=[*PRELOAD, *kind_modules(points)],
+    )

@@ -1,4 +1,5 @@
-"""The whole road of one study: data, points, table, laws, figures, report. What `sapis study run NAME` does."""
+"""The whole road of one study: data, points, table, laws, figures, report. What `sapis study run NAME`
+does."""
 
 from __future__ import annotations
 
@@ -86,7 +87,11 @@ class Request:
     def command(self) -> list[str]:
         """The command that repeats it, in words of a shell and without a password."""
         words = ["sapis", "study", "run", self.name]
-        for flag, values in (("--set", self.settings), ("--as", [self.called] if self.called else []), ("--only", self.only)):
+        for flag, values in (
+            ("--set", self.settings),
+            ("--as", [self.called] if self.called else []),
+            ("--only", self.only),
+        ):
             words += [w for value in values for w in (flag, shlex.quote(without_password(value)))]
         words += ["--executor", self.executor] if self.executor else []
         return words + ["--wait"] * self.wait + ["--retry-failed"] * self.retry_failed
@@ -101,15 +106,18 @@ class Request:
 
 
 def _for_make(words: str) -> str:
-    """Words of a shell as the value of ARGS: make reads `$$` as a dollar, and a shell reads the whole before make does."""
+    """Words of a shell as the value of ARGS: make reads `$$` as a dollar, and a shell reads the whole before
+    make does."""
     text = words.replace("$", "$$")
     return shlex.quote(text) if re.search(r'["$`\\!]', text) else f'"{text}"'
 
 
 def run_study(request: Request, console: Console | None = None) -> int:
-    """Run, or continue, a study to its report; the exit status: 0 complete, 1 some points failed, 75 stopped and resumable.
+    """Run, or continue, a study to its report; the exit status: 0 complete, 1 some points failed, 75 stopped
+    and resumable.
 
-    With a selection (`only`) the exit status is about the selected points alone. With Slurm and without `wait`, 0: all is submitted.
+    With a selection (`only`) the exit status is about the selected points alone. With Slurm and without
+    `wait`, 0: all is submitted.
 
     Raises:
         ConfigError: the study cannot be run as it is (exit status 2).
@@ -144,12 +152,22 @@ def _run(job: Job, request: Request, console: Console, stop: Stop | None = None)
         refuse_if_queued([p.id for p in job.chosen], folder, console)
     restore(folder, [p.planned for p in job.points])
     states = {p.id: state(point_folder(folder, p.id)) for p in job.chosen}
-    to_run = [p for p in _longest_first(job) if states[p.id] != "done" and (states[p.id] != "failed" or request.retry_failed)]
+    to_run = [
+        p
+        for p in _longest_first(job)
+        if states[p.id] != "done" and (states[p.id] != "failed" or request.retry_failed)
+    ]
     _announce(job, states, [p.id for p in to_run], console)
     _write_settings(job, request)
     if to_run:
         # Only a session that trains is part of where the numbers come from.
-        write_provenance(folder, command=request.command, device=job.use.device, workers=job.use.workers, data=_data_identity(study))
+        write_provenance(
+            folder,
+            command=request.command,
+            device=job.use.device,
+            workers=job.use.workers,
+            data=_data_identity(study),
+        )
         store = _prepare_data(study, job.use.cores, console)
         if _planned_for_others(job, store):
             job = prepare_job(request)
@@ -170,7 +188,9 @@ def _run(job: Job, request: Request, console: Console, stop: Stop | None = None)
         note_finished(folder)
     if stop is not None:
         stop.check()
-    return _conclude(folder, _again(request), console, chosen=[p.id for p in job.chosen], seconds=time.monotonic() - begin)
+    return _conclude(
+        folder, _again(request), console, chosen=[p.id for p in job.chosen], seconds=time.monotonic() - begin
+    )
 
 
 def _train(job: Job, request: Request, console: Console) -> None:
@@ -179,14 +199,22 @@ def _train(job: Job, request: Request, console: Console) -> None:
     configs, run = _longest_first(job), job.study.run
     expected, key = job.plan.expected_seconds, job.study.law.quantity
     ids = [p.id for p in configs]
-    with Board(ids, folder=request.folder, expected=expected, workers=job.use.workers, loss_key=key, console=console) as board:
+    with Board(
+        ids, folder=request.folder, expected=expected, workers=job.use.workers, loss_key=key, console=console
+    ) as board:
         engine.run(
-            configs, folder=request.folder, cache=run.cache_folder, workers=job.use.workers, device=job.use.device, devices=job.use.devices,
-            on_event=board, retry_failed=request.retry_failed,
-        )  # fmt: skip
+            configs,
+            folder=request.folder,
+            cache=run.cache_folder,
+            workers=job.use.workers,
+            device=job.use.device,
+            devices=job.use.devices,
+            on_event=board,
+            retry_failed=request.retry_failed,
+        )
 
 
-# ----------------------------------------------------------------------------------------------------------- Slurm
+# ------------------------------------------------------------------------------------------------------ Slurm
 
 
 def refuse_if_queued(ids: Sequence[str], folder: Path, console: Console) -> None:
@@ -196,20 +224,25 @@ def refuse_if_queued(ids: Sequence[str], folder: Path, console: Console) -> None
     try:
         jobs = slurm.jobs_of(folder)
     except slurm.SlurmSilent as error:
-        text = f"points of this study were submitted to Slurm before, and whether they still run cannot be told: {error}"
+        text = (
+            f"points of this study were submitted to Slurm before, and whether they still run cannot be "
+            f"told: {error}"
+        )
         console.print(Text(text, style="yellow"), soft_wrap=True)
         return
     alive = sorted({jobs[id].number for id in ids if id in jobs and jobs[id].alive})
     if alive:
         names = f"{', '.join(alive[:5])}{' ...' if len(alive) > 5 else ''}"
         raise Locked(
-            f"{folder.name} is being run already, by the Slurm jobs {names}; wait for them (sapis study collect {folder.name}), "
+            f"{folder.name} is being run already, by the Slurm jobs {names}; wait for them (sapis study "
+            f"collect {folder.name}), "
             f"or cancel them (scancel {' '.join(sorted({number.partition('_')[0] for number in alive}))})"
         )
 
 
 def _train_on_slurm(job: Job, request: Request, console: Console) -> int:
-    """Submit what is not complete and, if that is asked for, follow it; how many points have neither record nor failure then."""
+    """Submit what is not complete and, if that is asked for, follow it; how many points have neither record
+    nor failure then."""
     from sapis_lab.sweep import engine
 
     folder, configs, name = request.folder, _longest_first(job), request.folder.name
@@ -218,12 +251,26 @@ def _train_on_slurm(job: Job, request: Request, console: Console) -> int:
     queue.start(*(point_folder(folder, c.id) for c in to_run))
     _say_submitted(queue, len(to_run), console)
     if not request.wait:
-        console.print(Text(f"follow them with  sapis study status {name}\ngather them with  sapis study collect {name}"), soft_wrap=True)
+        console.print(
+            Text(
+                f"follow them with  sapis study status {name}\ngather them with  sapis study collect {name}"
+            ),
+            soft_wrap=True,
+        )
         return len(to_run)
     try:
-        engine.run(configs, folder=folder, cache=job.study.run.cache_folder, executor=queue, on_event=follower(console))
+        engine.run(
+            configs,
+            folder=folder,
+            cache=job.study.run.cache_folder,
+            executor=queue,
+            on_event=follower(console),
+        )
     except engine.Stopped:
-        console.print(Text(f"\nnot waiting any longer; the jobs go on. Gather them with: sapis study collect {name}"), soft_wrap=True)
+        console.print(
+            Text(f"\nnot waiting any longer; the jobs go on. Gather them with: sapis study collect {name}"),
+            soft_wrap=True,
+        )
         raise
     return sum(state(point_folder(folder, c.id)) not in ("done", "failed") for c in configs)
 
@@ -248,10 +295,11 @@ def follower(console: Console) -> Callable[[Event], None]:
 
 
 def collect_study(name: str, console: Console, *, resubmit: bool = False) -> int:
-    """Gather what Slurm jobs have found of `results/NAME/`: table, laws, figures, report; the exit status: 0 complete, 1 some points
-    failed, 75 some have not ended.
+    """Gather what Slurm jobs have found of `results/NAME/`: table, laws, figures, report; the exit status: 0
+    complete, 1 some points failed, 75 some have not ended.
 
-    `resubmit`: points whose jobs are gone without a result are submitted again; they go on from their checkpoints.
+    `resubmit`: points whose jobs are gone without a result are submitted again; they go on from their
+    checkpoints.
 
     Raises:
         ConfigError: the study was not started, another process works on it, or Slurm cannot be asked.
@@ -269,28 +317,44 @@ def collect_study(name: str, console: Console, *, resubmit: bool = False) -> int
             from sapis_lab.sweep.study import Study
             from sapis_lab.training import PointConfig
 
-            study: Study = load(Study, read_yaml(folder / "study.yaml"), source=str(folder / "study.yaml"), recorded=True)
+            study: Study = load(
+                Study, read_yaml(folder / "study.yaml"), source=str(folder / "study.yaml"), recorded=True
+            )
             places = [point_folder(folder, id) for id in gone]
-            points = [load(PointConfig, read_yaml(p / "config.yaml"), source=str(p / "config.yaml"), recorded=True) for p in places]
+            points = [
+                load(PointConfig, read_yaml(p / "config.yaml"), source=str(p / "config.yaml"), recorded=True)
+                for p in places
+            ]
             queue = slurm_queue(study, folder, points=points, expected=manifest.expected_seconds)
             queue.start(*places)
             _say_submitted(queue, len(places), console)
         for id, job in gone.items():
-            again = "submitted again" if resubmit else f"submit it again: sapis study collect {name} --resubmit"
-            console.print(Text(f"  lost    {id}: Slurm job {job.told}; {again}   log {shown(job.log)}", style="yellow"), soft_wrap=True)
+            again = (
+                "submitted again" if resubmit else f"submit it again: sapis study collect {name} --resubmit"
+            )
+            console.print(
+                Text(f"  lost    {id}: Slurm job {job.told}; {again}   log {shown(job.log)}", style="yellow"),
+                soft_wrap=True,
+            )
         if not any(job.alive for job in jobs.values()) and not gone and (folder / PROVENANCE).exists():
             note_finished(folder)
         chosen = [p.id for p in manifest.points]
-        return _conclude(folder, _command_of(folder), console, chosen=chosen, seconds=time.monotonic() - begin)
+        return _conclude(
+            folder, _command_of(folder), console, chosen=chosen, seconds=time.monotonic() - begin
+        )
 
 
 def _command_of(folder: Path) -> Callable[..., str]:
     """The command that made the results, as they recorded it."""
-    words = str(read_json(folder / PROVENANCE, then="run the study again to write it anew", keys=["command"])["command"])
+    words = str(
+        read_json(folder / PROVENANCE, then="run the study again to write it anew", keys=["command"])[
+            "command"
+        ]
+    )
     return lambda retry: words if not retry or "--retry-failed" in words else f"{words} --retry-failed"
 
 
-# ---------------------------------------------------------------------------------------------------------- before
+# ----------------------------------------------------------------------------------------------------- before
 
 
 @dataclass(frozen=True)
@@ -328,7 +392,10 @@ def _announce(job: Job, states: Mapping[str, str], to_run: Sequence[str], consol
     console.print(Text(f"{job.study.name}: {job.study.question}", style="bold"), soft_wrap=True)
     n_done = list(states.values()).count("done")
     where = f"{job.use.device} of Slurm" if job.use.executor == "slurm" else job.use.device
-    text = f"{len(job.chosen)} points on {where}, {'up to ' if job.use.executor == 'slurm' else ''}{job.use.workers} at a time"
+    text = (
+        f"{len(job.chosen)} points on {where}, "
+        f"{'up to ' if job.use.executor == 'slurm' else ''}{job.use.workers} at a time"
+    )
     text += f"; {n_done} of them are done" if n_done else ""
     if to_run:
         left = makespan((c.seconds for c in job.plan.costs if c.planned.id in set(to_run)), job.use.workers)
@@ -340,7 +407,11 @@ def _announce(job: Job, states: Mapping[str, str], to_run: Sequence[str], consol
 def _write_settings(job: Job, request: Request) -> None:
     """study.yaml and points.json of the results folder."""
     write_text(request.folder / "study.yaml", dump_yaml(job.study))
-    manifest = Manifest(inputs=request.inputs, points=tuple(p.planned for p in job.points), expected_seconds=job.plan.expected_seconds)
+    manifest = Manifest(
+        inputs=request.inputs,
+        points=tuple(p.planned for p in job.points),
+        expected_seconds=job.plan.expected_seconds,
+    )
     write_manifest(request.folder, manifest)
 
 
@@ -355,14 +426,24 @@ def _prepare_data(study: Study, cores: int, console: Console) -> FrameStore:
 
     with DataBoard(console) as board:
         about = f"data {study.data.kind!r}"
-        store = plainly(lambda: prepare(study.data, cache=study.run.cache_folder, n_workers=cores, progress=board), about=about)
+        store = plainly(
+            lambda: prepare(study.data, cache=study.run.cache_folder, n_workers=cores, progress=board),
+            about=about,
+        )
         if study.train.references == "isolated" and store.isolated_atoms is None:
-            raise ConfigError(f"train.references: 'isolated' is wanted, but {about} have no energies of isolated atoms; use ridge")
+            raise ConfigError(
+                f"train.references: 'isolated' is wanted, but {about} have no energies of isolated atoms; "
+                f"use ridge"
+            )
         for cutoff in sorted({m.cutoff for m in study.models}):
             plainly(lambda cutoff=cutoff: store.neighbors(cutoff), about=about)  # type: ignore[misc]
     sizes = {name: len(ids) for name, ids in store.splits.items()}
     console.print(
-        Text(f"data ready: {', '.join(f'{n} {name}' for name, n in sizes.items())} frames in {shown(store.folder)}"), soft_wrap=True
+        Text(
+            f"data ready: {', '.join(f'{n} {name}' for name, n in sizes.items())} frames in "
+            f"{shown(store.folder)}"
+        ),
+        soft_wrap=True,
     )
     return store
 
@@ -371,7 +452,10 @@ def _planned_for_others(job: Job, store: FrameStore) -> bool:
     """The finished store differs from what was known before it was made in what the lattice depends on."""
     info = job.plan.info
     sizes = {"train": info.n_train, "validation": info.n_validation, **info.n_test}
-    return store.elements != tuple(info.species) or {name: len(ids) for name, ids in store.splits.items()} != sizes
+    return (
+        store.elements != tuple(info.species)
+        or {name: len(ids) for name, ids in store.splits.items()} != sizes
+    )
 
 
 def _longest_first(job: Job) -> list[Any]:
@@ -381,14 +465,20 @@ def _longest_first(job: Job) -> list[Any]:
     return sorted((p.config for p in job.points if p.planned.id in chosen), key=lambda c: -cost[c.id])
 
 
-# ----------------------------------------------------------------------------------------------------------- after
+# ------------------------------------------------------------------------------------------------------ after
 
 
 def _says_finished(request: Request, console: Console) -> bool:
     """Whether nothing of the study is left, which is told then."""
     manifest = None if request.only else finished(request.folder, request.inputs)
     if manifest is not None:
-        console.print(Text(f"{request.folder.name} is finished: all {len(manifest.points)} points are done, nothing to do"), soft_wrap=True)
+        console.print(
+            Text(
+                f"{request.folder.name} is finished: all {len(manifest.points)} points are done, nothing to "
+                f"do"
+            ),
+            soft_wrap=True,
+        )
         console.print(Text(f"report {shown(request.folder / 'report.html')}"), soft_wrap=True)
     return manifest is not None
 
@@ -397,7 +487,9 @@ def _say_stopped(request: Request, console: Console) -> int:
     """What a stop leaves to do, or that it came too late for that; the exit status."""
     if _says_finished(request, console):
         return COMPLETE
-    console.print(Text(f"\nstopped; nothing is lost. Continue with: {request.again}", style="yellow"), soft_wrap=True)
+    console.print(
+        Text(f"\nstopped; nothing is lost. Continue with: {request.again}", style="yellow"), soft_wrap=True
+    )
     return STOPPED
 
 
@@ -406,8 +498,11 @@ def _again(request: Request) -> Callable[..., str]:
     return lambda retry: replace(request, retry_failed=True).again if retry else request.again
 
 
-def _conclude(folder: Path, again: Callable[..., str], console: Console, *, chosen: Sequence[str], seconds: float) -> int:
-    """Table, laws, figures, report, and the last words; the exit status says what became of the chosen points."""
+def _conclude(
+    folder: Path, again: Callable[..., str], console: Console, *, chosen: Sequence[str], seconds: float
+) -> int:
+    """Table, laws, figures, report, and the last words; the exit status says what became of the chosen
+    points."""
     manifest = read_manifest(folder)
     states = {p.id: state(point_folder(folder, p.id)) for p in manifest.points}
     failed = [id for id, s in states.items() if s == "failed"]
@@ -420,11 +515,18 @@ def _conclude(folder: Path, again: Callable[..., str], console: Console, *, chos
     n_open = len(states) - n_done - len(failed)
     left = f", {n_open} not run yet" if n_open else ""
     console.print(
-        Text(f"\n{n_done} of {len(states)} points done, {len(failed)} failed{left}; this session took {duration(seconds)}", style="bold")
+        Text(
+            f"\n{n_done} of {len(states)} points done, {len(failed)} failed{left}; this session took "
+            f"{duration(seconds)}",
+            style="bold",
+        )
     )
     for id in failed:
         place = point_folder(folder, id)
-        console.print(Text(f"  failed  {id}: {failure_reason(place)}   log {shown(place / LOG)}", style="red"), soft_wrap=True)
+        console.print(
+            Text(f"  failed  {id}: {failure_reason(place)}   log {shown(place / LOG)}", style="red"),
+            soft_wrap=True,
+        )
     if failed:
         console.print(Text(f"  run them again: {again(retry=True)}"), soft_wrap=True)
     if n_done:
@@ -432,15 +534,18 @@ def _conclude(folder: Path, again: Callable[..., str], console: Console, *, chos
     if set(failed) & set(chosen):
         return SOME_FAILED
     if any(states[id] != "done" for id in chosen):
-        console.print(Text(f"some points have not ended; continue with: {again(retry=False)}", style="yellow"), soft_wrap=True)
+        console.print(
+            Text(f"some points have not ended; continue with: {again(retry=False)}", style="yellow"),
+            soft_wrap=True,
+        )
         return STOPPED
     return COMPLETE
 
 
 @contextmanager
 def noting_answers(folder: Path) -> Iterator[None]:
-    """While the block makes table and answers: afterwards `answers.json` says from which records. Published results without records have
-    none to name."""
+    """While the block makes table and answers: afterwards `answers.json` says from which records. Published
+    results without records have none to name."""
     records = None
     if _has_records(folder):
         manifest = read_manifest(folder)
@@ -457,7 +562,8 @@ def _has_records(folder: Path) -> bool:
 
 
 def rebuild_table(folder: Path) -> None:
-    """runs.parquet and runs.csv from the records, where those are still there; older published results come without them."""
+    """runs.parquet and runs.csv from the records, where those are still there; older published results come
+    without them."""
     if _has_records(folder):
         points = read_manifest(folder).points
         restore(folder, points)

@@ -10,7 +10,8 @@ from sapis_lab.config import Config, Size
 
 
 class ScaleOptions(Config):
-    """The `scale:` section. The study's lattice is where it starts; every run lasts `train.epochs`, so that cost grows with N D."""
+    """The `scale:` section. The study's lattice is where it starts; every run lasts `train.epochs`, so that
+    cost grows with N D."""
 
     budget: float = Field(gt=0, le=1e30)
     """Training FLOPs of everything: the lattice, measurements, and the runs that are decided on."""
@@ -31,11 +32,12 @@ class ScaleOptions(Config):
     label_cost: float = Field(default=0.0, ge=0, le=1e30)
     """Of making one more labelled frame, in FLOPs."""
     label_more: int = Field(default=0, ge=0, le=10**7)
-    """Frames that may be labelled beyond the pool, where the data set can make more (kind xtb); otherwise D is bounded by the pool."""
+    """Frames that may be labelled beyond the pool, where the data set can make more (kind xtb); otherwise D
+    is bounded by the pool."""
     most_params: Size | None = None
     """Largest N to try."""
     warm_start: bool = False
-    """Runs of the path start from the one before, its model grown, instead of from scratch. Losses at equal (N, D) are then those of a
-    longer training than the lattice's, which the law does not know."""
+    """Runs of the path start from the one before, its model grown, instead of from scratch. Losses at equal
+    (N, D) are then those of a longer training than the lattice's, which the law does not know."""
     eta: float = Field(default=0.5, ge=0, le=1)
     """With `warm_start`: the share in which scalar widths grow, equivariant ones growing fully."""

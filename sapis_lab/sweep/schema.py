@@ -1,4 +1,5 @@
-"""The JSON schema of a study file, in which composed fields may be a name, a name with overrides, or settings in full."""
+"""The JSON schema of a study file, in which composed fields may be a name, a name with overrides, or settings
+in full."""
 
 from __future__ import annotations
 
@@ -14,9 +15,17 @@ def study_schema() -> dict[str, Any]:
     definitions = schema.setdefault("$defs", {})
     fields = schema["properties"]
     fields["data"] = {**_described(fields["data"]), **_composed("data", definitions)}
-    fields["models"] = {**_described(fields["models"]), "type": "array", "minItems": 1, "items": _composed("models", definitions)}
+    fields["models"] = {
+        **_described(fields["models"]),
+        "type": "array",
+        "minItems": 1,
+        "items": _composed("models", definitions),
+    }
     train = definitions["TrainConfig"]
-    fields["train"] = {**_described(fields["train"]), "anyOf": [_name("train"), {"$ref": "#/$defs/TrainConfig"}]}
+    fields["train"] = {
+        **_described(fields["train"]),
+        "anyOf": [_name("train"), {"$ref": "#/$defs/TrainConfig"}],
+    }
     train["properties"]["use"] = _name("train")
     schema["required"] = [r for r in schema["required"] if r != "name"]  # the file name is the name
     return schema

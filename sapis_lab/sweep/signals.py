@@ -1,7 +1,8 @@
-"""What asks a command to stop: SIGINT, SIGTERM, SIGUSR1 and SIGUSR2, noted while points run and raised everywhere else.
+"""What asks a command to stop: SIGINT, SIGTERM, SIGUSR1 and SIGUSR2, noted while points run and raised
+everywhere else.
 
-A signal is never lost between the two: whoever notes signals asks `Stop.asked` once more after the handlers of before are back.
-No outside package is imported here.
+A signal is never lost between the two: whoever notes signals asks `Stop.asked` once more after the handlers
+of before are back. No outside package is imported here.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ class Stop:
 
     def count(self, number: int, frame: FrameType | None = None) -> None:
         """Note a signal."""
-        # A second Ctrl-C or SIGTERM means now. Slurm's USR2 and the SIGTERM that follows it mean the same thing once.
+        # A second Ctrl-C or SIGTERM means now. Slurm's USR2 and the SIGTERM that follows it mean the same
+        # thing once.
         again = number in (signal.SIGINT, signal.SIGTERM) and number in self.numbers
         self.asked = 2 if again else max(self.asked, 1)
         self.numbers.append(number)
@@ -40,7 +42,8 @@ class Stop:
         raise KeyboardInterrupt
 
     def check(self) -> None:
-        """KeyboardInterrupt if a stop was asked for: between two works, where a library may have swallowed the one that was raised."""
+        """KeyboardInterrupt if a stop was asked for: between two works, where a library may have swallowed
+        the one that was raised."""
         if self.asked:
             raise KeyboardInterrupt
 
@@ -58,7 +61,8 @@ def stop_signals() -> Iterator[Stop]:
 
 @contextmanager
 def interrupting() -> Iterator[Stop]:
-    """The signals do what Ctrl-C does: KeyboardInterrupt, wherever the main thread is; they are noted as well."""
+    """The signals do what Ctrl-C does: KeyboardInterrupt, wherever the main thread is; they are noted as
+    well."""
     stop = Stop()
     with _handled_by(stop.interrupt):
         yield stop
@@ -78,7 +82,8 @@ def _handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[No
 
 
 def end_with(status: int) -> None:
-    """From now on a signal ends this process at once with `status`: the command is over, and only the interpreter still tidies up."""
+    """From now on a signal ends this process at once with `status`: the command is over, and only the
+    interpreter still tidies up."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()

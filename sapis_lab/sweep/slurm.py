@@ -1,11 +1,13 @@
-"""Points as Slurm job arrays, submitted through submitit. State lives in the points' folders alone; a job is only told their names.
+"""Points as Slurm job arrays, submitted through submitit. State lives in the points' folders alone; a job is
+only told their names.
 
-    results/NAME/slurm/submissions.json   what was submitted: one array each, with the ids of the points of every element
-    results/NAME/slurm/JOB_0_log.out      what an element says, over all its restarts
+    results/NAME/slurm/submissions.json   what was submitted: one array each, with the ids of the points of
+    every element results/NAME/slurm/JOB_0_log.out      what an element says, over all its restarts
 
-An element of an array runs a *bundle* of points one after the other, each on one node or as a step over several. Warned of its time
-limit, or preempted, it lets its point save, and goes back into the queue; it continues from the checkpoints. What becomes of a job is read
-from `squeue`, since a task that was killed never tells submitit, and `sacct` wants a database that many clusters lack.
+An element of an array runs a *bundle* of points one after the other, each on one node or as a step over
+several. Warned of its time limit, or preempted, it lets its point save, and goes back into the queue; it
+continues from the checkpoints. What becomes of a job is read from `squeue`, since a task that was killed
+never tells submitit, and `sacct` wants a database that many clusters lack.
 """
 
 from __future__ import annotations
@@ -48,12 +50,33 @@ _WAIT_FOR_END = 900.0
 """Seconds that a job which has saved waits for Slurm to end it."""
 _FRUITLESS_RESTARTS = 3
 _ENDED = {
-    "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "REVOKED", "TIMEOUT",
-}  # fmt: skip
+    "BOOT_FAIL",
+    "CANCELLED",
+    "COMPLETED",
+    "DEADLINE",
+    "FAILED",
+    "NODE_FAIL",
+    "OUT_OF_MEMORY",
+    "PREEMPTED",
+    "REVOKED",
+    "TIMEOUT",
+}
 _OURS = {
-    "array", "chdir", "error", "input", "job-name", "nodes", "ntasks", "ntasks-per-node", "open-mode", "output", "requeue", "signal",
-    "time", "wrap",
-}  # fmt: skip
+    "array",
+    "chdir",
+    "error",
+    "input",
+    "job-name",
+    "nodes",
+    "ntasks",
+    "ntasks-per-node",
+    "open-mode",
+    "output",
+    "requeue",
+    "signal",
+    "time",
+    "wrap",
+}
 """Flags on which the way back from the queue depends."""
 
 Text = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=1000)]
@@ -61,12 +84,14 @@ Text = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=1000)]
 
 
 class SlurmOptions(Config):
-    """What is asked of Slurm for every job, which runs one point at a time; no part of a result's identity."""
+    """What is asked of Slurm for every job, which runs one point at a time; no part of a result's
+    identity."""
 
     partition: Text | None = None
     """Partition, or several with commas; the cluster's default when not given."""
     time: int = Field(default=120, ge=1, le=525_600)
-    """Time limit of a job, minutes. A job that comes near it saves, goes back into the queue and continues."""
+    """Time limit of a job, minutes. A job that comes near it saves, goes back into the queue and
+    continues."""
     signal_seconds: int = Field(default=120, ge=10, le=65_535)
     """How long before the time limit a job is told to save, s."""
     nodes: int = Field(default=1, ge=1, le=10_000)
@@ -74,7 +99,8 @@ class SlurmOptions(Config):
     cpus: int | None = Field(default=None, ge=1, le=10_000)
     """Cores of a job on each node; one per device there when not given."""
     gpus: int | None = Field(default=None, ge=0, le=10_000)
-    """GPUs of a job on each node; one per device there with run.device=cuda, and none otherwise, when not given."""
+    """GPUs of a job on each node; one per device there with run.device=cuda, and none otherwise, when not
+    given."""
     memory: float | None = Field(default=None, ge=0.001, le=1e6)
     """Memory of a job on each node, GB; the cluster's default when not given."""
     account: Text | None = None
@@ -86,9 +112,11 @@ class SlurmOptions(Config):
     at_once: int = Field(default=256, ge=1, le=10**6)
     """Jobs of one array that may run at a time."""
     bundle_minutes: float = Field(default=10.0, ge=0, le=525_600)
-    """Points are bundled into jobs until each has this much expected work, minutes; 0: a job for every point."""
+    """Points are bundled into jobs until each has this much expected work, minutes; 0: a job for every
+    point."""
     flags: dict[Annotated[str, Field(pattern=r"^[a-z][a-z-]*$")], bool | int | Text] = {}
-    """Further flags of sbatch by their long names, such as `{exclusive: true, mail-type: END}`; passed on as they are."""
+    """Further flags of sbatch by their long names, such as `{exclusive: true, mail-type: END}`; passed on as
+    they are."""
 
     @field_validator("flags")
     @classmethod
@@ -101,22 +129,27 @@ class SlurmOptions(Config):
         return flags
 
 
-# ------------------------------------------------------------------------------------------------------------- executor
+# --------------------------------------------------------------------------------------------------- executor
 
 
 def refuse_without_slurm() -> None:
     """ConfigError if this machine has no Slurm."""
-    missing = [program for program in ("sbatch", "squeue", "scontrol", "srun") if shutil.which(program) is None]
+    missing = [
+        program for program in ("sbatch", "squeue", "scontrol", "srun") if shutil.which(program) is None
+    ]
     if missing:
-        raise ConfigError(f"run.executor: 'slurm' wants {', '.join(missing)}, which this machine does not have; use local")
+        raise ConfigError(
+            f"run.executor: 'slurm' wants {', '.join(missing)}, which this machine does not have; use local"
+        )
 
 
 class SlurmQueue:
-    """The points of one study in the queue of Slurm, as an executor; leaving it (`close`, `stop`) leaves the jobs where they are.
+    """The points of one study in the queue of Slurm, as an executor; leaving it (`close`, `stop`) leaves the
+    jobs where they are.
 
     Args:
-        folder: results folder.   cache, device, devices, arguments, target, preload: as of `LocalPool`, on the nodes.
-        expected: time of every point, s; what bundles are made by.
+        folder: results folder.   cache, device, devices, arguments, target, preload: as of `LocalPool`, on
+        the nodes. expected: time of every point, s; what bundles are made by.
 
     Raises:
         ConfigError: this machine has no Slurm.
@@ -139,9 +172,14 @@ class SlurmQueue:
         self.folder, self.options, self.expected = folder, options, expected or {}
         self.device, self.devices = device, devices
         self.how = {
-            "cache": str(cache), "device": device, "devices": devices, "nodes": options.nodes, "arguments": dict(arguments or {}),
-            "target": target, "preload": list(preload),
-        }  # fmt: skip
+            "cache": str(cache),
+            "device": device,
+            "devices": devices,
+            "nodes": options.nodes,
+            "arguments": dict(arguments or {}),
+            "target": target,
+            "preload": list(preload),
+        }
         self.running: tuple[str, ...] = ()
         self.submitted: list[tuple[str, int, int]] = []
         """Id, number of elements and number of points of every array submitted here."""
@@ -174,11 +212,15 @@ class SlurmQueue:
 
         place = private_folder(self.folder / FOLDER)
         past = _read(self.folder)
-        # Known by name before it has a number: a submission that is killed in the middle is still found in the queue.
+        # Known by name before it has a number: a submission that is killed in the middle is still found in
+        # the queue.
         entry = {
-            "name": f"sapis-{self.folder.name}-{len(past)}-{os.urandom(3).hex()}", "job": None, "host": platform.node(),
-            "submitted": datetime.now(UTC).isoformat(timespec="seconds"), "bundles": bundles,
-        }  # fmt: skip
+            "name": f"sapis-{self.folder.name}-{len(past)}-{os.urandom(3).hex()}",
+            "job": None,
+            "host": platform.node(),
+            "submitted": datetime.now(UTC).isoformat(timespec="seconds"),
+            "bundles": bundles,
+        }
         _write(self.folder, [*past, entry])
         executor = submitit.SlurmExecutor(folder=place)
         try:
@@ -201,15 +243,24 @@ class SlurmQueue:
         if options.nodes > 1:  # the tasks are the ranks, started by a step for every point
             cpus, n_tasks = max(1, cpus // here), here
         wanted = {
-            "partition": options.partition, "time": options.time, "nodes": options.nodes, "ntasks_per_node": n_tasks,
-            "cpus_per_task": cpus, "gpus_per_node": gpus or None, "use_srun": options.nodes == 1,
+            "partition": options.partition,
+            "time": options.time,
+            "nodes": options.nodes,
+            "ntasks_per_node": n_tasks,
+            "cpus_per_task": cpus,
+            "gpus_per_node": gpus or None,
+            "use_srun": options.nodes == 1,
             "mem": f"{round(1024 * options.memory)}M" if options.memory else None,
-            "account": options.account, "qos": options.qos, "constraint": options.constraint, "array_parallelism": options.at_once,
-            "signal_delay_s": options.signal_seconds, "stderr_to_stdout": True,
+            "account": options.account,
+            "qos": options.qos,
+            "constraint": options.constraint,
+            "array_parallelism": options.at_once,
+            "signal_delay_s": options.signal_seconds,
+            "stderr_to_stdout": True,
             # since Slurm 22.05 a step does not inherit the cores of its job
             "srun_args": ["--kill-on-bad-exit=1", f"--cpus-per-task={cpus}"],
             "additional_parameters": {**options.flags, "requeue": True},
-        }  # fmt: skip
+        }
         return {key: value for key, value in wanted.items() if value is not None}
 
     def poll(self, timeout: float) -> list[Ended]:
@@ -230,7 +281,9 @@ class SlurmQueue:
             elif job is None or not job.alive:
                 # Files of another host may be seen later than the end of its job.
                 if id in self._missed:
-                    ended.append(Ended(id, STOPPED, f"Slurm job {job.told}" if job else "no Slurm job has it"))
+                    ended.append(
+                        Ended(id, STOPPED, f"Slurm job {job.told}" if job else "no Slurm job has it")
+                    )
                 self._missed.add(id)
         for one in ended:
             del self._given[one.id]
@@ -246,8 +299,8 @@ class SlurmQueue:
 
 
 def private_folder(path: Path) -> Path:
-    """`path`, made for this user alone where it is missing: jobs run what submitit has pickled there, so who may write there may run
-    programs as this user.
+    """`path`, made for this user alone where it is missing: jobs run what submitit has pickled there, so who
+    may write there may run programs as this user.
 
     Raises:
         ConfigError: others own it or may write to it, or anybody may put another folder in its place.
@@ -266,7 +319,11 @@ def private_folder(path: Path) -> Path:
     elif path.resolve().parent.stat().st_mode & (0o002 | stat.S_ISVTX) == 0o002:
         why = f"everybody may write to {path.parent}"
     if why:
-        advice = f"look at what is in it, and then: chmod go-w {path.parent} {path}" if "write" in why else "remove it"
+        advice = (
+            f"look at what is in it, and then: chmod go-w {path.parent} {path}"
+            if "write" in why
+            else "remove it"
+        )
         raise ConfigError(f"{path}: Slurm's jobs run what lies there, and {why}; {advice}")
     return path
 
@@ -274,18 +331,25 @@ def private_folder(path: Path) -> Path:
 def bundled(ids: Sequence[str], expected: Mapping[str, float], *, least: float) -> list[list[str]]:
     """`ids` in bundles of at least about `least` seconds of expected work each, those with most work first.
 
-    A point that is long enough has a bundle of its own; the others go, longest first, to the bundle with the least work so far.
+    A point that is long enough has a bundle of its own; the others go, longest first, to the bundle with the
+    least work so far.
     """
     cost = {id: expected.get(id, 60.0) for id in ids}
     ids = sorted(ids, key=lambda id: -cost[id])
     short = [id for id in ids if cost[id] < least]
-    packed: list[list[str]] = [[] for _ in range(min(len(short), max(1, int(sum(cost[id] for id in short) // least))) if short else 0)]
+    packed: list[list[str]] = [
+        []
+        for _ in range(min(len(short), max(1, int(sum(cost[id] for id in short) // least))) if short else 0)
+    ]
     work = [0.0] * len(packed)
     for id in short:
         k = work.index(min(work))
         packed[k].append(id)
         work[k] += cost[id]
-    return sorted([*([id] for id in ids if cost[id] >= least), *packed], key=lambda bundle: -sum(cost[id] for id in bundle))
+    return sorted(
+        [*([id] for id in ids if cost[id] >= least), *packed],
+        key=lambda bundle: -sum(cost[id] for id in bundle),
+    )
 
 
 def _max_array_size() -> int:
@@ -294,7 +358,7 @@ def _max_array_size() -> int:
     return max(1, int(found[1])) if found else 1000
 
 
-# ---------------------------------------------------------------------------------------------------------------- queue
+# ------------------------------------------------------------------------------------------------------ queue
 
 
 class SlurmSilent(ConfigError):
@@ -305,7 +369,8 @@ class Job(NamedTuple):
     """The job that last had a point."""
 
     number: str
-    """As Slurm's commands take it: `12_3`, or `12` where the array has one element; empty if it never got one."""
+    """As Slurm's commands take it: `12_3`, or `12` where the array has one element; empty if it never got
+    one."""
     state: str
     """Slurm's word, or GONE when the queue knows it no more."""
     reason: str
@@ -321,7 +386,10 @@ class Job(NamedTuple):
     def told(self) -> str:
         """In a sentence: `12_3 is CANCELLED`."""
         why = f" ({self.reason})" if self.reason not in ("", "None") and self.state != "RUNNING" else ""
-        return f"{self.number or 'without a number'} {'left the queue' if self.state == 'GONE' else 'is ' + self.state}{why}"
+        return (
+            f"{self.number or 'without a number'} "
+            f"{'left the queue' if self.state == 'GONE' else 'is ' + self.state}{why}"
+        )
 
 
 def jobs_of(folder: Path) -> dict[str, Job]:
@@ -333,12 +401,18 @@ def jobs_of(folder: Path) -> dict[str, Job]:
     submissions = _read(folder)
     if not submissions:
         return {}
-    text = _ask("squeue", "--noheader", "--array", "--states=all", f"--user={os.getuid()}", "--format=%F|%K|%T|%r|%j")
+    text = _ask(
+        "squeue", "--noheader", "--array", "--states=all", f"--user={os.getuid()}", "--format=%F|%K|%T|%r|%j"
+    )
     known: dict[tuple[str, int], tuple[str, str, str]] = {}
     for line in text.splitlines():
         number, element, word, reason, name = line.strip().split("|", 4)
         single = not element.isdigit()
-        known[name, 0 if single else int(element)] = (number if single else f"{number}_{element}", word, reason)
+        known[name, 0 if single else int(element)] = (
+            number if single else f"{number}_{element}",
+            word,
+            reason,
+        )
     jobs: dict[str, Job] = {}
     for entry in submissions:
         for k, bundle in enumerate(entry.bundles):
@@ -383,8 +457,13 @@ def queue_of(folder: Path) -> Queue:
     waiting = {id: job for id, job in jobs.items() if job.alive and not _has_ended(point_folder(folder, id))}
     now = frozenset(running(folder, jobs))
     n_jobs = len({job.number for job in waiting.values()})
-    lines = [f"Slurm: {len(now)} points running, {len(waiting) - len(now)} queued, in {n_jobs} jobs; {len(gone)} lost"]
-    told = sorted({job.told for job in waiting.values() if job.state not in ("RUNNING", "COMPLETING", "PENDING")})
+    lines = [
+        f"Slurm: {len(now)} points running, {len(waiting) - len(now)} queued, in {n_jobs} jobs; {len(gone)} "
+        f"lost"
+    ]
+    told = sorted(
+        {job.told for job in waiting.values() if job.state not in ("RUNNING", "COMPLETING", "PENDING")}
+    )
     lines += [f"Slurm job {text}" for text in told[:5]]
     lines += [f"lost    {id}: Slurm job {job.told}   log {job.log}" for id, job in gone.items()]
     if gone:
@@ -432,14 +511,15 @@ def _write(folder: Path, submissions: Sequence[_Submission | dict[str, Any]]) ->
     write_text(folder / FOLDER / SUBMISSIONS, json.dumps(plain, indent=1) + "\n")
 
 
-# ------------------------------------------------------------------------------------------------------------ in the job
+# ------------------------------------------------------------------------------------------------- in the job
 
 
 def run_bundle(folder: str, how: dict[str, Any], ids: Sequence[str]) -> str:
     """What an element of the array does: run those of its points that have not ended, one after the other.
 
-    Told to save (SIGUSR1, SIGUSR2), it puts itself back into the queue. Told to end (SIGTERM: preempted, or cancelled), it saves and
-    waits: Slurm, which knows which of the two it was, puts it back or not, but takes a job that ends by itself for complete.
+    Told to save (SIGUSR1, SIGUSR2), it puts itself back into the queue. Told to end (SIGTERM: preempted, or
+    cancelled), it saves and waits: Slurm, which knows which of the two it was, puts it back or not, but takes
+    a job that ends by itself for complete.
     """
     never_fails(sys.stdout, sys.stderr)
     job = _own_number()
@@ -470,7 +550,11 @@ def _workers(log: Path, how: dict[str, Any], stop: Stop) -> Iterator[Executor]:
     """What runs the points in this job: workers on this node, or steps over several nodes."""
     options = dict(how)
     n_nodes = options.pop("nodes")
-    executor = LocalPool(log, give_up=lambda: stop.asked > 0, **options) if n_nodes == 1 else _Steps(log, n_nodes, how)
+    executor = (
+        LocalPool(log, give_up=lambda: stop.asked > 0, **options)
+        if n_nodes == 1
+        else _Steps(log, n_nodes, how)
+    )
     try:
         yield executor
     finally:
@@ -482,11 +566,25 @@ class _Steps:
 
     def __init__(self, log: Path, n_nodes: int, how: dict[str, Any]) -> None:
         self.log, self.environment = log, {**os.environ, **worker_environment()}
-        given = {"cache": how["cache"], "devices": how["devices"], "device": how["device"], **how["arguments"]}
-        # Ranks that stop end one after the other, with status 75: srun must not end the rest. One that dies is noticed by the others.
-        self.step = ["srun", f"--nodes={n_nodes}", f"--ntasks={how['devices']}", "--kill-on-bad-exit=0", "--unbuffered"]
+        given = {
+            "cache": how["cache"],
+            "devices": how["devices"],
+            "device": how["device"],
+            **how["arguments"],
+        }
+        # Ranks that stop end one after the other, with status 75: srun must not end the rest. One that dies
+        # is noticed by the others.
+        self.step = [
+            "srun",
+            f"--nodes={n_nodes}",
+            f"--ntasks={how['devices']}",
+            "--kill-on-bad-exit=0",
+            "--unbuffered",
+        ]
         self.program = [sys.executable, "-m", "sapis_lab.sweep.run_ranks"]
-        self.options = [word for key, value in given.items() for word in (f"--{key.replace('_', '-')}", str(value))]
+        self.options = [
+            word for key, value in given.items() for word in (f"--{key.replace('_', '-')}", str(value))
+        ]
         self.process: subprocess.Popen[bytes] | None = None
         self.running: tuple[str, ...] = ()
 
@@ -499,9 +597,13 @@ class _Steps:
         with self.log.open("ab") as file:
             # A session of its own: signals to this job's processes reach srun once, from us or from Slurm.
             self.process = subprocess.Popen(
-                [*self.step, *self.program, str(folder), *self.options], env=self.environment, stdin=subprocess.DEVNULL, stdout=file,
-                stderr=file, start_new_session=True,
-            )  # fmt: skip
+                [*self.step, *self.program, str(folder), *self.options],
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+                start_new_session=True,
+            )
         self.running = (folder.name,)
 
     def stop(self, *ids: str) -> None:
@@ -526,11 +628,16 @@ class _Steps:
 
 
 def _leave(job: str, stop: Stop, *, fruitful: bool) -> None:
-    """After the points have saved: back into the queue if that is for this process to say, and wait for the end."""
+    """After the points have saved: back into the queue if that is for this process to say, and wait for the
+    end."""
     if {signal.SIGUSR1, signal.SIGUSR2}.intersection(stop.numbers):
         restarts = int(os.environ.get("SLURM_RESTART_COUNT", 0))
         if not fruitful and restarts >= _FRUITLESS_RESTARTS:
-            print(f"no step was done in this start, the {restarts + 1}th: not queued again; raise run.slurm.time", flush=True)
+            print(
+                f"no step was done in this start, the {restarts + 1}th: not queued again; raise "
+                f"run.slurm.time",
+                flush=True,
+            )
             return
         print(f"saved; back into the queue (restart {restarts + 1})", flush=True)
         subprocess.run(["scontrol", "requeue", job], check=True, timeout=120)
@@ -542,12 +649,16 @@ def _leave(job: str, stop: Stop, *, fruitful: bool) -> None:
 def _own_number() -> str:
     """As `scontrol requeue` wants it: SLURM_JOB_ID of an element can be the number of the whole array."""
     array = os.environ.get("SLURM_ARRAY_JOB_ID")
-    return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else os.environ.get("SLURM_JOB_ID", "unknown")
+    return (
+        f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else os.environ.get("SLURM_JOB_ID", "unknown")
+    )
 
 
 def _steps_done(places: Collection[Path]) -> int:
     """A number that grows with every step of any of the points."""
-    return sum(10**9 if _has_ended(place) else (now.step if (now := read_progress(place)) else 0) for place in places)
+    return sum(
+        10**9 if _has_ended(place) else (now.step if (now := read_progress(place)) else 0) for place in places
+    )
 
 
 def _tell(event: Event) -> None:

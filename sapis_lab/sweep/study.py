@@ -30,14 +30,16 @@ class Lattice(Config):
     """All combinations of these are trained, for every model."""
 
     n_params: tuple[Size, ...] = Field(min_length=1)
-    """Target numbers of parameters N, ascending. Each model meets them as nearly as its widths allow; records hold the exact count."""
+    """Target numbers of parameters N, ascending. Each model meets them as nearly as its widths allow; records
+    hold the exact count."""
     n_frames: tuple[FrameCount, ...] = Field(min_length=1)
     """Numbers of training frames D, ascending. Each smaller set is contained in every larger one."""
     seeds: tuple[Seed, ...] = Field(default=(0,), min_length=1)
     """Seeds of parameters and batches, ascending."""
     rate_factors: tuple[Annotated[float, Field(ge=1e-6, le=1e6)], ...] = Field(default=(1.0,), min_length=1)
-    """Factors on the learning rate, ascending: a grid over rates. The analysis takes one rate for each model, N and D: the one with the
-    lowest validation error averaged over the seeds, among those at which the most seeds finished."""
+    """Factors on the learning rate, ascending: a grid over rates. The analysis takes one rate for each model,
+    N and D: the one with the lowest validation error averaged over the seeds, among those at which the most
+    seeds finished."""
 
     @field_validator("n_params", "n_frames", "seeds", "rate_factors")
     @classmethod
@@ -55,24 +57,28 @@ class RunOptions(Config):
     workers: Annotated[int, Field(ge=1, le=10_000)] | Literal["auto"] = "auto"
     """Points at a time on this machine; auto: as many as its processor cores, or its GPUs, hold."""
     devices: int = Field(default=1, ge=1, le=10_000)
-    """Cores or GPUs of every point, which train it together; results hardly depend on it, since batches stay what the study says."""
+    """Cores or GPUs of every point, which train it together; results hardly depend on it, since batches stay
+    what the study says."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where points are trained; auto: on GPUs if there are any."""
     step: StepChoice = "auto"
-    """The form of a training step. eager: by autograd (GEAT on a CPU: its C++ kernel); compiled: loss and gradients traced into one graph
-    and compiled once per shape of batch, for runs of hours, since compiling takes minutes; graph: captured as a CUDA graph and replayed;
-    auto: eager."""
+    """The form of a training step. eager: by autograd (GEAT on a CPU: its C++ kernel); compiled: loss and
+    gradients traced into one graph and compiled once per shape of batch, for runs of hours, since compiling
+    takes minutes; graph: captured as a CUDA graph and replayed; auto: eager."""
     checkpoint_seconds: float = Field(default=20.0, gt=0, le=1e6)
     """Time between two checkpoints of a point, s: what a kill costs at most."""
     cache: Path | None = None
-    """Folder of the frame stores; `.sapis/data` of the project when not given. Slurm's nodes must reach it."""
+    """Folder of the frame stores; `.sapis/data` of the project when not given. Slurm's nodes must reach
+    it."""
     slurm: SlurmOptions = SlurmOptions()
     """What is asked of Slurm."""
     storage: str | None = None
-    """URL of a PostgreSQL database for `sapis tune` on many hosts, `postgresql+psycopg://user@host/database`; a file in results/ when not
-    given. A password in it is used, but written nowhere; $PGPASSWORD and ~/.pgpass serve as well."""
+    """URL of a PostgreSQL database for `sapis tune` on many hosts, `postgresql+psycopg://user@host/database`;
+    a file in results/ when not given. A password in it is used, but written nowhere; $PGPASSWORD and
+    ~/.pgpass serve as well."""
     heartbeat: int = Field(default=30, ge=1, le=86_400)
-    """With `storage`: how often a worker says that it lives, s; what it had is put back after three of these without a word."""
+    """With `storage`: how often a worker says that it lives, s; what it had is put back after three of these
+    without a word."""
 
     @field_validator("storage")
     @classmethod
@@ -86,13 +92,19 @@ class RunOptions(Config):
     @model_validator(mode="after")
     def _graphs_need_cuda(self) -> Self:
         if self.step == "graph" and self.device == "cpu":
-            raise ValueError("step: 'graph' replays CUDA graphs and wants CUDA, got device='cpu'; use auto, eager or compiled")
+            raise ValueError(
+                "step: 'graph' replays CUDA graphs and wants CUDA, got device='cpu'; use auto, eager or "
+                "compiled"
+            )
         return self
 
     @model_validator(mode="after")
     def _devices_fill_nodes(self) -> Self:
         if self.devices % self.slurm.nodes:
-            raise ValueError(f"devices: {self.devices} do not spread evenly over slurm.nodes={self.slurm.nodes}; wanted a multiple")
+            raise ValueError(
+                f"devices: {self.devices} do not spread evenly over slurm.nodes={self.slurm.nodes}; wanted a "
+                f"multiple"
+            )
         return self
 
     @property
@@ -106,8 +118,8 @@ class Study(Config):
     name: str
     """The name of its file, and of its folder in results/."""
     kinds: Path | None = None
-    """A folder with kinds of this study's own, as `models/mymodel.py` (`sapis_lab.outside`), relative to the project folder. Their code is
-    run."""
+    """A folder with kinds of this study's own, as `models/mymodel.py` (`sapis_lab.outside`), relative to the
+    project folder. Their code is run."""
     question: str
     """What it wants to know, in a sentence; the report opens with it."""
     data: composed_kind("data", DatasetConfig)  # type: ignore[valid-type]
@@ -121,8 +133,9 @@ class Study(Config):
     law: LawOptions = LawOptions()  # type: ignore[call-arg]
     """How the law is fitted."""
     regime: str | None = None
-    """A tuned study, whose rule `results/NAME/regime.json` sets the learning rate of every point from its N and D, and the batch size if
-    that was tuned, for the models that it knows; `train` sets those of the others."""
+    """A tuned study, whose rule `results/NAME/regime.json` sets the learning rate of every point from its N
+    and D, and the batch size if that was tuned, for the models that it knows; `train` sets those of the
+    others."""
     tune: TuneOptions | None = None
     """What `sapis tune` varies, and how."""
     scale: ScaleOptions | None = None
@@ -146,7 +159,9 @@ class Study(Config):
     def _labels_differ(self) -> Self:
         twice = [label for label, n in Counter(m.label for m in self.models).items() if n > 1]
         if twice:
-            raise ValueError(f"models: {twice[0]!r} appears more than once; set a different `name:` for each of them")
+            raise ValueError(
+                f"models: {twice[0]!r} appears more than once; set a different `name:` for each of them"
+            )
         return self
 
     @model_validator(mode="after")
@@ -158,48 +173,72 @@ class Study(Config):
     @model_validator(mode="after")
     def _scaling_has_one_model_and_epochs(self) -> Self:
         if self.scale is not None and len(self.models) != 1:
-            raise ValueError(f"scale: wanted one model to scale, got {len(self.models)}; give each of them a study of its own")
+            raise ValueError(
+                f"scale: wanted one model to scale, got {len(self.models)}; give each of them a study of its "
+                f"own"
+            )
         if self.scale is not None and self.train.epochs is None:
-            raise ValueError("scale: wanted train.epochs, got train.steps: at fixed steps cost does not grow with D, and nothing is traded")
+            raise ValueError(
+                "scale: wanted train.epochs, got train.steps: at fixed steps cost does not grow with D, and "
+                "nothing is traded"
+            )
         return self
 
     @model_validator(mode="after")
     def _points_can_be_counted(self) -> Self:
         lattice = self.lattice
-        n = len(self.models) * len(lattice.n_params) * len(lattice.n_frames) * len(lattice.seeds) * len(lattice.rate_factors)
+        n = (
+            len(self.models)
+            * len(lattice.n_params)
+            * len(lattice.n_frames)
+            * len(lattice.seeds)
+            * len(lattice.rate_factors)
+        )
         if n > _MOST_POINTS:
-            raise ValueError(f"lattice: all combinations are {n} points, wanted at most {_MOST_POINTS}; make two studies of it")
+            raise ValueError(
+                f"lattice: all combinations are {n} points, wanted at most {_MOST_POINTS}; make two studies "
+                f"of it"
+            )
         return self
 
     @model_validator(mode="after")
     def _reference_is_a_model(self) -> Self:
         labels = [m.label for m in self.models]
         if self.law.reference not in (None, *labels):
-            raise ValueError(f"law.reference: {self.law.reference!r} is no model of this study; its models are {', '.join(labels)}")
+            raise ValueError(
+                f"law.reference: {self.law.reference!r} is no model of this study; its models are "
+                f"{', '.join(labels)}"
+            )
         return self
 
     @model_validator(mode="after")
     def _rates_name_models(self) -> Self:
         if isinstance(self.train.learning_rate, dict):
-            # Rates of kinds that this study leaves out may come with configs/train/; a name that is nothing at all is a slip.
+            # Rates of kinds that this study leaves out may come with configs/train/; a name that is nothing
+            # at all is a slip.
             known = {m.label for m in self.models} | set(kinds("models")) | {"default"}
             unknown = sorted(set(self.train.learning_rate) - known)
             if unknown:
-                raise ValueError(f"train.learning_rate: {unknown[0]!r} is no model; known: {', '.join(sorted(known))}")
+                raise ValueError(
+                    f"train.learning_rate: {unknown[0]!r} is no model; known: {', '.join(sorted(known))}"
+                )
         for model in self.models:
             for factor in (self.lattice.rate_factors[0], self.lattice.rate_factors[-1]):
                 if not 0 < (rate := factor * self.train.rate_of(model)) <= MOST_RATE:
                     raise ValueError(
-                        f"lattice.rate_factors: {factor:g} makes the learning rate of {model.label} {rate:g}, wanted at most {MOST_RATE:g}"
+                        f"lattice.rate_factors: {factor:g} makes the learning rate of {model.label} "
+                        f"{rate:g}, wanted at most {MOST_RATE:g}"
                     )
         return self
 
 
 def load_study(name: str, settings: Sequence[str] = (), *, called: str | None = None) -> Study:
-    """The study `studies/NAME.yaml`, resolved, with overrides such as `train.steps=100`; `called` gives it another name.
+    """The study `studies/NAME.yaml`, resolved, with overrides such as `train.steps=100`; `called` gives it
+    another name.
 
     Raises:
-        ConfigError: no such study, an unknown key, a value that cannot be used; the message names file and field.
+        ConfigError: no such study, an unknown key, a value that cannot be used; the message names file and
+        field.
     """
     study: Study = load(Study, raw_study(name, settings, called=called), source=f"studies/{name}.yaml")
     return study

@@ -1,8 +1,10 @@
-"""Whether what a results folder holds is whole: records with their weights, the table, the answers. Nothing heavy is imported here.
+"""Whether what a results folder holds is whole: records with their weights, the table, the answers. Nothing
+heavy is imported here.
 
-A study is finished when every point has a record that can be believed and the answers are those that were made from these records.
-That is decided by contents, never by times: `answers.json`, written last, holds the sha256 of all records and of every answer, so that an
-empty report after a power cut, a record from a machine whose clock is ahead, or a figure that something cut short is seen.
+A study is finished when every point has a record that can be believed and the answers are those that were
+made from these records. That is decided by contents, never by times: `answers.json`, written last, holds the
+sha256 of all records and of every answer, so that an empty report after a power cut, a record from a machine
+whose clock is ahead, or a figure that something cut short is seen.
 """
 
 from __future__ import annotations
@@ -31,12 +33,15 @@ _LARGEST_HEADER = 100_000_000
 """safetensors refuses larger headers."""
 
 
-# ------------------------------------------------------------------------------------------------------------- points
+# ----------------------------------------------------------------------------------------------------- points
 
 
 def refuse_damaged(folder: Path, points: Sequence[Planned]) -> None:
-    """Raise ConfigError, naming files and what to do, if a finished point of `points` has a record or weights that cannot be believed."""
-    problems = [problem for point in points for problem in point_problems(point_folder(folder, point.id), point)]
+    """Raise ConfigError, naming files and what to do, if a finished point of `points` has a record or weights
+    that cannot be believed."""
+    problems = [
+        problem for point in points for problem in point_problems(point_folder(folder, point.id), point)
+    ]
     if problems:
         more = [f"... and {len(problems) - 5} more"] if len(problems) > 5 else []
         raise ConfigError("\n".join(problems[:5] + more))
@@ -45,11 +50,12 @@ def refuse_damaged(folder: Path, points: Sequence[Planned]) -> None:
 def point_problems(place: Path, point: Planned, *, deep: bool = False) -> list[str]:
     """What is wrong with a finished point, one sentence each; nothing for one that has not finished.
 
-    Weights that `sapis study clean --also models` took away are no problem; a file of weights that is cut off is.
+    Weights that `sapis study clean --also models` took away are no problem; a file of weights that is cut off
+    is.
 
     Args:
-        deep: read the whole weights and compare them with the record, also large ones; of these otherwise only the size that their
-            header promises.
+        deep: read the whole weights and compare them with the record, also large ones; of these otherwise
+            only the size that their header promises.
     """
     if not (place / RECORD).exists():
         return []
@@ -77,7 +83,9 @@ def weights_problem(path: Path, record: Record, *, deep: bool) -> str | None:
     size = facts.st_size
     wanted = _promised_size(path)
     if wanted != size:
-        return f"has {size} bytes, " + ("its header cannot be read" if wanted is None else f"its header promises {wanted}")
+        return f"has {size} bytes, " + (
+            "its header cannot be read" if wanted is None else f"its header promises {wanted}"
+        )
     if (deep or size <= COMPARED_BYTES) and record.weights is not None and digest(path) != record.weights:
         return f"is not the file that {RECORD} was written with (sha256 there {record.weights[:12]})"
     return None
@@ -97,11 +105,12 @@ def _promised_size(path: Path) -> int | None:
         return None
 
 
-# ------------------------------------------------------------------------------------------------------------ answers
+# ---------------------------------------------------------------------------------------------------- answers
 
 
 def records_digest(folder: Path, manifest: Manifest) -> str:
-    """sha256 (hex) of the records of all points, in the order of the lattice; a point without one counts as such."""
+    """sha256 (hex) of the records of all points, in the order of the lattice; a point without one counts as
+    such."""
     total = hashlib.sha256()
     for point in manifest.points:
         path = point_folder(folder, point.id) / RECORD
@@ -110,9 +119,12 @@ def records_digest(folder: Path, manifest: Manifest) -> str:
 
 
 def note_answers(folder: Path, records: str) -> None:
-    """Write `answers.json`, which says that the answers now in `folder` were made from the records of digest `records`."""
+    """Write `answers.json`, which says that the answers now in `folder` were made from the records of digest
+    `records`."""
     files = {str(path.relative_to(folder)): digest(path) for path in _answers(folder)}
-    write_text(folder / WHOLE, json.dumps(with_checksum({"records": records, "files": files}), indent=1) + "\n")
+    write_text(
+        folder / WHOLE, json.dumps(with_checksum({"records": records, "files": files}), indent=1) + "\n"
+    )
 
 
 def _answers(folder: Path) -> Iterator[Path]:
@@ -129,7 +141,11 @@ def answer_problems(folder: Path, manifest: Manifest) -> list[str]:
         files, records = dict(noted["files"]), noted["records"]
     except (ConfigError, KeyError, TypeError, ValueError) as error:
         return [f"{error if isinstance(error, ConfigError) else f'{path}: damaged'}; {again}"]
-    problems = [f"{folder / name}: {what}; {again}" for name, wanted in files.items() if (what := _differs(folder / name, wanted))]
+    problems = [
+        f"{folder / name}: {what}; {again}"
+        for name, wanted in files.items()
+        if (what := _differs(folder / name, wanted))
+    ]
     problems += [f"{folder / name}: missing; {again}" for name in ANSWERS if name not in files]
     if records != records_digest(folder, manifest):
         problems.append(f"{folder}: the answers were made from other records than there are now; {again}")
@@ -146,8 +162,8 @@ def _differs(path: Path, wanted: str) -> str | None:
 
 
 def finished(folder: Path, inputs: str) -> Manifest | None:
-    """The manifest, if every point has a record and weights that can be believed, every answer is there, whole, and made from these
-    records, and nothing they were made from has changed.
+    """The manifest, if every point has a record and weights that can be believed, every answer is there,
+    whole, and made from these records, and nothing they were made from has changed.
 
     Answers about another quantity than the study's (`sapis fit NAME --quantity ...`) are not its answers.
 
@@ -171,7 +187,7 @@ def finished(folder: Path, inputs: str) -> Manifest | None:
     return manifest
 
 
-# ------------------------------------------------------------------------------------------------------------- verify
+# ----------------------------------------------------------------------------------------------------- verify
 
 
 class Verified(NamedTuple):
@@ -180,7 +196,8 @@ class Verified(NamedTuple):
     n_points: int
     """Points with a record."""
     n_without_weights: int
-    """Of these, how many have no trained potential here: cleaned away, or known by their kept record alone."""
+    """Of these, how many have no trained potential here: cleaned away, or known by their kept record
+    alone."""
     n_checkpoints: int
     n_answers: int
     problems: list[str]
@@ -188,7 +205,8 @@ class Verified(NamedTuple):
 
 
 def verify(folder: Path) -> Verified:
-    """Read everything in a results folder and compare it with its checksums: records, weights, checkpoints, answers.
+    """Read everything in a results folder and compare it with its checksums: records, weights, checkpoints,
+    answers.
 
     Raises:
         ConfigError: the study was never started, or its list of points cannot be read.
@@ -209,7 +227,9 @@ def verify(folder: Path) -> Verified:
         for path in sorted(place.glob("*.ckpt")):
             n_checkpoints += 1
             if not _is_whole_archive(path):
-                problems.append(f"{path}: damaged; the point goes on from the other checkpoint, or from step 0")
+                problems.append(
+                    f"{path}: damaged; the point goes on from the other checkpoint, or from step 0"
+                )
     answers = list(_answers(folder))
     if answers:
         problems += answer_problems(folder, manifest)
@@ -225,11 +245,14 @@ class VerifiedStore(NamedTuple):
 
 
 def store_problems(folder: Path) -> VerifiedStore:
-    """Read the frame store that the study in `folder` trains on, its neighbour tables included, and compare it with its checksums."""
+    """Read the frame store that the study in `folder` trains on, its neighbour tables included, and compare
+    it with its checksums."""
     from sapis_lab.data import FrameStore, is_sealed, store_folder
     from sapis_lab.sweep.study import Study
 
-    study: Study = load(Study, read_yaml(folder / "study.yaml"), source=str(folder / "study.yaml"), recorded=True)
+    study: Study = load(
+        Study, read_yaml(folder / "study.yaml"), source=str(folder / "study.yaml"), recorded=True
+    )
     place = store_folder(study.data, study.run.cache_folder)
     try:
         if not is_sealed(place):
@@ -246,4 +269,3 @@ def _is_whole_archive(path: Path) -> bool:
             return archive.testzip() is None
     except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError):
         return False
-

@@ -1,6 +1,8 @@
-"""Batches of a frame store: which frames a step sees is a pure function of (seed, step), so that a resumed run sees the same.
+"""Batches of a frame store: which frames a step sees is a pure function of (seed, step), so that a resumed
+run sees the same.
 
-The order is the concatenation of one random permutation of the D frames per epoch, cut into batches; no frame is dropped.
+The order is the concatenation of one random permutation of the D frames per epoch, cut into batches; no frame
+is dropped.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ _AUGMENT = 0x0A
 
 
 def frames_of_step(step: int, *, n_frames: int, batch_size: int, seed: int) -> np.ndarray:
-    """Positions in 0..n_frames-1 of the frames that optimiser step `step` (from 0) sees, (batch_size,) int64."""
+    """Positions in 0..n_frames-1 of the frames that optimiser step `step` (from 0) sees, (batch_size,)
+    int64."""
     first = step * batch_size
     wanted = np.arange(first, first + batch_size)
     epoch = first // n_frames
@@ -35,7 +38,8 @@ def frames_of_step(step: int, *, n_frames: int, batch_size: int, seed: int) -> n
 
 @lru_cache(maxsize=2)  # a batch spans two epochs at most; an order of 10^8 frames takes 800 MB
 def _order(seed: int, epoch: int, n_frames: int) -> np.ndarray:
-    """The order of an epoch, (n_frames,) int64; kept, since drawing it anew in every step costs as much as making the batch."""
+    """The order of an epoch, (n_frames,) int64; kept, since drawing it anew in every step costs as much as
+    making the batch."""
     return np.random.default_rng([seed, epoch]).permutation(n_frames)
 
 
@@ -61,7 +65,8 @@ HELD = 1 << 26
 class BatchMaker:
     """Turns frame numbers of a store into batches for one model.
 
-    Energies are targets: total energy minus the reference energies of the species, taken in float64 before rounding.
+    Energies are targets: total energy minus the reference energies of the species, taken in float64 before
+    rounding.
     """
 
     store: FrameStore
@@ -77,24 +82,40 @@ class BatchMaker:
         self._periodic = bool(self.store.pbc.any())
         self.n_atoms = sizes = np.diff(self.store.offsets)
         slots = len(sizes) * float(sizes.max()) ** 2
-        cheaper = block_is_cheaper(n_slots=slots, n_edges=float(self._table.offsets[-1]), n_atoms=float(sizes.sum()))
-        # blocks for every batch, whose graphs need no edges; otherwise each batch takes what is cheaper for it
+        cheaper = block_is_cheaper(
+            n_slots=slots, n_edges=float(self._table.offsets[-1]), n_atoms=float(sizes.sum())
+        )
+        # blocks for every batch, whose graphs need no edges; otherwise each batch takes what is cheaper for
+        # it
         self._all_pairs = self.layout == "pairs" and not self._periodic and cheaper
         self._targets = self.store.energy - self.store.composition(np.arange(len(sizes))) @ self.references
-        self._is_held = self._all_pairs and bool((sizes == sizes[0]).all()) and self.store.positions.nbytes <= HELD
+        self._is_held = (
+            self._all_pairs and bool((sizes == sizes[0]).all()) and self.store.positions.nbytes <= HELD
+        )
 
     @cached_property
     def _held(self) -> AtomsBatch:
-        """All frames as one batch: of molecules of one size, a batch is then a few rows of each of its tensors."""
+        """All frames as one batch: of molecules of one size, a batch is then a few rows of each of its
+        tensors."""
         frames = self.store.frames(np.arange(len(self.n_atoms)))
-        graph = make_graph(layout="pairs", n_atoms=self.n_atoms, edges=None, periodic=False, cutoff=self.cutoff)
+        graph = make_graph(
+            layout="pairs", n_atoms=self.n_atoms, edges=None, periodic=False, cutoff=self.cutoff
+        )
         return collate(
-            n_atoms=frames.n_atoms, species=frames.species, positions=frames.positions, cell=frames.cell, graph=graph,
-            energy=self._targets, forces=frames.forces, stress=frames.stress, dtype=self.dtype,
-        )  # fmt: skip
+            n_atoms=frames.n_atoms,
+            species=frames.species,
+            positions=frames.positions,
+            cell=frames.cell,
+            graph=graph,
+            energy=self._targets,
+            forces=frames.forces,
+            stress=frames.stress,
+            dtype=self.dtype,
+        )
 
     def _rows(self, ids: np.ndarray) -> AtomsBatch:
-        """The batch of `ids` out of the held one, with the same bits as when it is gathered from the store."""
+        """The batch of `ids` out of the held one, with the same bits as when it is gathered from the
+        store."""
         held, chosen, n = self._held, torch.from_numpy(ids), int(self.n_atoms[0])
         assert held.energy is not None and held.forces is not None
 
@@ -103,15 +124,22 @@ class BatchMaker:
 
         graph = self._block(self.n_atoms[ids])
         return AtomsBatch(
-            positions=atoms(held.positions), species=atoms(held.species), batch=graph.frame, n_atoms=held.n_atoms[: len(ids)],
-            cell=held.cell.index_select(0, chosen), graph=graph, energy=held.energy.index_select(0, chosen), forces=atoms(held.forces),
+            positions=atoms(held.positions),
+            species=atoms(held.species),
+            batch=graph.frame,
+            n_atoms=held.n_atoms[: len(ids)],
+            cell=held.cell.index_select(0, chosen),
+            graph=graph,
+            energy=held.energy.index_select(0, chosen),
+            forces=atoms(held.forces),
             stress=held.stress.index_select(0, chosen) if "stress" in held else None,  # type: ignore[union-attr]
-        )  # fmt: skip
+        )
 
     def __call__(self, ids: np.ndarray, rotations: np.ndarray | None = None) -> AtomsBatch:
         """The batch of the frames `ids` (b,), rotated frame by frame by `rotations` (b, 3, 3) if given."""
         if self._is_held and rotations is None:
-            return self._rows(np.array(ids, dtype=np.int64))  # a copy: ids of a split lie in a file that cannot be written
+            # a copy: ids of a split lie in a file that cannot be written
+            return self._rows(np.array(ids, dtype=np.int64))
         frames = self.store.frames(ids)
         positions, forces, cell, stress = frames.positions, frames.forces, frames.cell, frames.stress
         if rotations is not None:
@@ -136,14 +164,24 @@ class BatchMaker:
             return self._block(frames.n_atoms)
         edges = self._table.edges(ids)
         cuts = np.cumsum(edges.n_edges)[:-1]
-        split = list(zip(*(np.split(a, cuts) for a in (edges.center, edges.neighbor, edges.shift)), strict=True))
-        return make_graph(layout=self.layout, n_atoms=frames.n_atoms, edges=split, periodic=self._periodic, cutoff=self.cutoff)
+        split = list(
+            zip(*(np.split(a, cuts) for a in (edges.center, edges.neighbor, edges.shift)), strict=True)
+        )
+        return make_graph(
+            layout=self.layout,
+            n_atoms=frames.n_atoms,
+            edges=split,
+            periodic=self._periodic,
+            cutoff=self.cutoff,
+        )
 
     def _block(self, n_atoms: np.ndarray) -> Graph:
         """The graph of a block, which follows from the sizes alone."""
         key = n_atoms.tobytes()
         if key not in self._graphs:
-            self._graphs[key] = make_graph(layout="pairs", n_atoms=n_atoms, edges=None, periodic=False, cutoff=self.cutoff)
+            self._graphs[key] = make_graph(
+                layout="pairs", n_atoms=n_atoms, edges=None, periodic=False, cutoff=self.cutoff
+            )
         return self._graphs[key]
 
 
@@ -153,13 +191,15 @@ class Share(NamedTuple):
     batch: AtomsBatch | None
     """its frames; None where there are fewer frames than ranks"""
     counts: Tensor
-    """(2,) frames and atoms of the whole global batch, by which sums over frames and over atoms are divided"""
+    """(2,) frames and atoms of the whole global batch, by which sums over frames and over atoms are
+    divided"""
 
 
 class TrainingStream(IterableDataset):
     """The shares of the steps from `first_step()` on, on one rank; endless, since the trainer counts steps.
 
-    The shares of the ranks differ by one frame at most and make up the global batch, which depends on neither their number nor sizes.
+    The shares of the ranks differ by one frame at most and make up the global batch, which depends on neither
+    their number nor sizes.
     """
 
     def __init__(
@@ -195,12 +235,16 @@ class TrainingStream(IterableDataset):
 
     def _batch(self, step: int, whole: np.ndarray) -> AtomsBatch:
         mine = slice(self.rank, None, self.world)
-        rotations = random_rotations(self.batch_size, seed=self.seed, step=step)[mine] if self.augment else None
+        rotations = (
+            random_rotations(self.batch_size, seed=self.seed, step=step)[mine] if self.augment else None
+        )
         return self.make(whole[mine], rotations)
 
     def _chosen(self, step: int) -> np.ndarray:
         """Ids of the frames of the global batch."""
-        return self.ids[frames_of_step(step, n_frames=len(self.ids), batch_size=self.batch_size, seed=self.seed)]
+        return self.ids[
+            frames_of_step(step, n_frames=len(self.ids), batch_size=self.batch_size, seed=self.seed)
+        ]
 
 
 class FixedBatches(torch.utils.data.Dataset):

@@ -1,4 +1,5 @@
-"""What happens around the steps of a point: checkpoints, validation, curves, progress, clocks, and noticing divergence."""
+"""What happens around the steps of a point: checkpoints, validation, curves, progress, clocks, and noticing
+divergence."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ class PointFailed(RuntimeError):
 
 
 class Clock(L.Callback):
-    """Wall and CPU seconds spent in training steps, summed over interruptions; validation and checkpoints stand outside.
+    """Wall and CPU seconds spent in training steps, summed over interruptions; validation and checkpoints
+    stand outside.
 
     The ranks of a point work in step: the CPU time is that of this process times their number.
     """
@@ -64,10 +66,11 @@ class Clock(L.Callback):
 
 
 class Curve(L.Callback):
-    """Follows a point: curve rows, progress for people, checkpoints for resuming, and the end of a run that diverges or has to stop.
+    """Follows a point: curve rows, progress for people, checkpoints for resuming, and the end of a run that
+    diverges or has to stop.
 
-    With several ranks all validate, and the first one writes. Checkpoints hold `science`, what the point's numbers depend on, and the
-    forms of the training step (`kernel`) of all sessions so far.
+    With several ranks all validate, and the first one writes. Checkpoints hold `science`, what the point's
+    numbers depend on, and the forms of the training step (`kernel`) of all sessions so far.
     """
 
     def __init__(
@@ -83,7 +86,13 @@ class Curve(L.Callback):
         science: dict[str, Any] | None = None,
         kernel: str = "PyTorch",
     ) -> None:
-        self.folder, self.steps, self.validate, self.clock, self.checkpoint_seconds = folder, steps, validate, clock, checkpoint_seconds
+        self.folder, self.steps, self.validate, self.clock, self.checkpoint_seconds = (
+            folder,
+            steps,
+            validate,
+            clock,
+            checkpoint_seconds,
+        )
         self.stop = stop
         self.science, self.kernel = science, kernel
         self.kernels = [kernel]
@@ -97,10 +106,13 @@ class Curve(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         assert isinstance(module, TrainingModule)
-        self.stop.hold()  # Lightning has just set its own handlers, which would end the run between any two lines of Python
+        # Lightning has just set its own handlers, which would end the run between any two lines of Python
+        self.stop.hold()
         module.ranks.refuse_different([*module.model.parameters(), *module.average])
 
-    def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         assert isinstance(module, TrainingModule) and module.last_loss is not None
         done = trainer.global_step
         module.update_average(done)
@@ -131,7 +143,10 @@ class Curve(L.Callback):
         return loss
 
     def _follow(self, trainer: L.Trainer, module: TrainingModule, done: int) -> None:
-        row = {"loss": self._finite(module, done), "learning_rate": trainer.optimizers[0].param_groups[0]["lr"]}
+        row = {
+            "loss": self._finite(module, done),
+            "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
+        }
         if done in self.validation_steps:
             self.clock.stop()
             self.last_validation = self.validate()
@@ -157,7 +172,14 @@ class Curve(L.Callback):
     def _show(self, module: TrainingModule, done: int) -> None:
         assert module.last_loss is not None
         if module.ranks.is_first:
-            show(self.folder, step=done, steps=self.steps, loss=float(module.last_loss), val=self.last_validation, seconds=self.clock_now())
+            show(
+                self.folder,
+                step=done,
+                steps=self.steps,
+                loss=float(module.last_loss),
+                val=self.last_validation,
+                seconds=self.clock_now(),
+            )
 
     def clock_now(self) -> float:
         """Seconds of training so far, the running interval included."""
@@ -173,7 +195,9 @@ class Curve(L.Callback):
         self.kernels = list(dict.fromkeys([*state.get("kernels", []), self.kernel]))
 
 
-def show(folder: Path, *, step: int, steps: int, loss: float | None, val: dict[str, float], seconds: float) -> None:
+def show(
+    folder: Path, *, step: int, steps: int, loss: float | None, val: dict[str, float], seconds: float
+) -> None:
     """Write progress.json, which `sapis study status` and the progress display read."""
     finite = loss if loss is not None and math.isfinite(loss) else None
     said = {"step": step, "steps": steps, "loss": finite, "val": val or None, "seconds": seconds}
@@ -182,13 +206,16 @@ def show(folder: Path, *, step: int, steps: int, loss: float | None, val: dict[s
 
 _ERRORS = ("force_rmse", "force_mae", "energy_rmse", "energy_mae", "energy_mae_per_atom")
 COLUMNS = ["step", "loss", "learning_rate", *(f"val_{key}" for key in _ERRORS)]
-"""What every curve begins with; further quantities get columns of their own behind, in the order in which they are first measured."""
+"""What every curve begins with; further quantities get columns of their own behind, in the order in which
+they are first measured."""
 
 
 def append_row(path: Path, row: dict[str, float]) -> None:
-    """Add a row to metrics.csv, with its header where the file is new, and with columns for what was not measured before.
+    """Add a row to metrics.csv, with its header where the file is new, and with columns for what was not
+    measured before.
 
-    A wider header means a new file, in one step: a kill leaves the old one or the new one, and a row less at most, which is cut anyway.
+    A wider header means a new file, in one step: a kill leaves the old one or the new one, and a row less at
+    most, which is cut anyway.
     """
     columns = _columns(path)
     if columns is None or not set(row) <= set(columns):

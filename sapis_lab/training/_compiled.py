@@ -1,21 +1,24 @@
-"""The training step as one graph: its loss and parameter gradients, traced once per shape, then compiled or replayed as a CUDA graph.
+"""The training step as one graph: its loss and parameter gradients, traced once per shape, then compiled or
+replayed as a CUDA graph.
 
-`torch.compile` of the energy is not an option: the graph it makes cannot be differentiated twice, and gradients taken through it lose the
-force term, without an error in some versions of PyTorch (pytorch issues 91469 and 181581). So the whole step is traced,
+`torch.compile` of the energy is not an option: the graph it makes cannot be differentiated twice, and
+gradients taken through it lose the force term, without an error in some versions of PyTorch (pytorch issues
+91469 and 181581). So the whole step is traced,
 
     (parameters, batch, counts) -> L, dL/dparameters,      L = energy sum / counts[0] + force sum / counts[1],
 
-with both derivatives inside: what is compiled or captured is a list of forward operations, and no autograd is left at run time. Of the
-traced values only shapes are fixed; what depends on values would raise an error while it is traced. The first result of every shape is
-compared with the eager step all the same.
+with both derivatives inside: what is compiled or captured is a list of forward operations, and no autograd is
+left at run time. Of the traced values only shapes are fixed; what depends on values would raise an error
+while it is traced. The first result of every shape is compared with the eager step all the same.
 
 Forms (`run.step` of a study):
     eager      `derivatives.predict`, the loss, autograd;
-    compiled   the graph through inductor. Its results lie in $TORCHINDUCTOR_CACHE_DIR, by default `sapis_lab/inductor` in the user's
-               cache folder, shared by all workers: points that differ in seed or learning rate alone find those of the first (inductor's
-               FX graph cache), and so do later runs; D changes the mean number of neighbours, a constant of the graph, and with it some;
-    graph      the graph captured once as a `torch.cuda.CUDAGraph` with inputs at fixed addresses, then replayed: the operations of the
-               eager step without the time that Python and the launches take.
+    compiled   the graph through inductor. Its results lie in $TORCHINDUCTOR_CACHE_DIR, by default
+               `sapis_lab/inductor` in the user's cache folder, shared by all workers: points that differ in
+               seed or learning rate alone find those of the first (inductor's FX graph cache), and so do
+               later runs; D changes the mean number of neighbours, a constant of the graph, and with it some;
+    graph      the graph captured once as a `torch.cuda.CUDAGraph` with inputs at fixed addresses, then
+               replayed: the operations of the eager step without the time that Python and the launches take.
 """
 
 from __future__ import annotations
@@ -48,33 +51,38 @@ StepForm = Literal["eager", "compiled", "graph"]
 StepChoice = Literal["auto", "eager", "compiled", "graph"]
 
 BACKEND = "inductor"
-"""Of the form `compiled`: a backend of torch.compile, or `eager` for the traced graph as it is (tests, which cannot wait for inductor)."""
+"""Of the form `compiled`: a backend of torch.compile, or `eager` for the traced graph as it is (tests, which
+cannot wait for inductor)."""
 LIMIT = 4
 """Shapes that are compiled or captured; batches of further shapes take the eager step."""
 AGREEMENT = {torch.float32: 1e-2, torch.float64: 1e-8}
-"""Largest difference to the eager gradients, over the largest of them, that the first result of a shape may show; without the force
-term they are off by tens of per cent, and near a minimum float32 leaves gradients few digits."""
+"""Largest difference to the eager gradients, over the largest of them, that the first result of a shape may
+show; without the force term they are off by tens of per cent, and near a minimum float32 leaves gradients few
+digits."""
 _WARM_UPS = 3
 
 
-# ----------------------------------------------------------------------------------------------------------- choices
+# ---------------------------------------------------------------------------------------------------- choices
 
 
 def chosen_form(step: StepChoice, *, device: torch.device) -> StepForm:
     """The form that `step` stands for. `auto` is what is known to pay: the eager step.
 
-    On a CPU compilation takes minutes for every size of a lattice, and GEAT has its C++ kernel. Whether a replay pays on a GPU has not been
-    measured, so that it is there for who asks for it.
+    On a CPU compilation takes minutes for every size of a lattice, and GEAT has its C++ kernel. Whether a
+    replay pays on a GPU has not been measured, so that it is there for who asks for it.
 
     Raises:
         ValueError: `graph` away from CUDA.
     """
     if step == "graph" and device.type != "cuda":
-        raise ValueError(f"run.step: 'graph' replays CUDA graphs and wants CUDA, got device {device}; use auto, eager or compiled")
+        raise ValueError(
+            f"run.step: 'graph' replays CUDA graphs and wants CUDA, got device {device}; use auto, eager or "
+            f"compiled"
+        )
     return "eager" if step == "auto" else step
 
 
-# -------------------------------------------------------------------------------------------------------- eager step
+# ------------------------------------------------------------------------------------------------- eager step
 
 
 class MeanLoss(Protocol):
@@ -97,13 +105,14 @@ class EagerStep:
 
 
 def make_step(model: Model, config: LossConfig, *, form: StepForm, required: bool = True) -> MeanLoss:
-    """The step of `model` in `form`. Where it cannot be captured: an error if `required`, else the eager step and a warning."""
+    """The step of `model` in `form`. Where it cannot be captured: an error if `required`, else the eager step
+    and a warning."""
     if form == "eager":
         return EagerStep(model, config)
     return TracedStep(model, config, form=form, required=required)
 
 
-# -------------------------------------------------------------------------------------------------- batch as tensors
+# ------------------------------------------------------------------------------------------- batch as tensors
 
 
 class _Parts(NamedTuple):
@@ -115,7 +124,15 @@ class _Parts(NamedTuple):
 
 
 def _taken_apart(batch: AtomsBatch) -> _Parts:
-    values = (batch.positions, batch.species, batch.n_atoms, batch.cell, batch.energy, batch.forces, *batch.graph)
+    values = (
+        batch.positions,
+        batch.species,
+        batch.n_atoms,
+        batch.cell,
+        batch.energy,
+        batch.forces,
+        *batch.graph,
+    )
     tensors = [v for v in values if isinstance(v, Tensor)]
     return _Parts(tensors, (type(batch.graph), tuple(_described(v) for v in values)))
 
@@ -123,7 +140,8 @@ def _taken_apart(batch: AtomsBatch) -> _Parts:
 def _described(value: Any) -> Any:
     if isinstance(value, Tensor):
         return tuple(value.shape), value.dtype, value.device
-    return tuple(value) if isinstance(value, list) else value  # moving or cloning a `Data` makes lists of tuples
+    # moving or cloning a `Data` makes lists of tuples
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _put_together(tensors: Sequence[Tensor], shape: tuple[Any, ...]) -> AtomsBatch:
@@ -133,16 +151,23 @@ def _put_together(tensors: Sequence[Tensor], shape: tuple[Any, ...]) -> AtomsBat
     positions, species, n_atoms, cell, energy, forces, *fields = values
     graph = kind(*fields)
     return AtomsBatch(
-        positions=positions, species=species, batch=graph.frame, n_atoms=n_atoms, cell=cell, graph=graph, energy=energy, forces=forces,
+        positions=positions,
+        species=species,
+        batch=graph.frame,
+        n_atoms=n_atoms,
+        cell=cell,
+        graph=graph,
+        energy=energy,
+        forces=forces,
         stress=None,
-    )  # fmt: skip
+    )
 
 
 def _is_tensor(described: Any) -> bool:
     return isinstance(described, tuple) and isinstance(described[-1], torch.device)
 
 
-# ------------------------------------------------------------------------------------------------------------- trace
+# ------------------------------------------------------------------------------------------------------ trace
 
 
 class _Whole(nn.Module):
@@ -166,8 +191,12 @@ class Traced(NamedTuple):
 
 
 def trace(step: EagerStep, parts: _Parts, counts: Tensor) -> Traced:
-    """Loss and parameter gradients of the shape of `parts` as one graph of forward operations, in the PyTorch form of the model."""
-    from torch.fx.experimental.proxy_tensor import make_fx  # a second of imports that the other forms do without
+    """Loss and parameter gradients of the shape of `parts` as one graph of forward operations, in the PyTorch
+    form of the model."""
+    # a second of imports that the other forms do without
+    from torch.fx.experimental.proxy_tensor import (
+        make_fx,
+    )
 
     whole = _Whole(step)
     state = {**dict(whole.named_parameters()), **dict(whole.named_buffers())}
@@ -177,7 +206,11 @@ def trace(step: EagerStep, parts: _Parts, counts: Tensor) -> Traced:
     def function(*flat: Tensor) -> list[Tensor]:
         leaves = [t.detach().requires_grad_(wanted) for t, wanted in zip(flat[:n], trained, strict=True)]
         with torch.enable_grad(), reference_forms():
-            loss = functional_call(whole, dict(zip(state, leaves, strict=True)), (_put_together(flat[n:-1], parts.shape), flat[-1]))
+            loss = functional_call(
+                whole,
+                dict(zip(state, leaves, strict=True)),
+                (_put_together(flat[n:-1], parts.shape), flat[-1]),
+            )
             gradients = torch.autograd.grad(loss, [t for t in leaves if t.requires_grad], allow_unused=True)
         used[:] = [g is not None for g in gradients]
         return [loss.detach(), *(g for g in gradients if g is not None)]
@@ -214,7 +247,8 @@ def _in_place(node: Node) -> bool:
 
 
 def _is_private(value: Any) -> bool:
-    """Whether a node makes a new tensor that one other node alone uses, which may then as well leave it as it is."""
+    """Whether a node makes a new tensor that one other node alone uses, which may then as well leave it as it
+    is."""
     schema = getattr(value.target, "_schema", None)
     return len(value.users) == 1 and schema is not None and all(r.alias_info is None for r in schema.returns)
 
@@ -234,13 +268,17 @@ def _fold(traced: GraphModule) -> None:
             args, kwargs = (map_arg(a, known.__getitem__) for a in (node.args, node.kwargs))
             known[node] = node.target(*args, **kwargs)  # type: ignore[operator]
     for i, (node, value) in enumerate(known.items()):
-        if node.op == "call_function" and isinstance(value, Tensor) and any(user not in known for user in node.users):
+        if (
+            node.op == "call_function"
+            and isinstance(value, Tensor)
+            and any(user not in known for user in node.users)
+        ):
             traced.register_buffer(f"folded_{i}", value)
             with traced.graph.inserting_before(node):
                 node.replace_all_uses_with(traced.graph.get_attr(f"folded_{i}"))
 
 
-# ----------------------------------------------------------------------------------------------------- compile, replay
+# -------------------------------------------------------------------------------------------- compile, replay
 
 Runner = Callable[[list[Tensor], list[Tensor]], list[Tensor]]
 """(state, tensors of the batch and counts) -> [L, gradients]."""
@@ -255,7 +293,8 @@ def _compiled(graph: GraphModule) -> Runner:
 
 
 class _Replay:
-    """A captured graph: inputs are copied to fixed addresses, parameters and buffers are read where they are."""
+    """A captured graph: inputs are copied to fixed addresses, parameters and buffers are read where they
+    are."""
 
     def __init__(self, graph: GraphModule, state: list[Tensor], inputs: list[Tensor]) -> None:
         self.inputs = [t.clone() for t in inputs]
@@ -264,16 +303,20 @@ class _Replay:
 
     def __call__(self, state: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:
         if [t.data_ptr() for t in state] != self.addresses:
-            raise RuntimeError("the parameters have moved in memory since the training step was captured; make a new step")
+            raise RuntimeError(
+                "the parameters have moved in memory since the training step was captured; make a new step"
+            )
         for own, new in zip(self.inputs, inputs, strict=True):
             own.copy_(new, non_blocking=True)
         self.replay()
-        # The next replay overwrites the outputs, which whoever holds the result must not see; the product copies them in few launches.
+        # The next replay overwrites the outputs, which whoever holds the result must not see; the product
+        # copies them in few launches.
         return list(torch._foreach_mul(self.outputs, 1.0))
 
 
 def captured(function: Callable[[], list[Tensor]]) -> tuple[list[Tensor], Callable[[], None]]:
-    """The outputs of `function` at fixed addresses, and what computes them anew from the present contents of its inputs."""
+    """The outputs of `function` at fixed addresses, and what computes them anew from the present contents of
+    its inputs."""
     aside = torch.cuda.Stream()
     aside.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(aside):  # libraries set themselves up on first use, which cannot be captured
@@ -295,9 +338,12 @@ class _Bucket(NamedTuple):
 
 
 class TracedStep:
-    """The step of one model as a graph per shape of the batch; deliberately no Module, so that no checkpoint knows of it."""
+    """The step of one model as a graph per shape of the batch; deliberately no Module, so that no checkpoint
+    knows of it."""
 
-    def __init__(self, model: Model, config: LossConfig, *, form: Literal["compiled", "graph"], required: bool = True) -> None:
+    def __init__(
+        self, model: Model, config: LossConfig, *, form: Literal["compiled", "graph"], required: bool = True
+    ) -> None:
         self.eager, self.form, self.required = EagerStep(model, config), form, required
         self.buckets: dict[tuple[Any, ...], _Bucket] = {}
         self.given_up = self.warned = False
@@ -321,7 +367,10 @@ class TracedStep:
         """The step for a shape seen for the first time; None beyond the limit."""
         if len(self.buckets) >= LIMIT:
             if not self.warned:
-                text = f"more than {LIMIT} shapes of batches: run.step={self.form} serves the first of them, the rest take the eager step"
+                text = (
+                    f"more than {LIMIT} shapes of batches: run.step={self.form} serves the first of them, "
+                    f"the rest take the eager step"
+                )
                 warnings.warn(text, Notice, stacklevel=2)
             self.warned = True
             return None
@@ -333,14 +382,23 @@ class TracedStep:
         except RuntimeError as error:
             if self.required:
                 raise
-            text = f"the training step cannot be captured as a CUDA graph, the eager step is taken: {str(error).splitlines()[0]}"
+            text = (
+                f"the training step cannot be captured as a CUDA graph, the eager step is taken: "
+                f"{str(error).splitlines()[0]}"
+            )
             warnings.warn(text, Notice, stacklevel=2)
             self.given_up = True
             return None
         there = iter(found)
-        _refuse_difference([next(there) if used else None for used in (True, *bucket.used)], wanted, form=self.form)
+        _refuse_difference(
+            [next(there) if used else None for used in (True, *bucket.used)], wanted, form=self.form
+        )
         self.buckets[parts.shape] = bucket
-        print(f"training step {self.form} for {batch.n_frames} frames made in {time.perf_counter() - begin:.1f} s", flush=True)
+        print(
+            f"training step {self.form} for {batch.n_frames} frames made in "
+            f"{time.perf_counter() - begin:.1f} s",
+            flush=True,
+        )
         return bucket
 
     @torch.no_grad()
@@ -352,24 +410,33 @@ class TracedStep:
 
 
 def _refuse_difference(found: Sequence[Tensor | None], wanted: Sequence[Tensor | None], *, form: str) -> None:
-    """Raise unless loss and gradients (None: zero) are those of the eager step: a compiler that drops a term says nothing."""
+    """Raise unless loss and gradients (None: zero) are those of the eager step: a compiler that drops a term
+    says nothing."""
     zero = torch.zeros(())
-    pairs = [(zero.to(b) if a is None else a, zero.to(a) if b is None else b) for a, b in zip(found, wanted, strict=True) if a is not b]
+    pairs = [
+        (zero.to(b) if a is None else a, zero.to(a) if b is None else b)
+        for a, b in zip(found, wanted, strict=True)
+        if a is not b
+    ]
     for what, some in (("loss", pairs[:1]), ("gradient", pairs[1:])):
         largest = max((b.abs().max().item() for _, b in some), default=0.0)
         errors = [(a - b).abs().max().item() for a, b in some]
         if math.isfinite(largest) and not all(e <= AGREEMENT[pairs[0][0].dtype] * largest for e in errors):
             raise ValueError(
-                f"run.step={form}: its {what} differs by {max(errors):.3g} from that of the eager step, of size {largest:.3g}; "
+                f"run.step={form}: its {what} differs by {max(errors):.3g} from that of the eager step, of "
+                f"size {largest:.3g}; "
                 "use run.step=eager and report it"
             )
 
 
 class _Handed(torch.autograd.Function):
-    """The loss, whose gradients are known already: `backward` hands them to the parameters, times what comes in."""
+    """The loss, whose gradients are known already: `backward` hands them to the parameters, times what comes
+    in."""
 
     @staticmethod
-    def forward(ctx: Any, bucket: _Bucket, state: list[Tensor], inputs: list[Tensor], *trained: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(
+        ctx: Any, bucket: _Bucket, state: list[Tensor], inputs: list[Tensor], *trained: Tensor
+    ) -> Tensor:  # type: ignore[override]
         loss, *gradients = bucket.run(state, inputs)
         ctx.gradients, ctx.used = gradients, bucket.used
         return loss

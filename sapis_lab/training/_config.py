@@ -16,7 +16,8 @@ Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class LossConfig(Config):
-    """energy_weight * MSE(E) + force_weight * (1/n_atoms) sum_i |F_i - F_i_true|^2, energies and forces over the training force RMS.
+    """energy_weight * MSE(E) + force_weight * (1/n_atoms) sum_i |F_i - F_i_true|^2, energies and forces over
+    the training force RMS.
 
     The force term is three times the squared force RMSE per component.
     """
@@ -57,8 +58,8 @@ class TrainConfig(Config):
     betas: tuple[Decay, Decay] = (0.9, 0.999)
     """AdamW's decay rates of the first and second moment."""
     amsgrad: Annotated[bool, Added(before=False)] = False
-    """Divide by the root of the largest second moment so far (Reddi et al., arXiv:1904.09237): long runs burst
-    less, where Adam divides by second moments that shrink with the gradients."""
+    """Divide by the root of the largest second moment so far (Reddi et al., arXiv:1904.09237): long runs
+    burst less, where Adam divides by second moments that shrink with the gradients."""
     weight_decay: float = Field(default=0.0, ge=0, le=100)
     """AdamW's decoupled decay, times the learning rate."""
     clip: float | None = Field(default=30.0, ge=1e-12, le=1e12)
@@ -68,7 +69,8 @@ class TrainConfig(Config):
     loss: LossConfig = LossConfig()
     """Weights of energies and forces."""
     references: Literal["ridge", "isolated"] = "ridge"
-    """Reference energies of the species: ridge regression on the D frames, or the data set's isolated atoms."""
+    """Reference energies of the species: ridge regression on the D frames, or the data set's isolated
+    atoms."""
     augment: bool = True
     """Random O(3) rotations and reflections of every training frame, for models that are not equivariant."""
     precision: Literal["float32", "float64"] = "float32"
@@ -80,7 +82,8 @@ class TrainConfig(Config):
     def _one_budget(self) -> TrainConfig:
         if (self.steps is None) == (self.epochs is None):
             raise ValueError(
-                f"wanted exactly one of steps and epochs, got steps={self.steps} and epochs={self.epochs}; set the other to null"
+                f"wanted exactly one of steps and epochs, got steps={self.steps} and epochs={self.epochs}; "
+                f"set the other to null"
             )
         if self.schedule == "wsd" and self.warmup + self.decay > 1:
             raise ValueError(f"warmup {self.warmup} and decay {self.decay} exceed the whole schedule")
@@ -93,7 +96,10 @@ class TrainConfig(Config):
         for key in (model.label, model.kind, "default"):
             if key in self.learning_rate:
                 return self.learning_rate[key]
-        raise ValueError(f"train.learning_rate names {', '.join(self.learning_rate)}, but not {model.label!r} or its kind {model.kind!r}")
+        raise ValueError(
+            f"train.learning_rate names {', '.join(self.learning_rate)}, but not {model.label!r} or its kind "
+            f"{model.kind!r}"
+        )
 
     def steps_for(self, n_frames: int) -> int:
         """Optimiser steps at D = n_frames."""
@@ -133,18 +139,24 @@ class PointConfig(Config):
     train: TrainConfig
     """Training; `learning_rate` is the one number in force."""
     n_params: int | None = Field(default=None, ge=1, le=10**12)
-    """The exact N that was planned, which the model built must have; no part of what the numbers depend on, since `model` says it."""
+    """The exact N that was planned, which the model built must have; no part of what the numbers depend on,
+    since `model` says it."""
     parent: Annotated[Parent | None, Added(before=None)] = None
-    """Where training starts: the averaged weights, reference energies and energy scale of that point, its model grown to `model`
-    (`sapis_lab.growth`). The schedule is that of any other point, and `flops_train` counts this point's own steps alone."""
+    """Where training starts: the averaged weights, reference energies and energy scale of that point, its
+    model grown to `model` (`sapis_lab.growth`). The schedule is that of any other point, and `flops_train`
+    counts this point's own steps alone."""
 
     def science(self) -> dict[str, Any]:
-        """What the numbers depend on, as plain data: the settings and the version of every kind, without the name of the point and
-        the place where its data lie."""
+        """What the numbers depend on, as plain data: the settings and the version of every kind, without the
+        name of the point and the place where its data lie."""
         plain = identity(self)
         del plain["id"], plain["n_params"]
         plain["data"] |= dict.fromkeys(type(self.data).location_fields & plain["data"].keys())
-        plain["versions"] = {"data": type(self.data).version, "model": type(self.model).version, "train": type(self.train).version}
+        plain["versions"] = {
+            "data": type(self.data).version,
+            "model": type(self.model).version,
+            "train": type(self.train).version,
+        }
         return plain
 
     @property

@@ -19,7 +19,8 @@ from sapis_lab.training._ranks import ALONE, Ranks
 
 
 def rate_factor(step: int, *, steps: int, config: TrainConfig) -> float:
-    """Learning rate over its peak at optimiser step `step` (from 0) of `steps`: warm-up, then cosine or constant and linear decay."""
+    """Learning rate over its peak at optimiser step `step` (from 0) of `steps`: warm-up, then cosine or
+    constant and linear decay."""
     share = step / steps
     if share < config.warmup:
         return (step + 1) / (config.warmup * steps + 1)
@@ -29,10 +30,11 @@ def rate_factor(step: int, *, steps: int, config: TrainConfig) -> float:
 
 
 class TrainingModule(L.LightningModule):
-    """Trains `model` for `steps` steps, with `mean_loss` the form of the step; `average` holds the weights that are scored.
+    """Trains `model` for `steps` steps, with `mean_loss` the form of the step; `average` holds the weights
+    that are scored.
 
-    With several `ranks` each sees its share of the global batch, and all have the loss and the gradients of the whole one;
-    `stop_agreed` then says whether `wants_stop()` held on any of them.
+    With several `ranks` each sees its share of the global batch, and all have the loss and the gradients of
+    the whole one; `stop_agreed` then says whether `wants_stop()` held on any of them.
     """
 
     def __init__(
@@ -58,11 +60,19 @@ class TrainingModule(L.LightningModule):
             return
         # a checkpoint is loaded before the module has moved to its device
         parameters = self._parameters_in_order()
-        self.average = [a.to(p.device) for a, p in zip(self.average or (q.detach().clone() for q in parameters), parameters, strict=True)]
+        self.average = [
+            a.to(p.device)
+            for a, p in zip(self.average or (q.detach().clone() for q in parameters), parameters, strict=True)
+        ]
 
     def training_step(self, share: Share, step: int) -> Tensor:
-        # Without a frame (fewer of them than ranks) there is no loss and no gradient, but a backward pass, and with it the sum over ranks.
-        loss = share.counts.new_zeros((), requires_grad=True) if share.batch is None else self.mean_loss(share.batch, share.counts)
+        # Without a frame (fewer of them than ranks) there is no loss and no gradient, but a backward pass,
+        # and with it the sum over ranks.
+        loss = (
+            share.counts.new_zeros((), requires_grad=True)
+            if share.batch is None
+            else self.mean_loss(share.batch, share.counts)
+        )
         self.last_loss = loss.detach()
         return loss
 
@@ -74,10 +84,16 @@ class TrainingModule(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=self.learning_rate, betas=self.config.betas, amsgrad=self.config.amsgrad,
-            weight_decay=self.config.weight_decay, fused=True,
-        )  # fmt: skip
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_factor(step, steps=self.steps, config=self.config))
+            self.model.parameters(),
+            lr=self.learning_rate,
+            betas=self.config.betas,
+            amsgrad=self.config.amsgrad,
+            weight_decay=self.config.weight_decay,
+            fused=True,
+        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: rate_factor(step, steps=self.steps, config=self.config)
+        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def update_average(self, steps_done: int) -> None:

@@ -1,16 +1,18 @@
 """Ranks: the processes that train one point together, each on its share of every global batch.
 
-Each rank is a plain one-device trainer; after the backward pass the gradients of all ranks are added up as one flat vector. Lightning's
-strategies and DistributedDataParallel are left out on purpose:
-  - the loss of a share is divided by the frames and atoms of the global batch, so the gradient of the global batch is the plain *sum* over
-    ranks, whatever the distribution of atoms; DDP takes means, which have to be undone;
+Each rank is a plain one-device trainer; after the backward pass the gradients of all ranks are added up as
+one flat vector. Lightning's strategies and DistributedDataParallel are left out on purpose:
+  - the loss of a share is divided by the frames and atoms of the global batch, so the gradient of the global
+    batch is the plain *sum* over ranks, whatever the distribution of atoms; DDP takes means, which have to be
+    undone;
   - a rank without a frame adds zero, where DDP would wait for its backward pass;
-  - models need no wrapping, so that compiled kernels, traced steps and second derivatives stay as they are on one rank;
-  - models here have 1e3 to 1e7 parameters: one vector, one call, nothing to overlap with.
-Clipping and the optimiser come after the sum and see the global gradient on every rank; the weights stay equal bit by bit.
+  - models need no wrapping, so that compiled kernels, traced steps and second derivatives stay as they are on
+  one rank; - models here have 1e3 to 1e7 parameters: one vector, one call, nothing to overlap with.
+Clipping and the optimiser come after the sum and see the global gradient on every rank; the weights stay
+equal bit by bit.
 
-What the ranks tell each other about the run (votes, which parameters have a gradient) goes over gloo between hosts' memories, so that no
-GPU has to be waited for.
+What the ranks tell each other about the run (votes, which parameters have a gradient) goes over gloo between
+hosts' memories, so that no GPU has to be waited for.
 """
 
 from __future__ import annotations
@@ -32,9 +34,11 @@ from torch import Tensor
 from sapis_lab.files import read_json, write_text
 
 TIMEOUT = "SAPIS_RANK_TIMEOUT"
-"""Environment variable: seconds after which a rank gives up waiting for the others; half an hour by default."""
+"""Environment variable: seconds after which a rank gives up waiting for the others; half an hour by
+default."""
 LISTENER = "SAPIS_RANK_LISTENER"
-"""Environment variable, set by our launcher: the file descriptor of the socket that it has bound to MASTER_PORT for rank 0; else empty."""
+"""Environment variable, set by our launcher: the file descriptor of the socket that it has bound to
+MASTER_PORT for rank 0; else empty."""
 _MEETING = ".rendezvous.json"
 
 
@@ -44,7 +48,8 @@ class PeerLost(RuntimeError):
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those that train the point; the default is a process alone, for which nothing here does anything."""
+    """This process among those that train the point; the default is a process alone, for which nothing here
+    does anything."""
 
     rank: int = 0
     size: int = 1
@@ -83,15 +88,20 @@ class Ranks:
         self.add(torch.zeros(1))
 
     def refuse_different(self, parameters: Sequence[Tensor]) -> None:
-        """RuntimeError unless all ranks start from the same weights, as they do where all see the same files."""
+        """RuntimeError unless all ranks start from the same weights, as they do where all see the same
+        files."""
         table = torch.zeros(self.size, dtype=torch.float64)
         table[self.rank] = sum(float(p.detach().double().abs().sum()) for p in parameters)
         self.add(table)
         if not bool((table == table[0]).all() | table.isnan().all()):
-            raise RuntimeError(f"the ranks start from different weights (sums {table.tolist()}); do all nodes see the same files?")
+            raise RuntimeError(
+                f"the ranks start from different weights (sums {table.tolist()}); do all nodes see the same "
+                f"files?"
+            )
 
     def sum_gradients(self, parameters: Sequence[Tensor], *, loss: Tensor, stop: bool) -> tuple[Tensor, bool]:
-        """Replace all gradients by their sums over ranks; returns the sum of `loss`, (), and whether any rank wants to stop.
+        """Replace all gradients by their sums over ranks; returns the sum of `loss`, (), and whether any rank
+        wants to stop.
 
         A parameter that no rank has a gradient for keeps none, as on one rank.
         """
@@ -101,7 +111,12 @@ class Ranks:
         self.add(told)
         stop, *used = (bool(n) for n in told.tolist())
         trained = [p for p, there in zip(parameters, used, strict=True) if there]
-        flat = torch.cat([loss.reshape(1), *(p.new_zeros(p.numel()) if p.grad is None else p.grad.reshape(-1) for p in trained)])
+        flat = torch.cat(
+            [
+                loss.reshape(1),
+                *(p.new_zeros(p.numel()) if p.grad is None else p.grad.reshape(-1) for p in trained),
+            ]
+        )
         self.add(flat)
         total, *sums = flat.split([1, *(p.numel() for p in trained)])
         for p, gradient in zip(trained, sums, strict=True):
@@ -117,14 +132,15 @@ class Ranks:
 ALONE = Ranks()
 
 
-# -------------------------------------------------------------------------------------------------------------- meeting
+# ---------------------------------------------------------------------------------------------------- meeting
 
 
 def join(devices: int, *, device: torch.device, folder: Path) -> Ranks:
     """This process's place among the `devices` ranks of the point in `folder`, connected with the others.
 
-    Rank and size come from RANK, WORLD_SIZE and LOCAL_RANK (our launcher, torchrun) or from SLURM_PROCID, SLURM_NTASKS and SLURM_LOCALID
-    (srun); the ranks meet at MASTER_ADDR and MASTER_PORT or, under srun without them, where rank 0 says so in the point's folder.
+    Rank and size come from RANK, WORLD_SIZE and LOCAL_RANK (our launcher, torchrun) or from SLURM_PROCID,
+    SLURM_NTASKS and SLURM_LOCALID (srun); the ranks meet at MASTER_ADDR and MASTER_PORT or, under srun
+    without them, where rank 0 says so in the point's folder.
 
     Raises:
         ValueError: there is no such environment, or it is that of another number of ranks.
@@ -142,7 +158,9 @@ def join(devices: int, *, device: torch.device, folder: Path) -> Ranks:
     try:
         dist.init_process_group(backend, rank=ranks.rank, world_size=ranks.size, timeout=timeout, **meet)
     except RuntimeError as error:
-        raise PeerLost(f"rank {ranks.rank} of {ranks.size} did not meet the others: {str(error).splitlines()[0]}") from error
+        raise PeerLost(
+            f"rank {ranks.rank} of {ranks.size} did not meet the others: {str(error).splitlines()[0]}"
+        ) from error
     ranks.wait()
     if ranks.is_first:
         (folder / _MEETING).unlink(missing_ok=True)
@@ -150,11 +168,14 @@ def join(devices: int, *, device: torch.device, folder: Path) -> Ranks:
 
 
 def device_of(device: str, devices: int) -> torch.device:
-    """The device of this rank: of the GPUs from `device` on, the one with the number of its place in the node."""
+    """The device of this rank: of the GPUs from `device` on, the one with the number of its place in the
+    node."""
     named = torch.device(device)
     if devices == 1 or named.type != "cuda":
         return named
-    return torch.device("cuda", ((named.index or 0) + _place(devices).local) % max(1, torch.cuda.device_count()))
+    return torch.device(
+        "cuda", ((named.index or 0) + _place(devices).local) % max(1, torch.cuda.device_count())
+    )
 
 
 def _place(devices: int) -> Ranks:
@@ -162,10 +183,14 @@ def _place(devices: int) -> Ranks:
         if all(name in os.environ for name in names[:2]):
             rank, size, local = (int(os.environ.get(name, 0)) for name in names)
             if size != devices:
-                raise ValueError(f"devices={devices}, but {names[1]}={size}: start as many processes as the point has devices")
+                raise ValueError(
+                    f"devices={devices}, but {names[1]}={size}: start as many processes as the point has "
+                    f"devices"
+                )
             return Ranks(rank, size, local)
     raise ValueError(
-        f"devices={devices} wants {devices} processes, and neither RANK and WORLD_SIZE nor SLURM_PROCID and SLURM_NTASKS are set; "
+        f"devices={devices} wants {devices} processes, and neither RANK and WORLD_SIZE nor SLURM_PROCID and "
+        f"SLURM_NTASKS are set; "
         "start the point by `python -m sapis_lab.sweep.run_ranks`, alone or through torchrun or srun"
     )
 

@@ -1,7 +1,9 @@
-"""Signals that ask a point to stop: they set a flag, which is looked at between steps; what happens then is an ordinary part of the run.
+"""Signals that ask a point to stop: they set a flag, which is looked at between steps; what happens then is
+an ordinary part of the run.
 
-SIGTERM (engines, preemption), SIGINT (Ctrl-C), SIGUSR1 and SIGUSR2 (Slurm's warning before a time limit): the point saves and exits with
-status 75. A second SIGINT ends the process at once; the files in its folder are whole at every moment.
+SIGTERM (engines, preemption), SIGINT (Ctrl-C), SIGUSR1 and SIGUSR2 (Slurm's warning before a time limit): the
+point saves and exits with status 75. A second SIGINT ends the process at once; the files in its folder are
+whole at every moment.
 """
 
 from __future__ import annotations

@@ -55,7 +55,8 @@ from sapis_lab.training._signals import STOPPED, Stopped, StopSignals
 __all__ = ["STOPPED", "PeerLost", "PointFailed", "Stopped", "run_point"]
 
 HOPELESS = 10.0
-"""A validation force RMSE above this multiple of the training force RMS counts as diverged: predicting zero forces gives 1."""
+"""A validation force RMSE above this multiple of the training force RMS counts as diverged: predicting zero
+forces gives 1."""
 SCORING_BATCH = 32
 FORM_NAMES = {"compiled": "PyTorch compiled", "graph": "CUDA graph"}
 """Forms of the step in records; of the eager step the model says what computes it."""
@@ -73,34 +74,44 @@ def run_point(
     step: StepChoice = "auto",
     devices: int = 1,
 ) -> None:
-    """Train, score and record the point whose settings are in `folder/config.yaml`; continues from `last.ckpt` where there is one.
+    """Train, score and record the point whose settings are in `folder/config.yaml`; continues from
+    `last.ckpt` where there is one.
 
     Args:
-        cache: folder of frame stores.   device: 'cpu', 'cuda' or 'cuda:K'.   threads: of the CPU; small models run best with one.
-        checkpoint_seconds: wall time between checkpoints, s.   step: the form of the training step, see `_compiled`.
-        devices: processes that train the point together, this one included; each calls this function, and its environment says which it
+        cache: folder of frame stores.   device: 'cpu', 'cuda' or 'cuda:K'.   threads: of the CPU; small
+        models run best with one. checkpoint_seconds: wall time between checkpoints, s.   step: the form of
+        the training step, see `_compiled`. devices: processes that train the point together, this one
+        included; each calls this function, and its environment says which it
             is (`_ranks.join`). On GPUs the ranks of a node take the GPUs from `device` on.
 
     Raises:
         PointFailed: the training diverged, or memory or disk did not suffice. Nothing is recorded then.
-        ValueError: the settings do not fit the data, or the form of the step not the device. Nothing is recorded then.
-        Stopped: a signal asked for it (`_signals`); the checkpoint holds what was done.
+        ValueError: the settings do not fit the data, or the form of the step not the device. Nothing is
+        recorded then. Stopped: a signal asked for it (`_signals`); the checkpoint holds what was done.
         PeerLost: another rank is gone.
     """
     began = time.perf_counter()
     _set_up_process(threads)
     folder, cache = Path(folder), Path(cache)
-    point: PointConfig = load(PointConfig, read_yaml(folder / "config.yaml"), source=str(folder / "config.yaml"), recorded=True)
+    point: PointConfig = load(
+        PointConfig, read_yaml(folder / "config.yaml"), source=str(folder / "config.yaml"), recorded=True
+    )
     with StopSignals() as stop, _limits_told(point, folder, devices):
         where = device_of(device, devices)
         form = chosen_form(step, device=where)
         ranks = join(devices, device=where, folder=folder)
         try:
-            _run(point, folder, _Run(cache, where, ranks, stop, checkpoint_seconds, form, step != "auto", began))
+            _run(
+                point,
+                folder,
+                _Run(cache, where, ranks, stop, checkpoint_seconds, form, step != "auto", began),
+            )
         except (SIGTERMException, PeerLost) as error:
             if isinstance(error, PeerLost) and not stop.asked:
                 raise
-            raise Stopped(f"stopped; what was done since the last checkpoint is done again: {error}") from error
+            raise Stopped(
+                f"stopped; what was done since the last checkpoint is done again: {error}"
+            ) from error
         ranks.leave()
 
 
@@ -138,23 +149,38 @@ def _run(point: PointConfig, folder: Path, run: _Run) -> None:
     def stop_if_asked() -> None:
         if run.stop.asked:
             follow.save(trainer)
-            raise Stopped(f"stopped between training and record, with step {module.steps} of {module.steps} in {CHECKPOINT}")
+            raise Stopped(
+                f"stopped between training and record, with step {module.steps} of {module.steps} in "
+                f"{CHECKPOINT}"
+            )
 
-    metrics = {f"val_{key}": value for key, value in follow.last_validation.items()} | _test_scores(module, setup, run, stop_if_asked)
+    metrics = {f"val_{key}": value for key, value in follow.last_validation.items()} | _test_scores(
+        module, setup, run, stop_if_asked
+    )
     _refuse_divergence(metrics, setup.force_rms)
     if not run.ranks.is_first:
         return
     with module.averaged():
         weights = save_potential(folder, _potential(setup, point))
-    record = _record(point, setup, module, metrics, clock=clock, run=run, kernel=", ".join(follow.kernels), weights=weights)
+    record = _record(
+        point, setup, module, metrics, clock=clock, run=run, kernel=", ".join(follow.kernels), weights=weights
+    )
     _log_settings(trainer, record)
-    show(folder, step=module.steps, steps=module.steps, loss=_last(module), val=follow.last_validation, seconds=clock.wall)
+    show(
+        folder,
+        step=module.steps,
+        steps=module.steps,
+        loss=_last(module),
+        val=follow.last_validation,
+        seconds=clock.wall,
+    )
     write_record(folder, record)
     (folder / PREVIOUS).unlink(missing_ok=True)
 
 
 def _log_settings(trainer: L.Trainer, record: Record) -> None:
-    """Settings and final errors, for TensorBoard's page of hyperparameters: `tensorboard --logdir results/NAME/points`."""
+    """Settings and final errors, for TensorBoard's page of hyperparameters: `tensorboard --logdir
+    results/NAME/points`."""
     names = ("model", "lmax", "n_params", "n_frames", "seed", "learning_rate", "batch_size", "steps")
     settings = {name: "none" if (value := getattr(record, name)) is None else value for name in names}
     for logger in trainer.loggers:
@@ -164,7 +190,8 @@ def _log_settings(trainer: L.Trainer, record: Record) -> None:
 
 
 def _set_up_process(threads: int) -> None:
-    """Denormals flushed (several models run 1.5 to 2.6 times slower with them on some processors), full precision, quiet libraries."""
+    """Denormals flushed (several models run 1.5 to 2.6 times slower with them on some processors), full
+    precision, quiet libraries."""
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)
     # No TF32: forces are small differences of large terms, of which its 10 bits leave nothing near a minimum.
@@ -173,16 +200,21 @@ def _set_up_process(threads: int) -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
-    warnings.filterwarnings("ignore", message="The `srun` command is available on your system but is not used")
+    warnings.filterwarnings(
+        "ignore", message="The `srun` command is available on your system but is not used"
+    )
     warnings.filterwarnings("ignore", message="TensorFloat32 tensor cores .* available but not enabled")
 
 
 def _refuse_other_record(point: PointConfig, folder: Path) -> None:
     """A finished point is not trained over under other settings."""
-    if (folder / RECORD).exists() and (recorded := read_raw(folder / RECORD)).get("fingerprint") != point.fingerprint:
+    if (folder / RECORD).exists() and (recorded := read_raw(folder / RECORD)).get(
+        "fingerprint"
+    ) != point.fingerprint:
         keys = differing_keys(recorded.get("science"), json.loads(json.dumps(point.science())))
         raise ValueError(
-            f"{folder / RECORD} was made from other settings than config.yaml has now; they differ in {', '.join(keys[:8])}. "
+            f"{folder / RECORD} was made from other settings than config.yaml has now; they differ in "
+            f"{', '.join(keys[:8])}. "
             "Give the changed point a folder of its own, or remove that record with its checkpoints"
         )
 
@@ -193,7 +225,8 @@ def _remove_temporaries(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-# ------------------------------------------------------------------------------------------------------------ limits
+# ----------------------------------------------------------------------------------------------------- limits
+
 
 @contextmanager
 def _limits_told(point: PointConfig, folder: Path, devices: int) -> Iterator[None]:
@@ -217,7 +250,8 @@ def _limits_told(point: PointConfig, folder: Path, devices: int) -> Iterator[Non
         text = f"out of memory ({where}) with N = {n} parameters and {batch} frames a step{on}"
         traceback.clear_frames(error.__traceback__)  # they hold the tensors that filled it
         raise PointFailed(
-            f"{text}; lower train.batch_size (now {point.train.batch_size}) or the model's size, or spread the batch over more devices"
+            f"{text}; lower train.batch_size (now {point.train.batch_size}) or the model's size, or spread "
+            f"the batch over more devices"
         ) from error
 
 
@@ -227,7 +261,7 @@ def _is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(w in str(error) for w in words)
 
 
-# ------------------------------------------------------------------------------------------------------------- setup
+# ------------------------------------------------------------------------------------------------------ setup
 
 
 @dataclass
@@ -251,7 +285,8 @@ def _prepare(point: PointConfig, cache: Path, *, siblings: Path | None = None) -
     pool = store.splits["train"]
     if point.n_frames > len(pool):
         raise ValueError(
-            f"n_frames={point.n_frames} exceeds the {len(pool)} labelled training frames of {store.folder}; lower lattice.n_frames"
+            f"n_frames={point.n_frames} exceeds the {len(pool)} labelled training frames of {store.folder}; "
+            f"lower lattice.n_frames"
         )
     ids = np.asarray(pool[: point.n_frames])
     frames = store.frames(ids)
@@ -269,7 +304,8 @@ def _prepare(point: PointConfig, cache: Path, *, siblings: Path | None = None) -
     counted = sum(model.count().values())
     if point.n_params not in (None, counted):
         raise ValueError(
-            f"{point.id} was planned with n_params={point.n_params}, but its model for the elements {list(store.elements)} has {counted}; "
+            f"{point.id} was planned with n_params={point.n_params}, but its model for the elements "
+            f"{list(store.elements)} has {counted}; "
             "plan again now that the data are there: run the study again"
         )
     dtype = getattr(torch, point.train.precision)
@@ -293,21 +329,27 @@ def _prepare(point: PointConfig, cache: Path, *, siblings: Path | None = None) -
 def _inherited(
     point: PointConfig, store: FrameStore, siblings: Path | None
 ) -> tuple[Model, np.ndarray, ReferencesFrom | None, float]:
-    """Model, reference energies (n_species,) eV with their record, and mean neighbours of a point that starts from its parent:
-    the same function, in a model of the point's size."""
+    """Model, reference energies (n_species,) eV with their record, and mean neighbours of a point that starts
+    from its parent: the same function, in a model of the point's size."""
     assert point.parent is not None
     if siblings is None:
         raise ValueError(f"{point.id} starts from {point.parent.id}, but nothing says where that point lies")
     born = load_potential(siblings / point.parent.id)
     if born.origin.get("fingerprint") != point.parent.fingerprint:
         raise ValueError(
-            f"{siblings / point.parent.id} was made from other settings than the parent that {point.id} names; run that one again"
+            f"{siblings / point.parent.id} was made from other settings than the parent that {point.id} "
+            f"names; run that one again"
         )
     if tuple(born.model.species) != tuple(store.elements):
-        raise ValueError(f"{point.parent.id} knows the elements {list(born.model.species)}, its child's data have {list(store.elements)}")
+        raise ValueError(
+            f"{point.parent.id} knows the elements {list(born.model.species)}, its child's data have "
+            f"{list(store.elements)}"
+        )
     grown = grow(born.model.train().requires_grad_(True), point.model, seed=point.seed)
     if grown.config != point.model:
-        raise ValueError(f"{point.id}: its model is not the one that {point.parent.id} grows to; wanted {grown.config!r}")
+        raise ValueError(
+            f"{point.id}: its model is not the one that {point.parent.id} grows to; wanted {grown.config!r}"
+        )
     references = np.array([born.references[int(z)] for z in store.elements])
     return grown.model, references, born.references_from, born.mean_neighbors
 
@@ -315,7 +357,8 @@ def _inherited(
 def _references(point: PointConfig, store: FrameStore, ids: np.ndarray) -> np.ndarray:
     """Reference energies (n_species,) eV, from the D frames alone unless the isolated atoms are asked for.
 
-    Isolated atoms leave a constant, which the mean energy of the D frames sets: it is spread evenly over the atoms.
+    Isolated atoms leave a constant, which the mean energy of the D frames sets: it is spread evenly over the
+    atoms.
     """
     counts, energies = store.composition(ids), store.energy[ids]
     if point.train.references == "ridge":
@@ -325,18 +368,25 @@ def _references(point: PointConfig, store: FrameStore, ids: np.ndarray) -> np.nd
         return fitted
     isolated = store.isolated_atoms
     if isolated is None:
-        raise ValueError(f"train.references=isolated, but {store.folder} has no isolated-atom energies; use train.references=ridge")
+        raise ValueError(
+            f"train.references=isolated, but {store.folder} has no isolated-atom energies; use "
+            f"train.references=ridge"
+        )
     atoms = np.array([isolated[z] for z in store.elements])
     return atoms + (energies - counts @ atoms).sum() / counts.sum()
 
 
-# ------------------------------------------------------------------------------------------------------------- train
+# ------------------------------------------------------------------------------------------------------ train
 
 
-def _train(module: TrainingModule, setup: _Setup, point: PointConfig, *, folder: Path, run: _Run) -> tuple[L.Trainer, Clock, Curve]:
+def _train(
+    module: TrainingModule, setup: _Setup, point: PointConfig, *, folder: Path, run: _Run
+) -> tuple[L.Trainer, Clock, Curve]:
     ranks = run.ranks
     start = ranks.from_first(_first_step(folder, point) if ranks.is_first else 0)
-    validation = FixedBatches(setup.make, np.asarray(setup.store.splits["validation"]), batch_size=SCORING_BATCH)
+    validation = FixedBatches(
+        setup.make, np.asarray(setup.store.splits["validation"]), batch_size=SCORING_BATCH
+    )
 
     def validate() -> dict[str, float]:
         with module.averaged() as model:
@@ -362,7 +412,9 @@ def _train(module: TrainingModule, setup: _Setup, point: PointConfig, *, folder:
         plugins=[LightningEnvironment(), CheckpointFiles()],
         default_root_dir=folder,
         gradient_clip_val=point.train.clip,
-        logger=TensorBoardLogger(folder, name="", version="tensorboard", purge_step=start + 1) if ranks.is_first else False,
+        logger=TensorBoardLogger(folder, name="", version="tensorboard", purge_step=start + 1)
+        if ranks.is_first
+        else False,
         callbacks=[clock, follow],
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -382,9 +434,16 @@ def _train(module: TrainingModule, setup: _Setup, point: PointConfig, *, folder:
     )
     together = f", rank {ranks.rank} of {ranks.size}" if ranks.size > 1 else ""
     print(f"point {point.id}: step {start} of {module.steps}{together}", flush=True)
-    trainer.fit(module, DataLoader(stream, batch_size=None), ckpt_path=str(folder / CHECKPOINT) if start else None, weights_only=True)
+    trainer.fit(
+        module,
+        DataLoader(stream, batch_size=None),
+        ckpt_path=str(folder / CHECKPOINT) if start else None,
+        weights_only=True,
+    )
     if trainer.global_step < module.steps:
-        raise PointFailed(f"interrupted at step {trainer.global_step} of {module.steps}; run the study again to continue")
+        raise PointFailed(
+            f"interrupted at step {trainer.global_step} of {module.steps}; run the study again to continue"
+        )
     return trainer, clock, follow
 
 
@@ -395,11 +454,14 @@ def _first_step(folder: Path, point: PointConfig) -> int:
     return start
 
 
-# ------------------------------------------------------------------------------------------------------ score, record
+# ---------------------------------------------------------------------------------------------- score, record
 
 
-def _test_scores(module: TrainingModule, setup: _Setup, run: _Run, stop_if_asked: Callable[[], None]) -> dict[str, float]:
-    """Errors on every test split, with the averaged weights: `test_force_rmse`, ... The last step has been validated."""
+def _test_scores(
+    module: TrainingModule, setup: _Setup, run: _Run, stop_if_asked: Callable[[], None]
+) -> dict[str, float]:
+    """Errors on every test split, with the averaged weights: `test_force_rmse`, ... The last step has been
+    validated."""
     metrics: dict[str, float] = {}
     module.to(run.device)
     with module.averaged() as model:
@@ -419,13 +481,23 @@ def _refuse_divergence(metrics: dict[str, float], force_rms: float) -> None:
     error = metrics["val_force_rmse"]
     if error > HOPELESS * force_rms:
         times = error / force_rms
-        raise PointFailed(f"diverged: validation force RMSE {error:.3g} eV/Å at the end, {times:.0f} times the force RMS of the data")
+        raise PointFailed(
+            f"diverged: validation force RMSE {error:.3g} eV/Å at the end, {times:.0f} times the force RMS "
+            f"of the data"
+        )
 
 
 def _potential(setup: _Setup, point: PointConfig) -> Potential:
     references = dict(zip(setup.store.elements, (float(e) for e in setup.references), strict=True))
-    origin = {"id": point.id, "fingerprint": point.fingerprint, "n_frames": point.n_frames, "data": setup.store.folder.name}
-    return Potential(setup.model, point.model, references, setup.mean_neighbors, origin, setup.references_from)
+    origin = {
+        "id": point.id,
+        "fingerprint": point.fingerprint,
+        "n_frames": point.n_frames,
+        "data": setup.store.folder.name,
+    }
+    return Potential(
+        setup.model, point.model, references, setup.mean_neighbors, origin, setup.references_from
+    )
 
 
 def _last(module: TrainingModule) -> float | None:
@@ -433,9 +505,17 @@ def _last(module: TrainingModule) -> float | None:
 
 
 def _flops(module: TrainingModule, setup: _Setup, point: PointConfig, ranks: Ranks) -> dict[str, int]:
-    """FLOPs of one training step and of one frame's inference, counted on the frames of step 0, whatever the number of ranks."""
+    """FLOPs of one training step and of one frame's inference, counted on the frames of step 0, whatever the
+    number of ranks."""
     stream = TrainingStream(
-        setup.make, setup.train_ids, batch_size=setup.batch_size, seed=point.seed, augment=False, first_step=lambda: 0, rank=0, world=1
+        setup.make,
+        setup.train_ids,
+        batch_size=setup.batch_size,
+        seed=point.seed,
+        augment=False,
+        first_step=lambda: 0,
+        rank=0,
+        world=1,
     )
     # the global batch of several ranks may be more than one device holds
     model = module.model if ranks.size == 1 else module.model.cpu()
@@ -446,7 +526,9 @@ def _flops(module: TrainingModule, setup: _Setup, point: PointConfig, ranks: Ran
         inference = counter.total
         loss(result, batch, scale=model.energy_scale, config=point.train.loss).backward()
     model.zero_grad(set_to_none=True)
-    forward = point.model.flops(n_atoms=batch.graph.n_nodes, n_pairs=batch.graph.n_pairs, n_species=model.n_species)
+    forward = point.model.flops(
+        n_atoms=batch.graph.n_nodes, n_pairs=batch.graph.n_pairs, n_species=model.n_species
+    )
     return {
         "flops_per_step": counter.total,
         "flops_elementwise_per_step": STEP_FACTOR * forward.elementwise,
@@ -455,9 +537,16 @@ def _flops(module: TrainingModule, setup: _Setup, point: PointConfig, ranks: Ran
 
 
 def _record(
-    point: PointConfig, setup: _Setup, module: TrainingModule, metrics: dict[str, float], *, clock: Clock, run: _Run, kernel: str,
+    point: PointConfig,
+    setup: _Setup,
+    module: TrainingModule,
+    metrics: dict[str, float],
+    *,
+    clock: Clock,
+    run: _Run,
+    kernel: str,
     weights: str,
-) -> Record:  # fmt: skip
+) -> Record:
     counts = module.model.count()
     flops = _flops(module, setup, point, run.ranks)
     samples = module.steps * setup.batch_size
@@ -497,12 +586,17 @@ def _record(
 
 
 def _kernel(model: Model, run: _Run) -> str:
-    """What computes the training step, for the record: 'C++', 'PyTorch', 'PyTorch compiled', 'PyTorch on cuda', 'CUDA graph'."""
+    """What computes the training step, for the record: 'C++', 'PyTorch', 'PyTorch compiled', 'PyTorch on
+    cuda', 'CUDA graph'."""
     name = model.kernel(run.device) if run.form == "eager" else FORM_NAMES[run.form]
     return name if run.device.type == "cpu" or run.form == "graph" else f"{name} on {run.device.type}"
 
 
 def _device_name(run: _Run) -> str:
     """`AMD EPYC`, or `4 x NVIDIA H200` where four ranks had one each."""
-    name = torch.cuda.get_device_name(run.device) if run.device.type == "cuda" else platform.processor() or platform.machine()
+    name = (
+        torch.cuda.get_device_name(run.device)
+        if run.device.type == "cuda"
+        else platform.processor() or platform.machine()
+    )
     return name if run.ranks.size == 1 else f"{run.ranks.size} x {name}"

@@ -48,7 +48,13 @@ def runs_table(
 
 
 def _row(
-    model: str, target: float, frames: int, seed: int, noise: float, epochs: float | None, generator: np.random.Generator
+    model: str,
+    target: float,
+    frames: int,
+    seed: int,
+    noise: float,
+    epochs: float | None,
+    generator: np.random.Generator,
 ) -> dict:
     family, symmetry, lmax, law, params = MODELS[model]
     count = int(target * generator.uniform(0.94, 1.06))
@@ -57,7 +63,12 @@ def _row(
     steps = 2000 if epochs is None else int(epochs * frames / batch)
     per_step = {"geat": 9e3, "nequip": 2.5e4, "transformer": 4e3}[family] * count * (1 + (lmax or 0))
     seconds = 20 + per_step * steps / 8e9
-    errors = {"force_rmse": loss, "force_mae": 0.7 * loss, "energy_mae": 1.4 * loss, "energy_mae_per_atom": 1.4 * loss / 9}
+    errors = {
+        "force_rmse": loss,
+        "force_mae": 0.7 * loss,
+        "energy_mae": 1.4 * loss,
+        "energy_mae_per_atom": 1.4 * loss / 9,
+    }
     errors["energy_rmse"] = 1.8 * loss
     return {
         "id": f"{model}-n{target:.1e}-d{frames}-s{seed}".replace("e+0", "e"),
@@ -85,4 +96,8 @@ def _row(
         "cpu_seconds_train": seconds * 1.01,
         "seconds_total": seconds + 5,
         "device": "cpu",
-    } | {f"{split}_{name}": value * factor for split, factor in (("val", 1.0), ("test", 1.03)) for name, value in errors.items()}
+    } | {
+        f"{split}_{name}": value * factor
+        for split, factor in (("val", 1.0), ("test", 1.03))
+        for name, value in errors.items()
+    }

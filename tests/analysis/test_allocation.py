@@ -1,4 +1,5 @@
-"""The best split of a study's budget: known where it is known in closed form, and not stated where the points do not support it."""
+"""The best split of a study's budget: known where it is known in closed form, and not stated where the points
+do not support it."""
 
 import numpy as np
 import pytest
@@ -46,7 +47,9 @@ def test_a_floor_that_is_not_excluded_widens_the_band(study):
 
 def test_labels_that_cost_something_move_the_split_to_large_models(study):
     dear = (
-        analyse(runs_table(models=("geat-l2",), epochs=20, noise=0.02, **WIDE), n_bootstrap=200, label_flops=1e10)
+        analyse(
+            runs_table(models=("geat-l2",), epochs=20, noise=0.02, **WIDE), n_bootstrap=200, label_flops=1e10
+        )
         .models["geat-l2"]
         .allocation
     )

@@ -1,4 +1,5 @@
-"""A band is of the curve that it is drawn around: every band and every interval holds its own estimate, on any table."""
+"""A band is of the curve that it is drawn around: every band and every interval holds its own estimate, on
+any table."""
 
 from __future__ import annotations
 
@@ -36,11 +37,21 @@ def deviations(kind: str, size: float, n: int, random: np.random.Generator) -> n
     return noise
 
 
-def random_fit(seed: int, *, laws: tuple[str, ...] = ("n+d", "n+d+e", "n+d+nd"), kinds: tuple[str, ...] = NOISE, weighted: bool = True):
-    """A law fitted to a random small table, the true law, and places to look at: the points, and twice the largest N and D."""
+def random_fit(
+    seed: int,
+    *,
+    laws: tuple[str, ...] = ("n+d", "n+d+e", "n+d+nd"),
+    kinds: tuple[str, ...] = NOISE,
+    weighted: bool = True,
+):
+    """A law fitted to a random small table, the true law, and places to look at: the points, and twice the
+    largest N and D."""
     random = np.random.default_rng(seed)
     n = random.choice([3, 4])
-    grid = np.meshgrid(3e3 * np.geomspace(1, 10 ** random.choice([1.0, 1.5]), n), 50 * np.geomspace(1, random.choice([8, 30]), n))
+    grid = np.meshgrid(
+        3e3 * np.geomspace(1, 10 ** random.choice([1.0, 1.5]), n),
+        50 * np.geomspace(1, random.choice([8, 30]), n),
+    )
     N, D, law = grid[0].ravel(), grid[1].ravel(), str(random.choice(laws))
     truth = LAWS[law if law != "n+d+nd" else "n+d"]
     noise = deviations(str(random.choice(kinds)), random.choice([0.02, 0.1, 0.3]), len(N), random)
@@ -51,12 +62,16 @@ def random_fit(seed: int, *, laws: tuple[str, ...] = ("n+d", "n+d+e", "n+d+nd"),
 
 
 def the_outlier():
-    """A table whose one outlier moves all refits off the fit when residuals are centred about their mean: 3 x 3 points at 30 % noise."""
+    """A table whose one outlier moves all refits off the fit when residuals are centred about their mean: 3 x
+    3 points at 30 % noise."""
     random = np.random.default_rng(2)
     N, D = (a.ravel() for a in np.meshgrid(3e3 * np.geomspace(1, 10, 3), 50 * np.geomspace(1, 8, 3)))
     noise = 0.02 * random.standard_normal(9)
     noise[4] += 2.0
-    return fit("n+d", N, D, LAWS["n+d"].predict(TRUTH, N, D) * np.exp(noise)), (np.r_[N, 2 * N.max()], np.r_[D, 2 * D.max()])
+    return fit("n+d", N, D, LAWS["n+d"].predict(TRUTH, N, D) * np.exp(noise)), (
+        np.r_[N, 2 * N.max()],
+        np.r_[D, 2 * D.max()],
+    )
 
 
 def outside(found, where, *, resampling: str = "residuals", seed: int = 0) -> list[str]:
@@ -104,7 +119,8 @@ def test_resampled_residuals_are_centred_as_the_fit_centres() -> None:
 
 @pytest.mark.long
 def test_bands_hold_the_true_law_about_as_often_as_they_say() -> None:
-    """Symmetric noise, with and without outliers and heavy tails: 95 % bands, at the points and at twice the largest N and D."""
+    """Symmetric noise, with and without outliers and heavy tails: 95 % bands, at the points and at twice the
+    largest N and D."""
     inside, beyond = [], []
     for seed in range(400):
         kinds = ("normal", "outlier", "heavy")
@@ -119,16 +135,20 @@ def test_bands_hold_the_true_law_about_as_often_as_they_say() -> None:
     assert 0.91 < np.mean(beyond) < 0.98, np.mean(beyond)
 
 
-# ---------------------------------------------------------------------------------------------------------- a whole study
+# ---------------------------------------------------------------------------------------------- a whole study
 
 
 def noisy_runs(seed: int) -> pd.DataFrame:
     """Three models at fixed epochs with one wild point each."""
     random = np.random.default_rng(seed)
     runs = runs_table(
-        models=("geat-l1", "geat-l2", "transformer"), n_params=(3e3, 1e4, 3e4, 1e5), n_frames=(50, 100, 200, 400), epochs=20,
-        noise=float(random.choice([0.02, 0.1])), generator=random,
-    )  # fmt: skip
+        models=("geat-l1", "geat-l2", "transformer"),
+        n_params=(3e3, 1e4, 3e4, 1e5),
+        n_frames=(50, 100, 200, 400),
+        epochs=20,
+        noise=float(random.choice([0.02, 0.1])),
+        generator=random,
+    )
     for model in runs["model"].unique():
         one = random.choice(runs.index[runs["model"] == model])
         errors = [c for c in runs if c.startswith(("val_", "test_"))]
@@ -156,7 +176,11 @@ def told(found: dict[str, Any]) -> Iterator[tuple[str, float, list[float]]]:
         for value, *limits in zip(ratio["ratio"], ratio["low"], ratio["high"], strict=True):
             yield f"{ratio['model']}, {ratio['cost']}", value, limits
     for test in found["exponent_tests"]:
-        yield f"{test['model']} - {test['other']}, {test['exponent']}", test["difference"], [test["low"], test["high"]]
+        yield (
+            f"{test['model']} - {test['other']}, {test['exponent']}",
+            test["difference"],
+            [test["low"], test["high"]],
+        )
 
 
 def drawn(study: Any) -> Iterator[tuple[str, pd.DataFrame, str, str, str]]:
@@ -176,7 +200,14 @@ def drawn(study: Any) -> Iterator[tuple[str, pd.DataFrame, str, str, str]]:
 def test_every_interval_of_a_study_holds_its_estimate(seed: int) -> None:
     study = analyse(noisy_runs(seed), n_bootstrap=100)
     found = list(told(fit_json(study)))
-    assert {what.split(", ")[1] for what, *_ in found} >= {"forecast", "optimum", "compute exponent", "n_frames", "n+d", "alpha"}
+    assert {what.split(", ")[1] for what, *_ in found} >= {
+        "forecast",
+        "optimum",
+        "compute exponent",
+        "n_frames",
+        "n+d",
+        "alpha",
+    }
     assert [one for one in found if not one[2][0] <= one[1] <= one[2][1]] == []
 
 
@@ -185,18 +216,30 @@ def test_every_band_of_a_figure_holds_its_line() -> None:
     for kind, numbers, middle, low, high in drawn(analyse(noisy_runs(0), n_bootstrap=100)):
         rows = numbers[numbers[[middle, low, high]].notna().all(axis=1)]
         seen |= {kind} if len(rows) else set()
-        wrong = rows[~((rows[low] <= rows[middle] * (1 + 1e-12)) & (rows[middle] <= rows[high] * (1 + 1e-12)))]
+        wrong = rows[
+            ~((rows[low] <= rows[middle] * (1 + 1e-12)) & (rows[middle] <= rows[high] * (1 + 1e-12)))
+        ]
         assert wrong.empty, f"{kind}: {middle}\n{wrong}"
-    assert seen >= {"loss_vs_size", "loss_vs_data", "loss_vs_labels", "isoflop", "compute_frontier", "equal_error", "exponents"}
+    assert seen >= {
+        "loss_vs_size",
+        "loss_vs_data",
+        "loss_vs_labels",
+        "isoflop",
+        "compute_frontier",
+        "equal_error",
+        "exponents",
+    }
 
 
-# ---------------------------------------------------------------------------------------------------------- rules and beliefs
+# ------------------------------------------------------------------------------------------ rules and beliefs
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_a_predicted_run_lies_in_its_interval(seed: int) -> None:
     found = random_fit(seed, weighted=False)[0].points
-    middle, low, high = posterior(found.n_params, found.n_frames, found.loss).predict(2 * found.n_params.max(), 2 * found.n_frames.max())
+    middle, low, high = posterior(found.n_params, found.n_frames, found.loss).predict(
+        2 * found.n_params.max(), 2 * found.n_frames.max()
+    )
     assert low <= middle <= high
 
 
@@ -212,7 +255,17 @@ def test_a_best_rate_and_its_rule_lie_in_their_intervals(seed: int) -> None:
     for n in (1e3, 1e4, 1e5):
         for d in (50, 500):
             value = float(0.02 * (n / 1e4) ** -0.2 * np.exp(deviations(NOISE[seed % 4], 0.3, 1, random)[0]))
-            cells.append(Optimum(value=value, low=value / 1.2, high=value * 1.2, sigma=0.1, n_params=int(n), n_frames=d, **rest))
+            cells.append(
+                Optimum(
+                    value=value,
+                    low=value / 1.2,
+                    high=value * 1.2,
+                    sigma=0.1,
+                    n_params=int(n),
+                    n_frames=d,
+                    **rest,
+                )
+            )
     rule = power_rule(cells, generator=random)
     for name, limits in rule.intervals.items():
         assert limits is not None and limits[0] <= getattr(rule, name) <= limits[1], name

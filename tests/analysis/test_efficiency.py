@@ -1,4 +1,5 @@
-"""Cost at equal error: the true ratio from noise-free laws, a band that covers it, and honesty at the edges of a lattice."""
+"""Cost at equal error: the true ratio from noise-free laws, a band that covers it, and honesty at the edges
+of a lattice."""
 
 import numpy as np
 import pandas as pd
@@ -36,7 +37,8 @@ def test_a_model_twice_as_dear_costs_twice_as_much():
 
 
 def test_a_larger_error_everywhere_costs_what_the_law_says():
-    """L_b(N, D) = L_a(N / f^(1/alpha), D / f^(1/beta)), so the optimum moves along both axes and cost by the product."""
+    """L_b(N, D) = L_a(N / f^(1/alpha), D / f^(1/beta)), so the optimum moves along both axes and cost by the
+    product."""
     factor = 1.3
     worse = BETTER | {"A": factor * BETTER["A"], "B": factor * BETTER["B"]}
     found = ratios(worse, noise=1e-4)["flops_train"]
@@ -47,7 +49,11 @@ def test_a_larger_error_everywhere_costs_what_the_law_says():
 
 
 def test_bands_cover_the_true_ratio():
-    covered = [(e.low <= 1.0).all() and (e.high >= 1.0).all() for s in range(10) if (e := ratios(BETTER, seed=2 * s)["flops_train"])]
+    covered = [
+        (e.low <= 1.0).all() and (e.high >= 1.0).all()
+        for s in range(10)
+        if (e := ratios(BETTER, seed=2 * s)["flops_train"])
+    ]
     assert sum(covered) >= 7  # all nine errors at once
 
 
@@ -63,7 +69,10 @@ def test_at_fixed_steps_the_smallest_sufficient_model_is_the_cheapest():
 def test_what_both_reach_only_at_the_edge_is_no_statement():
     worse = {"A": 40.0, "B": 1.0, "alpha": 0.3, "beta": 0.6}
     found = ratios(worse, noise=1e-3)["flops_train"]
-    assert found.why_not == "the errors that the two reach on this lattice do not overlap" and len(found.error) == 0
+    assert (
+        found.why_not == "the errors that the two reach on this lattice do not overlap"
+        and len(found.error) == 0
+    )
     assert found.middle() is None
 
 
@@ -73,7 +82,9 @@ def test_the_cheapest_point_is_cheaper_than_every_point_of_the_line():
     error = np.array([0.15])
     level = Level.of(model, np.array([[fit.params[k] for k in fit.law.param_names]]), error)
     best, _ = level.cheapest(cost, draws=False)
-    N, D = (a.ravel() for a in np.meshgrid(np.geomspace(*model.n_range, 400), np.geomspace(*model.d_range, 400)))
+    N, D = (
+        a.ravel() for a in np.meshgrid(np.geomspace(*model.n_range, 400), np.geomspace(*model.d_range, 400))
+    )
     enough = fit.predict(N, D) <= error
     assert best[0, 0] <= cost.of(N, D)[enough].min() * 1.002
     assert best[0, 0] == pytest.approx(cost.of(N, D)[enough].min(), rel=0.02)

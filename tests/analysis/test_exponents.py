@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sapis_lab.analysis.exponents import common_law, difference_interval, equality_statistic, exponent_tests, holm
+from sapis_lab.analysis.exponents import (
+    common_law,
+    difference_interval,
+    equality_statistic,
+    exponent_tests,
+    holm,
+)
 from sapis_lab.analysis.fit import Points, fit
 from sapis_lab.analysis.laws import LAWS
 from sapis_lab.analysis.profile import profiles
@@ -15,7 +21,12 @@ TRUE = {"A": 2.0, "B": 3.0, "alpha": 0.45, "beta": 0.5}
 
 
 def points(params, seed, noise=0.03):
-    return Points(N, D, LAWS["n+d"].predict(params, N, D) * np.exp(noise * np.random.default_rng(seed).standard_normal(N.size)))
+    return Points(
+        N,
+        D,
+        LAWS["n+d"].predict(params, N, D)
+        * np.exp(noise * np.random.default_rng(seed).standard_normal(N.size)),
+    )
 
 
 def laws_of(params, seed, laws=("n+d",)):
@@ -55,7 +66,10 @@ def test_an_exponent_equals_itself():
     assert low < 0 < high
 
 
-@pytest.mark.parametrize(("raw", "wanted"), [([0.01, 0.04, 0.03], [0.03, 0.06, 0.06]), ([], []), ([0.5, 0.9], [1.0, 1.0]), ([0.2], [0.2])])
+@pytest.mark.parametrize(
+    ("raw", "wanted"),
+    [([0.01, 0.04, 0.03], [0.03, 0.06, 0.06]), ([], []), ([0.5, 0.9], [1.0, 1.0]), ([0.2], [0.2])],
+)
 def test_holm_raises_p_values_by_their_number(raw, wanted):
     assert holm(raw) == pytest.approx(wanted)
 

@@ -59,7 +59,8 @@ def test_a_weight_of_two_is_a_point_given_twice():
 
 
 def test_a_robust_fit_judges_a_residual_by_its_own_standard_deviation():
-    """Points ten times as noisy with a hundredth of the weight are no outliers: the objective is that of residuals all alike."""
+    """Points ten times as noisy with a hundredth of the weight are no outliers: the objective is that of
+    residuals all alike."""
     generator = np.random.default_rng(4)
     sigma = np.where(np.arange(len(N)) % 2, 0.1, 0.01)
     loss = LAWS["n+d"].predict(TRUTH, N, D) * np.exp(sigma * generator.standard_normal(len(N)))
@@ -69,7 +70,8 @@ def test_a_robust_fit_judges_a_residual_by_its_own_standard_deviation():
 
 
 def test_a_term_that_is_absent_does_not_keep_a_fit_from_its_optimum():
-    """The floor of data without one goes to nothing; the objective is that of the law without a floor all the same."""
+    """The floor of data without one goes to nothing; the objective is that of the law without a floor all the
+    same."""
     loss = LAWS["n+d"].predict(TRUTH, N, D) * np.exp(0.01 * np.sin(3.0 * np.arange(len(N))))
     two, three = (fit(name, N, D, loss, robust="none") for name in ("n+d", "n+d+e"))
     assert three.objective <= two.objective * (1 + 1e-6)
@@ -92,7 +94,8 @@ def test_the_unit_of_the_loss_moves_only_the_amplitudes():
 
 @pytest.mark.parametrize("name", LAWS)
 def test_no_start_leads_below_the_optimum_that_the_fit_reports(name):
-    """A slow twin: scipy from sixty random starts per noisy lattice never finds a better least-squares optimum."""
+    """A slow twin: scipy from sixty random starts per noisy lattice never finds a better least-squares
+    optimum."""
     law, generator = LAWS[name], np.random.default_rng(5)
     centre = Centre.of(N, D)
     z = law.coordinates(N, D, centre=centre)
@@ -105,8 +108,13 @@ def test_no_start_leads_below_the_optimum_that_the_fit_reports(name):
         found = fit(name, N, D, np.exp(y), robust="none")
         lower, upper = bounds(law, y)
         for _ in range(20):
-            start = np.r_[y.mean() + generator.uniform(-3, 0.5, law.n_terms), generator.uniform(0.05, 2.0, law.n_parameters - law.n_terms)]
-            other = least_squares(law.residual, start, jac=jacobian, bounds=(lower, upper), args=(z, y), max_nfev=60)
+            start = np.r_[
+                y.mean() + generator.uniform(-3, 0.5, law.n_terms),
+                generator.uniform(0.05, 2.0, law.n_parameters - law.n_terms),
+            ]
+            other = least_squares(
+                law.residual, start, jac=jacobian, bounds=(lower, upper), args=(z, y), max_nfev=60
+            )
             assert found.objective <= other.cost * (1 + 1e-6)
 
 
@@ -118,9 +126,12 @@ def test_gradient_and_hessian_agree_with_central_differences(name, delta):
     z, theta = law.coordinates(N, D, centre=centre), law.centred(TRUTH, centre=centre)[None]
     y = law.log_loss(theta, z)[0] + 0.05 * generator.standard_normal((1, len(N)))
     W = generator.integers(0, 3, (1, len(N))).astype(float)
-    W = np.where(np.abs(law.residual(theta, z, y)) <= delta, W, 0.0)  # beyond the threshold the Hessian is regularised on purpose
+    # beyond the threshold the Hessian is regularised on purpose
+    W = np.where(np.abs(law.residual(theta, z, y)) <= delta, W, 0.0)
     design, (lower, upper) = _Design(law, z), bounds(law, y)
-    problem = _Problem(design, y, W, np.array([delta]), None, np.zeros((1, law.n_parameters), bool), lower, upper)
+    problem = _Problem(
+        design, y, W, np.array([delta]), None, np.zeros((1, law.n_parameters), bool), lower, upper
+    )
 
     def derivatives(at):
         state = problem._evaluate(at, problem.target)
@@ -140,7 +151,9 @@ def test_gradient_and_hessian_agree_with_central_differences(name, delta):
 def test_one_outlier_moves_a_robust_fit_less_than_least_squares():
     loss = LAWS["n+d"].predict(TRUTH, N, D) * np.exp(0.01 * np.random.default_rng(1).standard_normal(len(N)))
     loss[-1] *= 1.5
-    errors = {r: abs(fit("n+d", N, D, loss, robust=r).params["alpha"] - TRUTH["alpha"]) for r in ("auto", "none")}
+    errors = {
+        r: abs(fit("n+d", N, D, loss, robust=r).params["alpha"] - TRUTH["alpha"]) for r in ("auto", "none")
+    }
     assert errors["auto"] < 0.4 * errors["none"]
 
 
@@ -182,10 +195,22 @@ def test_modes_are_distinct_and_the_best_comes_first():
     [
         (lambda n, d, y: (n[:3], d[:3], y[:3]), "needs at least 2 distinct n_frames"),
         (lambda n, d, y: (n[:1], d[:1], y[:1]), "needs at least 2 distinct n_params"),
-        (lambda n, d, y: (np.full_like(n, 1e4), d, y), "needs at least 2 distinct n_params, got 1; widen lattice.n_params"),
-        (lambda n, d, y: (n[[0, 5, 10]], d[[0, 5, 10]], y[[0, 5, 10]]), r"has 4 parameters and needs as many distinct .* got 3"),
-        (lambda n, d, y: (n, d, np.where(np.arange(len(y)) == 2, 0.0, y)), "loss must be finite and positive, got 0.0 at position 2"),
-        (lambda n, d, y: (n, d, np.where(np.arange(len(y)) == 2, np.nan, y)), "loss must be finite and positive, got nan"),
+        (
+            lambda n, d, y: (np.full_like(n, 1e4), d, y),
+            "needs at least 2 distinct n_params, got 1; widen lattice.n_params",
+        ),
+        (
+            lambda n, d, y: (n[[0, 5, 10]], d[[0, 5, 10]], y[[0, 5, 10]]),
+            r"has 4 parameters and needs as many distinct .* got 3",
+        ),
+        (
+            lambda n, d, y: (n, d, np.where(np.arange(len(y)) == 2, 0.0, y)),
+            "loss must be finite and positive, got 0.0 at position 2",
+        ),
+        (
+            lambda n, d, y: (n, d, np.where(np.arange(len(y)) == 2, np.nan, y)),
+            "loss must be finite and positive, got nan",
+        ),
         (lambda n, d, y: (n, d, y[:-1]), "1-D of one length"),
     ],
 )

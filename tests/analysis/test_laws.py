@@ -32,7 +32,11 @@ def test_centred_parameters_give_the_natural_prediction(name):
 
 
 @pytest.mark.parametrize("name", LAWS)
-@given(values=st.fixed_dictionaries({k: (exponents if k in ("alpha", "beta", "gamma") else amplitudes) for k in TRUTH}))
+@given(
+    values=st.fixed_dictionaries(
+        {k: (exponents if k in ("alpha", "beta", "gamma") else amplitudes) for k in TRUTH}
+    )
+)
 @settings(max_examples=25, deadline=None)
 def test_natural_and_centred_parameters_are_inverse(name, values):
     law, centre = LAWS[name], Centre.of(N, D)
@@ -56,8 +60,12 @@ def test_jacobian_agrees_with_central_differences(name):
 def test_slopes_agree_with_central_differences(name):
     law, step = LAWS[name], 1e-5
     along_n, along_d = law.slopes(TRUTH, N, D)
-    difference_n = (law.predict(TRUTH, N * np.exp(step), D) - law.predict(TRUTH, N * np.exp(-step), D)) / (2 * step)
-    difference_d = (law.predict(TRUTH, N, D * np.exp(step)) - law.predict(TRUTH, N, D * np.exp(-step))) / (2 * step)
+    difference_n = (law.predict(TRUTH, N * np.exp(step), D) - law.predict(TRUTH, N * np.exp(-step), D)) / (
+        2 * step
+    )
+    difference_d = (law.predict(TRUTH, N, D * np.exp(step)) - law.predict(TRUTH, N, D * np.exp(-step))) / (
+        2 * step
+    )
     assert np.allclose(along_n, difference_n, rtol=1e-7)
     assert np.allclose(along_d, difference_d, rtol=1e-7)
 

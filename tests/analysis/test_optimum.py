@@ -1,4 +1,5 @@
-"""The best split of a budget: against its closed form, against a search by brute force, and what it says of a fit."""
+"""The best split of a budget: against its closed form, against a search by brute force, and what it says of a
+fit."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,5 @@
-"""The posterior on the grid: it finds known laws, predicts as often as it says, and says what another run would teach."""
+"""The posterior on the grid: it finds known laws, predicts as often as it says, and says what another run
+would teach."""
 
 import numpy as np
 import pytest
@@ -26,8 +27,11 @@ def test_it_finds_the_exponents_of_a_law_with_little_noise():
 
 
 def test_a_posterior_much_narrower_than_a_cell_of_the_first_grid_is_resolved():
-    """Noise of 1e-4 leaves the exponents a thousandth of a cell; the draws have the spread of least squares."""
-    n, d = (a.ravel() for a in np.meshgrid(np.geomspace(3e3, 3e5, 6), np.geomspace(1e2, 1e4, 6), indexing="ij"))
+    """Noise of 1e-4 leaves the exponents a thousandth of a cell; the draws have the spread of least
+    squares."""
+    n, d = (
+        a.ravel() for a in np.meshgrid(np.geomspace(3e3, 3e5, 6), np.geomspace(1e2, 1e4, 6), indexing="ij")
+    )
     loss = measured("n+d", PLAIN, n, d, noise=1e-4)
     found = posterior(n, d, loss, laws=("n+d",), prior=Prior(noise_weight=1e-9))
     params = np.array([PLAIN[k] for k in ("A", "B", "alpha", "beta")])
@@ -35,7 +39,9 @@ def test_a_posterior_much_narrower_than_a_cell_of_the_first_grid_is_resolved():
     def log_loss(p):
         return np.log(p[0] * n ** -p[2] + p[1] * d ** -p[3])
 
-    jacobian = np.stack([(log_loss(params * (1 + h)) - log_loss(params * (1 - h))) / 2e-6 for h in 1e-6 * np.eye(4)], axis=1)
+    jacobian = np.stack(
+        [(log_loss(params * (1 + h)) - log_loss(params * (1 - h))) / 2e-6 for h in 1e-6 * np.eye(4)], axis=1
+    )
     expected = np.sqrt(np.diag(np.linalg.inv(jacobian.T @ jacobian)))[2:] * 1e-4 * params[2:]
     for name, sd in zip(("alpha", "beta"), expected, strict=True):
         draws = found.column(name)
@@ -51,7 +57,9 @@ def test_equal_tables_give_equal_draws():
 
 def test_a_floor_is_seen_where_it_is_and_amplitudes_are_never_negative():
     params = {"A": 0.35 * 1e4**0.6, "alpha": 0.6, "B": 0.35 * 300**0.5, "beta": 0.5, "E": 0.3}
-    n, d = (a.ravel() for a in np.meshgrid(np.geomspace(1e3, 1e6, 6), np.geomspace(30, 3e4, 6), indexing="ij"))
+    n, d = (
+        a.ravel() for a in np.meshgrid(np.geomspace(1e3, 1e6, 6), np.geomspace(30, 3e4, 6), indexing="ij")
+    )
     found = posterior(n, d, measured("n+d+e", params, n, d, noise=0.01))
     assert found.probability["n+d+e"] > 0.9
     assert np.quantile(found.column("E"), 0.025) < 0.3 < np.quantile(found.column("E"), 0.975)
@@ -89,7 +97,8 @@ def test_a_term_that_a_law_lacks_has_no_part_in_its_predictions():
 
 
 def test_what_a_measurement_teaches_is_what_it_teaches_when_it_is_made():
-    """The predicted shrinking of Var(ln N*), against the mean over 40 measurements drawn from the posterior itself."""
+    """The predicted shrinking of Var(ln N*), against the mean over 40 measurements drawn from the posterior
+    itself."""
     loss = measured("n+d", PLAIN, N, D)
     found = posterior(N, D, loss, laws=("n+d",), n_draws=512)
     star = np.log(found.optimum(1e10, Cost(6.0)).n_params[:, 0])

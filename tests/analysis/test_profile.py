@@ -1,4 +1,5 @@
-"""Profile intervals end where the constrained fit becomes too bad, and judge points that err together as such."""
+"""Profile intervals end where the constrained fit becomes too bad, and judge points that err together as
+such."""
 
 import numpy as np
 import pytest
@@ -14,13 +15,13 @@ from sapis_lab.analysis.solve import MAX_EXPONENT
 
 TRUTH = {"A": 20.0, "B": 2.0, "C": 3.0, "E": 0.02, "alpha": 0.7, "beta": 0.6, "gamma": 0.3}
 SIDE = 5
-N, D = (
-    a.ravel() for a in np.meshgrid(3e3 * np.geomspace(1, 100, SIDE), 50 * np.geomspace(1, 100, SIDE))
-)  # fmt: skip
+N, D = (a.ravel() for a in np.meshgrid(3e3 * np.geomspace(1, 100, SIDE), 50 * np.geomspace(1, 100, SIDE)))
 
 
 def noisy(name, *, noise=0.02, seed=0, truth=TRUTH):
-    return LAWS[name].predict(truth, N, D) * np.exp(noise * np.random.default_rng(seed).standard_normal(len(N)))
+    return LAWS[name].predict(truth, N, D) * np.exp(
+        noise * np.random.default_rng(seed).standard_normal(len(N))
+    )
 
 
 def best_objective_with(found, name, value):
@@ -29,11 +30,21 @@ def best_objective_with(found, name, value):
     amplitudes = law.param_names[: law.n_terms]
 
     def residual(x):
-        params = {n: np.exp(v) if n in amplitudes else v for n, v in zip(free, x, strict=True)} | {name: value}
+        params = {n: np.exp(v) if n in amplitudes else v for n, v in zip(free, x, strict=True)} | {
+            name: value
+        }
         return np.log(law.predict(params, N, D)) - found.points.log_loss
 
     start = [np.log(found.params[n]) if n in amplitudes else found.params[n] for n in free]
-    return least_squares(residual, start, x_scale=np.maximum(np.abs(start), 0.1), xtol=1e-14, ftol=1e-14, gtol=1e-14, max_nfev=2000).cost
+    return least_squares(
+        residual,
+        start,
+        x_scale=np.maximum(np.abs(start), 0.1),
+        xtol=1e-14,
+        ftol=1e-14,
+        gtol=1e-14,
+        max_nfev=2000,
+    ).cost
 
 
 @pytest.mark.parametrize("name", ["n+d", "n+d+e"])
@@ -85,7 +96,9 @@ def test_points_given_three_times_as_one_group_tell_no_more_than_once():
     once = profiles(fit("n+d", N, D, loss, robust="none"), ["alpha"])["alpha"]
     thrice = [np.repeat(a, 3) for a in (N, D, loss)]
     naive = profiles(fit("n+d", *thrice, robust="none"), ["alpha"])["alpha"]
-    grouped = profiles(fit("n+d", *thrice, group=np.repeat(np.arange(len(N)), 3), robust="none"), ["alpha"])["alpha"]
+    grouped = profiles(fit("n+d", *thrice, group=np.repeat(np.arange(len(N)), 3), robust="none"), ["alpha"])[
+        "alpha"
+    ]
 
     def width(profile):
         return profile.high - profile.low
@@ -96,7 +109,10 @@ def test_points_given_three_times_as_one_group_tell_no_more_than_once():
 
 def test_simulated_critical_values_repeat_with_their_seed():
     found = fit("n+d", N, D, noisy("n+d"))
-    first, again = (profiles(found, ["alpha"], n_simulations=60, generator=np.random.default_rng(5))["alpha"] for _ in range(2))
+    first, again = (
+        profiles(found, ["alpha"], n_simulations=60, generator=np.random.default_rng(5))["alpha"]
+        for _ in range(2)
+    )
     assert first.cuts == again.cuts
     assert first.cuts != profiles(found, ["alpha"])["alpha"].cuts
     with pytest.raises(ValueError, match="need a generator"):
@@ -117,16 +133,20 @@ def test_a_saturated_fit_has_no_interval():
         profiles(found)
 
 
-@pytest.mark.parametrize(("delta", "factor"), [(np.inf, 1.0), (1.345, 0.7102 / 0.8214), (0.05, 0.05**2 / 0.0399)])
+@pytest.mark.parametrize(
+    ("delta", "factor"), [(np.inf, 1.0), (1.345, 0.7102 / 0.8214), (0.05, 0.05**2 / 0.0399)]
+)
 def test_the_dispersion_of_normal_residuals_is_that_of_theory(delta, factor):
-    """lambda = E psi^2 / E psi' at sigma = 1: E psi^2 is 0.71 and E psi' 0.82 at 1.345 sigma; near L1 they are delta^2 and 0.8 delta."""
+    """lambda = E psi^2 / E psi' at sigma = 1: E psi^2 is 0.71 and E psi' 0.82 at 1.345 sigma; near L1 they
+    are delta^2 and 0.8 delta."""
     r = np.random.default_rng(1).standard_normal((400, 200))
     assert dispersion(r, np.full(400, delta), n_parameters=1).mean() == pytest.approx(factor, rel=0.08)
 
 
 @pytest.mark.parametrize("robust", ["none", "auto"])
 def test_intervals_of_a_three_term_law_cover_the_truth_as_they_say(robust):
-    """300 data sets: a share of 95 % is known to 1.3 %. The chi-square cut of the textbooks covers less than 90 % here."""
+    """300 data sets: a share of 95 % is known to 1.3 %. The chi-square cut of the textbooks covers less than
+    90 % here."""
     found = measure(Cell(TRUTHS[0], 5, 3.0, 0.02, robust), n_sets=300, n_simulations=39, n_checked=4)
     assert found.identifiable
     assert found.n_agreed == found.n_checked

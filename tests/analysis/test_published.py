@@ -1,4 +1,5 @@
-"""Published fits, evaluated again under their own objectives beside ours: the tables of $SAPIS_DATA/scaling."""
+"""Published fits, evaluated again under their own objectives beside ours: the tables of
+$SAPIS_DATA/scaling."""
 
 import os
 from pathlib import Path
@@ -23,7 +24,8 @@ def test_no_published_fit_has_a_lower_value_of_its_own_objective():
 
 @tables
 def test_the_published_forecasts_of_over_trained_models_come_back():
-    """0.7103 % and 0.7320 % (arXiv:2403.08540): the same five runs, tied exponents, squared error of the loss."""
+    """0.7103 % and 0.7320 % (arXiv:2403.08540): the same five runs, tied exponents, squared error of the
+    loss."""
     note = next(row.note for row in gadre(SCALING / "gadre_overtraining") if row.table == "gadre rpj")
     assert "1b_M640 off by 0.7103 % (published 0.7103 %)" in note
     assert "7b_M20 off by 0.7320 % (published 0.7320 %)" in note

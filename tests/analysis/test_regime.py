@@ -1,4 +1,5 @@
-"""The regime rule: optima and exponents are recovered from noisy trials with honest intervals, and what is not identified is said so."""
+"""The regime rule: optima and exponents are recovered from noisy trials with honest intervals, and what is
+not identified is said so."""
 
 from __future__ import annotations
 
@@ -13,7 +14,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sapis_lab.analysis.regime import Optimum, Regime, fit_regime, optima, power_rule, read_regime, write_regime
+from sapis_lab.analysis.regime import (
+    Optimum,
+    Regime,
+    fit_regime,
+    optima,
+    power_rule,
+    read_regime,
+    write_regime,
+)
 from sapis_lab.config import ConfigError
 
 KAPPA, LAMBDA, MU = 0.5, -0.3, -0.1
@@ -24,17 +33,31 @@ def best_rate(n_params: float, n_frames: float) -> float:
 
 
 def trials(
-    generator: np.random.Generator, *, sizes=(1e3, 4e3, 1.6e4), frames=(50, 400), n=12, noise=0.02, rate=best_rate, curvature=0.3
+    generator: np.random.Generator,
+    *,
+    sizes=(1e3, 4e3, 1.6e4),
+    frames=(50, 400),
+    n=12,
+    noise=0.02,
+    rate=best_rate,
+    curvature=0.3,
 ) -> pd.DataFrame:
-    """Trials at random rates between 2e-3 and 0.2, whose ln error is a parabola about the best rate, with noise."""
+    """Trials at random rates between 2e-3 and 0.2, whose ln error is a parabola about the best rate, with
+    noise."""
     rows = []
     for n_params in sizes:
         for n_frames in frames:
             for x in generator.uniform(math.log(2e-3), math.log(0.2), n):
                 distance = x - math.log(rate(n_params, n_frames))
-                loss = 0.05 * (n_params / 1e3) ** -0.2 * math.exp(curvature * distance**2 + noise * generator.standard_normal())
+                loss = (
+                    0.05
+                    * (n_params / 1e3) ** -0.2
+                    * math.exp(curvature * distance**2 + noise * generator.standard_normal())
+                )
                 rows.append((n_params, round(n_params), n_frames, math.exp(x), loss))
-    table = pd.DataFrame(rows, columns=["n_params_target", "n_params", "n_frames", "train.learning_rate", "val_force_rmse"])
+    table = pd.DataFrame(
+        rows, columns=["n_params_target", "n_params", "n_frames", "train.learning_rate", "val_force_rmse"]
+    )
     return table.assign(model="geat-l2", family="geat", state="done")
 
 
@@ -59,10 +82,15 @@ def test_noise_free_trials_give_the_rule_itself():
 
 
 def test_intervals_hold_the_truth_about_as_often_as_they_say():
-    """30 tunings: of 90 intervals of 95 % at least 78 hold the true value (binomial: 85.5 +- 2; three of a tuning are not independent)."""
+    """30 tunings: of 90 intervals of 95 % at least 78 hold the true value (binomial: 85.5 +- 2; three of a
+    tuning are not independent)."""
     held = 0
     for k in range(30):
-        rule = fitted(trials(np.random.default_rng(100 + k), noise=0.03), seed=k).models["geat-l2"].rules["learning_rate"]
+        rule = (
+            fitted(trials(np.random.default_rng(100 + k), noise=0.03), seed=k)
+            .models["geat-l2"]
+            .rules["learning_rate"]
+        )
         for name, true in (("n_exponent", LAMBDA), ("d_exponent", MU), ("kappa", KAPPA)):
             interval = rule.intervals[name]
             assert interval is not None and interval[0] < getattr(rule, name) < interval[1]
@@ -71,7 +99,11 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say():
 
 
 def test_optima_that_scatter_about_the_rule_widen_its_intervals():
-    exact = [Optimum(n, d, best_rate(n, d), 0, 0, 0.02, "paraboloid", 9, 0.1) for n in (1000, 4000, 16000) for d in (50, 400)]
+    exact = [
+        Optimum(n, d, best_rate(n, d), 0, 0, 0.02, "paraboloid", 9, 0.1)
+        for n in (1000, 4000, 16000)
+        for d in (50, 400)
+    ]
     jumps = [0.3, -0.3, -0.3, 0.3, 0.3, -0.3]
     scattered = [replace(o, value=o.value * math.exp(j)) for o, j in zip(exact, jumps, strict=True)]
     tight, wide = (power_rule(found, generator=np.random.default_rng(0)) for found in (exact, scattered))
@@ -104,7 +136,8 @@ def test_sizes_that_move_together_are_refused():
 
 
 def test_the_optimum_stays_on_the_safe_side_of_a_cliff():
-    """Beyond a rate of 0.03 the error jumps to ten times the best, as when training breaks down; below, it only falls slowly."""
+    """Beyond a rate of 0.03 the error jumps to ten times the best, as when training breaks down; below, it
+    only falls slowly."""
     generator = np.random.default_rng(9)
     x = np.sort(generator.uniform(math.log(2e-3), math.log(0.08), 14))[:, None]
     smooth = 0.1 * np.exp(0.15 * (x[:, 0] - math.log(0.025)) ** 2 + 0.05 * generator.standard_normal(14))
@@ -115,7 +148,9 @@ def test_the_optimum_stays_on_the_safe_side_of_a_cliff():
 
 def test_too_few_trials_give_the_best_one_between_its_neighbours():
     x = np.log([[0.001], [0.01], [0.1]])
-    (found,) = optima(x, np.array([0.3, 0.2, 0.4]), n_params=100, n_frames=10, generator=np.random.default_rng(0))
+    (found,) = optima(
+        x, np.array([0.3, 0.2, 0.4]), n_params=100, n_frames=10, generator=np.random.default_rng(0)
+    )
     assert found.method == "best trial" and "3 trials" in found.note
     assert (found.low, found.value, found.high) == pytest.approx((0.001, 0.01, 0.1))
 
@@ -133,9 +168,18 @@ def test_rate_and_batch_are_fitted_together_where_both_were_tuned():
             for _ in range(25):
                 u, v = generator.uniform(-1.5, 1.5, 2)
                 rate, batch = best_rate(n_params, n_frames) * math.exp(u), 0.05 * n_params**0.5 * math.exp(v)
-                loss = 0.1 * math.exp(0.2 * u * u + 0.15 * v * v - 0.2 * u * v + 0.01 * generator.standard_normal())
+                loss = 0.1 * math.exp(
+                    0.2 * u * u + 0.15 * v * v - 0.2 * u * v + 0.01 * generator.standard_normal()
+                )
                 rows.append((n_params, round(n_params), n_frames, rate, batch, loss))
-    columns = ["n_params_target", "n_params", "n_frames", "train.learning_rate", "train.batch_size", "val_force_rmse"]
+    columns = [
+        "n_params_target",
+        "n_params",
+        "n_frames",
+        "train.learning_rate",
+        "train.batch_size",
+        "val_force_rmse",
+    ]
     table = pd.DataFrame(rows, columns=columns).assign(model="m", family="geat", state="done")
     rules = fitted(table).models["m"].rules
     assert rules["learning_rate"].n_exponent == pytest.approx(LAMBDA, abs=0.05)
@@ -165,12 +209,19 @@ def test_a_regime_loads_back_as_written(tmp_path: Path):
 def test_a_model_is_found_by_its_label_or_as_the_only_one_of_its_family():
     table = trials(np.random.default_rng(8), n=6)
     one = fitted(table)
-    assert one.rule_for("geat-l1", "geat") is one.models["geat-l2"] and one.rule_for("nequip-l2", "nequip") is None
+    assert (
+        one.rule_for("geat-l1", "geat") is one.models["geat-l2"]
+        and one.rule_for("nequip-l2", "nequip") is None
+    )
     two = fitted(pd.concat([table, table.assign(model="geat-l1")]))
-    assert two.rule_for("geat-l1", "geat") is two.models["geat-l1"] and two.rule_for("geat-l3", "geat") is None
+    assert (
+        two.rule_for("geat-l1", "geat") is two.models["geat-l1"] and two.rule_for("geat-l3", "geat") is None
+    )
 
 
-@pytest.mark.parametrize("content, word", [(None, "sapis tune"), ("{", "not valid JSON"), ('{"format": 99}', "update")])
+@pytest.mark.parametrize(
+    "content, word", [(None, "sapis tune"), ("{", "not valid JSON"), ('{"format": 99}', "update")]
+)
 def test_a_missing_damaged_or_newer_rule_is_told(tmp_path: Path, content: str | None, word: str):
     if content is not None:
         (tmp_path / "regime.json").write_text(content)
@@ -179,5 +230,13 @@ def test_a_missing_damaged_or_newer_rule_is_told(tmp_path: Path, content: str | 
 
 
 def test_it_imports_neither_torch_nor_optuna():
-    code = "import sys, sapis_lab.analysis.regime; print([m for m in ('torch', 'optuna', 'lightning') if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    code = (
+        "import sys, sapis_lab.analysis.regime; print([m for m in ('torch', 'optuna', 'lightning') if m in "
+        "sys.modules])"
+    )
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        == "[]"
+    )

@@ -5,18 +5,30 @@ import pytest
 
 from sapis_lab.analysis.fit import fit
 from sapis_lab.analysis.laws import LAWS
-from sapis_lab.analysis.selection import SLACK, HeldOut, aicc, hold_out_largest, lack_of_fit, leave_one_out, likelihood_ratio, select
+from sapis_lab.analysis.selection import (
+    SLACK,
+    HeldOut,
+    aicc,
+    hold_out_largest,
+    lack_of_fit,
+    leave_one_out,
+    likelihood_ratio,
+    select,
+)
 
 TRUTH = {"A": 250.0, "B": 12.0, "C": 300.0, "E": 0.05, "alpha": 0.8, "beta": 0.75, "gamma": 0.6}
 N, D = (a.ravel() for a in np.meshgrid(3e3 * np.geomspace(1, 300, 5), 50 * np.geomspace(1, 300, 5)))
 
 
 def noisy(name, *, noise=0.02, seed=0, n=N, d=D):
-    return LAWS[name].predict(TRUTH, n, d) * np.exp(noise * np.random.default_rng(seed).standard_normal(len(n)))
+    return LAWS[name].predict(TRUTH, n, d) * np.exp(
+        noise * np.random.default_rng(seed).standard_normal(len(n))
+    )
 
 
 def test_an_interaction_that_is_a_floor_in_disguise_gives_way_to_the_floor():
-    """Scattered sizes and tokens as of language models: an exponent of 0.007 follows the noise better than none."""
+    """Scattered sizes and tokens as of language models: an exponent of 0.007 follows the noise better than
+    none."""
     generator = np.random.default_rng(0)
     n, d = 10 ** generator.uniform(7.5, 10.2, 240), 10 ** generator.uniform(9, 11.5, 240)
     loss = (1.69 + 406.4 * n**-0.34 + 410.7 * d**-0.28) * np.exp(generator.normal(0, 0.003, 240))
@@ -57,12 +69,16 @@ def test_a_law_without_the_floor_of_its_data_is_too_hopeful_about_the_largest_po
 
 def test_a_block_that_leaves_too_little_says_why():
     two = np.isin(N, np.unique(N)[:2])
-    assert "needs at least 2 distinct n_params" in hold_out_largest(fit("n+d", N[two], D[two], noisy("n+d")[two]), "n_params")
+    assert "needs at least 2 distinct n_params" in hold_out_largest(
+        fit("n+d", N[two], D[two], noisy("n+d")[two]), "n_params"
+    )
 
 
 def test_lack_of_fit_is_seen_with_repeats_and_not_where_the_law_is_true():
     n, d = np.tile(N, 3), np.tile(D, 3)
-    p_values = [lack_of_fit(fit("n+d", n, d, noisy("n+d", seed=seed, n=n, d=d))).p_value for seed in range(20)]
+    p_values = [
+        lack_of_fit(fit("n+d", n, d, noisy("n+d", seed=seed, n=n, d=d))).p_value for seed in range(20)
+    ]
     assert 0 < sum(p < 0.5 for p in p_values) < 20
     assert sum(p < 0.05 for p in p_values) <= 4
     wrong = lack_of_fit(fit("n+d", n, d, noisy("n+d+e", noise=0.005, n=n, d=d)))
@@ -76,16 +92,21 @@ def test_an_interaction_that_is_there_is_found_and_one_that_is_not_is_not():
     for name, seed in (("n+d+nd", 0), ("n+d", 1)):
         loss = noisy(name, seed=seed)
         small, large = (fit(law, N, D, loss) for law in ("n+d", "n+d+nd"))
-        p_values[name] = likelihood_ratio(small, large, n_simulations=99, generator=np.random.default_rng(0)).p_value
+        p_values[name] = likelihood_ratio(
+            small, large, n_simulations=99, generator=np.random.default_rng(0)
+        ).p_value
     assert p_values["n+d+nd"] == 0.01
     assert p_values["n+d"] > 0.05
 
 
 def test_p_values_of_a_true_smaller_law_are_spread_over_the_unit_interval():
-    """The simulated test rejects a true law about as often as it should; chi-square would reject it four times as often."""
+    """The simulated test rejects a true law about as often as it should; chi-square would reject it four
+    times as often."""
     p_values = []
     for seed in range(30):
         small, large = (fit(law, N, D, noisy("n+d", seed=seed), robust="none") for law in ("n+d", "n+d+nd"))
-        p_values.append(likelihood_ratio(small, large, n_simulations=39, generator=np.random.default_rng(seed)).p_value)
+        p_values.append(
+            likelihood_ratio(small, large, n_simulations=39, generator=np.random.default_rng(seed)).p_value
+        )
     assert sum(p <= 0.1 for p in p_values) <= 8
     assert np.mean(p_values) == pytest.approx(0.5, abs=0.2)

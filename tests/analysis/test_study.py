@@ -75,7 +75,9 @@ def test_the_exponents_of_the_table_come_back():
     for name, model in study.models.items():
         assert model.selected == "n+d"
         for exponent in ("alpha", "beta"):
-            assert model.laws["n+d"].fit.params[exponent] == pytest.approx(MODELS[name][4][exponent], abs=0.05)
+            assert model.laws["n+d"].fit.params[exponent] == pytest.approx(
+                MODELS[name][4][exponent], abs=0.05
+            )
 
 
 def test_a_model_with_too_few_points_says_why_instead_of_crashing(runs, tmp_path):
@@ -120,7 +122,9 @@ def test_comparison_ratios_are_those_of_matching_cells(runs, study):
     comparison = next(c for c in study.comparisons if c.model == "transformer")
     assert comparison.loss.n_cells == 15
     cell = comparison.loss.cells.iloc[3]
-    same = runs[(runs["n_params_target"] == cell["n_params_target"]) & (runs["n_frames"] == cell["n_frames"])].set_index("model")
+    same = runs[
+        (runs["n_params_target"] == cell["n_params_target"]) & (runs["n_frames"] == cell["n_frames"])
+    ].set_index("model")
     assert cell["ratio"] == same.loc["transformer", "val_force_rmse"] / same.loc["geat-l2", "val_force_rmse"]
     low, high = comparison.loss.range
     assert low <= comparison.loss.geometric_mean <= high
@@ -129,7 +133,9 @@ def test_comparison_ratios_are_those_of_matching_cells(runs, study):
 def test_accuracy_per_flop_follows_its_definition(runs, study):
     comparison = next(c for c in study.comparisons if c.model == "transformer")
     cell = comparison.accuracy_per_flop_train.cells.iloc[0]
-    same = runs[(runs["n_params_target"] == cell["n_params_target"]) & (runs["n_frames"] == cell["n_frames"])].set_index("model")
+    same = runs[
+        (runs["n_params_target"] == cell["n_params_target"]) & (runs["n_frames"] == cell["n_frames"])
+    ].set_index("model")
     value = 1 / same["val_energy_mae"] / same["flops_train"]
     assert cell["ratio"] == pytest.approx(value["transformer"] / value["geat-l2"])
 
@@ -144,7 +150,11 @@ def test_costs_are_sums_over_finished_points(runs, study):
 def test_fit_json_holds_what_its_readers_need(written):
     assert written["quantity"] == "val_force_rmse"
     assert written["unit"] == "eV/Å"
-    assert {k: written["table"][k] for k in ("n_rows", "n_done", "n_failed")} == {"n_rows": 64, "n_done": 63, "n_failed": 1}
+    assert {k: written["table"][k] for k in ("n_rows", "n_done", "n_failed")} == {
+        "n_rows": 64,
+        "n_done": 63,
+        "n_failed": 1,
+    }
     assert len(written["table"]["sha256"]) == 64
     law = written["models"]["geat-l2"]["laws"]["n+d+nd"]
     assert set(law["params"]) == {"A", "B", "C", "alpha", "beta", "gamma"}
@@ -163,7 +173,10 @@ def test_fit_json_is_the_same_bytes_every_time(runs, tmp_path):
 
 def test_the_analysis_is_the_same_after_a_round_trip_through_parquet(runs, study, tmp_path):
     runs.to_parquet(tmp_path / "runs.parquet")
-    assert analyse(pd.read_parquet(tmp_path / "runs.parquet"), n_bootstrap=FEW, laws=("n+d",)).sha256 == study.sha256
+    assert (
+        analyse(pd.read_parquet(tmp_path / "runs.parquet"), n_bootstrap=FEW, laws=("n+d",)).sha256
+        == study.sha256
+    )
 
 
 def test_of_several_learning_rates_the_best_on_validation_frames_is_used(runs, study):
@@ -228,13 +241,23 @@ def test_missing_columns_and_repeated_ids_are_refused(runs):
 
 def test_options_are_checked_before_anything_runs():
     assert LawOptions(robust=0.01).robust == 0.01
-    for wrong in ({"laws": ["n+e+d"]}, {"quantity": "loss"}, {"quantity": "n_params"}, {"bootstrap": 3}, {"robust": -1.0}, {"boot": 100}):
+    for wrong in (
+        {"laws": ["n+e+d"]},
+        {"quantity": "loss"},
+        {"quantity": "n_params"},
+        {"bootstrap": 3},
+        {"robust": -1.0},
+        {"boot": 100},
+    ):
         with pytest.raises(ConfigError):
             load(LawOptions, wrong, source="study.yaml, law")
 
 
 def test_analysis_figures_and_report_do_not_import_torch():
     heavy = "{'torch', 'lightning', 'optuna', 'matplotlib.pyplot'}"
-    code = f"import sys, sapis_lab.analysis, sapis_lab.figures, sapis_lab.report; print(sorted({heavy} & set(sys.modules)))"
+    code = (
+        f"import sys, sapis_lab.analysis, sapis_lab.figures, sapis_lab.report; print(sorted({heavy} & "
+        f"set(sys.modules)))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

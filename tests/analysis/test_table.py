@@ -1,4 +1,5 @@
-"""Any table: three formats give the same points, every fault is named, and `sapis fit` writes what its readers need."""
+"""Any table: three formats give the same points, every fault is named, and `sapis fit` writes what its
+readers need."""
 
 import json
 import os
@@ -20,8 +21,12 @@ COLUMNS = Columns("size", "frames", "rmse")
 @pytest.fixture(scope="module")
 def frame():
     n, d = (a.ravel() for a in np.meshgrid(3e3 * np.geomspace(1, 300, 4), 50 * np.geomspace(1, 300, 4)))
-    loss = LAWS["n+d+e"].predict(TRUTH, n, d) * np.exp(0.02 * np.random.default_rng(0).standard_normal(len(n)))
-    return pd.DataFrame({"size": n, "frames": d, "rmse": loss, "note": "x", "run": np.arange(len(n)) // 2, "w": 2.0})
+    loss = LAWS["n+d+e"].predict(TRUTH, n, d) * np.exp(
+        0.02 * np.random.default_rng(0).standard_normal(len(n))
+    )
+    return pd.DataFrame(
+        {"size": n, "frames": d, "rmse": loss, "note": "x", "run": np.arange(len(n)) // 2, "w": 2.0}
+    )
 
 
 def written(frame, folder, suffix):
@@ -47,11 +52,31 @@ def test_every_format_holds_the_same_points(frame, tmp_path, suffix):
 @pytest.mark.parametrize(
     ("change", "columns", "message"),
     [
-        (lambda f: f, Columns("sizes", "frames", "rmse"), "no column 'sizes' for n_params.*did you mean 'size'"),
-        (lambda f: f, Columns("size", "note", "rmse"), "column 'note', row 1: got 'x', wanted a positive number"),
-        (lambda f: f.assign(rmse=f["rmse"].where(f.index != 4)), COLUMNS, "column 'rmse', row 5: got nothing, wanted a positive number"),
-        (lambda f: f.assign(rmse=f["rmse"].where(f.index != 4, -0.5)), COLUMNS, "column 'rmse', row 5: got .*-0.5.*, wanted a positive"),
-        (lambda f: f.assign(size=f["size"].where(f.index != 0, np.inf)), COLUMNS, "column 'size', row 1: got .*inf"),
+        (
+            lambda f: f,
+            Columns("sizes", "frames", "rmse"),
+            "no column 'sizes' for n_params.*did you mean 'size'",
+        ),
+        (
+            lambda f: f,
+            Columns("size", "note", "rmse"),
+            "column 'note', row 1: got 'x', wanted a positive number",
+        ),
+        (
+            lambda f: f.assign(rmse=f["rmse"].where(f.index != 4)),
+            COLUMNS,
+            "column 'rmse', row 5: got nothing, wanted a positive number",
+        ),
+        (
+            lambda f: f.assign(rmse=f["rmse"].where(f.index != 4, -0.5)),
+            COLUMNS,
+            "column 'rmse', row 5: got .*-0.5.*, wanted a positive",
+        ),
+        (
+            lambda f: f.assign(size=f["size"].where(f.index != 0, np.inf)),
+            COLUMNS,
+            "column 'size', row 1: got .*inf",
+        ),
         (lambda f: f.iloc[:0], COLUMNS, "the table has no rows"),
     ],
 )
@@ -109,7 +134,10 @@ def test_damaged_tables_are_one_clear_line_that_names_the_file(tmp_path, name, d
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl"])
 def test_a_row_that_was_written_twice_counts_once(frame, tmp_path, suffix):
-    once, twice = frame.assign(note=None), pd.concat([frame, frame.iloc[[3, 7]], frame.iloc[[3]]]).assign(note=None)
+    once, twice = (
+        frame.assign(note=None),
+        pd.concat([frame, frame.iloc[[3, 7]], frame.iloc[[3]]]).assign(note=None),
+    )
     (tmp_path / "once").mkdir()
     wanted = read_points(written(once, tmp_path / "once", suffix), COLUMNS).points
     found = read_points(written(twice, tmp_path, suffix), COLUMNS)
@@ -136,7 +164,20 @@ def test_a_copy_is_known_whatever_its_running_number_and_its_way_to_write_a_numb
 
 
 def test_copies_are_told_and_change_no_number_of_the_fit(frame, tmp_path):
-    options = ["--n", "size", "--d", "frames", "--loss", "rmse", "--law", "n+d", "--bootstrap", "100", "--calibrate", "0"]
+    options = [
+        "--n",
+        "size",
+        "--d",
+        "frames",
+        "--loss",
+        "rmse",
+        "--law",
+        "n+d",
+        "--bootstrap",
+        "100",
+        "--calibrate",
+        "0",
+    ]
     laws = []
     for name, table in (("once", frame), ("twice", pd.concat([frame, frame]))):
         (tmp_path / name).mkdir()
@@ -177,7 +218,21 @@ def test_sapis_fit_writes_the_keys_that_readers_look_for(frame, tmp_path):
 
 def test_a_fit_with_simulated_intervals_repeats_to_the_byte(frame, tmp_path):
     path = written(frame, tmp_path, ".csv")
-    columns = [path, "--n", "size", "--d", "frames", "--loss", "rmse", "--law", "n+d,n+d+e", "--bootstrap", "100", "--calibrate", "39"]
+    columns = [
+        path,
+        "--n",
+        "size",
+        "--d",
+        "frames",
+        "--loss",
+        "rmse",
+        "--law",
+        "n+d,n+d+e",
+        "--bootstrap",
+        "100",
+        "--calibrate",
+        "39",
+    ]
     for name in ("a.json", "b.json"):
         result = run(*columns, "--json", tmp_path / name)
         assert result.exit_code == 0, result.output
@@ -186,7 +241,20 @@ def test_a_fit_with_simulated_intervals_repeats_to_the_byte(frame, tmp_path):
 
 def test_weights_groups_and_a_threshold_are_taken_from_the_options(frame, tmp_path):
     path, out = written(frame, tmp_path, ".csv"), tmp_path / "out.json"
-    plain = ["--n", "size", "--d", "frames", "--loss", "rmse", "--law", "n+d,n+d+e:tied", "--bootstrap", "100", "--calibrate", "0"]
+    plain = [
+        "--n",
+        "size",
+        "--d",
+        "frames",
+        "--loss",
+        "rmse",
+        "--law",
+        "n+d,n+d+e:tied",
+        "--bootstrap",
+        "100",
+        "--calibrate",
+        "0",
+    ]
     result = run(path, *plain, "--weight", "w", "--group", "run", "--robust", "0.01", "--json", out)
     assert result.exit_code == 0, result.output
     data = json.loads(out.read_text())
@@ -199,9 +267,13 @@ def test_weights_groups_and_a_threshold_are_taken_from_the_options(frame, tmp_pa
 def test_a_frontier_gives_a_law_of_compute(tmp_path):
     C = np.geomspace(1e15, 1e21, 12)
     noise = np.exp(0.005 * np.random.default_rng(0).standard_normal(12))
-    pd.DataFrame({"flops": C, "loss": (40.0 * C**-0.12 + 0.05) * noise}).to_csv(tmp_path / "c.csv", index=False)
+    pd.DataFrame({"flops": C, "loss": (40.0 * C**-0.12 + 0.05) * noise}).to_csv(
+        tmp_path / "c.csv", index=False
+    )
     out = tmp_path / "c.json"
-    result = run(tmp_path / "c.csv", "--compute", "flops", "--loss", "loss", "--bootstrap", "100", "--json", out)
+    result = run(
+        tmp_path / "c.csv", "--compute", "flops", "--loss", "loss", "--bootstrap", "100", "--json", out
+    )
     assert result.exit_code == 0, result.output
     law = json.loads(out.read_text())["laws"]["c+e"]
     assert law["intervals"]["alpha"][0] < 0.12 < law["intervals"]["alpha"][1]
@@ -211,10 +283,27 @@ def test_a_column_of_epochs_gives_the_worth_of_repeats(tmp_path):
     from sapis_lab.analysis.repeats import effective_frames
 
     n, u, e = (a.ravel() for a in np.meshgrid([3e3, 3e4, 3e5], [50.0, 500.0, 5000.0], [1.0, 8.0, 64.0]))
-    loss = LAWS["n+d"].predict(TRUTH, n, effective_frames(u, e, 6.0)) * np.exp(0.01 * np.random.default_rng(0).standard_normal(len(n)))
+    loss = LAWS["n+d"].predict(TRUTH, n, effective_frames(u, e, 6.0)) * np.exp(
+        0.01 * np.random.default_rng(0).standard_normal(len(n))
+    )
     pd.DataFrame({"n": n, "d": u, "e": e, "loss": loss}).to_csv(tmp_path / "r.csv", index=False)
     out = tmp_path / "r.json"
-    words = ["--n", "n", "--d", "d", "--loss", "loss", "--epochs", "e", "--law", "n+d", "--bootstrap", "100", "--calibrate", "0"]
+    words = [
+        "--n",
+        "n",
+        "--d",
+        "d",
+        "--loss",
+        "loss",
+        "--epochs",
+        "e",
+        "--law",
+        "n+d",
+        "--bootstrap",
+        "100",
+        "--calibrate",
+        "0",
+    ]
     result = run(tmp_path / "r.csv", *words, "--json", out)
     assert result.exit_code == 0, result.output
     low, high = json.loads(out.read_text())["repeated"]["intervals"]["R_star"]
@@ -229,10 +318,19 @@ def test_a_column_of_epochs_gives_the_worth_of_repeats(tmp_path):
         (["--n", "size", "--d", "frames", "--loss", "rmse", "--law", "c"], "is no law of N and D"),
         (["--n", "size", "--d", "frames", "--loss", "rmse", "--robust", "huber"], "--robust 'huber'"),
         (["--n", "size", "--d", "frames", "--loss", "rmse", "--resample", "pairs"], "--resample 'pairs'"),
-        (["--n", "size", "--d", "frames", "--loss", "rmse", "--json", "nowhere/x.json"], "there is no folder"),
-        (["--n", "size", "--d", "frames", "--loss", "rmse", "--json", "/"], "--json /: wanted a file, got a folder"),
+        (
+            ["--n", "size", "--d", "frames", "--loss", "rmse", "--json", "nowhere/x.json"],
+            "there is no folder",
+        ),
+        (
+            ["--n", "size", "--d", "frames", "--loss", "rmse", "--json", "/"],
+            "--json /: wanted a file, got a folder",
+        ),
         (["--n", "size", "--d", "frames", "--compute", "w", "--loss", "rmse"], "--compute stands instead"),
-        (["--n", "size", "--d", "w", "--loss", "rmse"], "no law can be fitted.*needs at least 2 distinct n_frames"),
+        (
+            ["--n", "size", "--d", "w", "--loss", "rmse"],
+            "no law can be fitted.*needs at least 2 distinct n_frames",
+        ),
     ],
 )
 def test_bad_options_end_with_one_message(frame, tmp_path, words, message):

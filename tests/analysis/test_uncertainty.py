@@ -18,22 +18,31 @@ def lattice(n=4, decades=2.0):
 
 
 def noisy(name, N, D, *, noise, seed, truth=TRUTH):
-    return LAWS[name].predict(truth, N, D) * np.exp(noise * np.random.default_rng(seed).standard_normal(len(N)))
+    return LAWS[name].predict(truth, N, D) * np.exp(
+        noise * np.random.default_rng(seed).standard_normal(len(N))
+    )
 
 
 def bootstrapped(name, N, D, loss, *, n_resamples=300, resampling="residuals", robust="auto"):
     found = fit(name, N, D, loss, robust=robust)
-    return found, bootstrap(found, n_resamples=n_resamples, resampling=resampling, generator=np.random.default_rng(0))
+    return found, bootstrap(
+        found, n_resamples=n_resamples, resampling=resampling, generator=np.random.default_rng(0)
+    )
 
 
-@pytest.mark.parametrize(("resampling", "n", "at_least"), [("residuals", 3, 0.88), ("residuals", 5, 0.88), ("rows", 5, 0.80)])
+@pytest.mark.parametrize(
+    ("resampling", "n", "at_least"), [("residuals", 3, 0.88), ("residuals", 5, 0.88), ("rows", 5, 0.80)]
+)
 def test_intervals_cover_the_truth_about_as_often_as_they_say(resampling, n, at_least):
-    """Of 40 lattices a sound 95 % interval may miss a few; rows resampling is known to cover less (0.82-0.97)."""
+    """Of 40 lattices a sound 95 % interval may miss a few; rows resampling is known to cover less
+    (0.82-0.97)."""
     N, D = lattice(n, decades=1.5)
     covered = {"alpha": 0, "beta": 0}
     n_sets = 40
     for seed in range(n_sets):
-        found, boot = bootstrapped("n+d", N, D, noisy("n+d", N, D, noise=0.03, seed=seed), n_resamples=200, resampling=resampling)
+        found, boot = bootstrapped(
+            "n+d", N, D, noisy("n+d", N, D, noise=0.03, seed=seed), n_resamples=200, resampling=resampling
+        )
         limits = intervals(boot, found.law.param_names)
         for key in covered:
             covered[key] += limits[key][0] <= TRUTH[key] <= limits[key][1]
@@ -122,7 +131,10 @@ def test_seeds_do_not_count_as_further_cells():
     N, D = (np.repeat(a, 3) for a in lattice(3))
     found, boot = bootstrapped("n+d+nd+e", N, D, noisy("n+d", N, D, noise=0.02, seed=0), n_resamples=100)
     assert found.degrees_of_freedom == 20
-    assert "9 distinct (N, D) for 7 parameters" in identify(found, intervals(boot, found.law.param_names))[0].text
+    assert (
+        "9 distinct (N, D) for 7 parameters"
+        in identify(found, intervals(boot, found.law.param_names))[0].text
+    )
 
 
 def test_a_diagonal_design_is_ill_conditioned():

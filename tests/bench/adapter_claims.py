@@ -1,6 +1,8 @@
-"""How far an adapter is from what every adapter promises, as numbers; runs in any environment that has torch and numpy.
+"""How far an adapter is from what every adapter promises, as numbers; runs in any environment that has torch
+and numpy.
 
-    python -P adapter_claims.py FOLDER_OF_PEER_PY ADAPTER MODEL N_PARAMS FRAMES.npz     ->  one line of JSON, after whatever the code prints
+python -P adapter_claims.py FOLDER_OF_PEER_PY ADAPTER MODEL N_PARAMS FRAMES.npz     ->  one line of JSON,
+after whatever the code prints
 """
 
 from __future__ import annotations
@@ -13,13 +15,16 @@ import numpy as np
 import torch
 
 
-def deviations(peer_module: Any, adapter: str, model: str, n_params: float, arrays: dict[str, np.ndarray]) -> dict[str, float]:
+def deviations(
+    peer_module: Any, adapter: str, model: str, n_params: float, arrays: dict[str, np.ndarray]
+) -> dict[str, float]:
     """Deviations of a model on a batch of several frames, relative where a scale is at hand.
 
-    `forces`: -dE/dx by central differences along random directions, against the predicted.   `rotation`: change of the energies.
-    `batch`: of a frame's energy and forces when it is alone.   `images`: of the energies when atoms move by whole cells.
-    `repeat`: of everything when the same inputs are used again.   `silent`: parameters without a gradient of a loss of energies and forces.
-    `size`: number of parameters over the request, minus one.
+    `forces`: -dE/dx by central differences along random directions, against the predicted.   `rotation`:
+    change of the energies. `batch`: of a frame's energy and forces when it is alone.   `images`: of the
+    energies when atoms move by whole cells. `repeat`: of everything when the same inputs are used again.
+    `silent`: parameters without a gradient of a loss of energies and forces. `size`: number of parameters
+    over the request, minus one.
     """
     peer = peer_module.build(adapter, model, n_params, peer_module.Info.of(arrays, seed=1))
     generator = torch.Generator().manual_seed(5)
@@ -58,7 +63,8 @@ def deviations(peer_module: Any, adapter: str, model: str, n_params: float, arra
 
     alone = [ef(peer_module.Task(arrays, [k])) for k in range(task.n_frames)]
     found["batch"] = max(
-        (torch.cat([e for e, _ in alone]) - energy).abs().max().item(), (torch.cat([f for _, f in alone]) - forces).abs().max().item()
+        (torch.cat([e for e, _ in alone]) - energy).abs().max().item(),
+        (torch.cat([f for _, f in alone]) - forces).abs().max().item(),
     )
     found["batch"] /= scale
 

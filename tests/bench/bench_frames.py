@@ -10,7 +10,8 @@ CUTOFF = 5.0
 
 
 def batch_file(frames: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> dict[str, np.ndarray]:
-    """The batch file of frames (species (n,), positions (n, 3), cell (3, 3), zero for a molecule), labelled by pairs of springs."""
+    """The batch file of frames (species (n,), positions (n, 3), cell (3, 3), zero for a molecule), labelled
+    by pairs of springs."""
     pairs = [neighbor_list(x, cell, bool(cell.any()), CUTOFF) for _, x, cell in frames]
     energy, forces = [], []
     for (_, x, cell), (i, j, shift) in zip(frames, pairs, strict=True):
@@ -42,9 +43,13 @@ def batch_file(frames: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> dict[
 def molecules(n_frames: int, *, seed: int = 0) -> dict[str, np.ndarray]:
     """Frames of one molecule of six atoms, shaken."""
     rng = np.random.default_rng(seed)
-    rest = np.array([[0, 0, 0], [1.4, 0.1, 0], [2.0, 1.3, 0.2], [-0.6, 0.9, 0.1], [-0.5, -0.6, 0.8], [1.8, -0.5, -0.9]])
+    rest = np.array(
+        [[0, 0, 0], [1.4, 0.1, 0], [2.0, 1.3, 0.2], [-0.6, 0.9, 0.1], [-0.5, -0.6, 0.8], [1.8, -0.5, -0.9]]
+    )
     species = np.array([6, 6, 8, 1, 1, 1])
-    return batch_file([(species, rest + 0.1 * rng.normal(size=rest.shape), np.zeros((3, 3))) for _ in range(n_frames)])
+    return batch_file(
+        [(species, rest + 0.1 * rng.normal(size=rest.shape), np.zeros((3, 3))) for _ in range(n_frames)]
+    )
 
 
 def crystals(n_frames: int = 2, *, seed: int = 1) -> dict[str, np.ndarray]:
@@ -53,4 +58,6 @@ def crystals(n_frames: int = 2, *, seed: int = 1) -> dict[str, np.ndarray]:
     cell = np.array([[4.2, 0, 0], [0.4, 4.4, 0], [0, -0.3, 4.6]])
     rest = np.array([[0.1, 0.1, 0.1], [0.5, 0.52, 0.1], [0.5, 0.1, 0.55], [0.1, 0.5, 0.5]])
     species = np.array([1, 8, 6, 8])
-    return batch_file([(species, (rest + 0.02 * rng.normal(size=rest.shape)) @ cell, cell) for _ in range(n_frames)])
+    return batch_file(
+        [(species, (rest + 0.02 * rng.normal(size=rest.shape)) @ cell, cell) for _ in range(n_frames)]
+    )

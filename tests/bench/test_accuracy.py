@@ -1,4 +1,5 @@
-"""Force error at equal time: one loop that ends on time, runs that are done once, divergence told and never turned into a number."""
+"""Force error at equal time: one loop that ends on time, runs that are done once, divergence told and never
+turned into a number."""
 
 from __future__ import annotations
 
@@ -21,17 +22,30 @@ from sapis_lab.bench.accuracy_table import format_tables, summarize, write_table
 def data_file(folder: Path) -> Path:
     arrays = molecules(60)
     arrays["E"] = arrays["E"] - arrays["E"][:40].mean()
-    splits = {"split_train": np.arange(40), "split_validation": np.arange(40, 50), "split_test": np.arange(50, 60)}
+    splits = {
+        "split_train": np.arange(40),
+        "split_validation": np.arange(40, 50),
+        "split_test": np.arange(50, 60),
+    }
     np.savez(folder / "shaken.npz", **arrays, **splits)  # type: ignore[arg-type]
     return folder / "shaken.npz"
 
 
-def test_runs_end_on_time_are_done_once_and_divergence_is_no_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_end_on_time_are_done_once_and_divergence_is_no_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def run() -> list[dict[str, Any]]:
         return run_accuracy(
-            ["transformer"], data=[str(data_file(tmp_path))], seconds=(), tune_seconds=2.0, rates={"transformer": (0.01, 1e6)},
-            extensions=0, n_params=3e3, folder=tmp_path / "results", cache=tmp_path / "cache",
-        )  # fmt: skip
+            ["transformer"],
+            data=[str(data_file(tmp_path))],
+            seconds=(),
+            tune_seconds=2.0,
+            rates={"transformer": (0.01, 1e6)},
+            extensions=0,
+            n_params=3e3,
+            folder=tmp_path / "results",
+            cache=tmp_path / "cache",
+        )
 
     done, diverged = run()
     assert done["status"] == "done" and done["data"] == "shaken" and done["rotate"]
@@ -44,7 +58,9 @@ def test_runs_end_on_time_are_done_once_and_divergence_is_no_number(tmp_path: Pa
 
     lines = (tmp_path / "results" / RUNS).read_text()
     assert [json.loads(line) for line in lines.splitlines()] == [done, diverged]
-    monkeypatch.setattr(accuracy.subprocess, "run", lambda *a, **k: pytest.fail("a run that is there was started again"))
+    monkeypatch.setattr(
+        accuracy.subprocess, "run", lambda *a, **k: pytest.fail("a run that is there was started again")
+    )
     assert run() == [done, diverged]
     assert (tmp_path / "results" / RUNS).read_text() == lines
 
@@ -67,31 +83,51 @@ class Stub:
         return {**about, "status": "done", "validation": scores, "test": scores}
 
 
-def stubbed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stub: Stub, **settings: Any) -> list[dict[str, Any]]:
+def stubbed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stub: Stub, **settings: Any
+) -> list[dict[str, Any]]:
     monkeypatch.setattr(accuracy.Bench, "_in_child", lambda *a: stub(*a))
-    return run_accuracy(["geat"], data=[str(data_file(tmp_path))], folder=tmp_path / "results", cache=tmp_path / "cache", **settings)
+    return run_accuracy(
+        ["geat"],
+        data=[str(data_file(tmp_path))],
+        folder=tmp_path / "results",
+        cache=tmp_path / "cache",
+        **settings,
+    )
 
 
-def test_a_grid_of_rates_grows_until_its_best_is_inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_grid_of_rates_grows_until_its_best_is_inside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stub = Stub(best=0.04, stable={60.0: 1.0, 300.0: 1.0})
     stubbed(monkeypatch, tmp_path, stub, rates={"geat": (0.01, 0.02)}, seconds=(300.0,), seeds=(0, 1))
     assert [rate for _, rate, seconds, _ in stub.started if seconds == 60] == [0.01, 0.02, 0.04, 0.08]
-    assert [(rate, seed) for _, rate, seconds, seed in stub.started if seconds == 300] == [(0.04, 0), (0.02, 0), (0.04, 1)]
+    assert [(rate, seed) for _, rate, seconds, seed in stub.started if seconds == 300] == [
+        (0.04, 0),
+        (0.02, 0),
+        (0.04, 1),
+    ]
 
 
-@pytest.mark.parametrize(("best", "tried", "taken"), [(0.02, [0.04, 0.02, 0.01], 0.02), (1e-3, [0.04, 0.02, 0.01], 0.01)])
+@pytest.mark.parametrize(
+    ("best", "tried", "taken"), [(0.02, [0.04, 0.02, 0.01], 0.02), (1e-3, [0.04, 0.02, 0.01], 0.01)]
+)
 def test_a_longer_budget_halves_the_rate_while_that_is_better(
     best: float, tried: list[float], taken: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stub = Stub(best=0.04, stable={60.0: 1.0, 300.0: 1.0}, best_long=best)
-    records = stubbed(monkeypatch, tmp_path, stub, rates={"geat": (0.04,)}, extensions=0, seconds=(300.0,), seeds=(0, 1))
+    records = stubbed(
+        monkeypatch, tmp_path, stub, rates={"geat": (0.04,)}, extensions=0, seconds=(300.0,), seeds=(0, 1)
+    )
     long = [(rate, seed) for _, rate, seconds, seed in stub.started if seconds == 300]
     assert long == [*((rate, 0) for rate in tried), (taken, 1)]
     (row,) = [row for row in summarize(records) if row["seconds"] == 300]
     assert (row["rate"], row["seeds"]) == (taken, [0, 1])
 
 
-def test_the_longest_budget_starts_from_the_best_rate_of_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_longest_budget_starts_from_the_best_rate_of_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stub = Stub(best=0.04, stable={60.0: 1.0, 300.0: 1.0, 1200.0: 1.0}, best_long=0.01)
     stubbed(monkeypatch, tmp_path, stub, rates={"geat": (0.04,)}, extensions=0, seconds=(300.0,))
     stubbed(monkeypatch, tmp_path, stub, rates={"geat": (0.04,)}, extensions=0, seconds=(1200.0,), halvings=0)
@@ -114,9 +150,13 @@ def test_a_budget_that_ran_on_another_processor_only_stands_in_for_one_of_this(
     assert [rate for _, rate, seconds, _ in stub.started if seconds == 1200] == [started]
 
 
-def test_a_rate_that_diverges_at_the_long_budget_gives_way_to_the_next_lower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rate_that_diverges_at_the_long_budget_gives_way_to_the_next_lower(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stub = Stub(best=0.02, stable={60.0: 0.03, 300.0: 0.015})
-    records = stubbed(monkeypatch, tmp_path, stub, rates={"geat": (0.01, 0.02)}, seconds=(300.0,), seeds=(0, 1))
+    records = stubbed(
+        monkeypatch, tmp_path, stub, rates={"geat": (0.01, 0.02)}, seconds=(300.0,), seeds=(0, 1)
+    )
     long = [(r["rate"], r["seed"], r["status"]) for r in records if r["seconds"] == 300]
     assert long == [(0.02, 0, "diverged"), (0.01, 0, "done"), (0.005, 0, "done"), (0.01, 1, "done")]
     row = next(r for r in summarize(records) if r["seconds"] == 300)
@@ -127,15 +167,24 @@ def test_a_failed_run_is_recorded_and_tried_again(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(accuracy.Bench, "_in_child", lambda *a: {"status": "failed", "reason": "no memory"})
     data = [str(data_file(tmp_path))]
     with pytest.raises(NoResult, match="geat failed on shaken: no memory; transformer failed"):
-        run_accuracy(["geat", "transformer"], data=data, folder=tmp_path / "results", cache=tmp_path / "cache")
+        run_accuracy(
+            ["geat", "transformer"], data=data, folder=tmp_path / "results", cache=tmp_path / "cache"
+        )
     assert [r["status"] for r in RunLog(tmp_path / "results" / RUNS).read()] == ["failed"] * 4
     stub = Stub(best=0.01, stable={60.0: 1.0})
     stubbed(monkeypatch, tmp_path, stub, rates={"geat": (0.005, 0.01, 0.02)}, seconds=())
     assert len(stub.started) == 3
 
 
-def test_a_run_is_made_again_on_request_and_its_last_line_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings: dict[str, Any] = {"rates": {"geat": (0.01, 0.02)}, "extensions": 0, "seconds": (60.0,), "seeds": (0,)}
+def test_a_run_is_made_again_on_request_and_its_last_line_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings: dict[str, Any] = {
+        "rates": {"geat": (0.01, 0.02)},
+        "extensions": 0,
+        "seconds": (60.0,),
+        "seeds": (0,),
+    }
     stubbed(monkeypatch, tmp_path, Stub(best=0.01, stable={60.0: 1.0}), **settings)
     newer = Stub(best=0.02, stable={60.0: 1.0})
     records = stubbed(monkeypatch, tmp_path, newer, **settings, again=True)
@@ -154,12 +203,29 @@ def test_a_line_that_a_kill_cut_off_is_dropped(tmp_path: Path) -> None:
 
 
 def record(
-    code: str, *, error: float, rate: float = 0.01, seed: int = 0, status: str = "done", processor: str = "fast"
-) -> dict[str, Any]:  # fmt: skip
+    code: str,
+    *,
+    error: float,
+    rate: float = 0.01,
+    seed: int = 0,
+    status: str = "done",
+    processor: str = "fast",
+) -> dict[str, Any]:
     job = Job(code, "acac", rate, 60.0, seed, 1e5, 5, "f", processor)
     scores = {"force_mae": error, "energy_mae": error}
-    about = {"status": status, "params": 1, "version": "1", "ms_per_step": 1.0, "yardstick_ms": 1.0, "steps": 1}
-    return {**vars(job), **about, **({"validation": scores, "test": scores} if status == "done" else {"reason": "inf"})}
+    about = {
+        "status": status,
+        "params": 1,
+        "version": "1",
+        "ms_per_step": 1.0,
+        "yardstick_ms": 1.0,
+        "steps": 1,
+    }
+    return {
+        **vars(job),
+        **about,
+        **({"validation": scores, "test": scores} if status == "done" else {"reason": "inf"}),
+    }
 
 
 def test_the_table_takes_the_best_rate_by_validation_and_all_its_seeds(tmp_path: Path) -> None:
@@ -172,8 +238,17 @@ def test_the_table_takes_the_best_rate_by_validation_and_all_its_seeds(tmp_path:
         record("painn", error=0.0, rate=0.04, status="diverged"),
     ]
     geat, painn = summarize(records)
-    assert (painn["rate"], painn["rates_tried"], painn["rates_diverged"]) == (0.01, [0.01, 0.02, 0.04], [0.04])
-    assert geat["errors"]["test"] == {"mean": 0.011, "median": 0.011, "sd": pytest.approx(2**0.5 * 1e-3), "values": [0.010, 0.012]}
+    assert (painn["rate"], painn["rates_tried"], painn["rates_diverged"]) == (
+        0.01,
+        [0.01, 0.02, 0.04],
+        [0.04],
+    )
+    assert geat["errors"]["test"] == {
+        "mean": 0.011,
+        "median": 0.011,
+        "sd": pytest.approx(2**0.5 * 1e-3),
+        "values": [0.010, 0.012],
+    }
     assert painn["ratio"] == pytest.approx(0.55) and geat["ratio"] == 1.0
     assert "11.0 ± 1.4" in write_tables(records, tmp_path)
     assert json.loads((tmp_path / "table.json").read_text())[1]["code"] == "painn"
@@ -182,18 +257,30 @@ def test_the_table_takes_the_best_rate_by_validation_and_all_its_seeds(tmp_path:
 
 def test_processors_have_tables_of_their_own_and_are_not_mixed_in_a_row() -> None:
     records = [
-        record("geat", error=0.010), record("painn", error=0.020), record("painn", error=0.040, seed=1, processor="slow"),
+        record("geat", error=0.010),
+        record("painn", error=0.020),
+        record("painn", error=0.040, seed=1, processor="slow"),
         record("geat", error=0.030, processor="slow"),
-    ]  # fmt: skip
+    ]
     rows = summarize(records)
     assert [(r["processor"], r["code"], r["seeds"], r["ratio"]) for r in rows] == [
-        ("fast", "geat", [0], 1.0), ("fast", "painn", [0], 0.5), ("slow", "geat", [0], 1.0), ("slow", "painn", [1], 0.75),
-    ]  # fmt: skip
+        ("fast", "geat", [0], 1.0),
+        ("fast", "painn", [0], 0.5),
+        ("slow", "geat", [0], 1.0),
+        ("slow", "painn", [1], 0.75),
+    ]
     assert format_tables(rows).count("CPU s of one thread of") == 2
 
 
-def test_amsgrad_is_another_run_with_a_table_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings: dict[str, Any] = {"rates": {"geat": (0.01,)}, "extensions": 0, "seconds": (60.0,), "seeds": (0,)}
+def test_amsgrad_is_another_run_with_a_table_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings: dict[str, Any] = {
+        "rates": {"geat": (0.01,)},
+        "extensions": 0,
+        "seconds": (60.0,),
+        "seeds": (0,),
+    }
     stub = Stub(best=0.01, stable={60.0: 1.0})
     stubbed(monkeypatch, tmp_path, stub, **settings)
     records = stubbed(monkeypatch, tmp_path, stub, **settings, amsgrad=True)
@@ -203,24 +290,40 @@ def test_amsgrad_is_another_run_with_a_table_of_its_own(tmp_path: Path, monkeypa
     assert format_tables(summarize(records)).count(", AMSGrad, about") == 1
 
 
-def test_a_rate_that_spoils_another_seed_gives_way_to_the_next_lower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rate_that_spoils_another_seed_gives_way_to_the_next_lower(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Fragile(Stub):
         def __call__(self, bench: Any, code: Any, job: Job, path: Path) -> dict[str, Any]:
             found = super().__call__(bench, code, job, path)
             if job.rate > 0.01 and job.seed == 1:
-                found["validation"] = found["test"] = {key: 3 * value for key, value in found["validation"].items()}
+                found["validation"] = found["test"] = {
+                    key: 3 * value for key, value in found["validation"].items()
+                }
             return found
 
     stub = Fragile(best=0.02, stable={60.0: 1.0, 120.0: 1.0})
-    records = stubbed(monkeypatch, tmp_path, stub, rates={"geat": (0.01, 0.02, 0.04)}, seconds=(60.0,), seeds=(0, 1, 2))
-    assert {(r["rate"], r["seed"]) for r in records} == {(0.01, 0), (0.02, 0), (0.04, 0), (0.02, 1), (0.02, 2), (0.01, 1), (0.01, 2)}
+    records = stubbed(
+        monkeypatch, tmp_path, stub, rates={"geat": (0.01, 0.02, 0.04)}, seconds=(60.0,), seeds=(0, 1, 2)
+    )
+    assert {(r["rate"], r["seed"]) for r in records} == {
+        (0.01, 0),
+        (0.02, 0),
+        (0.04, 0),
+        (0.02, 1),
+        (0.02, 2),
+        (0.01, 1),
+        (0.01, 2),
+    }
     (row,) = summarize(records)
     assert (row["rate"], row["seeds"]) == (0.01, [0, 1, 2])
 
 
 def test_the_schedule_warms_up_and_ends_at_zero() -> None:
     rates = np.array([schedule(f) for f in np.linspace(0, 1, 2001)])
-    assert rates[0] == pytest.approx(1e-3) and rates.max() <= 1.0 and rates[-1] == pytest.approx(0.0, abs=1e-12)
+    assert (
+        rates[0] == pytest.approx(1e-3) and rates.max() <= 1.0 and rates[-1] == pytest.approx(0.0, abs=1e-12)
+    )
     peak = int(np.argmax(rates))
     assert peak / 2000 == pytest.approx(WARM_UP, abs=1e-3)
     assert (np.diff(rates[: peak + 1]) >= 0).all() and (np.diff(rates[peak:]) <= 0).all()

@@ -1,4 +1,5 @@
-"""Every adapter hands its code what it promises: right forces, no leak between frames, images and rotations that change nothing."""
+"""Every adapter hands its code what it promises: right forces, no leak between frames, images and rotations
+that change nothing."""
 
 from __future__ import annotations
 
@@ -19,7 +20,10 @@ from sapis_lab.bench.adapters import find_code
 from sapis_lab.bench.environments import is_made, python_of
 
 HERE = Path(__file__).resolve().parent
-FRAMES: dict[str, Callable[[], dict[str, np.ndarray]]] = {"molecules": lambda: molecules(3), "crystals": crystals}
+FRAMES: dict[str, Callable[[], dict[str, np.ndarray]]] = {
+    "molecules": lambda: molecules(3),
+    "crystals": crystals,
+}
 # float32; forces by differences of energies with a step of 0.01 Å
 TOLERANCES = {"forces": 1e-2, "rotation": 1e-4, "batch": 1e-4, "images": 1e-4, "repeat": 1e-5, "silent": 0.0}
 OURS = ["e3nn-nequip,hidden=8,layers=2", "geat", "sapis-nequip,lmax=1,layers=2", "transformer"]
@@ -33,14 +37,22 @@ def widths(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def check(found: dict[str, float], name: str) -> None:
-    promised = {claim: limit for claim, limit in TOLERANCES.items() if claim != "rotation" or not find_code(name).rotate}
-    broken = {claim: found[claim] for claim, limit in promised.items() if claim in found and found[claim] > limit}
+    promised = {
+        claim: limit
+        for claim, limit in TOLERANCES.items()
+        if claim != "rotation" or not find_code(name).rotate
+    }
+    broken = {
+        claim: found[claim] for claim, limit in promised.items() if claim in found and found[claim] > limit
+    }
     assert not broken, f"{name}: {broken} of {found}"
 
 
 @pytest.mark.parametrize("frames", FRAMES)
 @pytest.mark.parametrize("name", OURS)
-def test_an_adapter_keeps_its_promises(name: str, frames: str, widths: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_adapter_keeps_its_promises(
+    name: str, frames: str, widths: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv(peer.WIDTHS, str(widths))
     code = find_code(name)
     assert code.environment == "main"
@@ -53,11 +65,23 @@ def test_an_adapter_keeps_its_promises(name: str, frames: str, widths: Path, mon
 def test_a_peer_keeps_them_in_its_own_environment(name: str, frames: str, tmp_path: Path) -> None:
     code = find_code(name)
     if not is_made(code.environment):
-        pytest.skip(f"no environment {code.environment}; python -m sapis_lab.bench.environments {code.environment} makes it")
+        pytest.skip(
+            f"no environment {code.environment}; python -m sapis_lab.bench.environments {code.environment} "
+            f"makes it"
+        )
     file = tmp_path / "frames.npz"
     np.savez(file, **FRAMES[frames]())  # type: ignore[arg-type]
     folder = str(Path(peer.__file__).parent)
-    command = [python_of(code.environment), "-P", HERE / "adapter_claims.py", folder, code.adapter, code.model, "1e5", file]
+    command = [
+        python_of(code.environment),
+        "-P",
+        HERE / "adapter_claims.py",
+        folder,
+        code.adapter,
+        code.model,
+        "1e5",
+        file,
+    ]
     ran = subprocess.run(command, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr[-2000:]
     found = json.loads(ran.stdout.strip().splitlines()[-1])
@@ -76,14 +100,18 @@ def test_a_task_takes_its_frames_in_the_order_asked_for() -> None:
     task, alone = peer.Task(arrays, [2, 0]), peer.Task(arrays, [0])
     assert task.energy.tolist() == pytest.approx(arrays["E"][[2, 0]].tolist())
     last = task.edge_frame == 1
-    assert torch.equal(task.center[last] - 4, alone.center) and torch.equal(task.neighbor[last] - 4, alone.neighbor)
+    assert torch.equal(task.center[last] - 4, alone.center) and torch.equal(
+        task.neighbor[last] - 4, alone.neighbor
+    )
     vectors = task.positions[task.neighbor] + task.translation - task.positions[task.center]
     assert (vectors.norm(dim=1) < task.cutoff).all() and (vectors.norm(dim=1) > 0).all()
 
 
 def test_the_seed_and_nothing_else_decides_the_parameters() -> None:
     def weights(seed: int) -> torch.Tensor:
-        sized = peer.make_sized(lambda w: nn.Linear(w, w, bias=False), 100, range(2, 20), key="square", seed=seed)
+        sized = peer.make_sized(
+            lambda w: nn.Linear(w, w, bias=False), 100, range(2, 20), key="square", seed=seed
+        )
         assert sized.width == 10
         return next(sized.module.parameters()).detach()
 
@@ -96,7 +124,9 @@ def test_the_seed_and_nothing_else_decides_the_parameters() -> None:
     assert torch.equal(state, torch.random.get_rng_state())
 
 
-def test_fit_width_finds_the_nearest_size_and_remembers_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fit_width_finds_the_nearest_size_and_remembers_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     built = []
 
     def make(width: int) -> nn.Module:

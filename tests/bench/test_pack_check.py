@@ -1,4 +1,5 @@
-"""`sapis bench pack`: packed models have the losses, gradients and clipped steps of single ones, and the table follows from the times."""
+"""`sapis bench pack`: packed models have the losses, gradients and clipped steps of single ones, and the
+table follows from the times."""
 
 from __future__ import annotations
 
@@ -65,7 +66,9 @@ def test_packed_gradients_of_a_model_without_symmetry_agree_too() -> None:
 def test_models_differ_and_a_gradient_that_is_not_theirs_is_seen() -> None:
     packed = job()
     with reference_forms():
-        singles = torch.stack([packed._single_loss(m, b) for m, b in zip(packed.models, packed.batches, strict=True)])
+        singles = torch.stack(
+            [packed._single_loss(m, b) for m, b in zip(packed.models, packed.batches, strict=True)]
+        )
     torch.testing.assert_close(packed.pack.losses(), singles, rtol=1e-12, atol=0)
     assert len({round(value, 6) for value in singles.tolist()}) == 3
     with torch.no_grad():
@@ -76,7 +79,11 @@ def test_models_differ_and_a_gradient_that_is_not_theirs_is_seen() -> None:
 def test_every_model_is_clipped_by_its_own_norm() -> None:
     packed = job()
     packed.gradient_differences()  # leaves both gradients
-    largest = min(p.grad.norm().item() for p in packed.models[0].parameters() if p.grad is not None and p.grad.norm() > 0)
+    largest = min(
+        p.grad.norm().item()
+        for p in packed.models[0].parameters()
+        if p.grad is not None and p.grad.norm() > 0
+    )
     packed.pack.clip(largest)
     for k, model in enumerate(packed.models):
         torch.nn.utils.clip_grad_norm_(model.parameters(), largest)
@@ -109,12 +116,21 @@ def test_gains_are_times_of_single_steps_over_the_packed_one() -> None:
     assert found["times"]["packed"]["seconds"] == 1.0 and found["times"]["pytorch"]["n"] == 3
 
 
-def test_a_run_prints_a_table_and_writes_all_numbers(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_prints_a_table_and_writes_all_numbers(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(pack, "Worker", Here)
     path = tmp_path / "pack.json"
     done = invoke("--sizes", "2e3", "-k", "2", "--rounds", "1", "--visit", "0", "--json", str(path))
     assert done.exit_code == 0, done.output
-    for word in ("packed", "PyTorch", "C++", "gain", "16 x 9 atoms", "packed gradients equal to the single ones, tolerance 1e-05"):
+    for word in (
+        "packed",
+        "PyTorch",
+        "C++",
+        "gain",
+        "16 x 9 atoms",
+        "packed gradients equal to the single ones, tolerance 1e-05",
+    ):
         assert word in done.output
     written = json.loads(path.read_text())
     assert written["what"] == "pack" and written["clock"] == "cpu"
@@ -127,12 +143,19 @@ def test_a_run_prints_a_table_and_writes_all_numbers(project: Path, tmp_path: Pa
 def test_a_worker_that_dies_fails_the_command(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pack, "command", lambda *a: [sys.executable, "-c", "raise SystemExit('no more')"])
     done = invoke("--sizes", "2e3", "-k", "1")
-    assert done.exit_code == 1 and "failed  2000, k = 1: its process ended with status 1: no more" in done.output
+    assert (
+        done.exit_code == 1 and "failed  2000, k = 1: its process ended with status 1: no more" in done.output
+    )
 
 
 @pytest.mark.parametrize(
     ("arguments", "word"),
-    [(("-k", "1.5"), "whole numbers"), (("-k", "0"), "above 0"), (("--device", "gpu"), "wanted cpu"), (("--sizes", "20"), "n_params=20")],
+    [
+        (("-k", "1.5"), "whole numbers"),
+        (("-k", "0"), "above 0"),
+        (("--device", "gpu"), "wanted cpu"),
+        (("--sizes", "20"), "n_params=20"),
+    ],
 )
 def test_what_is_typed_wrongly_is_told(project: Path, arguments: tuple[str, ...], word: str) -> None:
     done = invoke(*arguments)

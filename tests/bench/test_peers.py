@@ -1,4 +1,5 @@
-"""`sapis bench peers`: codes are found in their environments, what is missing is told, and one protocol serves all."""
+"""`sapis bench peers`: codes are found in their environments, what is missing is told, and one protocol
+serves all."""
 
 from __future__ import annotations
 
@@ -25,7 +26,9 @@ from sapis_lab.config import ConfigError, dump
 
 
 @pytest.fixture
-def sapis(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., CompletedProcess[str]]:
+def sapis(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., CompletedProcess[str]]:
     """Runs `sapis bench` in this process, which has imported everything already."""
 
     def run(*arguments: str) -> CompletedProcess[str]:
@@ -53,14 +56,21 @@ def broken_environment(root: Path, name: str) -> None:
 def test_every_peer_has_an_adapter_and_an_environment():
     adapters = {path.stem for path in (Path(environments.__file__).parent / "adapters").glob("*.py")}
     for code in map(peer_code, (*PEERS, "geat")):
-        assert code.adapter in adapters and code.environment in (environments.MAIN, *environments.ENVIRONMENTS)
+        assert code.adapter in adapters and code.environment in (
+            environments.MAIN,
+            *environments.ENVIRONMENTS,
+        )
 
 
 def test_names_are_peers_or_our_models_with_options():
     assert peer_code("mace:layers=1").model == "mace,layers=1"
     assert peer_code("geat-l1") == peer_code("geat:lmax=1")
     for name, model in {"geat": "geat", "geat-l1": "geat,lmax=1", "sapis-nequip": "nequip"}.items():
-        assert (peer_code(name).environment, peer_code(name).adapter, peer_code(name).model) == (environments.MAIN, "sapis", model)
+        assert (peer_code(name).environment, peer_code(name).adapter, peer_code(name).model) == (
+            environments.MAIN,
+            "sapis",
+            model,
+        )
     assert peer_code("nequip").environment == "nequip"
     with pytest.raises(ConfigError, match=r"no 'nequipp'.*; peers: nequip, "):
         peer_code("nequipp")
@@ -93,8 +103,10 @@ def test_workers_need_torch_and_numpy_alone():
     package = str(Path(sapis_lab.__file__).parent)
     code = (
         "import sys, types\n"
-        f"package = types.ModuleType('sapis_lab'); package.__path__ = [{package!r}]; sys.modules['sapis_lab'] = package\n"
-        "for name in ('pydantic', 'yaml', 'rich', 'typer', 'torch_geometric', 'lightning', 'e3nn', 'scipy', 'ase', 'vesin', 'pandas'):\n"
+        f"package = types.ModuleType('sapis_lab'); package.__path__ = [{package!r}]; "
+        f"sys.modules['sapis_lab'] = package\n"
+        "for name in ('pydantic', 'yaml', 'rich', 'typer', 'torch_geometric', 'lightning', 'e3nn', 'scipy', "
+        "'ase', 'vesin', 'pandas'):\n"
         "    sys.modules[name] = None\n"
         "import sapis_lab.bench.worker\n"
     )
@@ -106,23 +118,48 @@ def test_a_code_that_fails_is_reported_beside_those_that_run(sapis, tmp_path):
     broken_environment(tmp_path / "peers", "nequip")
     path = tmp_path / "peers.json"
     done = sapis(
-        "peers", "--models", "nequip,geat", "--sizes", "3e3", "--inputs", "eth16", "--rounds", "1", "--visit", "0",
-        "--root", str(tmp_path / "peers"), "--json", str(path),
-    )  # fmt: skip
+        "peers",
+        "--models",
+        "nequip,geat",
+        "--sizes",
+        "3e3",
+        "--inputs",
+        "eth16",
+        "--rounds",
+        "1",
+        "--visit",
+        "0",
+        "--root",
+        str(tmp_path / "peers"),
+        "--json",
+        str(path),
+    )
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "failed  nequip at 3000: its process ended with status 1: ModuleNotFoundError: No module named 'nequip'" in done.stdout
+    assert (
+        "failed  nequip at 3000: its process ended with status 1: ModuleNotFoundError: No module named "
+        "'nequip'" in done.stdout
+    )
     written = json.loads(path.read_text())
     assert written["what"] == "peers" and written["reference"] == "geat"
     dead, alive = written["rows"]
     assert dead["train"] is None and "ModuleNotFoundError" in dead["error"]
-    assert alive["error"] is None and alive["count_error"] is None and alive["train"]["ratio"] == 1.0 and alive["train"]["flops"] > 0
+    assert (
+        alive["error"] is None
+        and alive["count_error"] is None
+        and alive["train"]["ratio"] == 1.0
+        and alive["train"]["flops"] > 0
+    )
 
 
 def test_a_missing_environment_is_told_with_the_command_that_makes_it(sapis, tmp_path):
     done = sapis("peers", "--models", "geat,painn,mace", "--root", str(tmp_path))
-    assert done.returncode == 2 and f"sapis bench environments schnetpack mace --root {tmp_path}" in done.stderr
+    assert (
+        done.returncode == 2 and f"sapis bench environments schnetpack mace --root {tmp_path}" in done.stderr
+    )
     alone = sapis("peers", "--models", "painn", "--installed", "--root", str(tmp_path))
-    assert alone.returncode == 2 and "left out: painn" in alone.stdout and "nothing to measure" in alone.stderr
+    assert (
+        alone.returncode == 2 and "left out: painn" in alone.stdout and "nothing to measure" in alone.stderr
+    )
 
 
 def test_what_is_typed_wrongly_is_told(sapis, tmp_path):

@@ -1,4 +1,5 @@
-"""Forces, stress and parameter gradients are the derivatives they claim to be, and continuous at the cutoff."""
+"""Forces, stress and parameter gradients are the derivatives they claim to be, and continuous at the
+cutoff."""
 
 from __future__ import annotations
 
@@ -15,7 +16,10 @@ from sapis_lab.derivatives import predict
 from sapis_lab.models import Model
 from sapis_lab.selftest import Frame, batch_of, random_crystal, random_molecule
 
-FRAMES: dict[str, Callable[[np.random.Generator], Frame]] = {"molecule": lambda rng: random_molecule(7, rng), "crystal": random_crystal}
+FRAMES: dict[str, Callable[[np.random.Generator], Frame]] = {
+    "molecule": lambda rng: random_molecule(7, rng),
+    "crystal": random_crystal,
+}
 
 
 def make(model: Model, frames: list[Frame], dtype: torch.dtype = torch.float64) -> AtomsBatch:
@@ -35,18 +39,24 @@ def test_forces_are_minus_the_central_differences_of_the_energy(double: Model, s
         move = np.zeros_like(frame.positions)
         move[atom, axis] = step
         plus, minus = (energy(double, frame._replace(positions=frame.positions + s * move)) for s in (1, -1))
-        assert abs(forces[atom, axis] + (plus - minus) / (2 * step)) < DIFFERENCES * max(1.0, np.abs(forces).max())
+        assert abs(forces[atom, axis] + (plus - minus) / (2 * step)) < DIFFERENCES * max(
+            1.0, np.abs(forces).max()
+        )
 
 
 @pytest.mark.parametrize("structure", FRAMES)
-def test_predicted_forces_are_minus_the_gradient_of_forward(model: Model, dtype: torch.dtype, structure: str) -> None:
+def test_predicted_forces_are_minus_the_gradient_of_forward(
+    model: Model, dtype: torch.dtype, structure: str
+) -> None:
     batch = make(model, [FRAMES[structure](np.random.default_rng(1))], dtype)
     predicted = predict(model, batch)
     batch.positions = batch.positions.requires_grad_(True)
     output = model(batch)
     (gradient,) = torch.autograd.grad(output.energy.sum(), batch.positions)
     assert (predicted.forces + gradient).abs().max() < EXACT[dtype] * max(1.0, gradient.abs().max().item())
-    assert (predicted.energy - output.energy).abs().max() < EXACT[dtype] * max(1.0, output.energy.abs().max().item())
+    assert (predicted.energy - output.energy).abs().max() < EXACT[dtype] * max(
+        1.0, output.energy.abs().max().item()
+    )
 
 
 def test_stress_is_the_strain_derivative_of_the_energy_over_the_volume(double: Model) -> None:
@@ -58,7 +68,14 @@ def test_stress_is_the_strain_derivative_of_the_energy_over_the_volume(double: M
         strain[a, b] += step / 2
         strain[b, a] += step / 2
         plus, minus = (
-            energy(double, Frame(frame.positions @ (np.eye(3) + s * strain), frame.species, frame.cell @ (np.eye(3) + s * strain)))
+            energy(
+                double,
+                Frame(
+                    frame.positions @ (np.eye(3) + s * strain),
+                    frame.species,
+                    frame.cell @ (np.eye(3) + s * strain),
+                ),
+            )
             for s in (1, -1)
         )
         wanted = (plus - minus) / (2 * step) / abs(np.linalg.det(frame.cell))
@@ -72,13 +89,18 @@ def crossing(model: Model, others: list[list[float]], distance: float) -> tuple[
     return p.energy.item(), p.forces.numpy()
 
 
-@pytest.mark.parametrize("others", [[[0.0, 0.0, 0.0]], [[0.0, 0.0, 0.0], [1.1, 0.0, -0.4]]], ids=["the only neighbour", "one of two"])
+@pytest.mark.parametrize(
+    "others",
+    [[[0.0, 0.0, 0.0]], [[0.0, 0.0, 0.0], [1.1, 0.0, -0.4]]],
+    ids=["the only neighbour", "one of two"],
+)
 def test_energy_and_forces_are_smooth_at_the_cutoff(double: Model, others: list[list[float]]) -> None:
     jumps = []
     for h in (1e-2, 1e-3):
         (e_in, f_in), (e_out, f_out) = (crossing(double, others, double.cutoff + s * h) for s in (-1, 1))
         base = crossing(double, others, double.cutoff + 1.0)[0]
-        # Beyond the cutoff the energy may still change through the other neighbours' positions, which do not move here.
+        # Beyond the cutoff the energy may still change through the other neighbours' positions, which do not
+        # move here.
         assert abs(e_out - base) < 1e-12 * max(1.0, abs(base))
         jumps.append((abs(e_in - e_out), np.abs(f_in - f_out).max()))
     (e_far, f_far), (e_near, f_near) = jumps
@@ -90,7 +112,9 @@ def test_energy_and_forces_are_smooth_at_the_cutoff(double: Model, others: list[
 def test_force_loss_gradients_equal_those_of_the_plain_autograd_path(double: Model) -> None:
     batch = make(double, [random_molecule(n, np.random.default_rng(n)) for n in (5, 7)])
     names = [n for n, _ in double.named_parameters()]
-    target = torch.randn(batch.positions.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    target = torch.randn(
+        batch.positions.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
 
     def loss_of(energies: Tensor, forces: Tensor) -> Tensor:
         return energies.square().mean() + (forces - target).square().mean()

@@ -25,7 +25,9 @@ SIZES = (3e3, 1e4, 3e4, 1e5, 3e5, 1e6, 3e6)
 def test_every_size_of_the_lattice_is_met(kind: str, n_species: int) -> None:
     for n in SIZES:
         found = kind_class("models", kind)().at_size(n, n_species=n_species)
-        assert abs(found.n_params(n_species=n_species) / n - 1) <= (TOLERANCE_SMALL if n < 1e4 else TOLERANCE), f"{found} for {n:g}"
+        assert abs(found.n_params(n_species=n_species) / n - 1) <= (
+            TOLERANCE_SMALL if n < 1e4 else TOLERANCE
+        ), f"{found} for {n:g}"
 
 
 @pytest.mark.parametrize("n_params", [3e3, 1e4, 1e5])
@@ -34,7 +36,9 @@ def test_the_number_of_parameters_is_exact(kind: str, n_params: float) -> None:
     for n_species in (1, 3, 4):
         config = kind_class("models", kind)().at_size(n_params, n_species=n_species)
         model = config.build(species=tuple(range(1, n_species + 1)), mean_neighbors=8.0, seed=0)
-        assert config.n_params(n_species=n_species) == sum(p.numel() for p in model.parameters() if p.requires_grad)
+        assert config.n_params(n_species=n_species) == sum(
+            p.numel() for p in model.parameters() if p.requires_grad
+        )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -45,13 +49,16 @@ def test_the_number_of_parameters_is_exact_at_other_degrees_and_depths(kind: str
     for change in changes:
         config = cls(**change).resized(8, 1.0)
         model = config.build(species=(1, 8), mean_neighbors=8.0, seed=0)
-        assert config.n_params(n_species=2) == sum(p.numel() for p in model.parameters() if p.requires_grad), change
+        assert config.n_params(n_species=2) == sum(
+            p.numel() for p in model.parameters() if p.requires_grad
+        ), change
 
 
 def test_groups_of_parameters_add_up(double: Model, config: ModelConfig) -> None:
     counts = double.count()
     assert sum(counts.values()) == config.n_params(n_species=double.n_species)
-    # an invariant family may compute with distances alone, and then has no such parameters; one with features of degree 1 must have some
+    # an invariant family may compute with distances alone, and then has no such parameters; one with features
+    # of degree 1 must have some
     if config.symmetry == "none":
         assert counts["equivariant"] == 0
     if getattr(config, "lmax", 0):
@@ -80,13 +87,19 @@ def test_analytic_flops_agree_with_the_counter(config: ModelConfig, structure: s
 def test_the_step_counter_agrees_with_torchs_and_finds_inference_inside_a_step(config: ModelConfig) -> None:
     rng = np.random.default_rng(0)
     model = build(config, dtype=torch.float32, seed=0)
-    batch = batch_of([random_molecule(n, rng) for n in (3, 9)], layout=model.layout, cutoff=model.cutoff, dtype=torch.float32)
+    batch = batch_of(
+        [random_molecule(n, rng) for n in (3, 9)],
+        layout=model.layout,
+        cutoff=model.cutoff,
+        dtype=torch.float32,
+    )
     with FlopCounterMode(display=False) as theirs, torch.no_grad(), reference_forms():
         model(batch)
     with torch.no_grad():
         assert counted_flops(lambda: model(batch)) == theirs.get_total_flops()
     with torch.inference_mode():
-        assert counted_flops(lambda: model(batch)) == theirs.get_total_flops()  # operations come undivided there
+        # operations come undivided there
+        assert counted_flops(lambda: model(batch)) == theirs.get_total_flops()
     with FlopCounter() as step, reference_forms():
         found = predict(model, batch, differentiable=True)
         inside = step.total

@@ -44,18 +44,24 @@ def test_every_kind_has_a_file_of_settings_that_is_its_default(kind: str) -> Non
     assert load(kind_class("models", kind), read_yaml(path), source=str(path)) == kind_class("models", kind)()
 
 
-def test_parameters_saved_without_pickle_load_strictly(model: Model, config: ModelConfig, dtype: torch.dtype) -> None:
+def test_parameters_saved_without_pickle_load_strictly(
+    model: Model, config: ModelConfig, dtype: torch.dtype
+) -> None:
     buffer = io.BytesIO()
     torch.save(model.state_dict(), buffer)
     buffer.seek(0)
     other = config.build(species=SPECIES, mean_neighbors=8.0, seed=99).to(dtype)
     other.load_state_dict(torch.load(buffer, weights_only=True), strict=True)
-    batch = batch_of([random_molecule(6, np.random.default_rng(0))], layout=model.layout, cutoff=model.cutoff, dtype=dtype)
+    batch = batch_of(
+        [random_molecule(6, np.random.default_rng(0))], layout=model.layout, cutoff=model.cutoff, dtype=dtype
+    )
     assert torch.equal(predict(model, batch).forces, predict(other, batch).forces)
 
 
 def test_a_deep_copy_predicts_the_same_and_is_independent(model: Model, dtype: torch.dtype) -> None:
-    batch = batch_of([random_molecule(6, np.random.default_rng(0))], layout=model.layout, cutoff=model.cutoff, dtype=dtype)
+    batch = batch_of(
+        [random_molecule(6, np.random.default_rng(0))], layout=model.layout, cutoff=model.cutoff, dtype=dtype
+    )
     wanted = predict(model, batch).forces
     other = copy.deepcopy(model)
     with torch.no_grad():
@@ -81,5 +87,7 @@ def test_single_precision_agrees_with_double(kind: str) -> None:
     model = small(kind).build(species=SPECIES, mean_neighbors=8.0, seed=0)
     frames = [random_molecule(9, np.random.default_rng(0))]
     single = predict(model, batch_of(frames, layout=model.layout, cutoff=model.cutoff, dtype=torch.float32))
-    double = predict(model.double(), batch_of(frames, layout=model.layout, cutoff=model.cutoff, dtype=torch.float64))
+    double = predict(
+        model.double(), batch_of(frames, layout=model.layout, cutoff=model.cutoff, dtype=torch.float64)
+    )
     assert (single.forces - double.forces).abs().max() < 5 * EXACT[torch.float32] * double.forces.abs().max()

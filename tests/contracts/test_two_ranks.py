@@ -32,7 +32,11 @@ class Loss(nn.Module):
 
 
 def small_model(kind: str) -> Model:
-    return build(kind_class("models", kind)(cutoff=4.0).at_size(5e3, n_species=len(SPECIES)), dtype=torch.float32, seed=0)
+    return build(
+        kind_class("models", kind)(cutoff=4.0).at_size(5e3, n_species=len(SPECIES)),
+        dtype=torch.float32,
+        seed=0,
+    )
 
 
 def gradients(loss: nn.Module, which: tuple[int, ...]) -> list[Tensor]:
@@ -44,7 +48,9 @@ def one_rank(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
     for kind in kinds("models"):
-        found = gradients(nn.parallel.DistributedDataParallel(Loss(small_model(kind))), ((0, 1), (2, 3))[rank])
+        found = gradients(
+            nn.parallel.DistributedDataParallel(Loss(small_model(kind))), ((0, 1), (2, 3))[rank]
+        )
         if rank == 0:
             torch.save(found, f"{folder}/{kind}.pt")
     dist.destroy_process_group()

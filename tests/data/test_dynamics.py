@@ -1,4 +1,5 @@
-"""Any system, sampler and oracle make a data set; `xtb` is the plainest of them, and a failed label is recorded and never a number."""
+"""Any system, sampler and oracle make a data set; `xtb` is the plainest of them, and a failed label is
+recorded and never a number."""
 
 from __future__ import annotations
 
@@ -17,11 +18,23 @@ from sapis_lab.units import ACCELERATION
 
 pytest.importorskip("tblite", reason="xTB labels need the extra [xtb]")
 
-SIZES = {"n_train": 6, "n_validation": 2, "n_test": 2, "trajectory_frames": 3, "block_frames": 2, "interval_fs": 10, "equilibration_fs": 10}
+SIZES = {
+    "n_train": 6,
+    "n_validation": 2,
+    "n_test": 2,
+    "trajectory_frames": 3,
+    "block_frames": 2,
+    "interval_fs": 10,
+    "equilibration_fs": 10,
+}
 
 
 def dynamics(**settings) -> DynamicsDataConfig:
-    return load(DynamicsDataConfig, {"kind": "dynamics", "oracle": {"kind": "xtb"}, **SIZES, **settings}, source="test")
+    return load(
+        DynamicsDataConfig,
+        {"kind": "dynamics", "oracle": {"kind": "xtb"}, **SIZES, **settings},
+        source="test",
+    )
 
 
 def test_the_kind_xtb_has_the_frames_of_its_settings_in_dynamics(tmp_path):
@@ -52,7 +65,10 @@ def test_constant_energy_keeps_it_and_the_centre_of_mass(tmp_path):
 
 
 def test_a_structure_from_a_file_is_refused_where_the_oracle_cannot_label_it(tmp_path):
-    write(tmp_path / "cell.xyz", Atoms("H2O", [[0, 0, 0.12], [0, 0.78, -0.47], [0, -0.75, -0.5]], cell=[6, 6, 6], pbc=True))
+    write(
+        tmp_path / "cell.xyz",
+        Atoms("H2O", [[0, 0, 0.12], [0, 0.78, -0.47], [0, -0.75, -0.5]], cell=[6, 6, 6], pbc=True),
+    )
     config = dynamics(system={"file": "cell.xyz"}, root=str(tmp_path))
     with pytest.raises(ValueError, match=r"oracle 'xtb' labels molecules only, got pbc=\[True, True, True\]"):
         config.info(cutoff=5.0)
@@ -74,7 +90,7 @@ def test_a_structure_from_a_file_is_the_start_and_its_file_is_remembered(tmp_pat
         prepare(config, cache=tmp_path)
 
 
-# ------------------------------------------------------------------------------------------------------------- failure
+# ---------------------------------------------------------------------------------------------------- failure
 
 
 def test_a_label_that_fails_is_a_value_and_its_frame_is_left_out(tmp_path, monkeypatch):
@@ -96,7 +112,9 @@ def test_a_label_that_fails_is_a_value_and_its_frame_is_left_out(tmp_path, monke
     store = prepare(dynamics(n_train=12, n_validation=3, n_test=3), cache=tmp_path)
     failed = store.metadata["failed_labels"]
     assert 0 < len(failed) == 18 - store.n_frames
-    assert all(text.startswith("frame ") and text.endswith("SCF not converged in 250 cycles") for text in failed)
+    assert all(
+        text.startswith("frame ") and text.endswith("SCF not converged in 250 cycles") for text in failed
+    )
     assert sorted(np.concatenate(list(store.splits.values()))) == list(range(store.n_frames))
     assert np.isfinite(store.energy).all()
 
@@ -105,9 +123,14 @@ def test_what_can_never_be_labelled_is_an_error_of_the_settings():
     water = np.array([8, 1, 1]), np.array([[0.0, 0.0, 0.12], [0.0, 0.78, -0.47], [0.1, -0.75, -0.50]])
     with pytest.raises(ValueError, match="oracle 'xtb' .* n_unpaired 1"):
         XtbConfig(n_unpaired=1).label(*water)
-    assert XtbConfig().label(np.array([1, 1]), np.zeros((2, 3))) == Failed("Too close interatomic distances found")
+    assert XtbConfig().label(np.array([1, 1]), np.zeros((2, 3))) == Failed(
+        "Too close interatomic distances found"
+    )
 
 
 def test_oracles_and_samplers_are_kinds():
     assert kind_class("oracles", "xtb") is XtbConfig
-    assert {kind_class("samplers", k).model_fields["kind"].default for k in ("langevin", "nve")} == {"langevin", "nve"}
+    assert {kind_class("samplers", k).model_fields["kind"].default for k in ("langevin", "nve")} == {
+        "langevin",
+        "nve",
+    }

@@ -18,7 +18,8 @@ STIFFNESS = 10.0
 
 
 def harmonic(seed, n):
-    """(positions, energy, forces) of three atoms joined by springs, randomly distorted and turned, eV and Å."""
+    """(positions, energy, forces) of three atoms joined by springs, randomly distorted and turned, eV and
+    Å."""
     generator = np.random.default_rng(seed)
     turns = np.linalg.qr(generator.normal(size=(n, 3, 3)))[0]
     x = (REST + 0.1 * generator.normal(size=(n, 3, 3))) @ turns
@@ -38,18 +39,36 @@ def write(path, seed=0, n=40, *, change=lambda k, frame: frame, extra=""):
     lines = []
     for k, (x, e, f) in enumerate(zip(*harmonic(seed, n), strict=True)):
         frame = change(
-            k, {"species": ["O", "H", "H"], "x": x.copy(), "energy": e, "f": f.copy(), "properties": "species:S:1:pos:R:3:forces:R:3"}
+            k,
+            {
+                "species": ["O", "H", "H"],
+                "x": x.copy(),
+                "energy": e,
+                "f": f.copy(),
+                "properties": "species:S:1:pos:R:3:forces:R:3",
+            },
         )
-        lines += [str(len(frame["species"])), f"Properties={frame['properties']} energy={frame['energy']:.12f} {extra}"]
-        lines += [" ".join([s, *(f"{v:.10f}" for v in (*a, *b))]) for s, a, b in zip(frame["species"], frame["x"], frame["f"], strict=True)]
+        lines += [
+            str(len(frame["species"])),
+            f"Properties={frame['properties']} energy={frame['energy']:.12f} {extra}",
+        ]
+        lines += [
+            " ".join([s, *(f"{v:.10f}" for v in (*a, *b))])
+            for s, a, b in zip(frame["species"], frame["x"], frame["f"], strict=True)
+        ]
     path.write_text("\n".join(lines) + "\n")
     return path
 
 
 def config(root, **changes):
     given = {
-        "train": "a.xyz", "n_validation": 5, "tests": {"test": "b.xyz"}, "energy_unit": "eV", "length_unit": "Angstrom", "root": root
-    }  # fmt: skip
+        "train": "a.xyz",
+        "n_validation": 5,
+        "tests": {"test": "b.xyz"},
+        "energy_unit": "eV",
+        "length_unit": "Angstrom",
+        "root": root,
+    }
     return ExtxyzConfig(**{**given, **changes})
 
 
@@ -65,10 +84,19 @@ def make(root, **changes):
 
 
 def test_frames_slices_and_splits(files):
-    store = make(files, train="a.xyz[:30]", n_validation=5, n_train=20, seed=3, tests={"test": "b.xyz[::2]", "test_far": "b.xyz[1::2]"})
+    store = make(
+        files,
+        train="a.xyz[:30]",
+        n_validation=5,
+        n_train=20,
+        seed=3,
+        tests={"test": "b.xyz[::2]", "test_far": "b.xyz[1::2]"},
+    )
     _, e, f = harmonic(0, 40)
     order = np.random.default_rng(3).permutation(30)
-    assert np.array_equal(store.splits["train"], order[:20]) and np.array_equal(store.splits["validation"], order[25:])
+    assert np.array_equal(store.splits["train"], order[:20]) and np.array_equal(
+        store.splits["validation"], order[25:]
+    )
     assert np.allclose(store.energy[store.splits["train"]], e[order[:20]], atol=1e-9)
     assert np.allclose(store.frames(order[:1]).forces, f[order[0]], atol=1e-6)
     assert np.allclose(store.energy[store.splits["test_far"]], harmonic(1, 20)[1][1::2], atol=1e-9)
@@ -78,8 +106,20 @@ def test_frames_slices_and_splits(files):
 def test_units_and_signs_are_those_of_the_config(files):
     plain = make(files)
     for name, seed in (("c.xyz", 0), ("d.xyz", 1)):
-        write(files / name, seed, 40 - 20 * seed, change=lambda k, v: {**v, "x": v["x"] / units.BOHR_TO_ANGSTROM})
-    other = make(files, train="c.xyz", tests={"test": "d.xyz"}, energy_unit="kcal/mol", length_unit="Bohr", force_unit="kcal/mol/Angstrom")
+        write(
+            files / name,
+            seed,
+            40 - 20 * seed,
+            change=lambda k, v: {**v, "x": v["x"] / units.BOHR_TO_ANGSTROM},
+        )
+    other = make(
+        files,
+        train="c.xyz",
+        tests={"test": "d.xyz"},
+        energy_unit="kcal/mol",
+        length_unit="Bohr",
+        force_unit="kcal/mol/Angstrom",
+    )
     factor = units.KCAL_PER_MOL_TO_EV
     assert np.allclose(other.energy, plain.energy * factor)
     assert np.allclose(other.positions, plain.positions)
@@ -113,7 +153,9 @@ def test_wrong_signs_units_and_energies_per_atom_are_noticed(tmp_path):
 
 def at(frame, **changes):
     """A function that changes only frame number `frame`."""
-    return lambda k, values: {**values, **{key: change(values) for key, change in changes.items()}} if k == frame else values
+    return lambda k, values: (
+        {**values, **{key: change(values) for key, change in changes.items()}} if k == frame else values
+    )
 
 
 def put(key, index, value):
@@ -128,17 +170,29 @@ def put(key, index, value):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (at(7, f=put("f", (1, 2), np.nan)), r"a\.xyz, frame 7: forces of atom 1 is .*nan.*, wanted finite numbers in eV/Å"),
+        (
+            at(7, f=put("f", (1, 2), np.nan)),
+            r"a\.xyz, frame 7: forces of atom 1 is .*nan.*, wanted finite numbers in eV/Å",
+        ),
         (at(7, energy=lambda v: np.inf), r"a\.xyz, frame 7: energy is inf"),
         (
             at(7, x=lambda v: v["x"][[0, 1, 1]] + 0.01 * np.eye(3)),
             r"a\.xyz, frame 7: atoms 1 and 2 are 0\.\d+ Å apart, wanted at least 0\.3",
         ),
         (at(7, f=lambda v: 0 * v["f"]), r"a\.xyz, frame 7: every force is exactly zero"),
-        (lambda k, v: {**v, "f": 0 * v["f"]}, r"a\.xyz, frame \d+ and all other frames of split 'train': every force is zero"),
-        (lambda k, v: {**v, "energy": -5.0}, r"a\.xyz, frame \d+ and all other training frames have the energy -5\.0 eV"),
+        (
+            lambda k, v: {**v, "f": 0 * v["f"]},
+            r"a\.xyz, frame \d+ and all other frames of split 'train': every force is zero",
+        ),
+        (
+            lambda k, v: {**v, "energy": -5.0},
+            r"a\.xyz, frame \d+ and all other training frames have the energy -5\.0 eV",
+        ),
         (at(7, species=lambda v: ["O", "Hq", "H"]), r"a\.xyz, frame 7: atom 1 has species 'Hq'"),
-        (at(7, properties=lambda v: "species:S:1:pos:R:3:forces:R:2"), r"a\.xyz, frame 7: atom 0 has 7 columns, wanted the 6"),
+        (
+            at(7, properties=lambda v: "species:S:1:pos:R:3:forces:R:2"),
+            r"a\.xyz, frame 7: atom 0 has 7 columns, wanted the 6",
+        ),
         (
             at(7, properties=lambda v: "species:S:1:pos:R:3:force:R:3"),
             r"a\.xyz, frame 7: no column 'forces'; it has .*force; set forces_key",
@@ -163,7 +217,10 @@ def test_a_frame_in_two_splits_is_refused_naming_both(tmp_path):
     x = harmonic(0, 40)[0][11]
     write(tmp_path / "a.xyz", 0)
     write(tmp_path / "b.xyz", 1, change=at(4, x=lambda v: x))
-    with pytest.raises(ValueError, match=r"a\.xyz, frame 11 \((train|validation)\) and .*b\.xyz, frame 4 \(test\) are the same"):
+    with pytest.raises(
+        ValueError,
+        match=r"a\.xyz, frame 11 \((train|validation)\) and .*b\.xyz, frame 4 \(test\) are the same",
+    ):
         make(tmp_path)
 
 
@@ -174,11 +231,17 @@ def test_a_frame_that_training_repeats_is_refused_naming_both(tmp_path):
         write(tmp_path / "a.xyz", 0, change=at(23, x=lambda v, moved=moved: moved))
         write(tmp_path / "c.xyz", 2, change=at(5, x=lambda v, moved=moved: moved))
         with pytest.raises(
-            ValueError, match=r"a\.xyz, frame 11 and .*a\.xyz, frame 23 \(both train\) are the same.*a copy of the file without one"
+            ValueError,
+            match=(
+                r"a\.xyz, frame 11 and .*a\.xyz, frame 23 \(both train\) are the same.*a copy of the file "
+                r"without one"
+            ),
         ):
             make(tmp_path, seed=None)
         write(tmp_path / "a.xyz", 0)
-        with pytest.raises(ValueError, match=r"a\.xyz, frame 11 and .*c\.xyz, frame 5 \(both train\) are the same"):
+        with pytest.raises(
+            ValueError, match=r"a\.xyz, frame 11 and .*c\.xyz, frame 5 \(both train\) are the same"
+        ):
             make(tmp_path, train=["a.xyz", "c.xyz"], seed=None)
 
 
@@ -193,20 +256,35 @@ def test_a_translated_copy_of_an_open_frame_is_found_in_another_split(tmp_path):
 def test_a_translated_periodic_frame_is_another_frame(tmp_path):
     x = harmonic(0, 40)[0][11] + [0.5, 0.5, 0.5]
     for name, seed in (("a.xyz", 0), ("b.xyz", 1)):
-        write(tmp_path / name, seed, change=at(4, x=lambda v: x) if seed else at(-1), extra='Lattice="9 0 0 0 9 0 0 0 9"')
+        write(
+            tmp_path / name,
+            seed,
+            change=at(4, x=lambda v: x) if seed else at(-1),
+            extra='Lattice="9 0 0 0 9 0 0 0 9"',
+        )
     assert make(tmp_path).sealed
 
 
 @pytest.mark.parametrize("periodic", [False, True])
-@pytest.mark.parametrize(("true", "declared"), [("Angstrom", "Bohr"), ("Angstrom", "nm"), ("Bohr", "Angstrom"), ("nm", "Angstrom")])
+@pytest.mark.parametrize(
+    ("true", "declared"), [("Angstrom", "Bohr"), ("Angstrom", "nm"), ("Bohr", "Angstrom"), ("nm", "Angstrom")]
+)
 def test_a_wrong_length_unit_is_refused_naming_the_right_one(tmp_path, true, declared, periodic):
     side = 9 / units.LENGTH[true]
     for name, seed in (("a.xyz", 0), ("b.xyz", 1)):
         extra = f'Lattice="{side} 0 0 0 {side} 0 0 0 {side}"' if periodic else ""
         # 0.97 Å, the distance of O and H in water.
-        write(tmp_path / name, seed, change=lambda k, v: {**v, "x": v["x"] * 0.9 / units.LENGTH[true]}, extra=extra)
+        write(
+            tmp_path / name,
+            seed,
+            change=lambda k, v: {**v, "x": v["x"] * 0.9 / units.LENGTH[true]},
+            extra=extra,
+        )
     make(tmp_path, length_unit=true, force_unit="eV/Angstrom")
-    with pytest.raises(ValueError, match=rf"a\.xyz, frame 0 .* is [\d.]+ times the sum .* would have to be {true}, not {declared}"):
+    with pytest.raises(
+        ValueError,
+        match=rf"a\.xyz, frame 0 .* is [\d.]+ times the sum .* would have to be {true}, not {declared}",
+    ):
         make(tmp_path, length_unit=declared)
 
 
@@ -224,7 +302,15 @@ def test_info_names_the_elements_of_every_file_and_frame_that_a_split_holds(tmp_
     write(tmp_path / "c.xyz", 2, 20, change=at(19, species=lambda v: ["S", "H", "H"]))
     write(tmp_path / "b.xyz", 1, 20, change=at(7, species=lambda v: ["O", "H", "F"]))
     for changes in (
-        {"train": ["a.xyz", "c.xyz"], "seed": None, "validation": "b.xyz", "n_validation": 0, "tests": {}, "n_test": 5, "n_train": 560},
+        {
+            "train": ["a.xyz", "c.xyz"],
+            "seed": None,
+            "validation": "b.xyz",
+            "n_validation": 0,
+            "tests": {},
+            "n_test": 5,
+            "n_train": 560,
+        },
         {"train": ["c.xyz", "a.xyz"], "seed": None, "n_validation": 5},
         {
             "train": ["c.xyz", "a.xyz"],
@@ -245,7 +331,10 @@ def test_info_names_the_elements_of_every_file_and_frame_that_a_split_holds(tmp_
         store = make(tmp_path, **changes)
         info = wanted.info(cutoff=5.0)
         assert info.species == store.elements == (1, 8, 9, 16)
-        assert (info.n_train, info.n_validation) == (len(store.splits["train"]), len(store.splits["validation"]))
+        assert (info.n_train, info.n_validation) == (
+            len(store.splits["train"]),
+            len(store.splits["validation"]),
+        )
 
 
 def test_elements_of_frames_that_no_split_names_do_not_count(tmp_path):
@@ -253,7 +342,11 @@ def test_elements_of_frames_that_no_split_names_do_not_count(tmp_path):
     write(tmp_path / "b.xyz", 1, 20)
     for n_train, wanted in ((30, (1, 8)), (35, (1, 8, 79))):
         changes = {"n_train": n_train, "seed": None}
-        assert make(tmp_path, **changes).elements == config(tmp_path, **changes).info(cutoff=5.0).species == wanted
+        assert (
+            make(tmp_path, **changes).elements
+            == config(tmp_path, **changes).info(cutoff=5.0).species
+            == wanted
+        )
 
 
 def test_an_element_that_training_never_shows_is_refused(tmp_path):
@@ -295,19 +388,29 @@ def test_bytes_that_are_not_text_are_refused_by_file_and_frame(files):
     (files / "a.xyz").write_text("\n".join(text) + "\n", encoding="utf-8")
     make(files)
     (files / "a.xyz").write_text("\n".join(text) + "\n", encoding="latin-1")
-    for act in (lambda root: prepare(config(root), cache=root / "other"), lambda root: config(root).info(cutoff=5.0)):
-        with pytest.raises(ValueError, match=r"a\.xyz, frame 3: the comment line is not UTF-8 text.*wanted extended XYZ"):
+    for act in (
+        lambda root: prepare(config(root), cache=root / "other"),
+        lambda root: config(root).info(cutoff=5.0),
+    ):
+        with pytest.raises(
+            ValueError, match=r"a\.xyz, frame 3: the comment line is not UTF-8 text.*wanted extended XYZ"
+        ):
             act(files)
     (files / "a.xyz").write_bytes(bytes(range(128, 256)) * 100)
     with pytest.raises(ValueError, match=r"a\.xyz, frame 0: wanted a line with the number of atoms, got"):
         prepare(config(files), cache=files / "other")
 
 
-@pytest.mark.parametrize("properties", ["species:S:x", "species:S:1:pos:R:0", "species:S:1:pos:Q:3:forces:R:3", "species:S:1:pos:R"])
+@pytest.mark.parametrize(
+    "properties",
+    ["species:S:x", "species:S:1:pos:R:0", "species:S:1:pos:Q:3:forces:R:3", "species:S:1:pos:R"],
+)
 def test_properties_that_make_no_sense_are_refused(tmp_path, properties):
     write(tmp_path / "a.xyz", 0, change=at(7, properties=lambda v: properties))
     write(tmp_path / "b.xyz", 1)
-    with pytest.raises(ValueError, match=rf"a\.xyz, frame 7: got Properties={properties}, wanted triples name:type:columns"):
+    with pytest.raises(
+        ValueError, match=rf"a\.xyz, frame 7: got Properties={properties}, wanted triples name:type:columns"
+    ):
         make(tmp_path)
 
 
@@ -322,7 +425,10 @@ def test_pbc_that_is_not_three_truths_is_refused(tmp_path, pbc):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"z": np.array(["O", "H", "H"])}, r"a\.npz: array 'z' is of type <U1 \(the first is 'O'\), wanted atomic numbers"),
+        (
+            {"z": np.array(["O", "H", "H"])},
+            r"a\.npz: array 'z' is of type <U1 \(the first is 'O'\), wanted atomic numbers",
+        ),
         ({"z": np.array(8)}, r"a\.npz: species have shape \(\), wanted \(n_atoms,\)"),
         ({"cell": np.eye(3)[:2]}, r"a\.npz: the cell has shape \(2, 3\), wanted \(3, 3\) or \(30, 3, 3\)"),
         ({"cell": np.zeros((29, 3, 3))}, r"a\.npz: the cell has shape \(29, 3, 3\), wanted"),
@@ -332,14 +438,19 @@ def test_pbc_that_is_not_three_truths_is_refused(tmp_path, pbc):
 def test_npz_arrays_of_the_wrong_kind_are_refused_by_name(tmp_path, change, message):
     for name, seed in (("a", 0), ("b", 1)):
         x, e, f = harmonic(seed, 30)
-        np.savez(tmp_path / f"{name}.npz", **({"R": x, "z": np.array([8, 1, 1]), "E": e, "F": f} | (change if name == "a" else {})))
+        np.savez(
+            tmp_path / f"{name}.npz",
+            **({"R": x, "z": np.array([8, 1, 1]), "E": e, "F": f} | (change if name == "a" else {})),
+        )
     for act in (make, lambda root, **changes: config(root, **changes).info(cutoff=5.0)):
         with pytest.raises(ValueError, match=message):
             act(tmp_path, train="a.npz", tests={"test": "b.npz"})
 
 
 def test_a_missing_energy_key_names_the_ones_there(files):
-    with pytest.raises(ValueError, match=r"a\.xyz, frame 0: no key 'REF_energy'.*it has energy; set energy_key"):
+    with pytest.raises(
+        ValueError, match=r"a\.xyz, frame 0: no key 'REF_energy'.*it has energy; set energy_key"
+    ):
         make(files, energy_key="REF_energy")
 
 
@@ -409,15 +520,25 @@ def test_npz_files_of_sgdml_and_with_named_arrays(tmp_path):
         np.savez(tmp_path / f"{name}.npz", R=x, z=np.array([8, 1, 1]), E=e[:, None], F=f)
         np.savez(tmp_path / f"{name}-named.npz", xyz=x, z=np.array([8, 1, 1]), dft=e, F=f)
     plain = make(tmp_path, train="a.npz", tests={"test": "b.npz[:10]"})
-    named = make(tmp_path, train="a-named.npz", tests={"test": "b-named.npz[:10]"}, npz_keys={"positions": "xyz", "energy": "dft"})
-    assert plain.n_frames == 40 and np.array_equal(plain.energy, named.energy) and np.array_equal(plain.positions, named.positions)
+    named = make(
+        tmp_path,
+        train="a-named.npz",
+        tests={"test": "b-named.npz[:10]"},
+        npz_keys={"positions": "xyz", "energy": "dft"},
+    )
+    assert (
+        plain.n_frames == 40
+        and np.array_equal(plain.energy, named.energy)
+        and np.array_equal(plain.positions, named.positions)
+    )
     with pytest.raises(ValueError, match="is known to hold the positions"):
         make(tmp_path, train="a-named.npz", tests={"test": "b.npz"})
 
 
 def test_isolated_atoms_from_a_dict_or_a_file_are_kept_and_checked(files):
     (files / "atoms.xyz").write_text(
-        "1\nProperties=species:S:1:pos:R:3 energy=-70\nO 0 0 0\n1\nProperties=species:S:1:pos:R:3 energy=-13\nH 0 0 0\n"
+        "1\nProperties=species:S:1:pos:R:3 energy=-70\nO 0 0 0\n1\nProperties=species:S:1:pos:R:3 "
+        "energy=-13\nH 0 0 0\n"
     )
     assert make(files, isolated_atoms="atoms.xyz").isolated_atoms == {8: -70.0, 1: -13.0}
     assert make(files, isolated_atoms={"O": -70, "H": -13}).isolated_atoms == {8: -70.0, 1: -13.0}
@@ -428,7 +549,12 @@ def test_isolated_atoms_from_a_dict_or_a_file_are_kept_and_checked(files):
 
 
 def test_composition_strata_balance_every_prefix(tmp_path):
-    write(tmp_path / "a.xyz", 0, 60, change=lambda k, v: {**v, "species": ["O", "H", "H"] if k < 40 else ["O", "O", "H"]})
+    write(
+        tmp_path / "a.xyz",
+        0,
+        60,
+        change=lambda k, v: {**v, "species": ["O", "H", "H"] if k < 40 else ["O", "O", "H"]},
+    )
     write(tmp_path / "b.xyz", 1, 20)
     store = make(tmp_path, strata="composition", n_validation=6)
     oxygens = store.composition(store.splits["train"][:30])[:, 1]
@@ -450,17 +576,26 @@ def test_the_acac_config_makes_the_splits_it_describes(tmp_path):
     raw = read_yaml(Path(__file__).resolve().parents[2] / "configs" / "data" / "acac-300K.yaml")
     acac = kind_class("data", raw["kind"]).model_validate(raw)
     store = prepare(acac, cache=tmp_path)
-    assert {k: len(v) for k, v in store.splits.items()} == {"train": 450, "validation": 50, "test": 325, "test_600K": 325}
+    assert {k: len(v) for k, v in store.splits.items()} == {
+        "train": 450,
+        "validation": 50,
+        "test": 325,
+        "test_600K": 325,
+    }
     assert np.array_equal(store.splits["train"], np.random.default_rng(7).permutation(500)[:450])
     rows = store.forces[: 500 * 15].astype(float)
     assert round(np.sqrt((rows**2).mean()), 2) == 1.05
     assert store.isolated_atoms[6] == -1026.8538996116154
     assert acac.info(cutoff=5.0).n_test == {"test": 325, "test_600K": 325}
-    binding = store.energy[0] - store.composition(np.array([0]))[0] @ [store.isolated_atoms[z] for z in store.elements]
+    binding = store.energy[0] - store.composition(np.array([0]))[0] @ [
+        store.isolated_atoms[z] for z in store.elements
+    ]
     assert -6 < binding / 15 < -3
 
 
-@pytest.mark.skipif("SAPIS_DATA" not in os.environ, reason="SAPIS_DATA is not set: no files of 3BPA and LiPS to read")
+@pytest.mark.skipif(
+    "SAPIS_DATA" not in os.environ, reason="SAPIS_DATA is not set: no files of 3BPA and LiPS to read"
+)
 @pytest.mark.parametrize(
     ("name", "splits", "periodic", "n_elements", "force_rms"),
     [
@@ -468,7 +603,9 @@ def test_the_acac_config_makes_the_splits_it_describes(tmp_path):
         ("lips-200", {"train": 150, "validation": 20, "test": 30}, True, 3, 0.61),
     ],
 )
-def test_the_configs_of_larger_structures_make_what_they_describe(tmp_path, name, splits, periodic, n_elements, force_rms):
+def test_the_configs_of_larger_structures_make_what_they_describe(
+    tmp_path, name, splits, periodic, n_elements, force_rms
+):
     raw = read_yaml(Path(__file__).resolve().parents[2] / "configs" / "data" / f"{name}.yaml")
     store = prepare(kind_class("data", raw["kind"]).model_validate(raw), cache=tmp_path)
     assert {k: len(v) for k, v in store.splits.items()} == splits
@@ -488,16 +625,21 @@ def test_atoms_that_overlap_across_a_boundary_are_refused_by_name(tmp_path, apar
     write(tmp_path / "a.xyz", 0, change=at(7, x=doubled), extra=LATTICE)
     write(tmp_path / "b.xyz", 1, extra=LATTICE)
     message = (
-        rf"a\.xyz, frame 7: atoms 0 and 2 are {apart:.3f} Å apart across the periodic boundary, wanted at least 0\.3"
+        rf"a\.xyz, frame 7: atoms 0 and 2 are {apart:.3f} Å apart across the periodic boundary, wanted at "
+        rf"least 0\.3"
     )
     with pytest.raises(ValueError, match=message):
         make(tmp_path)
 
 
 def test_of_several_overlaps_of_a_frame_the_closest_is_named(tmp_path):
-    write(tmp_path / "a.xyz", 0, change=at(7, x=lambda v: np.array([[0.0, 0, 0], [0.25, 0, 0], [0.35, 0, 0]])))
+    write(
+        tmp_path / "a.xyz", 0, change=at(7, x=lambda v: np.array([[0.0, 0, 0], [0.25, 0, 0], [0.35, 0, 0]]))
+    )
     write(tmp_path / "b.xyz", 1)
-    with pytest.raises(ValueError, match=r"a\.xyz, frame 7: atoms 1 and 2 are 0\.100 Å apart, wanted at least 0\.3 Å"):
+    with pytest.raises(
+        ValueError, match=r"a\.xyz, frame 7: atoms 1 and 2 are 0\.100 Å apart, wanted at least 0\.3 Å"
+    ):
         make(tmp_path)
 
 

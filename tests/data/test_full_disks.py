@@ -1,4 +1,5 @@
-"""Data on a real disk without room: what was missing is told in one line, nothing unused stays, and making goes on afterwards."""
+"""Data on a real disk without room: what was missing is told in one line, nothing unused stays, and making
+goes on afterwards."""
 
 from __future__ import annotations
 
@@ -18,8 +19,15 @@ from sapis_lab.errors import DiskError
 from sapis_lab.files import is_temporary
 
 TINY = XtbDataConfig(
-    n_train=6, n_validation=2, n_test=2, trajectory_frames=3, block_frames=1, interval_fs=10, equilibration_fs=10, seed=5
-)  # fmt: skip
+    n_train=6,
+    n_validation=2,
+    n_test=2,
+    trajectory_frames=3,
+    block_frames=1,
+    interval_fs=10,
+    equilibration_fs=10,
+    seed=5,
+)
 
 
 @pytest.fixture
@@ -27,7 +35,9 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 1 MB."""
     place = tmp_path / "disk"
     place.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)], capture_output=True).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)], capture_output=True
+    ).returncode:
         pytest.skip("mounting a file system wants root")
     yield place
     subprocess.run(["umount", "--lazy", str(place)], check=True)
@@ -47,11 +57,18 @@ def free(disk: Path) -> int:
 def test_generation_without_room_is_told_and_goes_on(disk: Path, tmp_path: Path, leaving: int) -> None:
     pytest.importorskip("tblite", reason="xTB labels need the extra [xtb]")
     filler = fill(disk, leaving=leaving)
-    with pytest.raises(DiskError, match=rf"^(data: )?{disk}/\S+: No space left on device; make room on that disk and run the same command"):
+    with pytest.raises(
+        DiskError,
+        match=rf"^(data: )?{disk}/\S+: No space left on device; "
+        "make room on that disk and run the same command",
+    ):
         plainly(lambda: prepare(TINY, cache=disk, n_workers=1), about="data")
     assert not [p for p in disk.rglob("*") if is_temporary(p)]
     filler.unlink()
-    store, other = prepare(TINY, cache=disk, n_workers=1), prepare(TINY, cache=tmp_path / "cache", n_workers=1)
+    store, other = (
+        prepare(TINY, cache=disk, n_workers=1),
+        prepare(TINY, cache=tmp_path / "cache", n_workers=1),
+    )
     assert np.array_equal(store.positions, other.positions) and np.array_equal(store.forces, other.forces)
 
 
@@ -72,7 +89,9 @@ def test_rows_that_do_not_fit_in_leave_no_bytes_behind(disk: Path) -> None:
     filler = fill(disk, leaving=40_000)
     before = free(disk)
     with pytest.raises(OSError, match="No space left on device") as full:
-        GrowingArrays.open(disk / "a", writable=True).append({"small": np.ones(9), "large": np.ones((9, 1000))})
+        GrowingArrays.open(disk / "a", writable=True).append(
+            {"small": np.ones(9), "large": np.ones((9, 1000))}
+        )
     assert full.value.filename == str(disk / "a/large.npy") and free(disk) == before
     filler.unlink()
     again = GrowingArrays.open(disk / "a", writable=True)

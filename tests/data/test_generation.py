@@ -1,4 +1,5 @@
-"""Generated frames: the same bytes however the work was interrupted or shared, and separate trajectories for each split."""
+"""Generated frames: the same bytes however the work was interrupted or shared, and separate trajectories for
+each split."""
 
 import shutil
 import signal
@@ -17,12 +18,21 @@ from sapis_lab.data import prepare, store_folder
 from sapis_lab.data.xtb import XtbDataConfig, trajectory_tasks
 
 TINY = XtbDataConfig(
-    n_train=6, n_validation=2, n_test=2, trajectory_frames=3, block_frames=1, interval_fs=10, equilibration_fs=10, seed=5
-)  # fmt: skip
+    n_train=6,
+    n_validation=2,
+    n_test=2,
+    trajectory_frames=3,
+    block_frames=1,
+    interval_fs=10,
+    equilibration_fs=10,
+    seed=5,
+)
 
 
 def contents(folder):
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+    return {
+        p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -42,14 +52,20 @@ def test_two_workers_make_the_same_bytes_as_one(reference, tmp_path):
 def test_killed_at_any_moment_and_started_again_it_ends_in_the_same_bytes(reference, tmp_path):
     folder = store_folder(TINY, tmp_path)
     script = (
-        "import sys; from pathlib import Path; from sapis_lab.data import prepare; from sapis_lab.data.xtb import XtbDataConfig;"
+        "import sys; from pathlib import Path; from sapis_lab.data import prepare; from sapis_lab.data.xtb "
+        "import XtbDataConfig;"
         "prepare(XtbDataConfig.model_validate_json(sys.argv[1]), cache=Path(sys.argv[2]), n_workers=2)"
     )
     for n_blocks in (1, 4):
-        process = subprocess.Popen([sys.executable, "-c", script, TINY.model_dump_json(), str(tmp_path)], cwd=Path(__file__).parents[2])
+        process = subprocess.Popen(
+            [sys.executable, "-c", script, TINY.model_dump_json(), str(tmp_path)],
+            cwd=Path(__file__).parents[2],
+        )
         deadline = time.monotonic() + 60
         while len(list(folder.glob("blocks/*.npz"))) < n_blocks:
-            assert process.poll() is None and time.monotonic() < deadline, "it ended before it could be killed"
+            assert process.poll() is None and time.monotonic() < deadline, (
+                "it ended before it could be killed"
+            )
             time.sleep(0.005)
         children = descendants(process.pid)
         process.send_signal(signal.SIGKILL)
@@ -84,7 +100,10 @@ def test_a_failing_worker_is_reported_with_what_it_wrote(tmp_path, monkeypatch):
     from sapis_lab.data import _generation
 
     monkeypatch.setattr(_generation.sys, "executable", shutil.which("false"))
-    with pytest.raises(RuntimeError, match=r"generating trajectory \d in .* failed with exit status 1; finished blocks are kept"):
+    with pytest.raises(
+        RuntimeError,
+        match=r"generating trajectory \d in .* failed with exit status 1; finished blocks are kept",
+    ):
         prepare(TINY, cache=tmp_path, n_workers=1)
 
 
@@ -113,7 +132,10 @@ def test_frames_are_centred_and_no_blocks_remain(reference):
     assert not (reference.folder / "blocks").exists()
 
 
-@pytest.mark.parametrize(("n", "trajectory_frames", "wanted"), [(400, 100, [100] * 4), (24, 12, [12, 12]), (7, 3, [3, 2, 2]), (5, 10, [5])])
+@pytest.mark.parametrize(
+    ("n", "trajectory_frames", "wanted"),
+    [(400, 100, [100] * 4), (24, 12, [12, 12]), (7, 3, [3, 2, 2]), (5, 10, [5])],
+)
 def test_frames_are_spread_evenly_over_trajectories(n, trajectory_frames, wanted):
     config = XtbDataConfig(n_train=n, trajectory_frames=trajectory_frames)
     assert [t.n_frames for t in trajectory_tasks(config, Path("b"))["train"]] == wanted
@@ -136,7 +158,11 @@ def test_the_tiny_config_is_small_enough_for_a_smoke_test():
     for name, most in (("ethanol-xtb-tiny", 4000), ("ethanol-xtb", 70_000)):
         raw = read_yaml(Path(__file__).resolve().parents[2] / "configs" / "data" / f"{name}.yaml")
         tasks = trajectory_tasks(kind_class("data", raw["kind"]).model_validate(raw), Path("b"))
-        steps = sum(t.n_equilibration_steps + t.n_frames * t.n_interval_steps for split in tasks.values() for t in split)
+        steps = sum(
+            t.n_equilibration_steps + t.n_frames * t.n_interval_steps
+            for split in tasks.values()
+            for t in split
+        )
         assert steps <= most, "each step takes 1.1 ms of one core"
 
 

@@ -7,7 +7,14 @@ import pytest
 
 
 @pytest.mark.parametrize(
-    "module", ["sapis_lab.data", "sapis_lab.data.rmd17", "sapis_lab.data.extxyz", "sapis_lab.data.xtb", "sapis_lab.oracles.xtb"]
+    "module",
+    [
+        "sapis_lab.data",
+        "sapis_lab.data.rmd17",
+        "sapis_lab.data.extxyz",
+        "sapis_lab.data.xtb",
+        "sapis_lab.oracles.xtb",
+    ],
 )
 def test_importing_data_needs_no_chemistry_package_and_no_torch(module):
     heavy = ("ase", "vesin", "tblite", "torch", "scipy", "pandas")
@@ -25,7 +32,8 @@ from sapis_lab.data import Frames, FrameStore
 store = FrameStore.create({str(tmp_path)!r})
 x = np.random.default_rng(0).uniform(0, 4, (6, 3))
 box = dict(cell=np.zeros((2, 3, 3)), pbc=np.zeros((2, 3), bool))
-store.append(Frames(n_atoms=np.array([3, 3]), species=np.full(6, 8), positions=x, energy=np.arange(2.0), forces=x, **box))
+labels = dict(energy=np.arange(2.0), forces=x)
+store.append(Frames(n_atoms=np.array([3, 3]), species=np.full(6, 8), positions=x, **labels, **box))
 print(len(store.neighbors(100.0).center))
 """
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

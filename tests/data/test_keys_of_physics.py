@@ -1,4 +1,5 @@
-"""What decides physics in a file of frames (cell, periodicity, elements, labels) is read in any spelling, or refused by its name."""
+"""What decides physics in a file of frames (cell, periodicity, elements, labels) is read in any spelling, or
+refused by its name."""
 
 from pathlib import Path
 
@@ -94,7 +95,8 @@ def test_periodicity_in_any_spelling_is_honoured(tmp_path: Path, key: str) -> No
         ('Lattice="9 0 0 0 9 0 0 0 9" pbc="T T T" PBC="F F F" energy={e}', "has pbc and PBC, wanted one pbc"),
         (
             'cell="4 4 4" energy={e}',
-            'the key cell seems to be a cell, in a form that is not known; write Lattice="…" with nine numbers',
+            'the key cell seems to be a cell, in a form that is not known; write Lattice="…" with nine '
+            "numbers",
         ),
         (f"Cell={CELL} energy={{e}}", "the key Cell seems to be a cell"),
         ('unit_cell="4 4 4 90 90 90" pbc="T T T" energy={e}', "the key unit_cell seems to be a cell"),
@@ -103,7 +105,10 @@ def test_periodicity_in_any_spelling_is_honoured(tmp_path: Path, key: str) -> No
             f'Lattice={CELL} cell="5 5 5" energy={{e}}',
             "the key cell stands beside Lattice, and which of them is the cell is not known",
         ),
-        ("CELL(abcABC): 4 4 4 90 90 90 energy={e}", "has 'CELL' without a value of its own, which may mean a cell"),
+        (
+            "CELL(abcABC): 4 4 4 90 90 90 energy={e}",
+            "has 'CELL' without a value of its own, which may mean a cell",
+        ),
         ("Lattice energy={e}", "has 'Lattice' without a value of its own"),
         (
             f'Lattice={CELL} periodic="F F F" energy={{e}}',
@@ -113,7 +118,9 @@ def test_periodicity_in_any_spelling_is_honoured(tmp_path: Path, key: str) -> No
         ("Energy={e} ENERGY={e}", "has Energy and ENERGY, wanted one energy"),
     ],
 )
-def test_what_may_be_a_cell_or_is_there_twice_is_refused_by_its_key(tmp_path: Path, comment: str, message: str) -> None:
+def test_what_may_be_a_cell_or_is_there_twice_is_refused_by_its_key(
+    tmp_path: Path, comment: str, message: str
+) -> None:
     with pytest.raises(ValueError, match=r"a\.xyz, frame 0: ") as refused:
         store_of(write(tmp_path / "a.xyz", comment))
     assert message in str(refused.value)
@@ -147,7 +154,9 @@ def test_columns_in_any_spelling_are_read_and_doubled_ones_refused(tmp_path: Pat
 def test_numbers_and_symbols_of_one_atom_must_agree(tmp_path: Path) -> None:
     columns = "Properties=species:S:1:Z:R:1:pos:R:3:forces:R:3"
     assert set(store_of(write(tmp_path / "a.xyz", "energy={e}", columns, ("Cu", "29"))).species) == {29}
-    assert set(store_of(write(tmp_path / "b.xyz", "energy={e}", columns, ("Cu1", "29"))).species) == {29}  # a label
+    assert set(store_of(write(tmp_path / "b.xyz", "energy={e}", columns, ("Cu1", "29"))).species) == {
+        29
+    }  # a label
     with pytest.raises(ValueError, match="frame 0: atom 0 is of element 28 by Z and 29 by species"):
         store_of(write(tmp_path / "c.xyz", "energy={e}", columns, ("Cu", "28")))
     with pytest.raises(ValueError, match=r"frame 0: atom 0 has atomic number 29\.4, wanted a whole number"):
@@ -169,7 +178,7 @@ def test_isolated_atoms_that_are_given_twice_must_agree(tmp_path: Path) -> None:
         store_of(path, isolated_atoms="atoms.xyz")
 
 
-# ------------------------------------------------------------------------------------------------------------- npz
+# -------------------------------------------------------------------------------------------------------- npz
 
 
 def npz(path: Path, **arrays: object) -> Path:
@@ -184,7 +193,8 @@ BOX = SIDE * np.eye(3)
 def test_an_npz_cell_means_periodic_and_its_pbc_is_honoured(tmp_path: Path) -> None:
     assert store_of(npz(tmp_path / "crystal.npz", cell=BOX)).pbc.all()
     assert same(
-        store_of(npz(tmp_path / "capitals.npz", Lattice=BOX, PBC=np.ones(3))), store_of(tmp_path / "crystal.npz")
+        store_of(npz(tmp_path / "capitals.npz", Lattice=BOX, PBC=np.ones(3))),
+        store_of(tmp_path / "crystal.npz"),
     )
     slab = store_of(npz(tmp_path / "slab.npz", cell=BOX, pbc=np.array([True, True, False])))
     assert slab.pbc.all(0).tolist() == [True, True, False] and slab.cell.any()
@@ -207,9 +217,15 @@ def test_an_npz_cell_means_periodic_and_its_pbc_is_honoured(tmp_path: Path) -> N
         ({"box": BOX}, "the array box may hold the cell and is not read; set npz_keys: {cell: box}"),
         ({"unit_cell": BOX}, "the array unit_cell may hold the cell"),
         ({"cell": BOX, "periodic": np.zeros(3)}, "the array periodic may hold the pbc"),
-        ({"cell": BOX, "lattice": 2 * BOX}, "the arrays cell and lattice differ, and either may hold the cell"),
+        (
+            {"cell": BOX, "lattice": 2 * BOX},
+            "the arrays cell and lattice differ, and either may hold the cell",
+        ),
         ({"cell": BOX, "Cell": 2 * BOX}, "the arrays cell and Cell differ"),
-        ({"energies": np.zeros(12)}, "the arrays E and energies differ, and either may hold the energy; set npz_keys"),
+        (
+            {"energies": np.zeros(12)},
+            "the arrays E and energies differ, and either may hold the energy; set npz_keys",
+        ),
         ({"species": np.array([28, 29])}, "the arrays z and species differ, and either may hold the species"),
     ],
 )

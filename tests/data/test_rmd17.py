@@ -11,7 +11,9 @@ from sapis_lab import units
 from sapis_lab.data import FrameStore, dataset_info, prepare, store_folder
 from sapis_lab.data.rmd17 import Rmd17Config
 
-needs_files = pytest.mark.skipif("SAPIS_DATA" not in os.environ, reason="SAPIS_DATA is not set: no rMD17 files to read")
+needs_files = pytest.mark.skipif(
+    "SAPIS_DATA" not in os.environ, reason="SAPIS_DATA is not set: no rMD17 files to read"
+)
 
 
 def read(part):
@@ -27,7 +29,12 @@ def small_dataset(root, *, n=1000, seed=0):
     rest = np.array([[0.0, 0, 0], [1.4, 0, 0], [-0.5, 1.0, 0]])
     for part in ("train", "test"):
         d = 0.1 * generator.normal(size=(n, 3, 3))
-        arrays = {"nuclear_charges": np.array([6, 8, 1]), "coords": rest + d, "energies": 50 * (d**2).sum((1, 2)), "forces": -100 * d}
+        arrays = {
+            "nuclear_charges": np.array([6, 8, 1]),
+            "coords": rest + d,
+            "energies": 50 * (d**2).sum((1, 2)),
+            "forces": -100 * d,
+        }
         np.savez(folder / f"rmd17_ethanol_{part}_01.npz", **arrays)
     return folder
 
@@ -47,7 +54,9 @@ def test_validation_is_the_last_50_and_training_a_permutation_of_the_first_950(t
     store = prepare(Rmd17Config(), cache=tmp_path)
     raw = read("train")
     assert {k: len(v) for k, v in store.splits.items()} == {"train": 950, "validation": 50, "test": 1000}
-    assert np.array_equal(store.frames(store.splits["validation"]).positions.reshape(-1, 9, 3), raw["coords"][-50:])
+    assert np.array_equal(
+        store.frames(store.splits["validation"]).positions.reshape(-1, 9, 3), raw["coords"][-50:]
+    )
     assert set(store.splits["train"].tolist()) == set(range(950))
     assert store.splits["train"][:50].tolist() != list(range(50))
 
@@ -84,7 +93,12 @@ def test_info_needs_no_store_and_a_finished_store_needs_no_files(tmp_path):
     small_dataset(tmp_path / "files")
     config = Rmd17Config(root=tmp_path / "files")
     before = config.info(cutoff=20.0)
-    assert (before.species, before.n_train, before.n_validation, dict(before.n_test)) == ((1, 6, 8), 950, 50, {"test": 1000})
+    assert (before.species, before.n_train, before.n_validation, dict(before.n_test)) == (
+        (1, 6, 8),
+        950,
+        50,
+        {"test": 1000},
+    )
     assert before.mean_atoms == 3 and before.mean_pairs == 6 and not before.periodic
     prepare(config, cache=tmp_path / "cache")
     (tmp_path / "files").rename(tmp_path / "gone")
@@ -126,7 +140,10 @@ def test_missing_files_are_named_with_what_to_set(tmp_path, monkeypatch):
     monkeypatch.delenv("SAPIS_DATA", raising=False)
     with pytest.raises(ValueError, match="set SAPIS_DATA"):
         prepare(Rmd17Config(), cache=tmp_path / "cache")
-    with pytest.raises(ValueError, match=r"wanted .*npz_data/rmd17_ethanol\.npz or .*rmd17_ethanol_train_01\.npz; .*SAPIS_DATA"):
+    with pytest.raises(
+        ValueError,
+        match=r"wanted .*npz_data/rmd17_ethanol\.npz or .*rmd17_ethanol_train_01\.npz; .*SAPIS_DATA",
+    ):
         prepare(Rmd17Config(root=tmp_path), cache=tmp_path / "cache")
     with pytest.raises(ValueError, match=r"root=.*nowhere.* does not exist"):
         prepare(Rmd17Config(root=tmp_path / "nowhere"), cache=tmp_path / "cache")
@@ -159,7 +176,9 @@ def test_wrong_shapes_and_numbers_of_frames_are_named(tmp_path):
     with np.load(path) as archive:
         arrays = dict(archive)
     np.savez(path, **{**arrays, "forces": arrays["forces"][:, :2]})
-    with pytest.raises(ValueError, match=r"test_01\.npz: forces has shape \(1000, 2, 3\), wanted \(1000, 3, 3\)"):
+    with pytest.raises(
+        ValueError, match=r"test_01\.npz: forces has shape \(1000, 2, 3\), wanted \(1000, 3, 3\)"
+    ):
         prepare(Rmd17Config(root=tmp_path), cache=tmp_path / "cache")
     np.savez(path, **{k: v if k == "nuclear_charges" else v[:900] for k, v in arrays.items()})
     with pytest.raises(ValueError, match=r"test_01\.npz: 900 frames, wanted the 1000"):
@@ -178,7 +197,12 @@ def test_two_at_once_make_it_only_once(tmp_path):
     config = Rmd17Config(root=tmp_path)
     made = []
     with ThreadPoolExecutor(2) as pool:
-        stores = list(pool.map(lambda _: prepare(config, cache=tmp_path / "cache", progress=lambda *call: made.append(call)), range(2)))
+        stores = list(
+            pool.map(
+                lambda _: prepare(config, cache=tmp_path / "cache", progress=lambda *call: made.append(call)),
+                range(2),
+            )
+        )
     assert len(made) == 2, "two files were read, once each"
     assert stores[0].n_frames == stores[1].n_frames == 2000
 

@@ -70,8 +70,9 @@ def test_isolated_atoms_are_not_read_from_outside_either(folder: Path) -> None:
 @pytest.mark.parametrize("target", ["secret.txt", "numbered.txt"])
 def test_of_a_file_that_a_link_leads_to_outside_nothing_is_quoted(folder: Path, target: str) -> None:
     (folder / "a.xyz").symlink_to(folder.parent / target)
-    assert "a.xyz, frame 0: cannot be read as the data that the config says; what is wrong is not shown" in refusal(
-        folder
+    assert (
+        "a.xyz, frame 0: cannot be read as the data that the config says; what is wrong is not shown"
+        in refusal(folder)
     )
     (folder / "a.xyz").unlink()
     (folder / "a.npz").symlink_to(folder.parent / target)
@@ -111,8 +112,11 @@ def test_the_index_of_a_split_behind_a_link_is_not_quoted(folder: Path) -> None:
     (folder / "rmd17" / "splits").mkdir()
     np.savez(
         folder / "rmd17" / "npz_data" / "rmd17_ethanol.npz",
-        nuclear_charges=np.full(2, 6), coords=np.zeros((9, 2, 3)), energies=np.zeros(9), forces=np.zeros((9, 2, 3)),
-    )  # fmt: skip
+        nuclear_charges=np.full(2, 6),
+        coords=np.zeros((9, 2, 3)),
+        energies=np.zeros(9),
+        forces=np.zeros((9, 2, 3)),
+    )
     for part in ("train", "test"):
         (folder / "rmd17" / "splits" / f"index_{part}_01.csv").symlink_to(folder.parent / "secret.txt")
     with pytest.raises(ValueError, match=r"index_train_01\.csv: cannot be read") as refused:

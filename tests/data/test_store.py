@@ -35,11 +35,17 @@ def three_splits(n):
 
 
 def equal(a, b):
-    return all(np.array_equal(getattr(a, k), getattr(b, k)) for k in ("n_atoms", "species", "positions", "cell", "pbc", "energy", "forces"))
+    return all(
+        np.array_equal(getattr(a, k), getattr(b, k))
+        for k in ("n_atoms", "species", "positions", "cell", "pbc", "energy", "forces")
+    )
 
 
 @settings(max_examples=15, deadline=None)
-@given(sizes=st.lists(st.lists(st.integers(1, 7), min_size=1, max_size=5), min_size=1, max_size=4), data=st.data())
+@given(
+    sizes=st.lists(st.lists(st.integers(1, 7), min_size=1, max_size=5), min_size=1, max_size=4),
+    data=st.data(),
+)
 def test_frames_come_back_as_they_were_appended(tmp_path_factory, sizes, data):
     folder = tmp_path_factory.mktemp("store")
     store = FrameStore.create(folder, columns=("stress",))
@@ -55,7 +61,9 @@ def test_frames_come_back_as_they_were_appended(tmp_path_factory, sizes, data):
     ids = np.array(data.draw(st.lists(st.integers(0, n - 1), min_size=1, max_size=6)))
     got = store.frames(ids)
     assert np.array_equal(got.energy, energy[ids])
-    wanted = np.concatenate([positions[ends[k] - store.offsets[k + 1] + store.offsets[k] : ends[k]] for k in ids])
+    wanted = np.concatenate(
+        [positions[ends[k] - store.offsets[k + 1] + store.offsets[k] : ends[k]] for k in ids]
+    )
     assert np.array_equal(got.positions, wanted)
     assert got.stress.shape == (len(ids), 3, 3)
 
@@ -68,7 +76,9 @@ def test_energies_keep_float64(tmp_path):
     assert store.forces.dtype == np.float32 and store.offsets.dtype == np.int64
 
 
-@pytest.mark.parametrize("moment", ["some files written", "headers rewritten", "a half-written temporary manifest"])
+@pytest.mark.parametrize(
+    "moment", ["some files written", "headers rewritten", "a half-written temporary manifest"]
+)
 def test_a_torn_append_is_invisible_and_is_cut_back(tmp_path, moment):
     store = FrameStore.create(tmp_path)
     first, second, third = (random_frames(k, [4, 5]) for k in range(3))
@@ -145,7 +155,9 @@ def test_elements_are_those_of_the_frames_that_a_split_names(tmp_path):
     frames = random_frames(0, [9] * 5)
     frames.species[:9] = 79
     store.append(frames)
-    store.seal(splits={"train": np.array([1, 2]), "validation": np.array([3]), "test": np.array([4])}, metadata={})
+    store.seal(
+        splits={"train": np.array([1, 2]), "validation": np.array([3]), "test": np.array([4])}, metadata={}
+    )
     assert store.elements == (1, 6, 8)
     assert store.composition(np.arange(1, 5)).sum() == 36
     with pytest.raises(ValueError, match=r"Z=\[79\] occurs in the frames asked for but in no split"):
@@ -198,7 +210,9 @@ def test_composition_counts_elements(tmp_path):
     store.seal(splits=three_splits(4), metadata={})
     counts = store.composition(np.array([2, 0]))
     assert store.elements == (1, 6, 8)
-    assert counts.tolist() == [[int((frames.species[9 * k : 9 * k + 9] == z).sum()) for z in (1, 6, 8)] for k in (2, 0)]
+    assert counts.tolist() == [
+        [int((frames.species[9 * k : 9 * k + 9] == z).sum()) for z in (1, 6, 8)] for k in (2, 0)
+    ]
 
 
 def test_frames_of_other_columns_are_refused(tmp_path):
@@ -242,7 +256,9 @@ def test_a_bit_turned_over_in_a_store_is_found_when_it_is_opened(tmp_path, name)
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(bytes(data))
-    with pytest.raises(ValueError, match=rf"{name}\.npy: not what was written there .* delete its folder to make it again"):
+    with pytest.raises(
+        ValueError, match=rf"{name}\.npy: not what was written there .* delete its folder to make it again"
+    ):
         FrameStore.open(tmp_path)
 
 
@@ -252,7 +268,11 @@ def test_large_stores_are_read_on_request(tmp_path, monkeypatch):
     store.seal(splits=three_splits(6), metadata={})
     store.neighbors(3.0)
     monkeypatch.setattr("sapis_lab.data._arrays.CHECKED_BYTES", 10)
-    for path in (tmp_path / "energy.npy", next((tmp_path / "neighbors-3.0").glob("shift.npy")), next((tmp_path / "splits").glob("test*"))):
+    for path in (
+        tmp_path / "energy.npy",
+        next((tmp_path / "neighbors-3.0").glob("shift.npy")),
+        next((tmp_path / "splits").glob("test*")),
+    ):
         data = path.read_bytes()
         path.write_bytes(data[:-1] + bytes([data[-1] ^ 8]))
         problems = FrameStore.open(tmp_path).problems()
@@ -266,5 +286,7 @@ def test_an_edited_manifest_of_a_store_is_refused(tmp_path):
     store.seal(splits=three_splits(6), metadata={"isolated_atoms": {"1": -13.6}})
     path = tmp_path / "manifest.json"
     path.write_text(path.read_text().replace("-13.6", "-13.7"))
-    with pytest.raises(ValueError, match=r"manifest\.json: its contents were changed after they were written"):
+    with pytest.raises(
+        ValueError, match=r"manifest\.json: its contents were changed after they were written"
+    ):
         FrameStore.open(tmp_path)

@@ -1,4 +1,5 @@
-"""A finished tiny study, a process that runs `sapis` commands on copies of it, and frames for single points."""
+"""A finished tiny study, a process that runs `sapis` commands on copies of it, and frames for single
+points."""
 
 from __future__ import annotations
 
@@ -35,7 +36,8 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a project with a finished study of two points; its twin `home` is where copies of it belong."""
+    """The folder of a project with a finished study of two points; its twin `home` is where copies of it
+    belong."""
     from sapis_lab.selftest._project import Project, small_study
     from sapis_lab.selftest.ranks import write_molecules
 
@@ -88,7 +90,10 @@ def forked(finished: Path) -> Iterator[Sapis]:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """The tally of the damage, by kind of file."""
     reports = [
-        r for key in ("passed", "failed") for r in terminalreporter.getreports(key) if getattr(r, "when", "") == "call"
+        r
+        for key in ("passed", "failed")
+        for r in terminalreporter.getreports(key)
+        if getattr(r, "when", "") == "call"
     ]
     tally = [value for report in reports for key, value in report.user_properties if key == "damage"]
     if not tally:

@@ -1,8 +1,8 @@
-"""Runs `sapis` commands, each in a fork of a process that has imported everything once: a command costs a tenth of a
-second.
+"""Runs `sapis` commands, each in a fork of a process that has imported everything once: a command costs a
+tenth of a second.
 
-Reads one JSON request a line, {"words": [...], "home": folder, "timeout": s}, and answers with one, {"status": ...,
-"output": ...}; the status is null when the command did not end in time and was killed.
+Reads one JSON request a line, {"words": [...], "home": folder, "timeout": s}, and answers with one,
+{"status": ..., "output": ...}; the status is null when the command did not end in time and was killed.
 """
 
 from __future__ import annotations
@@ -17,11 +17,22 @@ import time
 from pathlib import Path
 
 PRELOAD = (
-    "sapis_lab.cli", "sapis_lab.report", "sapis_lab.figures", "sapis_lab.sweep.road", "sapis_lab.sweep.engine",
-    "sapis_lab.sweep.plan", "sapis_lab.sweep.slurm", "sapis_lab.sweep.export", "sapis_lab.sweep.clean",
-    "sapis_lab.training", "sapis_lab.data.extxyz", "sapis_lab.models.geat", "sapis_lab.models.transformer",
-    "matplotlib.pyplot", "pyarrow.parquet",
-)  # fmt: skip
+    "sapis_lab.cli",
+    "sapis_lab.report",
+    "sapis_lab.figures",
+    "sapis_lab.sweep.road",
+    "sapis_lab.sweep.engine",
+    "sapis_lab.sweep.plan",
+    "sapis_lab.sweep.slurm",
+    "sapis_lab.sweep.export",
+    "sapis_lab.sweep.clean",
+    "sapis_lab.training",
+    "sapis_lab.data.extxyz",
+    "sapis_lab.models.geat",
+    "sapis_lab.models.transformer",
+    "matplotlib.pyplot",
+    "pyarrow.parquet",
+)
 
 
 def main() -> None:
@@ -34,7 +45,9 @@ def main() -> None:
         with tempfile.TemporaryFile() as output:
             status = run(request, output.fileno())
             output.seek(0)
-            print(json.dumps({"status": status, "output": output.read().decode(errors="replace")}), flush=True)
+            print(
+                json.dumps({"status": status, "output": output.read().decode(errors="replace")}), flush=True
+            )
 
 
 def run(request: dict, output: int) -> int | None:

@@ -1,5 +1,5 @@
-"""Damage that a disk, an editor or a script may do to the results of a finished study: 138 kinds of it, each one a
-function of folders."""
+"""Damage that a disk, an editor or a script may do to the results of a finished study: 138 kinds of it, each
+one a function of folders."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Mutation:
         return words
 
 
-# --------------------------------------------------------------------------------------------------- damage to any file
+# ----------------------------------------------------------------------------------------- damage to any file
 
 
 def _zero(path: Path) -> None:
@@ -202,11 +202,13 @@ NOT_CUT: dict[str, Change] = {"zero bytes": _zero, "folder": _folder, "pipe": _p
 FORMS: dict[str, Change] = {**NOT_CUT, "cut in half": _half}
 
 
-def _some(kind: str, where: Callable[[Place], Path], changes: dict[str, Change], **more: Any) -> Iterator[Mutation]:
+def _some(
+    kind: str, where: Callable[[Place], Path], changes: dict[str, Change], **more: Any
+) -> Iterator[Mutation]:
     yield from (Mutation(kind, what, where, change, **more) for what, change in changes.items())
 
 
-# --------------------------------------------------------------------------------------------------------- file by file
+# ----------------------------------------------------------------------------------------------- file by file
 
 
 def _records() -> Iterator[Mutation]:
@@ -214,28 +216,48 @@ def _records() -> Iterator[Mutation]:
         "record.json",
         lambda place: place.point / "record.json",
         {
-            **FORMS, "last bytes missing": _cut, "null bytes": _nulls, "not UTF-8": _not_utf8, "link to itself": _loop,
-            "missing": _missing, "dated in the future": _future, "dated long ago": _ancient,
-            "null": _text("null"), "empty object": _text("{}"), "too deep": _text("[" * 100_000),
-            "swapped with another": _swapped, "copy of another": _other_point,
-            "other id": _json(id="somebody"), "empty id": _json(id=""), "huge N": _json(n_params=10**400),
-            "one parameter more": _json(n_params=lambda n: n + 1), "one frame more": _json(n_frames=lambda n: n + 1),
-            "other seed": _json(seed=lambda n: n + 1), "twice the rate": _json(learning_rate=lambda r: 2 * r),
-            "other fingerprint": _json(fingerprint="0" * 64), "error -1": _json(metrics__val_force_rmse=-1.0),
+            **FORMS,
+            "last bytes missing": _cut,
+            "null bytes": _nulls,
+            "not UTF-8": _not_utf8,
+            "link to itself": _loop,
+            "missing": _missing,
+            "dated in the future": _future,
+            "dated long ago": _ancient,
+            "null": _text("null"),
+            "empty object": _text("{}"),
+            "too deep": _text("[" * 100_000),
+            "swapped with another": _swapped,
+            "copy of another": _other_point,
+            "other id": _json(id="somebody"),
+            "empty id": _json(id=""),
+            "huge N": _json(n_params=10**400),
+            "one parameter more": _json(n_params=lambda n: n + 1),
+            "one frame more": _json(n_frames=lambda n: n + 1),
+            "other seed": _json(seed=lambda n: n + 1),
+            "twice the rate": _json(learning_rate=lambda r: 2 * r),
+            "other fingerprint": _json(fingerprint="0" * 64),
+            "error -1": _json(metrics__val_force_rmse=-1.0),
             "error NaN": _json(metrics__val_force_rmse=float("nan")),
             "error infinite": _json(metrics__val_force_rmse=float("inf")),
-            "error 1e300": _json(metrics__val_force_rmse=1e300), "error text": _json(metrics__val_force_rmse="small"),
-            "error missing": _json(metrics__val_force_rmse=...), "no errors": _json(metrics={}),
+            "error 1e300": _json(metrics__val_force_rmse=1e300),
+            "error text": _json(metrics__val_force_rmse="small"),
+            "error missing": _json(metrics__val_force_rmse=...),
+            "no errors": _json(metrics={}),
             "negative FLOPs": _json(flops_train=-1.0),
-            "other science": _json(science__n_frames=7), "no science": _json(science=None),
+            "other science": _json(science__n_frames=7),
+            "no science": _json(science=None),
             "newer schema": _json(schema_version=99),
-            "without id": _json(id=...), "without fingerprint": _json(fingerprint=...),
+            "without id": _json(id=...),
+            "without fingerprint": _json(fingerprint=...),
             "without N": _json(n_params=...),
-            "without errors": _json(metrics=...), "bit 0 at the start": _flip(0.0, 0),
+            "without errors": _json(metrics=...),
+            "bit 0 at the start": _flip(0.0, 0),
             "bit 7 in the middle": _flip(0.5, 7),
-            "bit 2 at a third": _flip(0.33, 2), "bit of a digit of the error": _digit("val_force_rmse"),
+            "bit 2 at a third": _flip(0.33, 2),
+            "bit of a digit of the error": _digit("val_force_rmse"),
         },
-    )  # fmt: skip
+    )
 
 
 def _potentials() -> Iterator[Mutation]:
@@ -243,10 +265,13 @@ def _potentials() -> Iterator[Mutation]:
         "model.safetensors",
         lambda place: place.point / "model.safetensors",
         {
-            **FORMS, "bit of the header": _flip(0.01, 1), "bit in the middle": _flip(0.6, 3),
-            "swapped with another": _swapped, "missing": _missing,
+            **FORMS,
+            "bit of the header": _flip(0.01, 1),
+            "bit in the middle": _flip(0.6, 3),
+            "swapped with another": _swapped,
+            "missing": _missing,
         },
-    )  # fmt: skip
+    )
     yield from _some(
         "model.yaml",
         lambda place: place.point / "model.yaml",
@@ -283,7 +308,9 @@ def _tables() -> Iterator[Mutation]:
         {**FORMS, "edited": _edited_table, "a row less": _shorter_table, "bit in the middle": _flip(0.3, 4)},
     )
     yield from _some(
-        "runs.csv", lambda place: place.results / "runs.csv", {**FORMS, "edited": _edited_csv, "missing": _missing}
+        "runs.csv",
+        lambda place: place.results / "runs.csv",
+        {**FORMS, "edited": _edited_csv, "missing": _missing},
     )
 
 
@@ -297,18 +324,33 @@ def _answers() -> Iterator[Mutation]:
         "fit.json",
         lambda place: place.results / "fit.json",
         {
-            **FORMS, "list": _text("[1]"), "null": _text("null"), "not UTF-8": _not_utf8,
-            "other quantity": _json(quantity="test_energy_mae"), "missing": _missing,
+            **FORMS,
+            "list": _text("[1]"),
+            "null": _text("null"),
+            "not UTF-8": _not_utf8,
+            "other quantity": _json(quantity="test_energy_mae"),
+            "missing": _missing,
         },
-    )  # fmt: skip
-    yield from _some("answers.json", lambda place: place.results / "answers.json", {**NOT_CUT, "null": _text("null")})
-    yield from _some("report.html", lambda place: place.results / "report.html", {**NOT_CUT, "missing": _missing})
+    )
+    yield from _some(
+        "answers.json", lambda place: place.results / "answers.json", {**NOT_CUT, "null": _text("null")}
+    )
+    yield from _some(
+        "report.html", lambda place: place.results / "report.html", {**NOT_CUT, "missing": _missing}
+    )
     yield from _some(
         "figures",
         lambda place: min((place.results / "figures").glob("*.pdf")),
-        {"one empty": _zero, "all empty": _empty_figures, "one missing": _missing, "folder in place of one": _folder},
+        {
+            "one empty": _zero,
+            "all empty": _empty_figures,
+            "one missing": _missing,
+            "folder in place of one": _folder,
+        },
     )
-    yield Mutation("figures", "file in place of the folder", lambda place: place.results / "figures", _file_for_folder)
+    yield Mutation(
+        "figures", "file in place of the folder", lambda place: place.results / "figures", _file_for_folder
+    )
 
 
 def _file_for_folder(path: Path) -> None:
@@ -333,12 +375,16 @@ def _settings() -> Iterator[Mutation]:
         "points.json",
         lambda place: place.results / "points.json",
         {
-            **FORMS, "null": _text("null"), "not UTF-8": _not_utf8, "missing": _missing,
-            "no points": _json(points=[]), "other fingerprint": edited(fingerprint="0" * 64),
+            **FORMS,
+            "null": _text("null"),
+            "not UTF-8": _not_utf8,
+            "missing": _missing,
+            "no points": _json(points=[]),
+            "other fingerprint": edited(fingerprint="0" * 64),
             "negative N": edited(n_params=-1),
             "name that leads out": edited(id="../../outside"),
         },
-    )  # fmt: skip
+    )
     yield from _some(
         "study.yaml",
         lambda place: place.results / "study.yaml",
@@ -375,9 +421,10 @@ def _logs() -> Iterator[Mutation]:
         {"folder": _folder, "pipe": _pipe, "not text": _text("\x00\x01" * 400)},
     )
     failure: dict[str, Change] = {
-        "not UTF-8": lambda path: path.write_bytes(b"\xff\xfe\n"), "folder": lambda path: path.mkdir(),
+        "not UTF-8": lambda path: path.write_bytes(b"\xff\xfe\n"),
+        "folder": lambda path: path.mkdir(),
         "pipe": os.mkfifo,
-    }  # fmt: skip
+    }
     yield from _some(
         "failure.txt",
         lambda place: place.point / "failure.txt",
@@ -396,10 +443,13 @@ def _data() -> Iterator[Mutation]:
     files = {
         "positions.npy": {"cut in half": _half, "bit in the middle": _flip(0.5, 6)},
         "energy.npy": {"bit in the middle": _flip(0.5, 5)},
-        "manifest.json": {"zero bytes": _zero, "null": _text("null")}, "splits/train-1.npy": {"cut in half": _half},
-    }  # fmt: skip
+        "manifest.json": {"zero bytes": _zero, "null": _text("null")},
+        "splits/train-1.npy": {"cut in half": _half},
+    }
     for name, changes in files.items():
-        yield from _some(f"store/{name}", lambda place, name=name: place.store / name, changes, beside=_to_train_again)
+        yield from _some(
+            f"store/{name}", lambda place, name=name: place.store / name, changes, beside=_to_train_again
+        )
 
 
 MUTATIONS = [*_records(), *_potentials(), *_tables(), *_answers(), *_settings(), *_logs(), *_data()]

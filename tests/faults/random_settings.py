@@ -15,9 +15,18 @@ from pydantic.fields import FieldInfo
 TINY = 1e-300
 """Just above zero; processes that train flush what is denormal to zero."""
 MOST = {
-    "channels": 12, "tensor_channels": 8, "heads": 4, "invariants": 16, "key_width": 8, "edge_hidden": 24, "node_hidden": 24.0,
-    "radial_hidden": 24, "layers": 3, "n_radial": 64, "coupling": 4.0,
-}  # fmt: skip
+    "channels": 12,
+    "tensor_channels": 8,
+    "heads": 4,
+    "invariants": 16,
+    "key_width": 8,
+    "edge_hidden": 24,
+    "node_hidden": 24.0,
+    "radial_hidden": 24,
+    "layers": 3,
+    "n_radial": 64,
+    "coupling": 4.0,
+}
 """What a small machine can hold, where a range goes beyond."""
 
 
@@ -29,7 +38,11 @@ def edges(field: FieldInfo) -> tuple[float, float, bool, bool]:
 def _inner(annotation: Any) -> list[Any]:
     """The bounds that stand within an annotation."""
     if get_origin(annotation) is Annotated:
-        return [m for part in get_args(annotation)[1:] for m in (part.metadata if isinstance(part, FieldInfo) else [part])]
+        return [
+            m
+            for part in get_args(annotation)[1:]
+            for m in (part.metadata if isinstance(part, FieldInfo) else [part])
+        ]
     return [m for part in get_args(annotation) if part is not type(None) for m in _inner(part)]
 
 
@@ -43,12 +56,17 @@ def _edges(metadata: list[Any]) -> tuple[float, float, bool, bool]:
     return low, high, low_in, high_in
 
 
-def drawn(cls: type[BaseModel], rng: np.random.Generator, *, most: Mapping[str, float] = MOST) -> dict[str, Any]:
-    """Settings of `cls` as plain data, without `name` and `kind`: every field its default, an edge of its range, or a value between."""
+def drawn(
+    cls: type[BaseModel], rng: np.random.Generator, *, most: Mapping[str, float] = MOST
+) -> dict[str, Any]:
+    """Settings of `cls` as plain data, without `name` and `kind`: every field its default, an edge of its
+    range, or a value between."""
     return {
         name: value
         for name, field in cls.model_fields.items()
-        if name not in ("kind", "name", "born") and rng.random() < 0.6 and (value := _value(field, rng, most.get(name))) is not ...
+        if name not in ("kind", "name", "born")
+        and rng.random() < 0.6
+        and (value := _value(field, rng, most.get(name))) is not ...
     }
 
 
@@ -66,12 +84,18 @@ def _value(field: FieldInfo, rng: np.random.Generator, most: float | None) -> An
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         return drawn(kind, rng)
     if get_origin(kind) is tuple:
-        return [_number(get_args(part)[0], _edges(_inner(part)), rng, most) for part in get_args(kind) if part is not ...]
+        return [
+            _number(get_args(part)[0], _edges(_inner(part)), rng, most)
+            for part in get_args(kind)
+            if part is not ...
+        ]
     base = get_args(kind)[0] if get_origin(kind) is Annotated else kind
     return _number(base, edges(field), rng, most) if base in (int, float) else ...
 
 
-def _number(kind: type, bounds: tuple[float, float, bool, bool], rng: np.random.Generator, most: float | None) -> float:
+def _number(
+    kind: type, bounds: tuple[float, float, bool, bool], rng: np.random.Generator, most: float | None
+) -> float:
     low, high, low_in, high_in = bounds
     if most is not None and most < high:
         high, high_in = most, True

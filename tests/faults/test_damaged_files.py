@@ -1,4 +1,5 @@
-"""Every file of ours that is damaged, hostile, or no file at all is one kind of error, which names it and says what to do."""
+"""Every file of ours that is damaged, hostile, or no file at all is one kind of error, which names it and
+says what to do."""
 
 from __future__ import annotations
 
@@ -34,15 +35,28 @@ class Unfinished:
 
 
 DAMAGE: dict[str, bytes] = {
-    "a list": b"[1]", "null": b"null", "nothing": b"", "half": b'{"a": {"b"', "a number": b"3", "text": b'"x"',
-    "no text": b"\x80\xff\x00{}", "deep": b'{"a":' + b"[" * 60 + b"]" * 60 + b"}", "very deep": b"[" * 200_000,
+    "a list": b"[1]",
+    "null": b"null",
+    "nothing": b"",
+    "half": b'{"a": {"b"',
+    "a number": b"3",
+    "text": b'"x"',
+    "no text": b"\x80\xff\x00{}",
+    "deep": b'{"a":' + b"[" * 60 + b"]" * 60 + b"}",
+    "very deep": b"[" * 200_000,
     "a large integer": b'{"a": 1' + b"0" * 40 + b"}",
-    "a huge integer": b'{"a": 1' + b"0" * 9000 + b"}", "an object": b"{}", "strange values": b'{"arrays": 3, "format": "x", "models": [1]}',
-}  # fmt: skip
+    "a huge integer": b'{"a": 1' + b"0" * 9000 + b"}",
+    "an object": b"{}",
+    "strange values": b'{"arrays": 3, "format": "x", "models": [1]}',
+}
 
 # reader, name of its file, and what the message says to do
 READERS: dict[str, tuple[Callable[[Path], object], str, str]] = {
-    "record": (lambda f: read_raw(f / "record.json"), "record.json", "remove that file and run the study again"),
+    "record": (
+        lambda f: read_raw(f / "record.json"),
+        "record.json",
+        "remove that file and run the study again",
+    ),
     "manifest": (read_manifest, "points.json", ""),
     "laws": (read_fit, "fit.json", "write it anew with: sapis fit "),
     "regime": (read_regime, "regime.json", "write it anew with: sapis tune "),
@@ -57,7 +71,11 @@ READERS: dict[str, tuple[Callable[[Path], object], str, str]] = {
 }
 EMPTY_IS_FINE = {
     "provenance": (provenance._read, "provenance.json", "remove it to have it written anew"),
-    "science": (lambda f: _recorded_science(f, Unfinished()), "science.json", "remove its folder to train the point anew"),  # type: ignore
+    "science": (
+        lambda f: _recorded_science(f, Unfinished()),
+        "science.json",
+        "remove its folder to train the point anew",
+    ),  # type: ignore
     "not drawn": (lambda f: not_drawn(f), "not_drawn.json", "draw again: sapis study figures "),
     "submissions": (slurm._read, "slurm/submissions.json", "submit again"),
     "decisions": (read_decisions, "decisions.jsonl", ""),
@@ -114,7 +132,9 @@ def test_progress_that_is_damaged_is_no_progress(tmp_path, damage):
     assert said is None or said.step == 0
 
 
-@pytest.mark.parametrize("content", [b'{"step": "x"}', b'{"val": [1]}', b'{"step": null}', b'{"loss": "x"}', b'{"step": 1e400}'])
+@pytest.mark.parametrize(
+    "content", [b'{"step": "x"}', b'{"val": [1]}', b'{"step": null}', b'{"loss": "x"}', b'{"step": 1e400}']
+)
 def test_progress_of_another_form_is_no_progress(tmp_path, content):
     put(tmp_path / "progress.json", content)
     assert read_progress(tmp_path) is None
@@ -122,7 +142,10 @@ def test_progress_of_another_form_is_no_progress(tmp_path, content):
 
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_line_of_the_event_log_is_left_out(tmp_path, damage):
-    put(tmp_path / "events.jsonl", b'{"event": "a"}\n' + DAMAGE[damage].replace(b"\n", b" ") + b'\n{"event": "b"}\n')
+    put(
+        tmp_path / "events.jsonl",
+        b'{"event": "a"}\n' + DAMAGE[damage].replace(b"\n", b" ") + b'\n{"event": "b"}\n',
+    )
     assert [e["event"] for e in read_events(tmp_path) if "event" in e] == ["a", "b"]
 
 
@@ -139,7 +162,11 @@ def test_a_damaged_curve_loses_its_damaged_rows_alone(tmp_path):
     put(tmp_path / CURVE, b"step,loss,learning_rate,val_force_rmse\n" + rows)
     assert list(_rows(tmp_path / CURVE, "val_force_rmse")) == [(2, 0.3)]
     cut_rows(tmp_path / CURVE, last_step=2)
-    assert [line.partition(",")[0] for line in (tmp_path / CURVE).read_text().splitlines()] == ["step", "1", "2"]
+    assert [line.partition(",")[0] for line in (tmp_path / CURVE).read_text().splitlines()] == [
+        "step",
+        "1",
+        "2",
+    ]
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet", "jsonl"])
@@ -176,9 +203,15 @@ def test_a_damaged_block_of_labels_is_refused_with_what_to_do(tmp_path, damage):
     path = tmp_path / "block.npz"
     write_block(path, Block(*[np.zeros(3)] * (len(Block._fields) - 2), failed=(), more={}))
     assert len(read_block(path).energy) == 3
-    for content in (DAMAGE.get(damage) or b"\x93NUMPY" + b"\x01" * 50, path.read_bytes()[:-100], path.read_bytes()[:200]):
+    for content in (
+        DAMAGE.get(damage) or b"\x93NUMPY" + b"\x01" * 50,
+        path.read_bytes()[:-100],
+        path.read_bytes()[:200],
+    ):
         path.write_bytes(content)
-        with pytest.raises(ConfigError, match=r"block.npz: cannot be read .* remove it, and the blocks after it"):
+        with pytest.raises(
+            ConfigError, match=r"block.npz: cannot be read .* remove it, and the blocks after it"
+        ):
             read_block(path)
 
 
@@ -186,7 +219,10 @@ def described(**changes: Any) -> dict[str, Any]:
     return {"arrays": {"energy": {"dtype": "<f8", "row": [], "n": 0} | changes}}
 
 
-@pytest.mark.parametrize("changes", [{"dtype": "O"}, {"dtype": "?!"}, {"n": -1}, {"n": "x"}, {"row": 3}, {"row": [-1]}, {"row": [2**40]}])
+@pytest.mark.parametrize(
+    "changes",
+    [{"dtype": "O"}, {"dtype": "?!"}, {"n": -1}, {"n": "x"}, {"row": 3}, {"row": [-1]}, {"row": [2**40]}],
+)
 def test_a_store_whose_manifest_holds_nonsense_is_refused(tmp_path, changes):
     import json
 

@@ -1,4 +1,5 @@
-"""A damaged potential is refused with file and field, before memory for it is taken; what loads computes finite numbers."""
+"""A damaged potential is refused with file and field, before memory for it is taken; what loads computes
+finite numbers."""
 
 from __future__ import annotations
 
@@ -73,8 +74,14 @@ def first(tensors: dict[str, torch.Tensor]) -> str:
         ({"species": "HCO"}, "species: input should be a valid tuple"),
         ({"mean_neighbors": -3.0}, "mean_neighbors: input should be greater than or equal to 0"),
         ({"mean_neighbors": float("nan")}, "mean_neighbors: input should be a finite number"),
-        ({"reference_energies": {1: -13.6, 6: -1000.0}}, "reference_energies: wanted one for each of the species"),
-        ({"reference_energies": {1: -13.6, 6: float("inf"), 8: 0.0}}, "reference_energies.6: input should be a finite number"),
+        (
+            {"reference_energies": {1: -13.6, 6: -1000.0}},
+            "reference_energies: wanted one for each of the species",
+        ),
+        (
+            {"reference_energies": {1: -13.6, 6: float("inf"), 8: 0.0}},
+            "reference_energies.6: input should be a finite number",
+        ),
         ({"precision": "float16"}, "precision: input should be 'float32' or 'float64'"),
         ({"units": {"energy": "kcal/mol"}}, "units: wanted"),
         ({"model": [1]}, "model: input should be a valid dictionary"),
@@ -85,7 +92,10 @@ def first(tensors: dict[str, torch.Tensor]) -> str:
         ({"model__channels": 10**9}, "model: channels: input should be less than or equal to 1000000"),
         ({"model__channels": 10**6}, "as model.yaml says, got F32 ["),
         ({"model__layers": 3}, "got nothing of that name"),
-        ({"model__layers": 1}, "layers.0.node_out.weight: wanted F32 [16, 8] as model.yaml says, got F32 [16, 20]"),
+        (
+            {"model__layers": 1},
+            "layers.0.node_out.weight: wanted F32 [16, 8] as model.yaml says, got F32 [16, 20]",
+        ),
         ({"model__cutoff": ...}, "model: lacks cutoff; wanted all settings"),
         ({"model__chanels": 8}, "unknown key 'chanels'; did you mean 'channels'"),
         ({"species": [1, 8], "reference_energies": {1: 0.0, 8: 0.0}}, "as model.yaml says, got F32 ["),
@@ -108,7 +118,10 @@ def test_a_damaged_description_is_refused_with_its_field(tmp_path, changes, mess
         (lambda t: t.update({first(t): t[first(t)][:1].clone()}), "as model.yaml says, got F32 [1,"),
         (lambda t: t.update({first(t): t[first(t)].half()}), "got F16"),
         (lambda t: t.update({first(t): t[first(t)] * float("nan")}), "wanted finite numbers"),
-        (lambda t: t.update({"energy_scale": torch.tensor(float("inf"))}), "energy_scale: wanted finite numbers"),
+        (
+            lambda t: t.update({"energy_scale": torch.tensor(float("inf"))}),
+            "energy_scale: wanted finite numbers",
+        ),
     ],
 )
 def test_damaged_weights_are_refused_with_the_tensor(tmp_path, change, message):
@@ -123,17 +136,23 @@ def test_damaged_weights_are_refused_with_the_tensor(tmp_path, change, message):
 def test_truncated_weights_are_refused(tmp_path, keep):
     path = write_potential(tmp_path) / WEIGHTS
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(ConfigError, match=r"model.safetensors is not the file that model.yaml was written with"):
+    with pytest.raises(
+        ConfigError, match=r"model.safetensors is not the file that model.yaml was written with"
+    ):
         load_potential(tmp_path)
     described(tmp_path, weights_sha256=None)  # as older versions wrote it
-    with pytest.raises(ConfigError, match=r"model.safetensors: cannot be read: .*; this potential is damaged"):
+    with pytest.raises(
+        ConfigError, match=r"model.safetensors: cannot be read: .*; this potential is damaged"
+    ):
         load_potential(tmp_path)
 
 
 def test_what_lies_in_the_place_of_the_weights_is_told(tmp_path):
     path = write_potential(tmp_path) / WEIGHTS
     path.unlink()
-    with pytest.raises(ConfigError, match=r"model.safetensors: no such file; this potential has lost its weights"):
+    with pytest.raises(
+        ConfigError, match=r"model.safetensors: no such file; this potential has lost its weights"
+    ):
         load_potential(tmp_path)
     os.mkfifo(path)
     with pytest.raises(ConfigError, match=r"model.safetensors: wanted a file"):
@@ -148,7 +167,10 @@ def test_a_name_that_looks_like_a_number_is_read_back(tmp_path):
     assert loaded.config == config and loaded.origin == {"id": "2e5"}
 
 
-@pytest.mark.parametrize(("old", "new"), [("mean_neighbors: 8.0", "mean_neighbors: 18.0"), ("1: -13.6", "1: -13.7"), ("id: p", "id: q")])
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("mean_neighbors: 8.0", "mean_neighbors: 18.0"), ("1: -13.6", "1: -13.7"), ("id: p", "id: q")],
+)
 def test_an_edited_description_is_refused(tmp_path, old, new):
     folder = write_potential(tmp_path)
     path = folder / DESCRIPTION
@@ -157,13 +179,35 @@ def test_an_edited_description_is_refused(tmp_path, old, new):
     told = r"model\.yaml: its contents were changed after they were written .* take out the line `checksum`"
     with pytest.raises(ConfigError, match=told):
         load_potential(folder)
-    path.write_text("".join(line for line in path.read_text().splitlines(keepends=True) if not line.startswith("checksum:")))
+    path.write_text(
+        "".join(
+            line for line in path.read_text().splitlines(keepends=True) if not line.startswith("checksum:")
+        )
+    )
     load_potential(folder)
 
 
-# ------------------------------------------------------------------------------------------------------------- at random
+# -------------------------------------------------------------------------------------------------- at random
 
-VALUES = (None, True, -1, 0, 10**9, 10**30, -(10**30), 1e308, float("nan"), float("inf"), "x", "", [], {}, [1, [2]], {"a": 1}, "\U0001f9ea")
+VALUES = (
+    None,
+    True,
+    -1,
+    0,
+    10**9,
+    10**30,
+    -(10**30),
+    1e308,
+    float("nan"),
+    float("inf"),
+    "x",
+    "",
+    [],
+    {},
+    [1, [2]],
+    {"a": 1},
+    "\U0001f9ea",
+)
 
 
 def damage(folder: Path, rng: np.random.Generator) -> str:
@@ -207,13 +251,20 @@ def damage(folder: Path, rng: np.random.Generator) -> str:
         name = list(tensors)[rng.integers(len(tensors))]
         tensor = tensors[name]
         change = rng.integers(5)
-        tensors[name] = (tensor.half(), tensor * float("nan"), tensor.reshape(-1)[:1].clone(), tensor.long(), tensor * 1e30)[change]
+        tensors[name] = (
+            tensor.half(),
+            tensor * float("nan"),
+            tensor.reshape(-1)[:1].clone(),
+            tensor.long(),
+            tensor * 1e30,
+        )[change]
         save_file(tensors, weights)
     return kind
 
 
 def examine(numbers: range, home: Path) -> Counter[str]:
-    """Damage potentials, load them, and count; anything but a ConfigError or a working potential is a fault."""
+    """Damage potentials, load them, and count; anything but a ConfigError or a working potential is a
+    fault."""
     tally: Counter[str] = Counter()
     for number in numbers:
         rng = np.random.default_rng(number)
@@ -244,4 +295,6 @@ def test_potentials_damaged_at_random_are_refused_or_work(tmp_path):
 
 @pytest.mark.long
 def test_hundreds_of_damaged_potentials_are_refused_or_work(tmp_path):
-    assert sum(n for word, n in examine(range(1000, 1400), tmp_path).items() if word.endswith("refused")) >= 200
+    assert (
+        sum(n for word, n in examine(range(1000, 1400), tmp_path).items() if word.endswith("refused")) >= 200
+    )

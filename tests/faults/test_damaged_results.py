@@ -1,5 +1,5 @@
-"""Whatever is damaged in the results of a study, no command prints a traceback or hangs, and no number that is not
-the study's is given."""
+"""Whatever is damaged in the results of a study, no command prints a traceback or hangs, and no number that
+is not the study's is given."""
 
 from __future__ import annotations
 
@@ -27,10 +27,17 @@ Commands = tuple[Words, ...]
 LOOKING = (("study", "status"), ("study", "list"), ("study", "export"), ("study", "clean"))
 ANSWERING = (("study", "run"), ("fit",), ("figures",), ("report",))
 QUICK = (
-    "record.json: zero bytes", "record.json: pipe", "record.json: error -1", "record.json: swapped with another",
-    "model.safetensors: cut in half", "runs.parquet: edited", "fit.json: list", "points.json: null",
-    "study.yaml: not UTF-8", "report.html: zero bytes",
-)  # fmt: skip
+    "record.json: zero bytes",
+    "record.json: pipe",
+    "record.json: error -1",
+    "record.json: swapped with another",
+    "model.safetensors: cut in half",
+    "runs.parquet: edited",
+    "fit.json: list",
+    "points.json: null",
+    "study.yaml: not UTF-8",
+    "report.html: zero bytes",
+)
 NUMBERS = ("quantity", "models", "comparisons", "exponent_tests", "reference", "failed")
 """Of fit.json, what is more than a time."""
 
@@ -63,8 +70,8 @@ def _examine(
 
 
 def faults(mutation: Mutation | None, finished: Path, forked: Sapis, commands: Commands) -> list[str]:
-    """What is wrong with each of `commands`, run on a copy of the study with the damage done to it; commands that
-    only look share one."""
+    """What is wrong with each of `commands`, run on a copy of the study with the damage done to it; commands
+    that only look share one."""
     found: list[str] = []
     home, told, fresh = finished.with_name("home"), (), False
     for words in commands:
@@ -109,7 +116,8 @@ def _nothing(home: Path, finished: Path, status: int | None, told: Words, undone
 
 
 def _wrong_table(home: Path, finished: Path, status: int | None, told: Words, undone: bool) -> list[str]:
-    """A table must be the study's: all of it after success, a part of it otherwise, or where a point is not done."""
+    """A table must be the study's: all of it after success, a part of it otherwise, or where a point is not
+    done."""
     folder, wanted = home / "results" / NAME, pd.read_parquet(finished / "results" / NAME / "runs.parquet")
     found = []
     for name, read in (("runs.parquet", pd.read_parquet), ("runs.csv", partial(pd.read_csv, dtype=str))):
@@ -148,7 +156,9 @@ def _wrong_results(home: Path, finished: Path, status: int | None, told: Words, 
     found += _unreadable("fit.json", lambda: read_json(folder / "fit.json"))
     if not found:
         fits, right = (json.loads((f / "fit.json").read_text()) for f in (folder, original))
-        found += [f"fit.json: other {key}" for key in NUMBERS if _untimed(fits.get(key)) != _untimed(right.get(key))]
+        found += [
+            f"fit.json: other {key}" for key in NUMBERS if _untimed(fits.get(key)) != _untimed(right.get(key))
+        ]
     found += _unreadable("points.json", lambda: read_manifest(folder))
     found += _unreadable("study.yaml", lambda: read_yaml(folder / "study.yaml"))
     for path in [original / "report.html", *(original / "figures").iterdir()]:

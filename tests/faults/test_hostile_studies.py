@@ -1,4 +1,5 @@
-"""Mutated study and config files through `sapis study plan`: refused with status 2, or accepted and trainable; no traceback, no hang."""
+"""Mutated study and config files through `sapis study plan`: refused with status 2, or accepted and
+trainable; no traceback, no hang."""
 
 from __future__ import annotations
 
@@ -27,12 +28,56 @@ from sapis_lab.sweep.points import Point, points
 from sapis_lab.sweep.study import Study, load_study
 from sapis_lab.training import PointConfig, run
 
-NUMBERS = (0, -1, 1, 2, 10**9, 10**30, -(10**30), 10**400, 1e308, -1e308, 1e-308, 0.5, math.inf, -math.inf, math.nan, 2**63, 2**64)
+NUMBERS = (
+    0,
+    -1,
+    1,
+    2,
+    10**9,
+    10**30,
+    -(10**30),
+    10**400,
+    1e308,
+    -1e308,
+    1e-308,
+    0.5,
+    math.inf,
+    -math.inf,
+    math.nan,
+    2**63,
+    2**64,
+)
 VALUES: tuple[Any, ...] = (
-    None, True, False, "", "x", "1e3", "nan", "\U0001f9ea", "a" * 300, "../../x", "\x00", [], {}, [[]], [1, "x"], {"a": {"b": 1}},
+    None,
+    True,
+    False,
+    "",
+    "x",
+    "1e3",
+    "nan",
+    "\U0001f9ea",
+    "a" * 300,
+    "../../x",
+    "\x00",
+    [],
+    {},
+    [[]],
+    [1, "x"],
+    {"a": {"b": 1}},
     {"use": "geat"},
-)  # fmt: skip
-INSERTS = (b"[" * 1000, b"{", b": ", b"&a ", b"*a", b"!!python/name:os.system ", b"!!int ", b"\xff", b"9" * 5000, b"- " * 500)
+)
+INSERTS = (
+    b"[" * 1000,
+    b"{",
+    b": ",
+    b"&a ",
+    b"*a",
+    b"!!python/name:os.system ",
+    b"!!int ",
+    b"\xff",
+    b"9" * 5000,
+    b"- " * 500,
+)
 SECONDS = 30
 
 
@@ -54,7 +99,7 @@ def at_most(seconds: int) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-# ------------------------------------------------------------------------------------------------------------- mutations
+# -------------------------------------------------------------------------------------------------- mutations
 
 
 def places(node: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -70,7 +115,9 @@ def mutated_tree(raw: dict[str, Any], rng: np.random.Generator) -> tuple[str, st
     node: Any = raw
     for key in at[:-1]:
         node = node[key]
-    kind = ("delete", "number", "value", "list", "rename", "add", "twice", "deep", "alias", "scale")[rng.integers(10)]
+    kind = ("delete", "number", "value", "list", "rename", "add", "twice", "deep", "alias", "scale")[
+        rng.integers(10)
+    ]
     value = node[at[-1]]
     if kind == "delete":
         del node[at[-1]]
@@ -79,7 +126,9 @@ def mutated_tree(raw: dict[str, Any], rng: np.random.Generator) -> tuple[str, st
     elif kind == "value":
         node[at[-1]] = copy.deepcopy(VALUES[rng.integers(len(VALUES))])
     elif kind == "list":
-        node[at[-1]] = [value] if rng.random() < 0.5 or not isinstance(value, list) else value[0] if value else None
+        node[at[-1]] = (
+            [value] if rng.random() < 0.5 or not isinstance(value, list) else value[0] if value else None
+        )
     elif kind == "rename" and isinstance(node, dict):
         node[str(at[-1]) + "s"] = node.pop(at[-1])
     elif kind == "add" and isinstance(node, dict):
@@ -95,7 +144,9 @@ def mutated_tree(raw: dict[str, Any], rng: np.random.Generator) -> tuple[str, st
     text = yaml.safe_dump(raw, sort_keys=False, allow_unicode=True)
     if kind == "alias":
         laughs = "".join(f"a{k}: &a{k} [{','.join([f'*a{k - 1}'] * 9)}]\n" for k in range(1, 9))
-        text += (f"a0: &a0 [x]\n{laughs}", "a: &a [*a]\n", "a: &a 3\nb: *a\n", "b: *unknown\n")[rng.integers(4)]
+        text += (f"a0: &a0 [x]\n{laughs}", "a: &a [*a]\n", "a: &a 3\nb: *a\n", "b: *unknown\n")[
+            rng.integers(4)
+        ]
     return kind, text
 
 
@@ -129,11 +180,12 @@ def mutated_bytes(text: str, rng: np.random.Generator) -> tuple[str, bytes]:
     return kind, bytes(data)
 
 
-# ---------------------------------------------------------------------------------------------------------------- plans
+# ------------------------------------------------------------------------------------------------------ plans
 
 
 def plan_status(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> tuple[int, str]:
-    """Exit status of `sapis study plan mutant`, and what it said; anything but an exit is the test's failure."""
+    """Exit status of `sapis study plan mutant`, and what it said; anything but an exit is the test's
+    failure."""
     monkeypatch.setattr(sys, "argv", ["sapis", "study", "plan", "mutant"])
     with at_most(SECONDS):
         try:
@@ -155,10 +207,22 @@ def all_points(project: Path) -> list[Point]:
 
 def train_two_steps(point: PointConfig, folder: Path, *, clusters: Path, cache: Path) -> None:
     """Train the settings of a point on other frames, as many as there are, and see that it is recorded."""
-    data = {"kind": "extxyz", "train": "clusters.xyz", "n_validation": 4, "n_test": 3, "energy_unit": "eV", "length_unit": "Angstrom"}
+    data = {
+        "kind": "extxyz",
+        "train": "clusters.xyz",
+        "n_validation": 4,
+        "n_test": 3,
+        "energy_unit": "eV",
+        "length_unit": "Angstrom",
+    }
     raw = yaml.safe_load(dump_yaml(point))
     raw |= {"data": {**data, "root": str(clusters)}, "n_frames": min(point.n_frames, 12), "n_params": None}
-    raw["train"] |= {"steps": 2, "epochs": None, "references": "ridge", "validations": min(raw["train"]["validations"], 100)}
+    raw["train"] |= {
+        "steps": 2,
+        "epochs": None,
+        "references": "ridge",
+        "validations": min(raw["train"]["validations"], 100),
+    }
     small: PointConfig = load(PointConfig, raw, source="small")
     write_text(folder / "config.yaml", dump_yaml(small))
     try:
@@ -178,9 +242,15 @@ def base(path: Path) -> dict[str, Any]:
 
 
 def fuzz(
-    numbers: Iterable[int], project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *,
-    clusters: Path, cache: Path, trained: int,
-) -> Counter[str]:  # fmt: skip
+    numbers: Iterable[int],
+    project: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    clusters: Path,
+    cache: Path,
+    trained: int,
+) -> Counter[str]:
     """Mutate, plan, train a sample of what is accepted, and count."""
     monkeypatch.setattr(plan, "_measure_machine", lambda: plan._Machine(1e10, 1e9))
     monkeypatch.setattr(run, "HOPELESS", math.inf)
@@ -196,7 +266,11 @@ def fuzz(
         target, tree = project / "studies" / "mutant.yaml", raw
         target.write_text(yaml.safe_dump(raw, sort_keys=False))
         if rng.random() < 0.25:
-            target = (configs / "data/ethanol-xtb.yaml", configs / "models/geat.yaml", configs / "train/default.yaml")[rng.integers(3)]
+            target = (
+                configs / "data/ethanol-xtb.yaml",
+                configs / "models/geat.yaml",
+                configs / "train/default.yaml",
+            )[rng.integers(3)]
             tree = yaml.safe_load(target.read_text())
         if rng.random() < 0.7:
             kind, text = mutated_tree(tree, rng)
@@ -207,18 +281,30 @@ def fuzz(
         try:
             status, error = plan_status(capsys, monkeypatch)
         except BaseException as fault:
-            raise AssertionError(f"mutation {number} ({kind}) of {target}: {type(fault).__name__}: {fault}") from fault
+            raise AssertionError(
+                f"mutation {number} ({kind}) of {target}: {type(fault).__name__}: {fault}"
+            ) from fault
         assert status in (0, 2), (number, kind, error)
-        assert (status == 2) == error.startswith("error: ") and "Traceback" not in error, (number, kind, error)
+        assert (status == 2) == error.startswith("error: ") and "Traceback" not in error, (
+            number,
+            kind,
+            error,
+        )
         tally[f"{kind}: {'accepted' if status == 0 else 'refused'}"] += 1
         if status == 0:
             found = all_points(project)
             chosen = found[rng.integers(len(found))].config
-            assert load(PointConfig, yaml.safe_load(dump_yaml(chosen)), source="c").fingerprint == chosen.fingerprint
+            assert (
+                load(PointConfig, yaml.safe_load(dump_yaml(chosen)), source="c").fingerprint
+                == chosen.fingerprint
+            )
             if tally["trained"] < trained and (chosen.n_params or 0) < 50_000:
                 train_two_steps(chosen, project / "points" / str(number), clusters=clusters, cache=cache)
                 tally["trained"] += 1
-    totals = {word: sum(n for key, n in tally.items() if key.endswith(word)) for word in ("accepted", "refused", "trained")}
+    totals = {
+        word: sum(n for key, n in tally.items() if key.endswith(word))
+        for word in ("accepted", "refused", "trained")
+    }
     with capsys.disabled():
         print(f"\n{totals}  {dict(sorted(tally.items()))}")
     return Counter(totals)
@@ -226,13 +312,17 @@ def fuzz(
 
 def test_mutated_studies_are_refused_or_work(project, capsys, monkeypatch, clusters, cache):
     # the last asks for 10^400 frames
-    tally = fuzz([*range(36), 10_177], project, capsys, monkeypatch, clusters=clusters, cache=cache, trained=3)
+    tally = fuzz(
+        [*range(36), 10_177], project, capsys, monkeypatch, clusters=clusters, cache=cache, trained=3
+    )
     assert tally["refused"] >= 10 and tally["accepted"] >= 5
 
 
 @pytest.mark.long
 def test_a_thousand_mutated_studies_are_refused_or_work(project, capsys, monkeypatch, clusters, cache):
-    tally = fuzz(range(10_000, 11_000), project, capsys, monkeypatch, clusters=clusters, cache=cache, trained=60)
+    tally = fuzz(
+        range(10_000, 11_000), project, capsys, monkeypatch, clusters=clusters, cache=cache, trained=60
+    )
     assert tally["refused"] >= 300 and tally["accepted"] >= 120
 
 

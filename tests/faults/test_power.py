@@ -1,5 +1,5 @@
-"""Power cuts: what a copy of a disk holds, and a study that loses nothing by them; `sapis selftest power` makes more
-of them."""
+"""Power cuts: what a copy of a disk holds, and a study that loses nothing by them; `sapis selftest power`
+makes more of them."""
 
 from __future__ import annotations
 
@@ -50,11 +50,16 @@ def test_what_we_write_is_on_the_disk_and_what_is_only_renamed_is_not(image: Pat
 
 
 def test_where_nobody_may_mount_one_line_says_so(tmp_path: Path, monkeypatch):
-    for name, body in (("mkfs.ext4", "exit 0"), ("mount", "echo 'mount: only root can do that' >&2; exit 32")):
+    for name, body in (
+        ("mkfs.ext4", "exit 0"),
+        ("mount", "echo 'mount: only root can do that' >&2; exit 32"),
+    ):
         (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    with pytest.raises(ConfigError, match="only root may mount; mount -t ext4 .*: mount: only root can do that$"):
+    with pytest.raises(
+        ConfigError, match="only root may mount; mount -t ext4 .*: mount: only root can do that$"
+    ):
         run_power(Plan())
     (tmp_path / "mkfs.ext4").unlink()
     monkeypatch.setenv("PATH", str(tmp_path))

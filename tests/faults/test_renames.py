@@ -1,4 +1,5 @@
-"""Processes that are killed at the rename of a file; `sapis selftest renames` does it for every kind of file."""
+"""Processes that are killed at the rename of a file; `sapis selftest renames` does it for every kind of
+file."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ for k in range(3):
 
 @pytest.fixture
 def renaming(tmp_path: Path) -> Callable[..., tuple[int, list[str], list[dict]]]:
-    """Runs a program that renames three files in `home` under a hook; its status, the files, the log of the hook."""
+    """Runs a program that renames three files in `home` under a hook; its status, the files, the log of the
+    hook."""
 
     def run(rename: str, **order: object) -> tuple[int, list[str], list[dict]]:
         home, hooks, log = tmp_path / "home", tmp_path / "hooks", tmp_path / "log"
@@ -52,23 +54,28 @@ def renaming(tmp_path: Path) -> Callable[..., tuple[int, list[str], list[dict]]]
     [
         ("results/a/points/geat-l2-n3.0e3-d12-s0/record.json", "points/*/record.json"),
         ("results/a/records/geat-l2-n3.0e3-d12-s0/record.json", "records/*/record.json"),
-        ("results/a/figures/loss.pdf", "figures/*.pdf"), ("results/a/tables/laws.tex", "tables/*.tex"),
-        ("results/a/study.yaml", "study.yaml"), ("a.zip", "a.zip"),
+        ("results/a/figures/loss.pdf", "figures/*.pdf"),
+        ("results/a/tables/laws.tex", "tables/*.tex"),
+        ("results/a/study.yaml", "study.yaml"),
+        ("a.zip", "a.zip"),
         ("cache/extxyz-580b5ff1ce4b/splits/train-1.npy", "cache/extxyz-*/splits/*.npy"),
         ("cache/extxyz-580b5ff1ce4b/energy.npy", "cache/extxyz-*/*.npy"),
         ("cache/extxyz-580b5ff1ce4b/neighbors-5.0/manifest.json", "cache/extxyz-*/neighbors-#/manifest.json"),
-        ("kernels/geat-0123456789abcdef.so", "kernels/geat-*.so"), ("../elsewhere", None),
+        ("kernels/geat-0123456789abcdef.so", "kernels/geat-*.so"),
+        ("../elsewhere", None),
     ],
-)  # fmt: skip
+)
 def test_files_that_differ_by_point_store_or_figure_alone_are_of_one_kind(path: str, kind: str | None):
     assert _rename_hook.kind_of(Path(os.path.normpath(Path("/home", path))), Path("/home")) == kind
 
 
 RENAMES = (
-    'os.replace(".part", f"file{k}.json")', 'os.rename(".part", f"file{k}.json")',
+    'os.replace(".part", f"file{k}.json")',
+    'os.rename(".part", f"file{k}.json")',
     'pathlib.Path(".part").replace(f"file{k}.json")',
-    'pathlib.Path(".part").rename(f"file{k}.json")', 'shutil.move(".part", f"file{k}.json")',
-)  # fmt: skip
+    'pathlib.Path(".part").rename(f"file{k}.json")',
+    'shutil.move(".part", f"file{k}.json")',
+)
 
 
 @pytest.mark.parametrize("rename", RENAMES)

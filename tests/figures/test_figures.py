@@ -1,4 +1,5 @@
-"""Every figure: five files, the numbers that were plotted, the same bytes each time, and a reason where a study cannot support it."""
+"""Every figure: five files, the numbers that were plotted, the same bytes each time, and a reason where a
+study cannot support it."""
 
 import hashlib
 import json
@@ -25,7 +26,8 @@ def study():
 
 @pytest.fixture(scope="module")
 def at_epochs():
-    """A study that supports every kind of figure: a fixed number of epochs, and a history of the adaptive scaler."""
+    """A study that supports every kind of figure: a fixed number of epochs, and a history of the adaptive
+    scaler."""
     lattice = {"n_params": (1e3, 3e3, 1e4, 3e4, 1e5), "n_frames": (50, 100, 200, 400, 800)}
     runs = runs_table(models=("geat-l1", "geat-l2"), epochs=20, noise=0.02, **lattice)
     return replace(analyse(runs, n_bootstrap=100), history=history())
@@ -33,18 +35,29 @@ def at_epochs():
 
 def history():
     """Four steps of an adaptive scaler: two of the seed lattice, two decided on."""
-    steps = pd.DataFrame({"step": [0, 0, 1, 2], "action": ["seed", "seed", "grow", "label"], "n_params": [1e3, 3e3, 6e3, 6e3]})
+    steps = pd.DataFrame(
+        {"step": [0, 0, 1, 2], "action": ["seed", "seed", "grow", "label"], "n_params": [1e3, 3e3, 6e3, 6e3]}
+    )
     steps["n_frames"], steps["seed"], steps["flops"] = [50, 50, 50, 100], 0, [1e9, 3e9, 6e9, 1.2e10]
     steps["flops_total"], steps["measured"] = steps["flops"].cumsum(), [0.3, 0.25, 0.21, 0.17]
-    steps["predicted"], steps["predicted_low"], steps["predicted_high"] = [np.nan, np.nan, 0.2, 0.18], [np.nan] * 2 + [0.19, 0.175], [
-        np.nan, np.nan, 0.22, 0.185,
-    ]  # fmt: skip
+    steps["predicted"], steps["predicted_low"], steps["predicted_high"] = (
+        [np.nan, np.nan, 0.2, 0.18],
+        [np.nan] * 2 + [0.19, 0.175],
+        [
+            np.nan,
+            np.nan,
+            0.22,
+            0.185,
+        ],
+    )
     return steps.assign(reason="because")
 
 
 def plotted(figure: Figure) -> np.ndarray:
     """All y values of all lines of a figure."""
-    return np.concatenate([np.asarray(line.get_ydata(), float) for axes in figure.axes for line in axes.lines])
+    return np.concatenate(
+        [np.asarray(line.get_ydata(), float) for axes in figure.axes for line in axes.lines]
+    )
 
 
 @pytest.mark.parametrize("kind", figures.kinds())
@@ -55,7 +68,10 @@ def test_a_figure_writes_its_files_with_the_numbers_beside(kind, at_epochs, tmp_
     assert {p.name for p in paths} == {f"{kind}.{s}" for s in ("pdf", "svg", "png", "csv", "txt")}
     assert all(p.stat().st_size > 0 for p in paths)
     pd.testing.assert_frame_equal(
-        pd.read_csv(tmp_path / f"{kind}.csv"), drawing.numbers.reset_index(drop=True), check_dtype=False, rtol=1e-9
+        pd.read_csv(tmp_path / f"{kind}.csv"),
+        drawing.numbers.reset_index(drop=True),
+        check_dtype=False,
+        rtol=1e-9,
     )
 
 
@@ -73,13 +89,17 @@ def test_a_figure_has_a_standard_width_axes_with_labels_and_a_caption(kind, at_e
 def test_fonts_are_embedded(study, tmp_path):
     pdf, svg, *_ = figures.save(figures.draw("model_comparison", study), tmp_path, name="x")
     assert b"/FontFile2" in pdf.read_bytes()
-    assert "<text" not in svg.read_text() and "font-family" not in svg.read_text()  # outlines, not names of fonts
+    # outlines, not names of fonts
+    assert "<text" not in svg.read_text() and "font-family" not in svg.read_text()
 
 
 @pytest.mark.parametrize("kind", ["model_comparison"])
 def test_figures_have_the_same_bytes_every_time(kind, study, tmp_path):
     def digests(folder):
-        return [hashlib.sha256(p.read_bytes()).hexdigest() for p in figures.save(figures.draw(kind, study), folder, name=kind)]
+        return [
+            hashlib.sha256(p.read_bytes()).hexdigest()
+            for p in figures.save(figures.draw(kind, study), folder, name=kind)
+        ]
 
     assert digests(tmp_path / "a") == digests(tmp_path / "b")
 
@@ -107,7 +127,12 @@ def test_bands_enclose_their_curves(study):
 def test_a_law_with_unidentified_terms_is_dashed_and_the_caption_says_so():
     few = runs_table(models=("geat-l2",), n_params=(3e3, 1e4), n_frames=(50, 100))
     drawing = figures.draw("loss_vs_size", analyse(few, n_bootstrap=100))
-    styles = {line.get_linestyle() for axes in drawing.figure.axes for line in axes.lines if len(line.get_xdata()) > 10}
+    styles = {
+        line.get_linestyle()
+        for axes in drawing.figure.axes
+        for line in axes.lines
+        if len(line.get_xdata()) > 10
+    }
     assert styles == {"--"}
     assert "do not identify (geat-l2)" in drawing.caption
 
@@ -149,7 +174,10 @@ def test_figures_that_cannot_be_drawn_leave_a_reason_and_no_old_file(study, tmp_
     (tmp_path / "isoflop.png").write_bytes(b"old")
     monkeypatch.setattr(figures, "kinds", lambda: ("isoflop", "model_comparison"))
     names = {p.name for p in figures.draw_all(study, tmp_path)}
-    assert names == {"not_drawn.json", *(f"model_comparison.{s}" for s in ("pdf", "svg", "png", "csv", "txt"))}
+    assert names == {
+        "not_drawn.json",
+        *(f"model_comparison.{s}" for s in ("pdf", "svg", "png", "csv", "txt")),
+    }
     assert not (tmp_path / "isoflop.png").exists()
     assert list(json.loads((tmp_path / "not_drawn.json").read_text())) == ["isoflop"]
 
@@ -174,12 +202,16 @@ def test_parts_of_the_loss_add_up_and_the_map_is_hatched_only_for_a_third_term(a
 
 def test_profiles_are_zero_at_the_best_value_and_their_ends_stand_at_the_cut(at_epochs):
     numbers = figures.draw("profiles", at_epochs).numbers
-    rows = numbers[(numbers["law"] == "n+d") & (numbers["exponent"] == "alpha") & (numbers["model"] == "geat-l2")]
+    rows = numbers[
+        (numbers["law"] == "n+d") & (numbers["exponent"] == "alpha") & (numbers["model"] == "geat-l2")
+    ]
     result = at_epochs.models["geat-l2"].laws["n+d"]
     curve, ends = rows[rows["part"] == "profile"], rows[rows["part"] == "end"]
     assert curve.loc[curve["statistic"].idxmin(), "value"] == pytest.approx(result.fit.params["alpha"])
     assert np.allclose(ends["value"], result.intervals["alpha"])
-    assert np.allclose(np.interp(ends["value"], curve["value"], curve["statistic"]), ends["statistic"], rtol=0.05)
+    assert np.allclose(
+        np.interp(ends["value"], curve["value"], curve["statistic"]), ends["statistic"], rtol=0.05
+    )
 
 
 def test_the_history_counts_what_was_foreseen(at_epochs):
@@ -193,7 +225,10 @@ def test_the_history_counts_what_was_foreseen(at_epochs):
 def test_accuracy_per_flop_is_the_inverse_of_error_times_cost(at_epochs):
     numbers = figures.draw("accuracy_per_flop", at_epochs).numbers
     train = numbers[numbers["cost"] == "flops_train"]
-    assert np.allclose(np.sort(train["accuracy_per_flop"]), np.sort(1 / (at_epochs.done["val_energy_mae"] * at_epochs.done["flops_train"])))
+    assert np.allclose(
+        np.sort(train["accuracy_per_flop"]),
+        np.sort(1 / (at_epochs.done["val_energy_mae"] * at_epochs.done["flops_train"])),
+    )
 
 
 def test_a_family_keeps_its_colour_whatever_else_is_drawn():

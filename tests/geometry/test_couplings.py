@@ -39,7 +39,9 @@ def test_the_grid_is_exact_for_products_of_three_harmonics(lmax: int) -> None:
 def test_the_gaunt_product_with_a_delta_function_multiplies_values() -> None:
     """a (x) Y(u) projected on degree 0 is a(u): the product of functions, integrated."""
     a = torch.randn(9, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    u = torch.nn.functional.normalize(torch.randn(3, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(2)), dim=0)
+    u = torch.nn.functional.normalize(
+        torch.randn(3, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(2)), dim=0
+    )
     y = spherical_harmonics(u, 2)[:, 0]
     assert torch.allclose(torch.einsum("ij,i,j->", gaunt_tensor(2)[0], a, y), a @ y)
 

@@ -20,19 +20,27 @@ def directions() -> torch.Tensor:
 
 
 def test_they_agree_with_e3nn(directions: torch.Tensor) -> None:
-    wanted = o3.spherical_harmonics(list(range(LMAX + 1)), directions.T, normalize=False, normalization="component").T
+    wanted = o3.spherical_harmonics(
+        list(range(LMAX + 1)), directions.T, normalize=False, normalization="component"
+    ).T
     assert (spherical_harmonics(directions, LMAX) - wanted).abs().max() < 1e-12
 
 
 def test_squares_of_a_degree_add_up_to_its_dimension(directions: torch.Tensor) -> None:
     y = spherical_harmonics(directions, LMAX)
     for l in range(LMAX + 1):
-        assert torch.allclose(y[l * l : (l + 1) ** 2].square().sum(0), torch.full((50,), 2.0 * l + 1, dtype=torch.float64), atol=1e-12)
+        assert torch.allclose(
+            y[l * l : (l + 1) ** 2].square().sum(0),
+            torch.full((50,), 2.0 * l + 1, dtype=torch.float64),
+            atol=1e-12,
+        )
 
 
 def test_parity_of_a_degree_is_its_sign(directions: torch.Tensor) -> None:
     sign = torch.cat([torch.full((2 * l + 1, 1), (-1.0) ** l, dtype=torch.float64) for l in range(LMAX + 1)])
-    assert (spherical_harmonics(-directions, LMAX) - sign * spherical_harmonics(directions, LMAX)).abs().max() < 1e-12
+    assert (
+        spherical_harmonics(-directions, LMAX) - sign * spherical_harmonics(directions, LMAX)
+    ).abs().max() < 1e-12
 
 
 def test_rotations_act_on_every_degree_by_an_orthogonal_matrix(directions: torch.Tensor) -> None:

@@ -31,7 +31,9 @@ def test_dynamics_without_friction_conserves_energy_to_second_order():
                 n_steps=round(1 / dt),
                 generator=np.random.default_rng(1),
             )
-            energy = 0.5 * np.sum(state.momenta**2 / MASSES[:, None]) / units.ACCELERATION + 0.5 * np.sum(STIFFNESS * state.positions**2)
+            energy = 0.5 * np.sum(state.momenta**2 / MASSES[:, None]) / units.ACCELERATION + 0.5 * np.sum(
+                STIFFNESS * state.positions**2
+            )
             worst = max(worst, abs(energy - start))
         return worst
 
@@ -44,7 +46,16 @@ def test_harmonic_positions_have_the_exact_canonical_variance_at_a_large_step():
     state = State(np.zeros((3, 3)), thermal_momenta(MASSES, temperature=500, generator=generator))
     squares, momenta = [], []
     for _ in range(8000):
-        state = baoab(state, spring, masses=MASSES, temperature=500, friction=0.05, timestep=2.0, n_steps=3, generator=generator)
+        state = baoab(
+            state,
+            spring,
+            masses=MASSES,
+            temperature=500,
+            friction=0.05,
+            timestep=2.0,
+            n_steps=3,
+            generator=generator,
+        )
         squares.append(state.positions**2)
         momenta.append(state.momenta)
     ratio = np.mean(squares, axis=(0, 2)) * STIFFNESS[:, 0] / (units.KB * 500)

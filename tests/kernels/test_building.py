@@ -1,6 +1,8 @@
-"""How a kernel is kept and found again: damaged or foreign libraries are built anew, unsafe folders are not used, and nothing is fatal.
+"""How a kernel is kept and found again: damaged or foreign libraries are built anew, unsafe folders are not
+used, and nothing is fatal.
 
-A compiler of a few lines stands for the real one: it makes a small shared library from C with `cc`, or fails as it is told.
+A compiler of a few lines stands for the real one: it makes a small shared library from C with `cc`, or fails
+as it is told.
 """
 
 from __future__ import annotations
@@ -130,11 +132,22 @@ def of_another_user(path: Path) -> None:
 @pytest.mark.parametrize(
     "damage",
     [
-        truncated, empty, garbage, of_another_architecture, without_its_digest, with_a_damaged_digest, writable_by_others, a_link,
-        pytest.param(of_another_user, marks=pytest.mark.skipif(os.getuid() != 0, reason="only root gives files away")),
+        truncated,
+        empty,
+        garbage,
+        of_another_architecture,
+        without_its_digest,
+        with_a_damaged_digest,
+        writable_by_others,
+        a_link,
+        pytest.param(
+            of_another_user, marks=pytest.mark.skipif(os.getuid() != 0, reason="only root gives files away")
+        ),
     ],
-)  # fmt: skip
-def test_a_library_that_is_not_what_was_built_is_built_again(damage: Callable, compiler: Compiler, tmp_path: Path) -> None:
+)
+def test_a_library_that_is_not_what_was_built_is_built_again(
+    damage: Callable, compiler: Compiler, tmp_path: Path
+) -> None:
     _build.build("geat")
     path = kept(tmp_path)
     damage(path)
@@ -164,7 +177,7 @@ def test_what_a_killed_process_left_is_removed(compiler: Compiler, tmp_path: Pat
     assert not left.exists()
 
 
-# ------------------------------------------------------------------------------------------------------------- folders
+# ---------------------------------------------------------------------------------------------------- folders
 
 
 def falls_back(tmp_path: Path, words: str) -> None:
@@ -176,7 +189,9 @@ def falls_back(tmp_path: Path, words: str) -> None:
     assert folder.stat().st_mode & 0o777 == 0o700 and len(list(folder.glob("*.so"))) == 1
 
 
-def test_without_a_home_the_temporary_folder_serves(compiler: Compiler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_home_the_temporary_folder_serves(
+    compiler: Compiler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("SAPIS_KERNEL_CACHE", "XDG_CACHE_HOME", "HOME"):
         monkeypatch.delenv(name, raising=False)
 
@@ -187,7 +202,9 @@ def test_without_a_home_the_temporary_folder_serves(compiler: Compiler, tmp_path
     falls_back(tmp_path, "this user has no home folder")
 
 
-def test_a_home_that_is_not_there_is_not_made(compiler: Compiler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_home_that_is_not_there_is_not_made(
+    compiler: Compiler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("SAPIS_KERNEL_CACHE", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "nobody"))
@@ -196,7 +213,9 @@ def test_a_home_that_is_not_there_is_not_made(compiler: Compiler, tmp_path: Path
 
 
 @pytest.mark.parametrize("where", ["cache", "."])
-def test_a_folder_that_others_can_write_to_is_not_used(compiler: Compiler, tmp_path: Path, monkeypatch, where: str) -> None:
+def test_a_folder_that_others_can_write_to_is_not_used(
+    compiler: Compiler, tmp_path: Path, monkeypatch, where: str
+) -> None:
     shared = tmp_path / "shared"
     (shared / "cache").mkdir(parents=True)
     (shared / where).chmod(0o777)
@@ -212,7 +231,9 @@ def test_a_folder_of_another_user_is_not_used(compiler: Compiler, tmp_path: Path
     falls_back(tmp_path, "can be written to by user 12345, its owner")
 
 
-def test_a_temporary_folder_that_another_has_prepared_is_not_used(compiler: Compiler, tmp_path: Path, monkeypatch) -> None:
+def test_a_temporary_folder_that_another_has_prepared_is_not_used(
+    compiler: Compiler, tmp_path: Path, monkeypatch
+) -> None:
     prepared = tmp_path / f"sapis_lab-kernels-{os.geteuid()}"
     prepared.mkdir()
     prepared.chmod(0o777)
@@ -228,7 +249,9 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[..., Path]]:
     place.mkdir()
 
     def mount(*options: str) -> Path:
-        if subprocess.run(["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", str(place)], capture_output=True).returncode:
+        if subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", str(place)], capture_output=True
+        ).returncode:
             pytest.skip("mounting a file system wants root")
         return place
 
@@ -255,7 +278,7 @@ def test_a_disk_that_cannot_keep_it_gives_way_and_is_left_clean(
     assert {p.suffix for p in disk.rglob("*") if p.is_file()} <= {".lock"}
 
 
-# ------------------------------------------------------------------------------------------------------------ compiler
+# --------------------------------------------------------------------------------------------------- compiler
 
 
 @pytest.mark.parametrize(
@@ -263,7 +286,11 @@ def test_a_disk_that_cannot_keep_it_gives_way_and_is_left_clean(
     [
         ("echo no such thing >&2; exit 1", "could not build geat.cpp: no such thing", 1),
         ("kill -9 $$", "was killed twice while it built", 2),
-        ("echo 'g++: fatal error: Killed signal terminated program cc1plus' >&2; exit 1", "was killed twice", 2),
+        (
+            "echo 'g++: fatal error: Killed signal terminated program cc1plus' >&2; exit 1",
+            "was killed twice",
+            2,
+        ),
         ("exit 0", "could not build geat.cpp: it ended with status 0", 1),
     ],
 )
@@ -286,7 +313,9 @@ def test_a_compiler_that_is_killed_once_is_started_again(compiler: Compiler, tmp
 def test_workers_that_start_together_build_once(compiler: Compiler, tmp_path: Path) -> None:
     compiler.behave("sleep 1")
     code = "from sapis_lab.kernels import _build; print(_build.library('geat').answer())"
-    processes = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    processes = [
+        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(3)
+    ]
     assert [p.communicate(timeout=60)[0] for p in processes] == ["42\n"] * 3
     assert compiler.n_built == 1
 

@@ -1,4 +1,5 @@
-"""The C++ form of GEAT gives the numbers of the PyTorch form, and PyTorch does its work wherever it cannot be built."""
+"""The C++ form of GEAT gives the numbers of the PyTorch form, and PyTorch does its work wherever it cannot be
+built."""
 
 from __future__ import annotations
 
@@ -25,7 +26,9 @@ from sapis_lab.selftest import SPECIES, Frame, batch_of, random_crystal, random_
 from sapis_lab.training._config import LossConfig
 from sapis_lab.training._loss import loss
 
-needs_compiler = pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++", "c++"))), reason="no C++ compiler")
+needs_compiler = pytest.mark.skipif(
+    not any(map(shutil.which, ("g++", "clang++", "c++"))), reason="no C++ compiler"
+)
 AGREE = {torch.float32: 1e-4, torch.float64: 1e-12}
 """Largest difference over the largest entry of a parameter's gradient."""
 
@@ -34,7 +37,15 @@ CASES: dict[str, dict[str, object]] = {
     "lmax-0": {"lmax": 0},
     "lmax-1": {"lmax": 1, "channels": 16},
     "lmax-3": {"lmax": 3, "channels": 12, "heads": 2},
-    "odd-widths": {"channels": 20, "heads": 2, "invariants": 7, "key_width": 2, "n_radial": 13, "edge_hidden": 19, "layers": 3},
+    "odd-widths": {
+        "channels": 20,
+        "heads": 2,
+        "invariants": 7,
+        "key_width": 2,
+        "n_radial": 13,
+        "edge_hidden": 19,
+        "layers": 3,
+    },
     "one-head-one-layer": {"channels": 9, "heads": 1, "layers": 1, "node_hidden": 1.3},
     "eight-heads-no-attention": {"channels": 24, "heads": 8, "attention": "uniform"},
     "no-product": {"channels": 16, "product": "none"},
@@ -43,7 +54,11 @@ CASES: dict[str, dict[str, object]] = {
 
 def built(settings: dict[str, object], dtype: torch.dtype = torch.float64) -> Geat:
     """A model whose every parameter, zero at birth or not, is random."""
-    model = GeatConfig.model_validate({"cutoff": 4.0, **settings}).build(species=SPECIES, mean_neighbors=6.0, seed=1).to(dtype)
+    model = (
+        GeatConfig.model_validate({"cutoff": 4.0, **settings})
+        .build(species=SPECIES, mean_neighbors=6.0, seed=1)
+        .to(dtype)
+    )
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for p in model.parameters():
@@ -73,7 +88,11 @@ def gradients(model: Geat, made: AtomsBatch) -> dict[str, Tensor]:
     value = loss(result, made, scale=model.energy_scale, config=LossConfig())
     found = torch.autograd.grad(value, list(model.parameters()))
     names = [name for name, _ in model.named_parameters()]
-    return {"energy": result.energy.detach(), "forces": result.forces.detach(), **dict(zip(names, found, strict=True))}
+    return {
+        "energy": result.energy.detach(),
+        "forces": result.forces.detach(),
+        **dict(zip(names, found, strict=True)),
+    }
 
 
 def apart(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
@@ -101,7 +120,8 @@ def test_float32_agrees_to_its_precision(structure: str) -> None:
 
 
 def head_gradients(model: Geat, made: AtomsBatch, *, parts: str) -> dict[str, Tensor]:
-    """Gradients of a loss of the features (through a head that is not linear) and, where `parts` names them, of energies and forces."""
+    """Gradients of a loss of the features (through a head that is not linear) and, where `parts` names them,
+    of energies and forces."""
     generator = torch.Generator().manual_seed(5)
     head = torch.randn(model.config.channels, generator=generator, dtype=made.positions.dtype)
     result = predict(model, made, differentiable=True)
@@ -117,16 +137,17 @@ def head_gradients(model: Geat, made: AtomsBatch, *, parts: str) -> dict[str, Te
 @pytest.mark.parametrize("structure", ["molecules", "uneven", "crystals"])
 @pytest.mark.parametrize("case", [*(f"lmax-{l}" for l in (0, 1, 3)), "default", "odd-widths", "no-product"])
 @pytest.mark.parametrize("parts", ["features", "features, energies and forces"])
-def test_gradients_of_a_head_on_the_features_are_those_of_pytorch(case: str, structure: str, parts: str) -> None:
+def test_gradients_of_a_head_on_the_features_are_those_of_pytorch(
+    case: str, structure: str, parts: str
+) -> None:
     model, made = built(CASES[case]), batch(structure)
     with kernels.reference_forms():
         wanted = head_gradients(model, made, parts=parts)
     found = head_gradients(model, made, parts=parts)
     assert apart(found, wanted) < 1e-10
     assert found["embedding"].abs().max() > 0 and found["layers.0.project"].abs().max() > 0
-    assert ("energies" in parts) == (
-        found["readout_skip"].abs().max() > 0
-    )  # the readout does not lie beneath the features
+    # the readout does not lie beneath the features
+    assert ("energies" in parts) == (found["readout_skip"].abs().max() > 0)
 
 
 @needs_compiler
@@ -156,7 +177,8 @@ def test_gradients_in_the_displacements_are_refused_rather_than_left_out() -> No
     model, made = built({}), batch("molecules")
     vectors = made.graph.vectors(made.positions, made.cell).requires_grad_(True)
     with pytest.raises(
-        ValueError, match=r"gives gradients in the parameters, not in the displacements .* call model\(batch\)"
+        ValueError,
+        match=r"gives gradients in the parameters, not in the displacements .* call model\(batch\)",
     ):
         model.energy_and_gradient(vectors, made)
     made.positions.requires_grad_(True)
@@ -243,7 +265,9 @@ def test_a_required_kernel_that_cannot_be_built_is_an_error(tmp_path: Path) -> N
     compiler = tmp_path / "cxx"
     compiler.write_text("#!/bin/sh\necho no such thing >&2\nexit 1\n")
     compiler.chmod(0o755)
-    done = fresh("_build.library('geat')", CXX=str(compiler), SAPIS_KERNELS="require", SAPIS_KERNEL_CACHE=str(tmp_path))
+    done = fresh(
+        "_build.library('geat')", CXX=str(compiler), SAPIS_KERNELS="require", SAPIS_KERNEL_CACHE=str(tmp_path)
+    )
     assert done.returncode and "could not build geat.cpp: no such thing" in done.stderr
 
 

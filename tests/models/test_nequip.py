@@ -26,7 +26,9 @@ def float64_by_default() -> Iterator[None]:
 def test_messages_equal_the_uvu_product_of_e3nn(lmax: int) -> None:
     c, n_edges, degrees = 3, 7, range(lmax + 1)
     generator = torch.Generator().manual_seed(lmax)
-    convolution = Convolution(NequipConfig(lmax=lmax, channels=c), degrees, degrees, n_species=2, mean_neighbors=8.0)
+    convolution = Convolution(
+        NequipConfig(lmax=lmax, channels=c), degrees, degrees, n_species=2, mean_neighbors=8.0
+    )
     directions = torch.randn(3, n_edges, dtype=torch.float64, generator=generator)
     harmonics = spherical_harmonics(directions / directions.norm(dim=0), lmax)
     x = torch.randn(n_edges, n_components(lmax), c, dtype=torch.float64, generator=generator)
@@ -46,8 +48,11 @@ def test_messages_equal_the_uvu_product_of_e3nn(lmax: int) -> None:
         shared_weights=False,
         internal_weights=False,
     )
-    flat = torch.cat([x[:, block(l)].transpose(1, 2).reshape(n_edges, -1) for l in degrees], 1)  # e3nn: channel, then component
-    wanted = product(flat, harmonics.T, weights.reshape(n_edges, -1)).split([c * (2 * p.l3 + 1) for p in members], 1)
+    # e3nn: channel, then component
+    flat = torch.cat([x[:, block(l)].transpose(1, 2).reshape(n_edges, -1) for l in degrees], 1)
+    wanted = product(flat, harmonics.T, weights.reshape(n_edges, -1)).split(
+        [c * (2 * p.l3 + 1) for p in members], 1
+    )
 
     for l3 in degrees:
         same = [k for k, p in enumerate(members) if p.l3 == l3]

@@ -33,7 +33,9 @@ def test_the_pullback_is_the_derivative_of_the_rows(features: PairFeatures, vect
     found, pullback = features.rows_and_pullback(vectors)
     gradient = torch.randn(rows.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     if features.envelope == "log":
-        gradient[-1, vectors.norm(dim=0) > 3.99] = 0  # beyond, the logarithm is cut: its slope has no meaning and meets a weight of zero
+        gradient[-1, vectors.norm(dim=0) > 3.99] = (
+            0  # beyond, the logarithm is cut: its slope has no meaning and meets a weight of zero
+        )
     (wanted,) = torch.autograd.grad(rows, v, gradient)
     assert len(rows) == sum(features.sizes)
     assert torch.allclose(found, rows, atol=1e-13)

@@ -13,7 +13,9 @@ from sapis_lab.selftest import Frame, batch_of, build, random_molecule
 def attention(frames: list[Frame], cutoff: float) -> torch.Tensor:
     model = build(TransformerConfig(cutoff=cutoff), dtype=torch.float64, seed=0)
     with torch.no_grad():
-        return model(batch_of(frames, layout="pairs", cutoff=cutoff, dtype=torch.float64, block=True)).extras["attention"]
+        return model(batch_of(frames, layout="pairs", cutoff=cutoff, dtype=torch.float64, block=True)).extras[
+            "attention"
+        ]
 
 
 def test_weights_of_an_atom_add_up_to_one() -> None:

@@ -22,7 +22,10 @@ def test_forces_are_minus_the_gradient(method):
         for k in range(3):
             step = np.zeros((3, 3))
             step[atom, k] = h
-            up, down = oracle.label(WATER, POSITIONS + step).energy, oracle.label(WATER, POSITIONS - step).energy
+            up, down = (
+                oracle.label(WATER, POSITIONS + step).energy,
+                oracle.label(WATER, POSITIONS - step).energy,
+            )
             assert forces[atom, k] == pytest.approx(-(up - down) / (2 * h), abs=2e-4)
 
 

@@ -60,14 +60,18 @@ def test_forces_are_minus_the_gradient_and_stress_is_the_strain_derivative(tmp_p
     for i, k in ((0, 0), (2, 1), (3, 2)):
         step = np.zeros_like(atoms.positions)
         step[i, k] = h
-        slope = (energy(atoms.positions + step, atoms.cell) - energy(atoms.positions - step, atoms.cell)) / (2 * h)
+        slope = (energy(atoms.positions + step, atoms.cell) - energy(atoms.positions - step, atoms.cell)) / (
+            2 * h
+        )
         assert forces[i, k] == pytest.approx(-slope, abs=2e-6)
     for a, b in ((0, 0), (0, 1), (2, 2)):
         strain = np.zeros((3, 3))
         strain[a, b] += h / 2
         strain[b, a] += h / 2
         up, down = np.eye(3) + strain, np.eye(3) - strain
-        slope = energy(atoms.positions @ up, atoms.cell.array @ up) - energy(atoms.positions @ down, atoms.cell.array @ down)
+        slope = energy(atoms.positions @ up, atoms.cell.array @ up) - energy(
+            atoms.positions @ down, atoms.cell.array @ down
+        )
         assert stress[a, b] == pytest.approx(slope / (2 * h) / atoms.get_volume(), abs=2e-6)
 
 
@@ -87,7 +91,8 @@ def test_dynamics_conserve_energy(tmp_path, ethanol):
         return np.ptp(totals)
 
     coarse, fine = spread(0.5, 40), spread(0.25, 80)
-    assert fine < 0.35 * coarse  # velocity Verlet: the fluctuation falls as the square of the step (0.25), with room for sampling
+    # velocity Verlet: the fluctuation falls as the square of the step (0.25), with room for sampling
+    assert fine < 0.35 * coarse
     assert coarse < 0.05
 
 
@@ -127,7 +132,7 @@ def test_a_folder_without_a_potential_and_a_newer_format_are_refused(tmp_path):
         load_potential(tmp_path)
 
 
-# ------------------------------------------------------------------------------------------- overlaps, sums, far positions
+# ------------------------------------------------------------------------------ overlaps, sums, far positions
 
 
 def triclinic(rng):
@@ -142,13 +147,17 @@ def test_atoms_that_overlap_across_a_boundary_are_named_in_any_cell():
     rng, p = np.random.default_rng(0), potential(species=(3, 15, 16), lmax=1)
     for k in range(200):
         cell = triclinic(rng)
-        x = np.array([[0.1, 0.2, 0.1], [0.5, 0.5, 0.4], [0.7, 0.2, 0.8]]) @ cell + rng.uniform(-0.3, 0.3, (3, 3))
+        x = np.array([[0.1, 0.2, 0.1], [0.5, 0.5, 0.4], [0.7, 0.2, 0.8]]) @ cell + rng.uniform(
+            -0.3, 0.3, (3, 3)
+        )
         apart = 0.0 if k % 2 else rng.uniform(0, 0.29)
         direction = rng.normal(size=3)
         shift = rng.integers(-3, 4, 3)
         x = np.vstack([x, x[0] + shift @ cell + apart * direction / np.linalg.norm(direction)])
         across = " across the periodic boundary" if shift.any() else ""
-        with pytest.raises(ValueError, match=rf"atoms 0 and 3 are {apart:.3f} Å apart{across}, wanted at least 0\.3 Å"):
+        with pytest.raises(
+            ValueError, match=rf"atoms 0 and 3 are {apart:.3f} Å apart{across}, wanted at least 0\.3 Å"
+        ):
             p.evaluate(species=np.array([3, 16, 15, 3]), positions=x, cell=cell, pbc=np.ones(3, bool))
 
 
@@ -187,7 +196,8 @@ def test_energy_and_forces_of_a_repeated_crystal_are_those_of_its_cell(form):
             p.evaluate(species=z, positions=x, cell=c, pbc=np.ones(3, bool), stress=True)
             for z, x, c in (crystal(1), crystal(5))
         )
-    # in float32 alone it is off by 71 meV; what is left is the rounding of one atom's energy in batches of different shape
+    # in float32 alone it is off by 71 meV; what is left is the rounding of one atom's energy in batches of
+    # different shape
     assert many[0] == pytest.approx(125 * few[0], abs=1e-3)
     np.testing.assert_allclose(many[1], np.tile(few[1], (125, 1)), atol=2e-7)
     np.testing.assert_allclose(many[2], few[2], atol=1e-8)
@@ -195,7 +205,8 @@ def test_energy_and_forces_of_a_repeated_crystal_are_those_of_its_cell(form):
 
 def test_forces_far_from_the_origin_are_those_near_it():
     p, reference = (
-        potential(species=(29, 79), dtype=dtype, lmax=1, cutoff=4.0) for dtype in (torch.float32, torch.float64)
+        potential(species=(29, 79), dtype=dtype, lmax=1, cutoff=4.0)
+        for dtype in (torch.float32, torch.float64)
     )
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -205,7 +216,9 @@ def test_forces_far_from_the_origin_are_those_near_it():
     z, x, cell = crystal(1)
     x[::2] += [0, 0, 3800.0]  # every second atom
     cell = cell + np.diag([0, 0, 3820.0])
-    single, double = (q.evaluate(species=z, positions=x, cell=cell, pbc=np.ones(3, bool))[1] for q in (p, reference))
+    single, double = (
+        q.evaluate(species=z, positions=x, cell=cell, pbc=np.ones(3, bool))[1] for q in (p, reference)
+    )
     assert np.abs(single - double).max() < 1e-5 * np.abs(double).max()  # differences taken in float32: 1.7e-4
 
 
@@ -215,7 +228,9 @@ def test_atoms_anywhere_outside_the_cell_are_wrapped():
     z, x, cell = crystal(1)
     for pbc in (np.ones(3, bool), np.array([True, False, True])):
         moved = x + (rng.integers(-1000, 1000, x.shape) * pbc) @ cell
-        here, there = (p.evaluate(species=z, positions=y, cell=cell, pbc=pbc, stress=True) for y in (x, moved))
+        here, there = (
+            p.evaluate(species=z, positions=y, cell=cell, pbc=pbc, stress=True) for y in (x, moved)
+        )
         assert there[0] == pytest.approx(here[0], abs=1e-9)
         np.testing.assert_allclose(there[1], here[1], atol=1e-10)
         np.testing.assert_allclose(there[2], here[2], atol=1e-11)

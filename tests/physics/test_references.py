@@ -23,8 +23,12 @@ def record(*compositions, kind="ridge", elements=ELEMENTS):
 
 
 def potential(made_from, species=ELEMENTS):
-    model = GeatConfig(lmax=1, channels=8, heads=2, edge_hidden=12).build(species=species, mean_neighbors=8.0, seed=1)
-    return Potential(model.requires_grad_(False), model.config, dict.fromkeys(species, -467.7), 8.0, {}, made_from)
+    model = GeatConfig(lmax=1, channels=8, heads=2, edge_hidden=12).build(
+        species=species, mean_neighbors=8.0, seed=1
+    )
+    return Potential(
+        model.requires_grad_(False), model.config, dict.fromkeys(species, -467.7), 8.0, {}, made_from
+    )
 
 
 def energy(p, atoms):
@@ -34,9 +38,8 @@ def energy(p, atoms):
 
 
 def test_a_record_spans_the_training_compositions_with_few():
-    frames = np.array(
-        [ETHANOL] * 50 + [METHANOL] * 3 + [[10, 3, 2]] * 9 + [[12, 4, 2]]
-    )  # the last two are sums of the first
+    # the last two are sums of the first
+    frames = np.array([ETHANOL] * 50 + [METHANOL] * 3 + [[10, 3, 2]] * 9 + [[12, 4, 2]])
     assert record(*frames).compositions == ({1: 4, 6: 1, 8: 1}, {1: 6, 6: 2, 8: 1})
 
 
@@ -50,7 +53,9 @@ def test_a_composition_is_determined_exactly_when_no_shift_of_references_that_tr
     ]  # shifts of references without effect in training
     for row in [*(rng.integers(0, 4, 12) @ counts for _ in range(20)), *rng.integers(0, 9, (20, 6))]:
         moved = np.abs(null @ row).max() > 1e-9
-        assert made.determine({z: int(n) for z, n in zip((1, 6, 7, 8, 16, 17), row, strict=True) if n}) == (not moved)
+        assert made.determine({z: int(n) for z, n in zip((1, 6, 7, 8, 16, 17), row, strict=True) if n}) == (
+            not moved
+        )
 
 
 def test_an_element_that_training_lacks_is_not_determined():
@@ -70,14 +75,18 @@ def test_a_composition_beyond_those_of_training_is_warned_of_once_each():
         energy(p, molecule("CH4"))
         energy(p, molecule("H2O"))
         energy(p, molecule("CH4"))
-    assert [str(w.message).split(" has ")[0] for w in told] == ["the energy of CH4", "the energy of H2O"]  # once a composition
+    assert [str(w.message).split(" has ")[0] for w in told] == [
+        "the energy of CH4",
+        "the energy of H2O",
+    ]  # once a composition
     assert "has an arbitrary offset: the reference energies were fitted on C2H6O and" in str(told[0].message)
 
 
 def test_a_lone_atom_of_fitted_references_is_refused():
     for made_from, species in ((record(ETHANOL), ELEMENTS), (record([4], [32], elements=(29,)), (29,))):
         with pytest.raises(
-            ValueError, match=r"a lone (H|Cu) atom: its energy, and atomisation energies with it, would have no meaning"
+            ValueError,
+            match=r"a lone (H|Cu) atom: its energy, and atomisation energies with it, would have no meaning",
         ):
             energy(potential(made_from, species), Atoms([species[0]]))
 
@@ -95,7 +104,8 @@ def test_a_lone_atom_of_isolated_references_is_warned_of_and_compositions_are_no
         warnings.simplefilter("error")
         energy(p, molecule("CH4"))
     with pytest.warns(
-        UndeterminedEnergy, match="a lone H atom: training showed none, so its energy is not that of the isolated atom"
+        UndeterminedEnergy,
+        match="a lone H atom: training showed none, so its energy is not that of the isolated atom",
     ):
         energy(p, Atoms("H"))
 

@@ -35,9 +35,13 @@ def report_without_figures(runs, folder):
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("results") / "ethanol"
     folder.mkdir()
-    runs_table(models=("geat-l2", "transformer"), n_params=(3e3, 1e4, 3e4), failed=(FAILED,)).to_parquet(folder / "runs.parquet")
+    runs_table(models=("geat-l2", "transformer"), n_params=(3e3, 1e4, 3e4), failed=(FAILED,)).to_parquet(
+        folder / "runs.parquet"
+    )
     (folder / "study.yaml").write_text(yaml.safe_dump(STUDY))
-    (folder / "provenance.json").write_text(json.dumps({"commit": "0123abc", "versions": {"numpy": "2.4"}, "dirty": False}))
+    (folder / "provenance.json").write_text(
+        json.dumps({"commit": "0123abc", "versions": {"numpy": "2.4"}, "dirty": False})
+    )
     analyse_folder(folder)
     return folder
 
@@ -65,7 +69,12 @@ class Page(HTMLParser):
 def test_the_folder_holds_fit_figures_tables_and_report(folder):
     written = {p.name for p in folder.iterdir()}
     assert {"fit.json", "figures", "tables", "report.html"} <= written
-    assert {p.name for p in (folder / "tables").iterdir()} == {"points.tex", "laws.tex", "comparison.tex", "equal_error.tex"}
+    assert {p.name for p in (folder / "tables").iterdir()} == {
+        "points.tex",
+        "laws.tex",
+        "comparison.tex",
+        "equal_error.tex",
+    }
     assert not list(folder.rglob("*.tmp"))
 
 
@@ -105,7 +114,10 @@ def test_nothing_of_a_name_a_question_or_a_failure_is_obeyed_by_a_browser(tmp_pa
     evil = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'\u202e\x1b[2J"
     runs = runs_table(models=("geat-l2", "transformer"), n_params=(3e3, 1e4, 3e4), failed=(FAILED,))
     runs["failure"] = runs["failure"].where(runs["failure"].isna(), evil)
-    runs["model"], runs["id"] = runs["model"].replace("transformer", f"t{evil}"), runs["id"].str.replace("transformer", f"t{evil}")
+    runs["model"], runs["id"] = (
+        runs["model"].replace("transformer", f"t{evil}"),
+        runs["id"].str.replace("transformer", f"t{evil}"),
+    )
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(STUDY | {"question": evil, "name": evil}))
     (tmp_path / "provenance.json").write_text(json.dumps({evil: evil, "command": evil}))
     page = report_without_figures(runs, tmp_path)
@@ -116,7 +128,9 @@ def test_nothing_of_a_name_a_question_or_a_failure_is_obeyed_by_a_browser(tmp_pa
 
 
 def test_every_point_is_a_row_of_the_sortable_table(page):
-    assert all(id_ in page for id_ in runs_table(models=("geat-l2", "transformer"), n_params=(3e3, 1e4, 3e4))["id"])
+    assert all(
+        id_ in page for id_ in runs_table(models=("geat-l2", "transformer"), n_params=(3e3, 1e4, 3e4))["id"]
+    )
 
 
 def test_an_unidentified_exponent_shows_no_value(folder, page):
@@ -161,7 +175,13 @@ def test_one_reason_for_all_is_said_once(page):
 
 
 def test_a_study_at_fixed_epochs_says_how_to_split_a_budget(tmp_path):
-    runs = runs_table(models=("geat-l2",), epochs=20, noise=0.02, n_params=(1e3, 3e3, 1e4, 3e4, 1e5), n_frames=(50, 100, 200, 400, 800))
+    runs = runs_table(
+        models=("geat-l2",),
+        epochs=20,
+        noise=0.02,
+        n_params=(1e3, 3e3, 1e4, 3e4, 1e5),
+        n_frames=(50, 100, 200, 400, 800),
+    )
     page = report_without_figures(runs, tmp_path)
     best = json.loads((tmp_path / "fit.json").read_text())["models"]["geat-l2"]["optimum"]["budgets"]
     assert len(best) == 2 and best[1]["budget"] == pytest.approx(10 * best[0]["budget"])
@@ -189,7 +209,9 @@ def test_a_history_of_the_scaler_must_have_its_columns(tmp_path):
 
 def test_hostile_names_and_failures_are_escaped(tmp_path):
     attack = "<script>alert(1)</script>"
-    runs = runs_table(models=("geat-l2", "transformer"), n_params=(3e3, 1e4), n_frames=(50, 100), failed=(FAILED,))
+    runs = runs_table(
+        models=("geat-l2", "transformer"), n_params=(3e3, 1e4), n_frames=(50, 100), failed=(FAILED,)
+    )
     runs.loc[runs["id"] == FAILED, "failure"] = attack
     runs["model"] = runs["model"].replace("transformer", f"x{attack}")
     runs["device"] = attack
@@ -212,7 +234,9 @@ def test_a_report_is_written_for_a_study_that_has_hardly_begun(tmp_path, keep):
 
 def test_a_report_is_written_when_every_point_failed(tmp_path):
     every = tuple(runs_table(models=("geat-l2",))["id"])
-    assert "nothing to conclude" in report_without_figures(runs_table(models=("geat-l2",), failed=every), tmp_path)
+    assert "nothing to conclude" in report_without_figures(
+        runs_table(models=("geat-l2",), failed=every), tmp_path
+    )
 
 
 def test_the_report_can_be_rewritten_from_its_files_alone(folder, page):
@@ -238,7 +262,9 @@ def test_options_override_the_study_and_unknown_ones_are_refused(folder):
 def test_the_budget_rule_follows_the_training_settings():
     runs = runs_table(models=("geat-l2",))
     assert budget_rule({"steps": 2000, "epochs": None}, runs).endswith("depends on N alone.")
-    assert "below D = 8 also on D" in budget_rule({"steps": 2000}, runs.assign(batch_size=[4] + [8] * (len(runs) - 1)))
+    assert "below D = 8 also on D" in budget_rule(
+        {"steps": 2000}, runs.assign(batch_size=[4] + [8] * (len(runs) - 1))
+    )
     assert "N·D" in budget_rule({"epochs": 10}, runs)
     assert budget_rule({}, runs) == ""
 
@@ -252,8 +278,15 @@ def test_the_planned_lattice_is_counted_from_the_study():
 
 def test_numbers_read_well():
     assert [number(v) for v in (0.0123456, 1234, 12345.6, 1.42e14, 0, None, float("nan"), "done")] == [
-        "0.0123", "1234", "12346", "1.42×10¹⁴", "0", "–", "–", "done",
-    ]  # fmt: skip
+        "0.0123",
+        "1234",
+        "12346",
+        "1.42×10¹⁴",
+        "0",
+        "–",
+        "–",
+        "done",
+    ]
     assert [duration(v) for v in (30, 600, 36000)] == ["30 s", "10 min", "10 h"]
 
 
@@ -264,6 +297,9 @@ def test_nested_provenance_becomes_dotted_lines():
 def test_the_commits_of_the_points_are_listed_where_there_are_several(tmp_path):
     runs = runs_table(models=("geat-l2",))
     assert commits(runs) == commits(runs.assign(commit="0123abc", dirty=False)) == []
-    mixed = runs.assign(commit=["0123abc"] * 10 + ["4567def"] * 5 + [None], dirty=pd.array([False] * 10 + [True] * 5 + [None], "boolean"))
+    mixed = runs.assign(
+        commit=["0123abc"] * 10 + ["4567def"] * 5 + [None],
+        dirty=pd.array([False] * 10 + [True] * 5 + [None], "boolean"),
+    )
     assert commits(mixed) == [("commits of the points", "0123abc (10), 4567def with uncommitted changes (5)")]
     assert "4567def with uncommitted changes (5)" in report_without_figures(mixed, tmp_path)

@@ -1,4 +1,5 @@
-"""LaTeX tables: valid where LaTeX is there to say so, balanced everywhere, and no number that the points do not support."""
+"""LaTeX tables: valid where LaTeX is there to say so, balanced everywhere, and no number that the points do
+not support."""
 
 import json
 import re
@@ -17,7 +18,13 @@ WIDE = {"n_params": (1e3, 3e3, 1e4, 3e4, 1e5), "n_frames": (50, 100, 200, 400, 8
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tables")
-    runs = runs_table(models=("geat-l2", "transformer"), epochs=20, noise=0.02, failed=("transformer-n1.0e4-d50-s0",), **WIDE)
+    runs = runs_table(
+        models=("geat-l2", "transformer"),
+        epochs=20,
+        noise=0.02,
+        failed=("transformer-n1.0e4-d50-s0",),
+        **WIDE,
+    )
     write_fit_json(analyse(runs, n_bootstrap=100), folder / "fit.json")
     fits = json.loads((folder / "fit.json").read_text())
     return fits, {p.stem: p for p in write_tables(fits, runs, folder / "tables")}
@@ -87,9 +94,14 @@ def test_texts_become_latex_that_prints_them(text, wanted):
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no LaTeX on this machine")
 def test_the_tables_compile(tables, tmp_path):
     inputs = "\n".join(rf"\input{{{path}}}\par" for path in tables[1].values())
-    page = r"\documentclass{article}\usepackage{booktabs,longtable}\begin{document}" + inputs + r"\end{document}"
+    page = (
+        r"\documentclass{article}\usepackage{booktabs,longtable}\begin{document}" + inputs + r"\end{document}"
+    )
     (tmp_path / "page.tex").write_text(page)
     done = subprocess.run(
-        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "page.tex"], cwd=tmp_path, capture_output=True, timeout=60
+        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "page.tex"],
+        cwd=tmp_path,
+        capture_output=True,
+        timeout=60,
     )
     assert done.returncode == 0, done.stdout.decode(errors="replace")[-2000:]

@@ -1,4 +1,5 @@
-"""The next point by what it teaches: cheap edges for an exponent, and what is close to a target for the loss there."""
+"""The next point by what it teaches: cheap edges for an exponent, and what is close to a target for the loss
+there."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,5 @@
-"""The history of a campaign: its files hold what they were given, and its decisions can be made again from them."""
+"""The history of a campaign: its files hold what they were given, and its decisions can be made again from
+them."""
 
 import math
 from dataclasses import replace
@@ -21,7 +22,7 @@ from sapis_lab.scaling.history import (
     same,
     write_decisions,
     write_history,
-)  # fmt: skip
+)
 from sapis_lab.scaling.policies import POLICIES, Prices, Rules
 
 PRICES = Prices(40.0, 0.85, 0.0, 2000.0)
@@ -42,7 +43,9 @@ def campaign(policy, *, budget=3e9, truth=None, seed=0):
     for n in (3e3, 1e4, 3e4):
         for d in (100, 300, 1000):
             total = rows[-1].flops_total if rows else 0.0
-            rows.append(row(0, "seed", n, d, 0, total, generator=generator, truth=truth, reason="seed lattice"))
+            rows.append(
+                row(0, "seed", n, d, 0, total, generator=generator, truth=truth, reason="seed lattice")
+            )
     basis, entries = Basis(policy, budget, PRICES, RULES), []
     for step in range(1, 60):
         decision = decide_next(rows, basis)
@@ -50,9 +53,19 @@ def campaign(policy, *, budget=3e9, truth=None, seed=0):
         if decision.action == "stop":
             break
         rows.append(
-            row(step, decision.action, round(decision.n_params), round(decision.n_frames), decision.seed, rows[-1].flops_total,
-                predicted=decision.predicted, reason=decision.reason, generator=generator, truth=truth)
-        )  # fmt: skip
+            row(
+                step,
+                decision.action,
+                round(decision.n_params),
+                round(decision.n_frames),
+                decision.seed,
+                rows[-1].flops_total,
+                predicted=decision.predicted,
+                reason=decision.reason,
+                generator=generator,
+                truth=truth,
+            )
+        )
     return rows, entries
 
 
@@ -65,7 +78,9 @@ def test_files_hold_what_they_were_given(tmp_path, posterior_campaign):
     rows, entries = posterior_campaign
     write_history(tmp_path, rows)
     write_decisions(tmp_path, entries)
-    assert [tuple(map(str, vars(r).values())) for r in read_history(tmp_path)] == [tuple(map(str, vars(r).values())) for r in rows]
+    assert [tuple(map(str, vars(r).values())) for r in read_history(tmp_path)] == [
+        tuple(map(str, vars(r).values())) for r in rows
+    ]
     for got, wanted in zip(read_decisions(tmp_path), entries, strict=True):
         assert (got.step, got.id, got.basis) == (wanted.step, wanted.id, wanted.basis)
         assert same(got.decision, wanted.decision) and got.decision.numbers == wanted.decision.numbers
@@ -79,10 +94,14 @@ def test_the_whole_history_is_decided_again_from_its_table(tmp_path, policy, pos
     write_decisions(tmp_path, entries)
     pairs = replayed(tmp_path)
     assert len(pairs) == len(entries) > 2
-    assert all(same(entry.decision, again) and entry.decision.reason == again.reason for entry, again in pairs)
+    assert all(
+        same(entry.decision, again) and entry.decision.reason == again.reason for entry, again in pairs
+    )
 
 
-def test_a_changed_measurement_changes_what_is_decided_after_it_and_nothing_before(tmp_path, posterior_campaign):
+def test_a_changed_measurement_changes_what_is_decided_after_it_and_nothing_before(
+    tmp_path, posterior_campaign
+):
     rows, entries = posterior_campaign
     k = len(rows) - 2
     changed = [replace(r, measured=0.2 * r.measured) if i == k else r for i, r in enumerate(rows)]
@@ -104,7 +123,10 @@ def test_two_surprises_end_a_campaign(posterior_campaign):
     path = [i for i, r in enumerate(rows) if r.step and r.action not in ("repeat", "measure")]
     assert len(path) >= 2
     upto = rows[: path[1] + 1]
-    broken = [replace(r, predicted=0.1, predicted_low=0.09, predicted_high=0.11) if i in path else r for i, r in enumerate(upto)]
+    broken = [
+        replace(r, predicted=0.1, predicted_low=0.09, predicted_high=0.11) if i in path else r
+        for i, r in enumerate(upto)
+    ]
     decision = decide_next(broken, Basis("posterior", 1e12, PRICES, RULES))
     assert decision.action == "stop" and "the law does not hold here" in decision.reason
 

@@ -17,7 +17,11 @@ LAW = LAWS["n+d+nd+e"]
 def law(**changes):
     """Shares of one half at N = 1e4, D = 300."""
     p = {"A": 0.5, "alpha": 0.5, "B": 0.5, "beta": 0.5, "C": 0.0, "gamma": 1.0, "E": 0.0} | changes
-    return p | {"A": p["A"] * 1e4 ** p["alpha"], "B": p["B"] * 300 ** p["beta"], "C": p["C"] * 3e6 ** p["gamma"]}
+    return p | {
+        "A": p["A"] * 1e4 ** p["alpha"],
+        "B": p["B"] * 300 ** p["beta"],
+        "C": p["C"] * 3e6 ** p["gamma"],
+    }
 
 
 def lattice(params, *, noise=0.0, seed=0, repeats=1, prices=PRICES):
@@ -46,7 +50,9 @@ def test_null_grows_both_by_one_factor():
     assert found.action == "both"
 
 
-@pytest.mark.parametrize(("shares", "action"), [({"A": 0.95, "B": 0.05}, "model"), ({"A": 0.05, "B": 0.95}, "data")])
+@pytest.mark.parametrize(
+    ("shares", "action"), [({"A": 0.95, "B": 0.05}, "model"), ({"A": 0.05, "B": 0.95}, "data")]
+)
 def test_greedy_takes_the_axis_that_gains_more_per_cost(shares, action):
     found = next_step("greedy", lattice(law(**shares), noise=0.005))
     assert found.action == action
@@ -57,7 +63,9 @@ def test_greedy_takes_the_axis_that_gains_more_per_cost(shares, action):
 
 def test_the_cross_term_adds_the_same_to_both_gains():
     p = law(C=0.3, gamma=0.2)
-    known = SimpleNamespace(law=LAWS["n+d+nd"], params={k: p[k] for k in ("A", "B", "C", "alpha", "beta", "gamma")})
+    known = SimpleNamespace(
+        law=LAWS["n+d+nd"], params={k: p[k] for k in ("A", "B", "C", "alpha", "beta", "gamma")}
+    )
     gain_n, gain_d, cross = greedy_gains(known, 2e4, 500.0)
     assert cross == pytest.approx(p["gamma"] * p["C"] * (2e4 * 500.0) ** -p["gamma"])
     assert gain_n - cross == pytest.approx(p["alpha"] * p["A"] * 2e4 ** -p["alpha"])
@@ -87,7 +95,9 @@ def test_the_trigger_is_suppressed_while_a_floor_cannot_be_told_from_none():
 
 def test_the_trigger_acts_when_the_slope_has_fallen_and_the_floor_is_sure():
     C = PRICES.of(1e3 * 2.0 ** np.arange(8), 50 * 2.0 ** np.arange(8))
-    floored = along_the_diagonal((C / C[0]) ** -0.4 + 0.2 * np.exp(np.random.default_rng(0).normal(0, 1e-3, 8)))
+    floored = along_the_diagonal(
+        (C / C[0]) ** -0.4 + 0.2 * np.exp(np.random.default_rng(0).normal(0, 1e-3, 8))
+    )
     found = next_step("trigger", floored)
     assert "fell under" in found.reason and found.numbers["slope"] < 0.5 * found.numbers["fitted"]
     assert found.action in ("model", "data")
@@ -97,10 +107,13 @@ def test_the_frontier_leaves_out_what_a_cheaper_run_beats():
     runs = lattice(law())
     cost, loss = frontier(runs)
     assert (np.diff(cost) > 0).all() and (np.diff(loss) < 0).all()
-    assert all(loss[np.searchsorted(cost, c, side="right") - 1] <= v for c, v in zip(runs.cost, runs.loss, strict=True))
+    assert all(
+        loss[np.searchsorted(cost, c, side="right") - 1] <= v
+        for c, v in zip(runs.cost, runs.loss, strict=True)
+    )
 
 
-# ------------------------------------------------------------------------------------------------------------ posterior
+# -------------------------------------------------------------------------------------------------- posterior
 
 
 @pytest.mark.parametrize(("shares", "larger"), [({"A": 0.9, "B": 0.1}, True), ({"A": 0.1, "B": 0.9}, False)])
@@ -148,7 +161,10 @@ def test_the_data_are_a_limit_and_the_rest_goes_into_the_model():
 def test_dear_labels_ask_for_a_larger_model():
     params = law()
     dear = Prices(KAPPA, label=1e6, labelled=1e3)
-    free, paid = (next_step("posterior", lattice(params, noise=0.01), rules=Rules(measure=False), prices=p) for p in (PRICES, dear))
+    free, paid = (
+        next_step("posterior", lattice(params, noise=0.01), rules=Rules(measure=False), prices=p)
+        for p in (PRICES, dear)
+    )
     assert paid.n_params > 1.1 * free.n_params and paid.n_frames < free.n_frames
     assert paid.cost == pytest.approx(free.cost, rel=1e-6)
     assert float(dear.of(paid.n_params, paid.n_frames)) == pytest.approx(paid.cost, rel=1e-6)
@@ -156,7 +172,9 @@ def test_dear_labels_ask_for_a_larger_model():
 
 def test_more_frames_than_are_labelled_is_a_decision_to_label():
     runs = lattice(law(A=0.1, B=0.9), noise=0.01)
-    found = next_step("posterior", runs, rules=Rules(measure=False), prices=Prices(KAPPA, label=10.0, labelled=1e3))
+    found = next_step(
+        "posterior", runs, rules=Rules(measure=False), prices=Prices(KAPPA, label=10.0, labelled=1e3)
+    )
     assert found.action == "label" and "more frames must be labelled" in found.reason
 
 
@@ -174,8 +192,12 @@ def test_it_stops_by_rule_and_says_why(rules, words):
 
 
 def test_a_target_below_a_sure_floor_is_called_unreachable():
-    n, d = (a.ravel() for a in np.meshgrid(np.geomspace(1e3, 1e6, 6), np.geomspace(30, 3e4, 6), indexing="ij"))
-    loss = LAW.predict(law(A=0.3, B=0.3, E=0.4), n, d) * np.exp(np.random.default_rng(0).normal(0, 5e-3, len(n)))
+    n, d = (
+        a.ravel() for a in np.meshgrid(np.geomspace(1e3, 1e6, 6), np.geomspace(30, 3e4, 6), indexing="ij")
+    )
+    loss = LAW.predict(law(A=0.3, B=0.3, E=0.4), n, d) * np.exp(
+        np.random.default_rng(0).normal(0, 5e-3, len(n))
+    )
     runs = Runs(n, d, loss, PRICES.of(n, d), np.zeros(len(n), int), np.zeros(len(n), bool))
     found = next_step("posterior", runs, rules=Rules(measure=False, target=0.2))
     assert found.action == "stop" and "cannot be reached" in found.reason
@@ -185,7 +207,12 @@ def test_equal_tables_give_equal_decisions():
     runs = lattice(law(), noise=0.03)
     for policy in POLICIES:
         first, again = next_step(policy, runs), next_step(policy, runs)
-        assert (first.action, first.n_params, first.n_frames, first.reason) == (again.action, again.n_params, again.n_frames, again.reason)
+        assert (first.action, first.n_params, first.n_frames, first.reason) == (
+            again.action,
+            again.n_params,
+            again.n_frames,
+            again.reason,
+        )
 
 
 @pytest.mark.parametrize("prices", [Prices(6.0), Prices(40.0, 0.8), Prices(6.0, 0.8, 1e5, 200.0)])

@@ -1,5 +1,5 @@
-"""The road of `sapis scale`: what is refused before anything is spent; a campaign that is killed ends as one that was not; warm starts and
-later labels reach the points."""
+"""The road of `sapis scale`: what is refused before anything is spent; a campaign that is killed ends as one
+that was not; warm starts and later labels reach the points."""
 
 import json
 import os
@@ -19,9 +19,16 @@ from sapis_lab.scaling.road import print_comparison, print_design, resolve
 from sapis_lab.sweep.folder import point_folder
 
 TINY = [
-    "data=ethanol-xtb-tiny", "train.epochs=2", "train.batch_size=4", "train.validations=1", "lattice.n_params=[3e3,6e3,1.2e4]",
-    "lattice.n_frames=[6,12]", "scale.budget=2.5e9", "law.bootstrap=100", "law.calibrate=0",
-]  # fmt: skip
+    "data=ethanol-xtb-tiny",
+    "train.epochs=2",
+    "train.batch_size=4",
+    "train.validations=1",
+    "lattice.n_params=[3e3,6e3,1.2e4]",
+    "lattice.n_frames=[6,12]",
+    "scale.budget=2.5e9",
+    "law.bootstrap=100",
+    "law.calibrate=0",
+]
 
 
 @pytest.mark.parametrize(
@@ -45,15 +52,20 @@ def test_frames_are_labelled_later_only_where_the_data_can(project):
         resolve("quickstart-scale", ["data=rmd17-ethanol", "scale.label_more=100"])
 
 
-# ------------------------------------------------------------------------------------------------- with real trainings
+# ---------------------------------------------------------------------------------------- with real trainings
 
 
 def started(home, *settings):
     words = [w for s in [*TINY, *settings] for w in ("--set", s)]
     return subprocess.Popen(
-        [sys.executable, "-m", "sapis_lab.cli", "scale", "quickstart-scale", "--workers", "1", *words], cwd=home,
-        env={**os.environ, "SAPIS_HOME": str(home)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-    )  # fmt: skip
+        [sys.executable, "-m", "sapis_lab.cli", "scale", "quickstart-scale", "--workers", "1", *words],
+        cwd=home,
+        env={**os.environ, "SAPIS_HOME": str(home)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
 
 
 def finished(home, *settings):
@@ -101,7 +113,9 @@ def test_a_campaign_that_is_killed_decides_and_measures_what_one_does_that_is_no
     finished(killed)
     assert read_history(place / "scale") == rows or str(read_history(place / "scale")) == str(rows)
     again = read_decisions(place / "scale")
-    assert len(again) == len(entries) and all(same(a.decision, b.decision) for a, b in zip(again, entries, strict=True))
+    assert len(again) == len(entries) and all(
+        same(a.decision, b.decision) for a, b in zip(again, entries, strict=True)
+    )
 
     monkeypatch.setenv("SAPIS_HOME", str(whole))
     with (whole / "screen.txt").open("w") as file:
@@ -116,7 +130,9 @@ def test_a_campaign_that_is_killed_decides_and_measures_what_one_does_that_is_no
 @pytest.mark.timeout(1200)
 def test_a_path_may_grow_its_model_warm_and_label_more_frames(project):
     pytest.importorskip("tblite", reason="the data are generated with tblite")
-    finished(project, "scale.warm_start=true", "scale.label_more=24", "scale.label_cost=1e5", "scale.policy='null'")
+    finished(
+        project, "scale.warm_start=true", "scale.label_more=24", "scale.label_cost=1e5", "scale.policy='null'"
+    )
     folder = project / "results/quickstart-scale"
     rows, entries = read_history(folder / "scale"), read_decisions(folder / "scale")
     path = [e for e in entries if e.id and e.decision.action not in ASIDE]

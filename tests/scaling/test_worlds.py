@@ -1,4 +1,5 @@
-"""Synthetic worlds: what is wasted is measured rightly, and the posterior policy finds the frontier that the null policy never reaches."""
+"""Synthetic worlds: what is wasted is measured rightly, and the posterior policy finds the frontier that the
+null policy never reaches."""
 
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ from sapis_lab.scaling.worlds import KAPPA, LAW, MIDDLE, SHARES, World, campaign
 def test_the_shares_of_a_world_are_those_at_its_middle(name):
     world = World.named(name)
     amplitudes = [SHARES[name].get(k, 0.0) for k in ("A", "B", "C", "E")]
-    assert np.allclose(LAW.term_values(world.params, *MIDDLE), [amplitudes["ABCE".index(t.amplitude)] for t in LAW.terms])
+    assert np.allclose(
+        LAW.term_values(world.params, *MIDDLE), [amplitudes["ABCE".index(t.amplitude)] for t in LAW.terms]
+    )
 
 
 def test_the_optimum_wastes_nothing_and_a_wrong_split_what_theory_says():

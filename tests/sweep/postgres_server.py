@@ -50,8 +50,16 @@ class Server:
     def call(self, program: str, *arguments: str | Path) -> None:
         bin_folder, user = programs(), self.user
         assert bin_folder is not None
-        done = subprocess.run([str(bin_folder / program), *map(str, arguments)], user=user, group=user, extra_groups=[] if user else None,
-                              cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)  # fmt: skip
+        done = subprocess.run(
+            [str(bin_folder / program), *map(str, arguments)],
+            user=user,
+            group=user,
+            extra_groups=[] if user else None,
+            cwd=self.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
         assert done.returncode == 0, done.stdout
 
 
@@ -70,7 +78,17 @@ def server(folder: Path, *, password: str) -> Iterator[Server]:
         account = pwd.getpwnam(made.user)
         for path in (folder, secret):
             os.chown(path, account.pw_uid, account.pw_gid)
-    made.call("initdb", "-D", folder / "data", "-A", "scram-sha-256", "-U", "tuner", f"--pwfile={secret}", "--no-sync")
+    made.call(
+        "initdb",
+        "-D",
+        folder / "data",
+        "-A",
+        "scram-sha-256",
+        "-U",
+        "tuner",
+        f"--pwfile={secret}",
+        "--no-sync",
+    )
     made.start()
     try:
         yield made

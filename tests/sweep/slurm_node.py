@@ -1,9 +1,12 @@
-"""A real Slurm on this machine, with a controller, one or more node daemons and a key of its own; needs root, no systemd, no cgroups.
+"""A real Slurm on this machine, with a controller, one or more node daemons and a key of its own; needs root,
+no systemd, no cgroups.
 
     apt-get install -y --no-install-recommends slurmctld slurmd slurm-client munge     # Debian, Ubuntu
-    python tests/sweep/slurm_node.py FOLDER        # runs until Ctrl-C; `export SLURM_CONF=FOLDER/slurm.conf` elsewhere
+    python tests/sweep/slurm_node.py FOLDER        # runs until Ctrl-C; `export SLURM_CONF=FOLDER/slurm.conf`
+    elsewhere
 
-Everything lies in FOLDER, and only processes that were started here are ended. There is no database, as on many clusters: `sacct` fails.
+Everything lies in FOLDER, and only processes that were started here are ended. There is no database, as on
+many clusters: `sacct` fails.
 """
 
 from __future__ import annotations
@@ -52,7 +55,8 @@ JobRequeue=1
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 {nodes}
-PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=requeue GraceTime=3
+PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=requeue \
+GraceTime=3
 PartitionName=urgent Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=off
 """
 
@@ -71,21 +75,32 @@ class SlurmNode:
             place.chmod(0o711)
         host = socket.gethostname().partition(".")[0]
         with contextlib.ExitStack() as stack:
-            ports = [stack.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1] for _ in range(1 + len(self.nodes))]
+            ports = [
+                stack.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1]
+                for _ in range(1 + len(self.nodes))
+            ]
         nodes = "\n".join(
-            f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={os.cpu_count()} State=UNKNOWN"
+            f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={os.cpu_count()} "
+            f"State=UNKNOWN"
             for name, port in zip(self.nodes, ports[1:], strict=True)
         )
-        self.conf.write_text(CONF.format(host=host, folder=self.folder, ports=ports, nodes=nodes, max_array=self.max_array))
+        self.conf.write_text(
+            CONF.format(host=host, folder=self.folder, ports=ports, nodes=nodes, max_array=self.max_array)
+        )
         key = self.folder / "munge/key"
         key.write_bytes(os.urandom(1024))
         key.chmod(0o600)
         try:
             files = {name: self.folder / "munge" / name for name in ("socket", "pid", "log", "seed")}
             self._run(
-                "munged", "--force", f"--key-file={key}", f"--socket={files['socket']}", f"--pid-file={files['pid']}",
-                f"--log-file={files['log']}", f"--seed-file={files['seed']}",
-            )  # fmt: skip
+                "munged",
+                "--force",
+                f"--key-file={key}",
+                f"--socket={files['socket']}",
+                f"--pid-file={files['pid']}",
+                f"--log-file={files['log']}",
+                f"--seed-file={files['seed']}",
+            )
             self._run("slurmctld", "-f", str(self.conf), "-c")
             self.start_slurmd()
         except BaseException:
@@ -108,7 +123,9 @@ class SlurmNode:
             time.sleep(0.3)
 
     def _states(self) -> list[str]:
-        return self.ask("sinfo", "--noheader", "--Node", "--partition=main", "--format=%T").split() or ["unknown"]
+        return self.ask("sinfo", "--noheader", "--Node", "--partition=main", "--format=%T").split() or [
+            "unknown"
+        ]
 
     def kill_slurmd(self) -> None:
         """SIGKILL to the daemons of the nodes; the steps of running jobs live on."""
@@ -124,7 +141,13 @@ class SlurmNode:
         return self._run(*command, check=False).strip()
 
     def _run(self, *command: str, check: bool = True) -> str:
-        done = subprocess.run(command, env={**os.environ, "SLURM_CONF": str(self.conf)}, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(
+            command,
+            env={**os.environ, "SLURM_CONF": str(self.conf)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
         if check and done.returncode:
             raise RuntimeError(f"{' '.join(command)} ended with status {done.returncode}: {done.stderr}")
         return done.stdout
@@ -154,7 +177,10 @@ def missing() -> str | None:
     """Why Slurm cannot be started here, or None."""
     absent = [name for name in PROGRAMS if shutil.which(name) is None]
     if absent:
-        return f"{', '.join(absent)} not installed: apt-get install -y --no-install-recommends slurmctld slurmd slurm-client munge"
+        return (
+            f"{', '.join(absent)} not installed: apt-get install -y --no-install-recommends slurmctld slurmd "
+            f"slurm-client munge"
+        )
     return None if os.getuid() == 0 else "a Slurm of its own wants root"
 
 

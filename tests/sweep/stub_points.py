@@ -1,4 +1,5 @@
-"""Points that only pretend to train, for the tests of the engine; and, as a script, an engine that runs some of them.
+"""Points that only pretend to train, for the tests of the engine; and, as a script, an engine that runs some
+of them.
 
 python stub_points.py FOLDER WORKERS WORK...      # exit status 0, or 75 when stopped
 """
@@ -21,7 +22,8 @@ STEPS = 40
 
 
 class StubPoint(Config):
-    """A point whose `work` says how it ends: ok, slow, stubborn, lasting, warn, raise, kill, exit, nothing."""
+    """A point whose `work` says how it ends: ok, slow, stubborn, lasting, warn, raise, kill, exit,
+    nothing."""
 
     id: str
     work: str = "ok"
@@ -60,21 +62,46 @@ def run_point(folder: Path, *, cache: str, device: str) -> None:
         time.sleep({"slow": 0.1, "stubborn": 0.1, "lasting": 2.5}.get(point.work, 0.0))
         with (folder / "trace").open("a") as f:
             f.write(f"{step}\n")
-        write_text(folder / "last.ckpt", str(step + 1))  # whole or not at all: points are killed at any moment
+        # whole or not at all: points are killed at any moment
+        write_text(folder / "last.ckpt", str(step + 1))
     write_record(folder, record(point))
 
 
 def record(point: StubPoint) -> Record:
     """A record with made-up numbers that follow from the settings."""
     return Record(
-        id=point.id, fingerprint=point.fingerprint, science=point.science(), model="stub", family="stub", symmetry="none", lmax=None,
-        seed=0, n_params_target=100, n_params=101, n_params_equivariant=1, n_params_scalar=100, n_frames=10, steps=STEPS, epochs=4.0,
+        id=point.id,
+        fingerprint=point.fingerprint,
+        science=point.science(),
+        model="stub",
+        family="stub",
+        symmetry="none",
+        lmax=None,
+        seed=0,
+        n_params_target=100,
+        n_params=101,
+        n_params_equivariant=1,
+        n_params_scalar=100,
+        n_frames=10,
+        steps=STEPS,
+        epochs=4.0,
         samples=40,
-        batch_size=1, learning_rate=0.1, flops_per_step=1e3, flops_elementwise_per_step=1e2, flops_train=1e3 * STEPS,
-        flops_inference_per_frame=300.0, seconds_train=time.time(), cpu_seconds_train=0.1, seconds_total=0.2, device="cpu", host="h",
-        metrics={"val_force_rmse": 0.1 * point.value}, versions={},
-        commit=os.environ.get("SAPIS_COMMIT"), dirty={"0": False, "1": True}.get(os.environ.get("SAPIS_DIRTY", "")),
-    )  # fmt: skip
+        batch_size=1,
+        learning_rate=0.1,
+        flops_per_step=1e3,
+        flops_elementwise_per_step=1e2,
+        flops_train=1e3 * STEPS,
+        flops_inference_per_frame=300.0,
+        seconds_train=time.time(),
+        cpu_seconds_train=0.1,
+        seconds_total=0.2,
+        device="cpu",
+        host="h",
+        metrics={"val_force_rmse": 0.1 * point.value},
+        versions={},
+        commit=os.environ.get("SAPIS_COMMIT"),
+        dirty={"0": False, "1": True}.get(os.environ.get("SAPIS_DIRTY", "")),
+    )
 
 
 def main(folder: Path, workers: int, works: list[str]) -> int:
@@ -82,7 +109,14 @@ def main(folder: Path, workers: int, works: list[str]) -> int:
 
     points = [StubPoint(id=f"p{k}-{work}", work=work) for k, work in enumerate(works)]
     try:
-        run(points, folder=folder, cache=folder, workers=workers, target="stub_points:run_point", preload=["stub_points"])
+        run(
+            points,
+            folder=folder,
+            cache=folder,
+            workers=workers,
+            target="stub_points:run_point",
+            preload=["stub_points"],
+        )
     except Stopped:
         return 75
     return 0

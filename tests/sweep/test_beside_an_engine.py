@@ -1,4 +1,5 @@
-"""What writes into a results folder is refused while an engine works there, and before anything heavy is imported for it."""
+"""What writes into a results folder is refused while an engine works there, and before anything heavy is
+imported for it."""
 
 from __future__ import annotations
 
@@ -59,15 +60,21 @@ def test_a_command_that_writes_is_refused_at_once(project: Path, results: Path, 
     before = {p: p.read_bytes() for p in results.iterdir() if p.name != ".lock"}
     with locked(results):
         command = [sys.executable, "-c", PROGRAM, *words]
-        done = subprocess.run(command, cwd=project, env=os.environ, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(
+            command, cwd=project, env=os.environ, capture_output=True, text=True, timeout=120
+        )
     assert done.returncode == 2, done.stderr
-    assert done.stderr.startswith(f"error: smoke is being run already, by host {folder.platform.node()}, process {os.getpid()}; ")
+    assert done.stderr.startswith(
+        f"error: smoke is being run already, by host {folder.platform.node()}, process {os.getpid()}; "
+    )
     assert {p: p.read_bytes() for p in results.iterdir() if p.name != ".lock"} == before
     assert not list(project.glob("*.zip"))
 
 
 @pytest.mark.parametrize("word", ["figures", "report", "fit"])
-def test_answers_are_written_under_the_lock(project: Path, results: Path, word: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_answers_are_written_under_the_lock(
+    project: Path, results: Path, word: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     held = []
 
     def analyse(place: Path, **_: object) -> None:
@@ -92,7 +99,9 @@ def test_workers_that_share_a_database_share_the_study_too(project: Path, result
     assert done.returncode == 2 and "has no tune: section" in done.stderr
 
 
-def test_the_sums_of_an_archive_are_of_what_is_in_it(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_sums_of_an_archive_are_of_what_is_in_it(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Also where a file changes while it is packed."""
     import hashlib
 
@@ -106,7 +115,9 @@ def test_the_sums_of_an_archive_are_of_what_is_in_it(results: Path, tmp_path: Pa
             assert hashlib.sha256(archive.read(f"smoke/{name}")).hexdigest() == total
 
 
-def test_an_archive_is_not_made_of_a_study_that_runs(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_archive_is_not_made_of_a_study_that_runs(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(folder, "holder", lambda _: "host h, process 1")
     with pytest.raises(Locked, match="smoke is being run already"):
         export.export(results, tmp_path / "a.zip")

@@ -1,4 +1,5 @@
-"""Results that are committed stay valid: their points have the fingerprints that they were recorded with, whatever settings were added."""
+"""Results that are committed stay valid: their points have the fingerprints that they were recorded with,
+whatever settings were added."""
 
 from __future__ import annotations
 
@@ -15,17 +16,26 @@ from sapis_lab.sweep.points import points
 from sapis_lab.sweep.study import Study
 
 RESULTS = Path(__file__).resolve().parents[2] / "results"
-STUDIES = sorted(p.parent.name for p in RESULTS.glob("*/points.json") if p.parent.name not in ("quickstart", "smoke"))
+STUDIES = sorted(
+    p.parent.name for p in RESULTS.glob("*/points.json") if p.parent.name not in ("quickstart", "smoke")
+)
 OLDER = {("acac-accuracy", "geat"), ("rmd17-ethanol", "geat")}
 """Points of a model whose version was raised afterwards: they are other points now."""
 INFO = DatasetInfo(
-    species=(1, 6, 8), n_train=10**6, n_validation=100, n_test=dict.fromkeys(("test", "test_300K", "test_600K"), 100), mean_atoms=9,
-    mean_pairs=72, periodic=False, bytes_estimate=0,
-)  # fmt: skip
+    species=(1, 6, 8),
+    n_train=10**6,
+    n_validation=100,
+    n_test=dict.fromkeys(("test", "test_300K", "test_600K"), 100),
+    mean_atoms=9,
+    mean_pairs=72,
+    periodic=False,
+    bytes_estimate=0,
+)
 
 
 def today(study: Study, point) -> str:
-    """The fingerprint that a point of a lattice would have now; the scaler's stand outside of the lattice of their study."""
+    """The fingerprint that a point of a lattice would have now; the scaler's stand outside of the lattice of
+    their study."""
     axes = {"n_params": (point.n_params_target,), "n_frames": (point.n_frames,), "seeds": (point.seed,)}
     lattice = study.lattice.model_copy(update=axes)
     found = points(study.model_copy(update={"lattice": lattice}), INFO)
@@ -44,7 +54,7 @@ def test_there_are_committed_points():
     assert sum(len(read_manifest(RESULTS / name).points) for name in STUDIES) > 200
 
 
-# ------------------------------------------------------------------------------------------------- settings that grow
+# ----------------------------------------------------------------------------------------- settings that grow
 
 
 class Before(Config):

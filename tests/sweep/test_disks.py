@@ -1,5 +1,6 @@
-"""Every command on a disk that is full, has no inodes left or is read-only: one line that says what to do, status 74, nothing half
-written, and the same command goes on afterwards. On real file systems, which only root can mount."""
+"""Every command on a disk that is full, has no inodes left or is read-only: one line that says what to do,
+status 74, nothing half written, and the same command goes on afterwards. On real file systems, which only
+root can mount."""
 
 from __future__ import annotations
 
@@ -34,7 +35,9 @@ class Disk:
     def __init__(self, place: Path, options: str) -> None:
         self.place = place
         place.mkdir(parents=True, exist_ok=True)
-        if subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)], capture_output=True).returncode:
+        if subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)], capture_output=True
+        ).returncode:
             pytest.skip("mounting a file system wants root")
 
     def fill(self, *, leaving: int = 0) -> None:
@@ -74,7 +77,9 @@ def disk() -> Iterator[Callable[..., Disk]]:
 
 
 @pytest.fixture
-def sapis_here(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+def sapis_here(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str]]:
     """Runs `sapis` in this process: exit status and errors."""
     monkeypatch.chdir(project)
 
@@ -95,7 +100,7 @@ def assert_told(result: tuple[int, str], place: Path, what: str) -> None:
     assert line.startswith("error: ") and f"{place}" in line and line.endswith(what), line
 
 
-# ------------------------------------------------------------------------------------------------------------- errors
+# ----------------------------------------------------------------------------------------------------- errors
 
 
 def test_an_error_of_the_disk_stays_one_where_others_become_bad_settings():
@@ -108,7 +113,9 @@ def test_an_error_of_the_disk_stays_one_where_others_become_bad_settings():
         plainly(lambda: plainly(full))
 
 
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), DiskError("full"), OSError(30, "ro", "/x")])
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), DiskError("full"), OSError(30, "ro", "/x")]
+)
 def test_the_command_ends_with_74(sapis_here, monkeypatch, error):
     def fail(names):
         raise error
@@ -137,13 +144,17 @@ def test_what_is_no_error_of_the_disk_is_not_called_one(sapis_here, monkeypatch)
     assert disk_error(OSError(110, "Connection timed out")) is None
 
 
-# ------------------------------------------------------------------------------------------------------------ commands
+# --------------------------------------------------------------------------------------------------- commands
 
 
 def test_answers_on_a_full_disk(sapis_here, project, disk):
     results = disk(project / "results", "size=3m")
     folder = results.place / "q"
-    shutil.copytree(REPOSITORY / "results/quickstart-scale", folder, ignore=shutil.ignore_patterns("figures", "tables", "report.html"))
+    shutil.copytree(
+        REPOSITORY / "results/quickstart-scale",
+        folder,
+        ignore=shutil.ignore_patterns("figures", "tables", "report.html"),
+    )
     study = read_yaml(folder / "study.yaml")
     study["law"] |= {"bootstrap": 100, "calibrate": 0}
     (folder / "study.yaml").write_text(yaml.safe_dump(study))
@@ -158,7 +169,9 @@ def test_answers_on_a_full_disk(sapis_here, project, disk):
     assert (folder / "report.html").stat().st_size > 0 and list((folder / "figures").glob("*.pdf"))
 
 
-@pytest.mark.parametrize("words", [("study", "run", "smoke"), ("scale", "quickstart-scale"), ("tune", "rate-rule")])
+@pytest.mark.parametrize(
+    "words", [("study", "run", "smoke"), ("scale", "quickstart-scale"), ("tune", "rate-rule")]
+)
 def test_a_study_whose_folder_cannot_be_made_is_told(sapis_here, project, disk, monkeypatch, words):
     if words[0] == "tune" and "SAPIS_DATA" not in os.environ:
         pytest.skip("SAPIS_DATA is not set: no rMD17 files to tune on")
@@ -178,7 +191,12 @@ def test_a_study_whose_folder_cannot_be_made_is_told(sapis_here, project, disk, 
 def test_points_on_a_full_disk_go_on_when_there_is_room(tmp_path, disk):
     results = disk(tmp_path / "r", "size=1m")
     points = [StubPoint(id=f"p{k}") for k in range(3)]
-    how = {"folder": results.place, "cache": tmp_path, "target": "stub_points:run_point", "preload": ["stub_points"]}
+    how = {
+        "folder": results.place,
+        "cache": tmp_path,
+        "target": "stub_points:run_point",
+        "preload": ["stub_points"],
+    }
     results.fill(leaving=8192)
     with pytest.raises(OSError, match="No space left on device") as full:
         engine.run(points, **how)
@@ -191,7 +209,11 @@ def test_points_on_a_full_disk_go_on_when_there_is_room(tmp_path, disk):
 def test_cleaning_makes_room_on_a_full_disk_and_says_what_it_may_not_delete(sapis_here, project, disk):
     results = disk(project / "results", "size=1m")
     folder = results.place / "q"
-    shutil.copytree(REPOSITORY / "results/quickstart-scale", folder, ignore=shutil.ignore_patterns("figures", "tables", "scale", "*.html"))
+    shutil.copytree(
+        REPOSITORY / "results/quickstart-scale",
+        folder,
+        ignore=shutil.ignore_patterns("figures", "tables", "scale", "*.html"),
+    )
     left = folder / ".runs.csv.123.tmp"
     left.write_bytes(bytes(10_000))
     (folder / ".lock").touch()  # as a study that ran has left it
@@ -206,21 +228,31 @@ def test_cleaning_makes_room_on_a_full_disk_and_says_what_it_may_not_delete(sapi
 def test_an_archive_on_a_full_disk_is_told(sapis_here, project, disk):
     shutil.copytree(REPOSITORY / "results/quickstart-scale", project / "results/q")
     target = disk(project / "disk", "size=64k")
-    assert_told(sapis_here("study", "export", "q", "--to", str(target.place / "q.zip")), target.place / "q.zip", FULL)
+    assert_told(
+        sapis_here("study", "export", "q", "--to", str(target.place / "q.zip")), target.place / "q.zip", FULL
+    )
     target.assert_clean()
 
 
 @pytest.mark.parametrize(("leaving", "what"), [(0, FULL), (60_000, FULL), (200_000, FULL), (None, READ_ONLY)])
 def test_a_tuning_on_a_full_disk_goes_on_when_there_is_room(project, disk, tmp_path_factory, leaving, what):
     study = {
-        "question": "?", "data": "ethanol-xtb-tiny", "models": ["geat"], "lattice": {"n_params": [3e3], "n_frames": [8]},
+        "question": "?",
+        "data": "ethanol-xtb-tiny",
+        "models": ["geat"],
+        "lattice": {"n_params": [3e3], "n_frames": [8]},
         "train": {"use": "default", "steps": 20, "batch_size": 4},
-        "tune": {"space": {"train.learning_rate": {"log": [1e-3, 0.1]}}, "trials": 40 if leaving == 200_000 else 2},
-    }  # fmt: skip
+        "tune": {
+            "space": {"train.learning_rate": {"log": [1e-3, 0.1]}},
+            "trials": 40 if leaving == 200_000 else 2,
+        },
+    }
     (project / "studies" / "t.yaml").write_text(yaml.safe_dump(study))
     results = disk(project / "results", "size=2m")
     stores = tmp_path_factory.getbasetemp() / "stores"
-    request = TuneRequest("t", (f"run.cache={stores}",), workers=1, target="tuned_points:run_point", preload=("tuned_points",))
+    request = TuneRequest(
+        "t", (f"run.cache={stores}",), workers=1, target="tuned_points:run_point", preload=("tuned_points",)
+    )
     if leaving is None:
         results.remount("ro")
     else:

@@ -36,7 +36,9 @@ def engine_process(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen]]:
     started: list[subprocess.Popen] = []
 
     def start(*works: str, workers: int = 2) -> subprocess.Popen:
-        started.append(subprocess.Popen([sys.executable, str(SCRIPT), str(tmp_path / "r"), str(workers), *works]))
+        started.append(
+            subprocess.Popen([sys.executable, str(SCRIPT), str(tmp_path / "r"), str(workers), *works])
+        )
         return started[-1]
 
     yield start
@@ -103,7 +105,9 @@ def test_a_failure_stays_with_its_point(tmp_path):
     assert reasons["p-raise"] == "ValueError: the loss became NaN at step 3"
     assert reasons["p-kill"] == "killed by SIGKILL 3 times; the system may have run out of memory"
     killed = [e.text for e in events if e.kind == "killed"]
-    assert killed == [f"killed by SIGKILL; started again from its checkpoint, if it has one ({n})" for n in (1, 2)]
+    assert killed == [
+        f"killed by SIGKILL; started again from its checkpoint, if it has one ({n})" for n in (1, 2)
+    ]
     assert (tmp_path / "points/p-kill/sessions").read_text().count("session") == 3
     assert reasons["p-exit"] == "ended with exit status 3 and without a record"
     assert reasons["p-nothing"] == "ended with exit status 0 and without a record"
@@ -126,7 +130,9 @@ def test_a_failed_point_is_left_until_asked_for(tmp_path):
     run(points, tmp_path)
     events: list[Event] = []
     run(points, tmp_path, on_event=events.append)
-    assert [(e.kind, e.text) for e in events] == [("failed_before", "ended with exit status 3 and without a record")]
+    assert [(e.kind, e.text) for e in events] == [
+        ("failed_before", "ended with exit status 3 and without a record")
+    ]
     run(points, tmp_path, retry_failed=True)
     assert (tmp_path / "points/p/sessions").read_text().count("session") == 2
 
@@ -158,7 +164,8 @@ def test_killing_only_the_engine_leaves_no_process_and_a_restart_continues(tmp_p
     assert engine_process("slow", "slow").wait(timeout=60) == 0
     for folder, n in zip(folders, done, strict=True):
         assert (folder / "sessions").read_text().count("session") == 2
-        # The step under way when it was killed may be there twice, as after any crash between work and checkpoint.
+        # The step under way when it was killed may be there twice, as after any crash between work and
+        # checkpoint.
         assert trace(folder)[n:] in (list(range(n, STEPS)), list(range(n - 1, STEPS)))
         assert read_record(folder).metrics == {"val_force_rmse": 0.1}
 
@@ -248,12 +255,14 @@ def test_a_point_that_another_process_stops_is_no_failure(tmp_path):
             os.kill(int((folder / "pid").read_text()), signal.SIGTERM)
 
     assert run([StubPoint(id="p", work="slow")], tmp_path, on_event=terminate) == []
-    assert [(e.id, e.text) for e in events if e.kind == "stopped"] == [("p", "told to stop by another process")]
+    assert [(e.id, e.text) for e in events if e.kind == "stopped"] == [
+        ("p", "told to stop by another process")
+    ]
     assert state(folder) != "failed"
     assert [r.id for r in run([StubPoint(id="p", work="slow")], tmp_path)] == ["p"]
 
 
-# ---------------------------------------------------------------------------------------------------------------- lock
+# ------------------------------------------------------------------------------------------------------- lock
 
 
 def test_the_lock_of_a_killed_engine_is_recognised(tmp_path, engine_process):
@@ -263,7 +272,10 @@ def test_the_lock_of_a_killed_engine_is_recognised(tmp_path, engine_process):
     process.wait()
     wait_for(lambda: holder(tmp_path / "r") is None, seconds=5)
     with locked(tmp_path / "r") as told:
-        assert told is not None and f"process {process.pid}, was killed and left its lock; it is taken over" in told
+        assert (
+            told is not None
+            and f"process {process.pid}, was killed and left its lock; it is taken over" in told
+        )
     with locked(tmp_path / "r") as told:
         assert told is None
 
@@ -278,17 +290,29 @@ def test_a_lock_of_another_host_is_believed_while_it_gives_signs_of_life(tmp_pat
     os.utime(path, (time.time() - 600, time.time() - 600))
     assert holder(tmp_path) is None
     with locked(tmp_path) as told:
-        assert told is not None and "the lock of host elsewhere, process 5 is stale, without a sign of life for 600 s" in told
+        assert (
+            told is not None
+            and "the lock of host elsewhere, process 5 is stale, without a sign of life for 600 s" in told
+        )
 
 
 def test_a_lock_that_outlives_its_engine_is_called_stale(tmp_path):
     ended = subprocess.Popen(["true"])
     ended.wait()
     (tmp_path / ".lock").write_text(f"host {platform.node()}, process {ended.pid}\n")
-    code = "import fcntl, sys; f = open(sys.argv[1], 'r+'); fcntl.flock(f, fcntl.LOCK_EX); print(flush=True); sys.stdin.read()"
-    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path / ".lock")], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+    code = (
+        "import fcntl, sys; f = open(sys.argv[1], 'r+'); fcntl.flock(f, fcntl.LOCK_EX); print(flush=True); "
+        "sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / ".lock")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as child:
         child.stdout.readline()
-        with pytest.raises(Locked, match=f"its lock is stale: .*process {ended.pid} is gone, but a process that it started still holds"):
+        with pytest.raises(
+            Locked,
+            match=f"its lock is stale: .*process {ended.pid} is gone, "
+            "but a process that it started still holds",
+        ):
             run([StubPoint(id="p")], tmp_path)
         child.communicate()
     assert len(run([StubPoint(id="p")], tmp_path)) == 1
@@ -301,7 +325,7 @@ def test_a_running_engine_touches_its_lock(tmp_path, monkeypatch):
         wait_for(lambda: (tmp_path / ".lock").stat().st_mtime > 1)
 
 
-# ------------------------------------------------------------------------------------------------------------- workers
+# ---------------------------------------------------------------------------------------------------- workers
 
 
 def test_the_engine_runs_outside_the_main_thread(tmp_path):
@@ -332,7 +356,11 @@ def test_workers_get_their_environment_and_the_caller_keeps_its_own(tmp_path, mo
     def look(event: Event) -> None:
         if event.kind == "started":
             # a test runner may have other children
-            seen.extend(pid for pid in children(os.getpid()) if "sapis_lab.sweep.launcher" in Path(f"/proc/{pid}/cmdline").read_text())
+            seen.extend(
+                pid
+                for pid in children(os.getpid())
+                if "sapis_lab.sweep.launcher" in Path(f"/proc/{pid}/cmdline").read_text()
+            )
             environment = Path(f"/proc/{seen[0]}/environ").read_text().split("\0")
             assert "MALLOC_TOP_PAD_=100000000" in environment and "OMP_NUM_THREADS=1" in environment
 

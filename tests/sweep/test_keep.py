@@ -1,4 +1,5 @@
-"""Records travel with a repository: a clone trains only what is missing, and never believes a kept record of something else."""
+"""Records travel with a repository: a clone trains only what is missing, and never believes a kept record of
+something else."""
 
 from __future__ import annotations
 
@@ -44,9 +45,20 @@ def test_a_clone_trains_only_what_is_missing(clone):
     assert restore(clone, PLANNED) == ["a", "b"]
     assert (clone / "points/a/evaluation/speed.json").exists()
     events = []
-    found = engine.run(POINTS, folder=clone, cache=clone, target="stub_points:run_point", preload=["stub_points"], on_event=events.append)
+    found = engine.run(
+        POINTS,
+        folder=clone,
+        cache=clone,
+        target="stub_points:run_point",
+        preload=["stub_points"],
+        on_event=events.append,
+    )
     assert [r.id for r in found] == ["a", "b", "c"]
-    assert {e.id: e.kind for e in events if e.kind in ("kept", "done")} == {"a": "kept", "b": "kept", "c": "done"}
+    assert {e.id: e.kind for e in events if e.kind in ("kept", "done")} == {
+        "a": "kept",
+        "b": "kept",
+        "c": "done",
+    }
     assert digest(clone / "records/c/record.json") == digest(clone / "points/c/record.json")
     assert restore(clone, PLANNED) == []
 

@@ -25,7 +25,8 @@ from sapis_lab.sweep.folder import Locked, Manifest, holder, locked, state, writ
 
 @pytest.fixture
 def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Results of three points: one done, one failed, one stopped; and one that is no longer in the lattice."""
+    """Results of three points: one done, one failed, one stopped; and one that is no longer in the
+    lattice."""
     monkeypatch.setenv("SAPIS_HOME", str(tmp_path))
     folder = tmp_path / "results" / "here"
     kept = [record(StubPoint(id=name)) for name in ("done", "failed", "stopped")]
@@ -35,7 +36,14 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         place = folder / "points" / name
         (place / "tensorboard").mkdir(parents=True)
         (place / "tensorboard" / "events").write_bytes(b"e" * 40)
-        for file in ("config.yaml", "log.txt", "metrics.csv", "last.ckpt", "previous.ckpt", ".record.json.12.tmp"):
+        for file in (
+            "config.yaml",
+            "log.txt",
+            "metrics.csv",
+            "last.ckpt",
+            "previous.ckpt",
+            ".record.json.12.tmp",
+        ):
             (place / file).write_text(file)
     write_record(folder / "points" / "done", kept[0])
     (folder / "points" / "done" / "model.safetensors").write_bytes(b"w" * 100)
@@ -53,16 +61,19 @@ def names(folder: Path) -> set[str]:
     return {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
 
 
-# --------------------------------------------------------------------------------------------------------------- clean
+# ------------------------------------------------------------------------------------------------------ clean
 
 
 def test_cleaning_takes_only_what_nothing_needs(study: Path) -> None:
     before = names(study)
     gone = clean.clean(study)
     assert before - names(study) == {
-        *(f"points/done/{f}" for f in ("last.ckpt", "previous.ckpt", ".record.json.12.tmp")), "points/stopped/.record.json.12.tmp",
-    }  # fmt: skip
-    assert sum(w.n_bytes for w in gone) == len("last.ckpt") + len("previous.ckpt") + 2 * len(".record.json.12.tmp")
+        *(f"points/done/{f}" for f in ("last.ckpt", "previous.ckpt", ".record.json.12.tmp")),
+        "points/stopped/.record.json.12.tmp",
+    }
+    assert sum(w.n_bytes for w in gone) == len("last.ckpt") + len("previous.ckpt") + 2 * len(
+        ".record.json.12.tmp"
+    )
     assert read_record(study / "points" / "done").id == "done"
     assert clean.clean(study) == []
 
@@ -89,9 +100,17 @@ GONE = 2**22 + 1
 
 @pytest.mark.parametrize(
     ("writer", "age", "goes"),
-    [("gone", 3600, True), ("gone", 10, False), ("alive", 3600, False), ("alive", 100_000, True), ("gone", 100_000, True)],
+    [
+        ("gone", 3600, True),
+        ("gone", 10, False),
+        ("alive", 3600, False),
+        ("alive", 100_000, True),
+        ("gone", 100_000, True),
+    ],
 )
-@pytest.mark.parametrize("place", ["tune/trials/t0", "STORE/splits", "STORE/neighbors-5.0", "STORE", "CACHE/x", "points/stopped"])
+@pytest.mark.parametrize(
+    "place", ["tune/trials/t0", "STORE/splits", "STORE/neighbors-5.0", "STORE", "CACHE/x", "points/stopped"]
+)
 def test_what_another_host_may_be_writing_goes_when_it_is_silent(
     study: Path, tmp_path: Path, place: str, writer: str, age: float, goes: bool
 ) -> None:
@@ -101,9 +120,14 @@ def test_what_another_host_may_be_writing_goes_when_it_is_silent(
         (study / "slurm" / "submissions.json").write_text("[]")
     if place == "CACHE/x":
         (study / "study.yaml").write_text(f"run: {{cache: {tmp_path / 'cache'}}}\n")
-    folder = {"STORE": tmp_path / ".sapis" / "data" / "xtb-1", "CACHE": tmp_path / "cache"}.get(place.split("/")[0])
+    folder = {"STORE": tmp_path / ".sapis" / "data" / "xtb-1", "CACHE": tmp_path / "cache"}.get(
+        place.split("/")[0]
+    )
     folder = study / place if folder is None else folder / place.partition("/")[2]
-    left, whole = leave(folder / f".trajectory-000-block-0001.npz.{pid}.tmp", age=age), leave(folder / "manifest.json", age=age)
+    left, whole = (
+        leave(folder / f".trajectory-000-block-0001.npz.{pid}.tmp", age=age),
+        leave(folder / "manifest.json", age=age),
+    )
     clean.clean(study)
     assert left.exists() != goes and whole.exists()
 
@@ -111,10 +135,12 @@ def test_what_another_host_may_be_writing_goes_when_it_is_silent(
 @pytest.mark.parametrize(
     ("what", "gone"),
     [
-        ("orphans", "points/old/log.txt"), ("failed", "points/failed/log.txt"), ("curves", "points/done/tensorboard/events"),
+        ("orphans", "points/old/log.txt"),
+        ("failed", "points/failed/log.txt"),
+        ("curves", "points/done/tensorboard/events"),
         ("models", "points/done/model.safetensors"),
     ],
-)  # fmt: skip
+)
 def test_more_goes_when_it_is_named(study: Path, what: clean.What, gone: str) -> None:
     kept = {"orphans", "failed", "curves", "models"} - {what}
     found = clean.find_waste(study, [what])
@@ -141,9 +167,16 @@ def test_a_study_that_runs_is_not_cleaned(study: Path) -> None:
 def test_the_next_holder_of_the_lock_removes_what_a_killed_one_left_half_written(study: Path) -> None:
     ended = subprocess.Popen(["true"])
     ended.wait()
-    dead = [f"{name}.{ended.pid}.tmp" for name in (".runs.csv", "figures/.a.pdf", "records/done/.record.json")]
-    kept = [f"figures/.b.pdf.{os.getpid()}.tmp", ".notes.tmp", "points/done/.record.json.12.tmp", "figures/a.pdf",
-            f"tune/.trials.csv.{ended.pid}.tmp"]
+    dead = [
+        f"{name}.{ended.pid}.tmp" for name in (".runs.csv", "figures/.a.pdf", "records/done/.record.json")
+    ]
+    kept = [
+        f"figures/.b.pdf.{os.getpid()}.tmp",
+        ".notes.tmp",
+        "points/done/.record.json.12.tmp",
+        "figures/a.pdf",
+        f"tune/.trials.csv.{ended.pid}.tmp",
+    ]
     for name in (*dead, *kept):
         (study / name).parent.mkdir(parents=True, exist_ok=True)
         (study / name).write_text("part")
@@ -163,13 +196,15 @@ def test_what_stands_in_the_place_of_a_lock_is_named_and_hangs_nobody(study: Pat
     assert state(study / "points" / "stopped") == "waiting"
 
 
-def _hold(folder: Path, held: multiprocessing.synchronize.Event, free: multiprocessing.synchronize.Event) -> None:
+def _hold(
+    folder: Path, held: multiprocessing.synchronize.Event, free: multiprocessing.synchronize.Event
+) -> None:
     with locked(folder):
         held.set()
         free.wait(20)
 
 
-# -------------------------------------------------------------------------------------------------------------- watch
+# ------------------------------------------------------------------------------------------------------ watch
 
 
 def test_watching_prints_what_changed_and_ends_with_the_study() -> None:
@@ -177,7 +212,10 @@ def test_watching_prints_what_changed_and_ends_with_the_study() -> None:
 
     from sapis_lab.sweep.progress import watch_status
 
-    console, told = Console(file=io.StringIO(), width=100), iter(["1 of 2 done", "1 of 2 done", "2 of 2 done"])
+    console, told = (
+        Console(file=io.StringIO(), width=100),
+        iter(["1 of 2 done", "1 of 2 done", "2 of 2 done"]),
+    )
 
     def show(to: Console) -> bool:
         text = next(told)
@@ -199,7 +237,7 @@ def test_watching_a_study_that_nobody_runs_ends_at_once(study: Path) -> None:
     assert "here: not running" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
-# -------------------------------------------------------------------------------------------------------------- export
+# ----------------------------------------------------------------------------------------------------- export
 
 
 def test_the_archive_holds_the_numbers_and_their_sums(study: Path, tmp_path: Path) -> None:
@@ -208,10 +246,18 @@ def test_the_archive_holds_the_numbers_and_their_sums(study: Path, tmp_path: Pat
     with zipfile.ZipFile(tmp_path / "here.zip") as archive:
         assert archive.testzip() is None
         held = {name.removeprefix("here/"): archive.read(name) for name in archive.namelist()}
-    assert set(held) == set(listed) >= {"study.yaml", "runs.csv", "figures/a.pdf", "points/done/record.json", "points/failed/failure.txt"}
-    assert not any(name.endswith((".ckpt", ".tmp", ".safetensors", "away.pdf")) or "tensorboard" in name for name in held)
+    assert (
+        set(held)
+        == set(listed)
+        >= {"study.yaml", "runs.csv", "figures/a.pdf", "points/done/record.json", "points/failed/failure.txt"}
+    )
+    assert not any(
+        name.endswith((".ckpt", ".tmp", ".safetensors", "away.pdf")) or "tensorboard" in name for name in held
+    )
     sums = dict(reversed(line.split("  ")) for line in held["SHA256SUMS"].decode().splitlines())
-    assert sums == {name: hashlib.sha256(data).hexdigest() for name, data in held.items() if name != "SHA256SUMS"}
+    assert sums == {
+        name: hashlib.sha256(data).hexdigest() for name, data in held.items() if name != "SHA256SUMS"
+    }
     first = (tmp_path / "here.zip").read_bytes()
     export.export(study, tmp_path / "again.zip")
     assert (tmp_path / "again.zip").read_bytes() == first
@@ -224,16 +270,23 @@ def test_an_archive_that_cannot_be_made_says_why(study: Path, tmp_path: Path) ->
     with pytest.raises(ConfigError, match=r"nowhere/here\.zip: cannot be written: No such file"):
         export.export(study, tmp_path / "nowhere" / "here.zip")
     (study / "runs.csv").unlink()
-    with pytest.raises(ConfigError, match="here: no runs.csv in .*; run the study first: sapis study run here"):
+    with pytest.raises(
+        ConfigError, match="here: no runs.csv in .*; run the study first: sapis study run here"
+    ):
         export.export(study, tmp_path / "here.zip")
 
 
-# -------------------------------------------------------------------------------------------------------------- events
+# ----------------------------------------------------------------------------------------------------- events
 
 
 def test_the_log_holds_what_is_news(tmp_path: Path) -> None:
     log = EventLog(tmp_path)
-    for event in (Event("started", "p1"), Event("tick"), Event("kept", "p0"), Event("failed", "p1", "diverged", 3.14159)):
+    for event in (
+        Event("started", "p1"),
+        Event("tick"),
+        Event("kept", "p0"),
+        Event("failed", "p1", "diverged", 3.14159),
+    ):
         log(event)
     started, failed = read_events(tmp_path)
     assert (started["event"], started["id"]) == ("started", "p1") and "text" not in started
@@ -248,7 +301,11 @@ def test_a_line_that_was_cut_off_costs_no_other(tmp_path: Path) -> None:
         f.write('{"time": "2026')
     log(Event("done", "p1"))
     assert [e["event"] for e in read_events(tmp_path)] == ["started", "done"]
-    assert [json.loads(line)["event"] for line in (tmp_path / EVENTS).read_text().splitlines() if line.endswith("}")] == ["started", "done"]
+    assert [
+        json.loads(line)["event"]
+        for line in (tmp_path / EVENTS).read_text().splitlines()
+        if line.endswith("}")
+    ] == ["started", "done"]
 
 
 def test_a_log_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
-"""A real lattice that is killed ends in the numbers and weights of one that is not; `sapis selftest kill` does it fifty times."""
+"""A real lattice that is killed ends in the numbers and weights of one that is not; `sapis selftest kill`
+does it fifty times."""
 
 from __future__ import annotations
 

@@ -15,7 +15,14 @@ from sapis_lab.sweep.progress import duration, print_plan, size
 from sapis_lab.sweep.road import Request, prepare_job
 
 REQUEST = Request(
-    "quickstart", settings=("models=[transformer]", "lattice.n_params=[3e3,1e4]", "lattice.n_frames=[50,400]", "run.device=cpu"), workers=2
+    "quickstart",
+    settings=(
+        "models=[transformer]",
+        "lattice.n_params=[3e3,1e4]",
+        "lattice.n_frames=[50,400]",
+        "run.device=cpu",
+    ),
+    workers=2,
 )
 
 
@@ -27,7 +34,8 @@ def test_nothing_is_written(project):
 def test_flops_follow_the_definition(project):
     job = prepare_job(REQUEST)
     cost, model = job.plan.costs[0], job.points[0].config.model
-    forward = model.flops(n_atoms=8 * 9, n_pairs=8 * 81, n_species=3).matmul  # a block has slots for all 9 x 9 pairs
+    # a block has slots for all 9 x 9 pairs
+    forward = model.flops(n_atoms=8 * 9, n_pairs=8 * 81, n_species=3).matmul
     assert cost.flops_step == STEP_FACTOR * forward
     assert cost.flops_train == cost.flops_step * 500
     assert cost.flops_inference == pytest.approx(INFERENCE_FACTOR * forward / 8)
@@ -40,9 +48,16 @@ def test_times_come_from_records_of_the_same_family_on_this_host(project):
     folder = project / "results/earlier"
     folder.mkdir(parents=True)
     rows = [
-        {"flops_per_step": f, "seconds_train": 500 * (0.5 + 1e-7 * f), "seconds_total": 500 * (0.5 + 1e-7 * f) + 7} for f in (1e6, 1e7, 3e7)
+        {
+            "flops_per_step": f,
+            "seconds_train": 500 * (0.5 + 1e-7 * f),
+            "seconds_total": 500 * (0.5 + 1e-7 * f) + 7,
+        }
+        for f in (1e6, 1e7, 3e7)
     ]
-    runs = pd.DataFrame(rows).assign(family="transformer", status="done", host=platform.node(), device="cpu", steps=500)
+    runs = pd.DataFrame(rows).assign(
+        family="transformer", status="done", host=platform.node(), device="cpu", steps=500
+    )
     runs.to_parquet(folder / "runs.parquet")
     plan = prepare_job(REQUEST).plan
     assert plan.measured == {"transformer"}
@@ -74,9 +89,16 @@ def test_numbers_are_written_as_people_read_them():
 
 
 def test_a_command_can_be_typed_again(monkeypatch):
-    request = Request("quickstart", settings=("lattice.n_frames=[50, 140]",), called="quick2", only=("geat-*",))
+    request = Request(
+        "quickstart", settings=("lattice.n_frames=[50, 140]",), called="quick2", only=("geat-*",)
+    )
     monkeypatch.delenv("MAKELEVEL", raising=False)
-    assert request.again == "sapis study run quickstart --set 'lattice.n_frames=[50, 140]' --as quick2 --only 'geat-*'"
+    assert (
+        request.again
+        == "sapis study run quickstart --set 'lattice.n_frames=[50, 140]' --as quick2 --only 'geat-*'"
+    )
     monkeypatch.setenv("MAKELEVEL", "1")
     assert Request("quickstart").again == "make study NAME=quickstart"
-    assert Request("quickstart", retry_failed=True).again == 'make study NAME=quickstart ARGS="--retry-failed"'
+    assert (
+        Request("quickstart", retry_failed=True).again == 'make study NAME=quickstart ARGS="--retry-failed"'
+    )

@@ -11,7 +11,14 @@ from sapis_lab.sweep.points import point_id, points, select
 from sapis_lab.sweep.study import Study, load_study
 
 INFO = DatasetInfo(
-    species=(1, 6, 8), n_train=400, n_validation=100, n_test={"test": 100}, mean_atoms=9, mean_pairs=72, periodic=False, bytes_estimate=0
+    species=(1, 6, 8),
+    n_train=400,
+    n_validation=100,
+    n_test={"test": 100},
+    mean_atoms=9,
+    mean_pairs=72,
+    periodic=False,
+    bytes_estimate=0,
 )
 SMALL = (
     "models=[transformer]",
@@ -33,12 +40,16 @@ def test_ids_are_readable():
 
 def test_points_follow_the_lattice():
     ids = [p.config.id for p in lattice()]
-    assert ids == [f"transformer-n{n}-d{d}-s{s}" for n in ("3.0e3", "1.0e4") for d in (50, 400) for s in (0, 1)]
+    assert ids == [
+        f"transformer-n{n}-d{d}-s{s}" for n in ("3.0e3", "1.0e4") for d in (50, 400) for s in (0, 1)
+    ]
 
 
 def test_a_point_holds_its_own_numbers_and_loads_back():
     point = lattice()[-1]
-    assert point.config.n_frames == 400 and point.config.seed == 1 and point.config.train.learning_rate == 0.005
+    assert (
+        point.config.n_frames == 400 and point.config.seed == 1 and point.config.train.learning_rate == 0.005
+    )
     assert abs(point.planned.n_params / 1e4 - 1) < 0.1
     assert load(type(point.config), dump(point.config), source="x") == point.config
     assert point.planned.fingerprint == point.config.fingerprint
@@ -46,11 +57,17 @@ def test_a_point_holds_its_own_numbers_and_loads_back():
 
 
 def test_the_kinds_of_the_points_are_imported_before_the_first_one_starts():
-    assert kind_modules([p.config for p in lattice()]) == ["sapis_lab.data.xtb", "sapis_lab.models.transformer"]
+    assert kind_modules([p.config for p in lattice()]) == [
+        "sapis_lab.data.xtb",
+        "sapis_lab.models.transformer",
+    ]
 
 
 def test_rate_factors_multiply_the_rate():
-    found = {p.config.id: p.config.train.learning_rate for p in lattice("lattice.rate_factors=[0.5,1]", "lattice.seeds=[0]")}
+    found = {
+        p.config.id: p.config.train.learning_rate
+        for p in lattice("lattice.rate_factors=[0.5,1]", "lattice.seeds=[0]")
+    }
     assert found["transformer-n3.0e3-d50-s0-r0.5"] == 0.0025
     assert found["transformer-n3.0e3-d50-s0"] == 0.005
 
@@ -73,7 +90,10 @@ def test_all_problems_are_told_at_once():
 
 
 def test_an_error_on_frames_that_the_data_lack_is_refused():
-    with pytest.raises(ConfigError, match=r"law\.quantity: 'test_600K_force_mae' needs the frames of 'test_600K'.*they have val, test"):
+    with pytest.raises(
+        ConfigError,
+        match=r"law\.quantity: 'test_600K_force_mae' needs the frames of 'test_600K'.*they have val, test",
+    ):
         lattice("law.quantity=test_600K_force_mae")
     assert lattice("law.quantity=test_energy_mae_per_atom")
 
@@ -83,7 +103,10 @@ def test_points_are_selected_by_id_glob_and_value():
     assert [p.id for p in select(planned, [])] == [p.id for p in planned]
     assert [p.id for p in select(planned, ["transformer-n1.0e4-d50-s1"])] == ["transformer-n1.0e4-d50-s1"]
     assert len(select(planned, ["transformer-n3*"])) == 4
-    assert [p.id for p in select(planned, ["n_frames=50,seed=0"])] == ["transformer-n3.0e3-d50-s0", "transformer-n1.0e4-d50-s0"]
+    assert [p.id for p in select(planned, ["n_frames=50,seed=0"])] == [
+        "transformer-n3.0e3-d50-s0",
+        "transformer-n1.0e4-d50-s0",
+    ]
     assert len(select(planned, ["n_params=1e4", "seed=0"])) == 6
     with pytest.raises(ConfigError, match="names no point; the nearest is 'transformer-n3.0e3-d50-s0'"):
         select(planned, ["transformer-n3.0e3-d51-s0"])
@@ -102,10 +125,16 @@ def test_points_are_selected_by_id_glob_and_value():
         ("models=[geat,geat]", "'geat-l2' appears more than once; set a different `name:`"),
         ("models=[gaet]", "did you mean 'geat'"),
         ("data=ethanol-xbt", "did you mean 'ethanol-xtb'"),
-        ("train.learning_rate={gaet: 0.1, geat: 0.1, transformer: 0.1}", "train.learning_rate: 'gaet' is no model"),
+        (
+            "train.learning_rate={gaet: 0.1, geat: 0.1, transformer: 0.1}",
+            "train.learning_rate: 'gaet' is no model",
+        ),
         ("train.epochs=3", "exactly one of steps and epochs"),
         ("run.device=gpu", "'auto', 'cpu' or 'cuda'"),
-        ("law.reference=geta", "law.reference: 'geta' is no model of this study; its models are geat-l2, transformer"),
+        (
+            "law.reference=geta",
+            "law.reference: 'geta' is no model of this study; its models are geat-l2, transformer",
+        ),
         ("law.quantity=n_params", "law.quantity: 'n_params' is no error that a law could describe"),
         ("data={kind: 3}", "data: wanted the name of a kind, one of"),
         ("data={kind: [xtb]}", "got kind=['xtb']"),

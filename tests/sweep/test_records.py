@@ -86,7 +86,11 @@ def test_rows_follow_the_lattice_and_open_points_have_none(tmp_path, points):
     runs = table(tmp_path, points)
     assert runs["id"].tolist() == ["b", "a", "broken"]
     assert runs["status"].tolist() == ["done", "done", "failed"]
-    assert runs["failure"].tolist()[2] == "diverged at step 7" and runs["failure"].isna().tolist() == [True, True, False]
+    assert runs["failure"].tolist()[2] == "diverged at step 7" and runs["failure"].isna().tolist() == [
+        True,
+        True,
+        False,
+    ]
     assert runs["n_frames"].tolist() == [10, 10, 10] and pd.isna(runs["val_force_rmse"][2])
 
 
@@ -100,18 +104,23 @@ def test_files_hold_the_table_with_all_digits(tmp_path, points):
     write_table(runs, tmp_path)
     pd.testing.assert_frame_equal(read_table(tmp_path), runs)
     with (tmp_path / "runs.csv").open() as f:
-        assert [float(row["val_force_rmse"] or "nan") for row in csv.DictReader(f)][:2] == runs["val_force_rmse"][:2].tolist()
+        assert [float(row["val_force_rmse"] or "nan") for row in csv.DictReader(f)][:2] == runs[
+            "val_force_rmse"
+        ][:2].tolist()
     assert not list(tmp_path.glob(".*tmp"))
 
 
 def test_a_reason_of_failure_is_no_formula_in_the_csv_file_and_itself_in_parquet(tmp_path, points):
     runs = table(tmp_path, points)
-    runs.loc[2, "failure"] = "=HYPERLINK(\"http://x\")"
+    runs.loc[2, "failure"] = '=HYPERLINK("http://x")'
     write_table(runs, tmp_path)
     pd.testing.assert_frame_equal(read_table(tmp_path), runs)
     with (tmp_path / "runs.csv").open() as f:
-        assert list(csv.DictReader(f))[2]["failure"] == "'=HYPERLINK(\"http://x\")"
-    assert from_spreadsheets(pd.read_csv(tmp_path / "runs.csv"))["failure"].tolist()[2] == runs["failure"].tolist()[2]
+        assert list(csv.DictReader(f))[2]["failure"] == '\'=HYPERLINK("http://x")'
+    assert (
+        from_spreadsheets(pd.read_csv(tmp_path / "runs.csv"))["failure"].tolist()[2]
+        == runs["failure"].tolist()[2]
+    )
 
 
 def test_tables_differ_in_numbers_but_not_in_times_or_hosts(tmp_path, points):

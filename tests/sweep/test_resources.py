@@ -46,7 +46,8 @@ def test_cores_are_shared_by_the_devices_of_every_point(run, asked, workers):
 
 
 @pytest.mark.parametrize(
-    ("gpus", "device", "wanted"), [(None, "auto", "cpu"), (1, "auto", "cuda"), (1, "cpu", "cpu"), (None, "cuda", "cuda")]
+    ("gpus", "device", "wanted"),
+    [(None, "auto", "cpu"), (1, "auto", "cuda"), (1, "cpu", "cpu"), (None, "cuda", "cuda")],
 )
 def test_the_device_of_slurm_is_what_is_asked_of_it(gpus, device, wanted):
     options = RunOptions.model_validate({"executor": "slurm", "device": device, "slurm": {"gpus": gpus}})
@@ -57,7 +58,10 @@ def test_study_tune_and_scale_give_equal_resources_to_equal_settings(project, mo
     settings = ("run.devices=2", "run.device=cpu", "scale.budget=1e16")
     study = road.prepare_job(road.Request("quickstart-scale", settings)).use
     assert (study.workers, study.devices) == (4, 2)
-    assert tuning._use(tuning.TuneRequest("rate-rule"), scaling.resolve("quickstart-scale", settings).study) == study
+    assert (
+        tuning._use(tuning.TuneRequest("rate-rule"), scaling.resolve("quickstart-scale", settings).study)
+        == study
+    )
     found = []
     monkeypatch.setattr(scaling._Session, "run", lambda self: found.append(self.use) or 0)
     assert scaling.run_scale("quickstart-scale", Console(quiet=True), settings=settings) == 0
@@ -73,20 +77,32 @@ def test_nobody_else_decides_about_workers():
             decides = isinstance(node, ast.Attribute) and node.attr in ("workers", "device", "executor")
             if decides and ast.unparse(node.value).endswith("run"):
                 readers.add(path.relative_to(package).as_posix())
-    assert readers - {"sweep/resources.py"} <= {"sweep/tuner/road.py", "training/run.py"}  # to refuse Slurm; the run of one point
+    assert readers - {"sweep/resources.py"} <= {
+        "sweep/tuner/road.py",
+        "training/run.py",
+    }  # to refuse Slurm; the run of one point
 
 
 @pytest.mark.skipif("SAPIS_DATA" not in os.environ, reason="SAPIS_DATA is not set: no rMD17 files to tune on")
 @pytest.mark.parametrize(
     ("storage", "words"),
     [
-        ("null", "give run.storage, the URL of a PostgreSQL database, and submit workers, as in sbatch --wrap 'sapis tune rate-rule "),
-        ("postgresql+psycopg://u@h/d", "from those before it; submit workers, as in sbatch --wrap 'sapis tune rate-rule "),
+        (
+            "null",
+            "give run.storage, the URL of a PostgreSQL database, and submit workers, as in sbatch --wrap "
+            "'sapis tune rate-rule ",
+        ),
+        (
+            "postgresql+psycopg://u@h/d",
+            "from those before it; submit workers, as in sbatch --wrap 'sapis tune rate-rule ",
+        ),
     ],
 )
 def test_tune_on_slurm_is_refused_with_what_to_use_instead(project, storage, words):
     request = tuning.TuneRequest("rate-rule", ("run.executor=slurm", f"run.storage={storage}"))
-    with pytest.raises(ConfigError, match="'slurm' cannot run trials.* or tune on this machine with --set run.executor=local") as told:
+    with pytest.raises(
+        ConfigError, match="'slurm' cannot run trials.* or tune on this machine with --set run.executor=local"
+    ) as told:
         tuning.run_tune(request, Console(quiet=True))
     assert words in str(told.value) and "--worker'" in str(told.value)
     assert not request.folder.exists() and not (project / ".sapis").exists()

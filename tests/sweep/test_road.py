@@ -1,4 +1,5 @@
-"""The road before and after training: what is told before anything is spent, and what the files and the exit status say at the end."""
+"""The road before and after training: what is told before anything is spent, and what the files and the exit
+status say at the end."""
 
 from __future__ import annotations
 
@@ -20,7 +21,14 @@ from sapis_lab.sweep.study import load_study
 from sapis_lab.sweep.whole import finished, note_answers, records_digest
 
 INFO = DatasetInfo(
-    species=(1, 6, 8), n_train=400, n_validation=100, n_test={"test": 100}, mean_atoms=9, mean_pairs=72, periodic=False, bytes_estimate=0
+    species=(1, 6, 8),
+    n_train=400,
+    n_validation=100,
+    n_test={"test": 100},
+    mean_atoms=9,
+    mean_pairs=72,
+    periodic=False,
+    bytes_estimate=0,
 )
 SPLITS = {"train": range(400), "validation": range(100), "test": range(100)}
 
@@ -28,11 +36,16 @@ SPLITS = {"train": range(400), "validation": range(100), "test": range(100)}
 def test_isolated_atoms_that_the_data_lack_are_missed_before_any_point_starts(project, monkeypatch):
     study = load_study("quickstart", ["train.references=isolated"])
     monkeypatch.setattr("sapis_lab.data.prepare", lambda *_, **__: SimpleNamespace(isolated_atoms=None))
-    with pytest.raises(ConfigError, match=r"train\.references: 'isolated' is wanted, but data 'xtb' have no energies of isolated atoms"):
+    with pytest.raises(
+        ConfigError,
+        match=r"train\.references: 'isolated' is wanted, but data 'xtb' have no energies of isolated atoms",
+    ):
         road._prepare_data(study, 1, Console(quiet=True))
 
 
-@pytest.mark.parametrize("error", [OSError("disk full"), ImportError("No module named 'tblite'"), RuntimeError("SCF failed")])
+@pytest.mark.parametrize(
+    "error", [OSError("disk full"), ImportError("No module named 'tblite'"), RuntimeError("SCF failed")]
+)
 def test_what_goes_wrong_with_the_data_is_one_message(project, monkeypatch, error):
     def prepare(*_, **__):
         raise error
@@ -67,7 +80,9 @@ def half_failed(project, monkeypatch):
     """The results of a study with one point done and one failed; nothing is analysed."""
     request = road.Request("quickstart", called="half")
     good, bad = (StubPoint(id=name) for name in ("good", "bad"))
-    planned = [Planned.model_validate({k: getattr(record(p), k) for k in Planned.model_fields}) for p in (good, bad)]
+    planned = [
+        Planned.model_validate({k: getattr(record(p), k) for k in Planned.model_fields}) for p in (good, bad)
+    ]
     write_manifest(request.folder, Manifest(inputs="x", points=tuple(planned)))
     write_record(request.folder / "points/good", record(good))
     write_text(request.folder / "points/bad/failure.txt", "diverged\n")
@@ -78,7 +93,12 @@ def half_failed(project, monkeypatch):
 
 @pytest.mark.parametrize(("chosen", "status"), [(["good"], 0), (["bad"], 1), (["good", "bad"], 1)])
 def test_the_exit_status_is_about_the_chosen_points(half_failed, chosen, status):
-    assert road._conclude(half_failed.folder, road._again(half_failed), Console(quiet=True), chosen=chosen, seconds=0.0) == status
+    assert (
+        road._conclude(
+            half_failed.folder, road._again(half_failed), Console(quiet=True), chosen=chosen, seconds=0.0
+        )
+        == status
+    )
 
 
 def test_an_analysis_that_cannot_be_made_is_one_message(half_failed, monkeypatch):
@@ -86,8 +106,12 @@ def test_an_analysis_that_cannot_be_made_is_one_message(half_failed, monkeypatch
         raise ValueError("the runs table lacks the columns test_600K_force_mae")
 
     monkeypatch.setattr(road, "analyse", analyse)
-    with pytest.raises(ConfigError, match="the points are kept, but their analysis failed: the runs table lacks"):
-        road._conclude(half_failed.folder, road._again(half_failed), Console(quiet=True), chosen=["good"], seconds=0.0)
+    with pytest.raises(
+        ConfigError, match="the points are kept, but their analysis failed: the runs table lacks"
+    ):
+        road._conclude(
+            half_failed.folder, road._again(half_failed), Console(quiet=True), chosen=["good"], seconds=0.0
+        )
 
 
 def test_answers_about_another_quantity_do_not_finish_a_study(project):
@@ -106,5 +130,7 @@ def test_answers_about_another_quantity_do_not_finish_a_study(project):
 
 def test_a_damaged_list_of_points_is_told(project):
     write_text(project / "results/one/points.json", "{")
-    with pytest.raises(ConfigError, match=r"points\.json: not valid JSON.* run the study again to write it anew"):
+    with pytest.raises(
+        ConfigError, match=r"points\.json: not valid JSON.* run the study again to write it anew"
+    ):
         read_manifest(project / "results/one")

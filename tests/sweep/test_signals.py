@@ -1,4 +1,5 @@
-"""A stop signal is obeyed whenever it arrives: the command ends with 75 where something is left, with 0 where nothing is."""
+"""A stop signal is obeyed whenever it arrives: the command ends with 75 where something is left, with 0 where
+nothing is."""
 
 from __future__ import annotations
 
@@ -49,7 +50,7 @@ def test_signals_are_noted_where_they_are_noted_and_interrupt_elsewhere(name):
         outer.check()
 
 
-# -------------------------------------------------------------------------------------------------------------- engine
+# ----------------------------------------------------------------------------------------------------- engine
 
 
 class SignalledExecutor:
@@ -78,11 +79,16 @@ class SignalledExecutor:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_signal_while_the_workers_close_stops_the_run(tmp_path, name):
     with pytest.raises(engine.Stopped):
-        engine.run([StubPoint(id="p")], folder=tmp_path, cache=tmp_path, executor=SignalledExecutor(getattr(signal, name)))
+        engine.run(
+            [StubPoint(id="p")],
+            folder=tmp_path,
+            cache=tmp_path,
+            executor=SignalledExecutor(getattr(signal, name)),
+        )
     assert (tmp_path / "points/p/record.json").exists()
 
 
-# --------------------------------------------------------------------------------------------------------------- study
+# ------------------------------------------------------------------------------------------------------ study
 
 
 @pytest.fixture
@@ -119,13 +125,25 @@ def then_send(function):
 
 
 @pytest.mark.parametrize(
-    ("step", "status"), [("prepare_job", 75), ("_run", 0), ("rebuild_table", 75), ("analyse", 75), ("print_answers", 0), (None, 0)]
+    ("step", "status"),
+    [
+        ("prepare_job", 75),
+        ("_run", 0),
+        ("rebuild_table", 75),
+        ("analyse", 75),
+        ("print_answers", 0),
+        (None, 0),
+    ],
 )
-def test_a_study_that_is_signalled_after_a_step_ends_by_what_is_left(trained, monkeypatch, step, status, capsys):
+def test_a_study_that_is_signalled_after_a_step_ends_by_what_is_left(
+    trained, monkeypatch, step, status, capsys
+):
     if step is not None:
         monkeypatch.setattr(road, step, then_send(getattr(road, step)))
     assert road.run_study(trained, Console(width=200)) == status
-    assert ("stopped; nothing is lost. Continue with: sapis study run smoke" in capsys.readouterr().out) == (status == 75)
+    assert ("stopped; nothing is lost. Continue with: sapis study run smoke" in capsys.readouterr().out) == (
+        status == 75
+    )
 
 
 def test_a_signal_that_a_library_swallows_stops_a_study_before_its_answers(trained, monkeypatch):
@@ -140,11 +158,12 @@ def test_a_signal_that_a_library_swallows_stops_a_study_before_its_answers(train
     assert road.run_study(trained, Console(quiet=True)) == 75
 
 
-# --------------------------------------------------------------------------------------------------------------- scale
+# ------------------------------------------------------------------------------------------------------ scale
 
 
 @pytest.mark.parametrize(
-    ("step", "status"), [("resolve", 75), ("_train", 75), ("_go_on", 75), ("_end_workers", 75), ("_conclude", 75), (None, 0)]
+    ("step", "status"),
+    [("resolve", 75), ("_train", 75), ("_go_on", 75), ("_end_workers", 75), ("_conclude", 75), (None, 0)],
 )
 def test_a_campaign_that_is_signalled_after_a_step_ends_by_what_is_left(project, monkeypatch, step, status):
     session = scaling._Session
@@ -164,7 +183,7 @@ def test_a_campaign_that_is_signalled_when_nothing_is_left_is_complete(project, 
     assert scaling.run_scale("quickstart-scale", Console(quiet=True)) == 0
 
 
-# ------------------------------------------------------------------------------------------------------------- command
+# ---------------------------------------------------------------------------------------------------- command
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,4 +1,5 @@
-"""Job arrays in a real Slurm, with what happens to them on a cluster; run with `pytest -m slurm`, as root, with Slurm installed."""
+"""Job arrays in a real Slurm, with what happens to them on a cluster; run with `pytest -m slurm`, as root,
+with Slurm installed."""
 
 from __future__ import annotations
 
@@ -21,7 +22,10 @@ from sapis_lab.sweep.engine import Event
 from sapis_lab.sweep.folder import point_folder, read_progress
 from sapis_lab.sweep.slurm import SlurmOptions, SlurmQueue, jobs_of, queue_of
 
-pytestmark = [pytest.mark.slurm, pytest.mark.skipif(slurm_node.missing() is not None, reason=str(slurm_node.missing()))]
+pytestmark = [
+    pytest.mark.slurm,
+    pytest.mark.skipif(slurm_node.missing() is not None, reason=str(slurm_node.missing())),
+]
 
 
 @pytest.fixture(scope="module")
@@ -47,13 +51,17 @@ def queue(folder: Path, **options: object) -> SlurmQueue:
 def run(points: list[StubPoint], folder: Path, **options: object) -> tuple[list[str], list[Event]]:
     """Ids of the points that are done, and what the engine told."""
     events: list[Event] = []
-    records = engine.run(points, folder=folder, cache=folder, executor=queue(folder, **options), on_event=events.append)
+    records = engine.run(
+        points, folder=folder, cache=folder, executor=queue(folder, **options), on_event=events.append
+    )
     return [r.id for r in records], [e for e in events if e.kind != "tick"]
 
 
 def submit(points: list[StubPoint], folder: Path, **options: object) -> list[Path]:
     """The folders of the points, which are left to Slurm."""
-    folders = [point_folder(folder, p.id) for p in engine.prepare_points(points, folder, False, lambda event: None)]
+    folders = [
+        point_folder(folder, p.id) for p in engine.prepare_points(points, folder, False, lambda event: None)
+    ]
     queue(folder, **options).start(*folders)
     return folders
 
@@ -66,7 +74,9 @@ def wait_for(condition: Callable[[], object], *, seconds: float = 60) -> None:
 
 
 def steps(folder: Path) -> list[int]:
-    return [int(line) for line in (folder / "trace").read_text().split()] if (folder / "trace").exists() else []
+    return (
+        [int(line) for line in (folder / "trace").read_text().split()] if (folder / "trace").exists() else []
+    )
 
 
 def sessions(folder: Path) -> int:
@@ -75,7 +85,9 @@ def sessions(folder: Path) -> int:
 
 def went_on(folder: Path) -> bool:
     """Every step once; the one under way when it was stopped may be there twice."""
-    return list(dict.fromkeys(steps(folder))) == list(range(STEPS)) and len(steps(folder)) - STEPS < sessions(folder)
+    return list(dict.fromkeys(steps(folder))) == list(range(STEPS)) and len(steps(folder)) - STEPS < sessions(
+        folder
+    )
 
 
 def test_arrays_are_split_and_a_failure_stays_with_its_point(tmp_path, node):
@@ -127,7 +139,8 @@ def test_a_warned_job_saves_and_goes_back_into_the_queue(tmp_path, node, number)
 @pytest.mark.long
 @pytest.mark.timeout(900)
 def test_a_job_near_its_time_limit_saves_and_goes_back_into_the_queue(tmp_path, node):
-    (folder,) = submit([StubPoint(id="p", work="lasting")], tmp_path, time=1, signal_seconds=10)  # 100 s of work, one minute at a time
+    # 100 s of work, one minute at a time
+    (folder,) = submit([StubPoint(id="p", work="lasting")], tmp_path, time=1, signal_seconds=10)
     wait_for(lambda: (folder / "record.json").exists(), seconds=600)
     assert sessions(folder) >= 2 and went_on(folder) and not (folder / "failure.txt").exists()
     assert "saved; back into the queue (restart 1)" in jobs_of(tmp_path)["p"].log.read_text()
@@ -136,7 +149,13 @@ def test_a_job_near_its_time_limit_saves_and_goes_back_into_the_queue(tmp_path, 
 def test_a_preempted_job_is_put_back_and_goes_on(tmp_path, node):
     (folder,) = submit([StubPoint(id="p", work="slow")], tmp_path, cpus=os.cpu_count())
     wait_for(lambda: len(steps(folder)) > 5)
-    node.ask("sbatch", "--partition=urgent", f"--cpus-per-task={os.cpu_count()}", "--output=/dev/null", "--wrap=sleep 2")
+    node.ask(
+        "sbatch",
+        "--partition=urgent",
+        f"--cpus-per-task={os.cpu_count()}",
+        "--output=/dev/null",
+        "--wrap=sleep 2",
+    )
     wait_for(lambda: (folder / "record.json").exists())
     assert sessions(folder) == 2 and went_on(folder) and not (folder / "failure.txt").exists()
     assert "waiting for Slurm to end this job" in jobs_of(tmp_path)["p"].log.read_text()
@@ -147,7 +166,8 @@ def test_a_killed_job_is_noticed_and_goes_on_when_submitted_again(tmp_path, node
     (folder,) = submit(points, tmp_path)
     wait_for(lambda: len(steps(folder)) > 5)
     node.ask("scancel", "--signal=KILL", "--full", jobs_of(tmp_path)["p"].number)
-    done, events = run(points, tmp_path)  # follows the job that is there; it died, which is no failure of the point
+    # follows the job that is there; it died, which is no failure of the point
+    done, events = run(points, tmp_path)
     if not done:
         assert [e.kind for e in events][-1] == "stopped" and "Slurm job" in events[-1].text
         done, _ = run(points, tmp_path)
@@ -187,7 +207,9 @@ def test_an_interrupt_leaves_the_jobs_in_the_queue(tmp_path):
 
 
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize(("study", "minutes"), [("smoke", 0.02), pytest.param("quickstart", 0.5, marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    ("study", "minutes"), [("smoke", 0.02), pytest.param("quickstart", 0.5, marks=pytest.mark.long)]
+)
 def test_a_study_gives_the_same_table_as_on_this_machine(project, sapis, node, study, minutes):
     """One job is cancelled, and slurmd is killed and restarted under the others."""
     pytest.importorskip("tblite", reason="the study generates its labels with tblite")
@@ -209,7 +231,10 @@ def test_a_study_gives_the_same_table_as_on_this_machine(project, sapis, node, s
     print(sapis("study", "status", study).stdout)
     wait_for(lambda: slurm.lost(folder, jobs_of(folder)))
     open_ends = sapis("study", "collect", study)
-    assert open_ends.returncode == 75 and f"Slurm job {cancelled} is CANCELLED; submit it again" in open_ends.stdout, open_ends.stdout
+    assert (
+        open_ends.returncode == 75
+        and f"Slurm job {cancelled} is CANCELLED; submit it again" in open_ends.stdout
+    ), open_ends.stdout
     again = sapis("study", "collect", study, "--resubmit")
     print(again.stdout)
     assert again.returncode == 75
@@ -227,14 +252,25 @@ def test_a_study_gives_the_same_table_as_on_this_machine(project, sapis, node, s
 def test_a_campaign_runs_its_decisions_as_jobs_and_decides_what_it_does_on_this_machine(project, sapis):
     pytest.importorskip("tblite", reason="the study generates its labels with tblite")
     settings = [
-        "data=ethanol-xtb-tiny", "train.epochs=2", "train.batch_size=4", "train.validations=1", "lattice.n_params=[3e3,6e3,1.2e4]",
-        "lattice.n_frames=[6,12]", "scale.budget=1.5e9", "law.bootstrap=100", "law.calibrate=0",
-    ]  # fmt: skip
+        "data=ethanol-xtb-tiny",
+        "train.epochs=2",
+        "train.batch_size=4",
+        "train.validations=1",
+        "lattice.n_params=[3e3,6e3,1.2e4]",
+        "lattice.n_frames=[6,12]",
+        "scale.budget=1.5e9",
+        "law.bootstrap=100",
+        "law.calibrate=0",
+    ]
     words = [w for s in settings for w in ("--set", s)]
     here = sapis("scale", "quickstart-scale", "--as", "here", *words, timeout=900)
     assert here.returncode == 0, here.stdout + here.stderr
-    there = sapis("scale", "quickstart-scale", "--as", "there", *words, "--set", "run.executor=slurm", timeout=1500)
-    assert there.returncode == 0 and "Traceback" not in there.stdout + there.stderr, there.stdout + there.stderr
+    there = sapis(
+        "scale", "quickstart-scale", "--as", "there", *words, "--set", "run.executor=slurm", timeout=1500
+    )
+    assert there.returncode == 0 and "Traceback" not in there.stdout + there.stderr, (
+        there.stdout + there.stderr
+    )
     tables = [pd.read_parquet(project / "results" / name / "runs.parquet") for name in ("here", "there")]
     assert len(tables[0]) > 6 and same_numbers(*tables)
     assert set(jobs_of(project / "results/there")) == set(tables[1]["id"])
@@ -258,7 +294,11 @@ def test_ranks_over_two_nodes_train_what_they_train_on_one(project, sapis, tmp_p
         (job,) = {job.number for job in jobs_of(folder).values()}
         nodes.ask("scancel", "--signal=USR2", job)
         followed = sapis("study", "run", *command, "--wait", timeout=900)
-        assert followed.returncode == 0, followed.stdout + followed.stderr + next(iter(jobs_of(folder).values())).log.read_text()
-        assert "saved; back into the queue (restart 1)" in next(iter(jobs_of(folder).values())).log.read_text()
+        assert followed.returncode == 0, (
+            followed.stdout + followed.stderr + next(iter(jobs_of(folder).values())).log.read_text()
+        )
+        assert (
+            "saved; back into the queue (restart 1)" in next(iter(jobs_of(folder).values())).log.read_text()
+        )
     tables = [pd.read_parquet(project / "results" / name / "runs.parquet") for name in ("spread", "here")]
     assert len(tables[0]) == 1 and same_numbers(*tables)

@@ -25,7 +25,9 @@ def test_short_points_are_bundled_and_long_ones_stay_alone():
     work = [sum(expected[id] for id in bundle) for bundle in bundles]
     assert work == sorted(work, reverse=True) and min(work) >= 600
     assert max(work[2:]) - min(work[2:]) < 112
-    assert all([expected[id] for id in b] == sorted((expected[id] for id in b), reverse=True) for b in bundles)
+    assert all(
+        [expected[id] for id in b] == sorted((expected[id] for id in b), reverse=True) for b in bundles
+    )
 
 
 def test_without_a_wanted_length_every_point_is_a_job():
@@ -70,7 +72,13 @@ def test_no_value_reaches_a_shell(tmp_path, monkeypatch):
 
     evil = f"x'; touch {tmp_path}/owned; $(touch {tmp_path}/owned) `touch {tmp_path}/owned` \" #"
     folder = tmp_path / "it's $(touch owned)"
-    asked = options(partition=evil, account=evil, qos=evil, constraint=evil, flags={"comment": evil, "exclusive": True, "nice": 5})
+    asked = options(
+        partition=evil,
+        account=evil,
+        qos=evil,
+        constraint=evil,
+        flags={"comment": evil, "exclusive": True, "nice": 5},
+    )
     executor = submitit.SlurmExecutor(folder=folder)
     executor.update_parameters(job_name="sapis-x", **SlurmQueue(folder, asked, cache=folder)._parameters())
     script = tmp_path / "job.sh"
@@ -83,7 +91,10 @@ def test_no_value_reaches_a_shell(tmp_path, monkeypatch):
 
 def test_a_machine_without_slurm_is_told(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(ConfigError, match="'slurm' wants sbatch, squeue, scontrol, srun, which this machine does not have; use local"):
+    with pytest.raises(
+        ConfigError,
+        match="'slurm' wants sbatch, squeue, scontrol, srun, which this machine does not have; use local",
+    ):
         SlurmQueue(tmp_path, SlurmOptions(), cache=tmp_path)
 
 
@@ -93,13 +104,17 @@ def test_a_study_that_was_never_submitted_asks_nothing(tmp_path, monkeypatch):
 
 
 def test_the_executor_is_an_option_of_running():
-    run = load(RunOptions, {"executor": "slurm", "devices": 2, "slurm": {"time": 60, "gpus": 2, "flags": {"exclusive": True}}}, source="s")
+    run = load(
+        RunOptions,
+        {"executor": "slurm", "devices": 2, "slurm": {"time": 60, "gpus": 2, "flags": {"exclusive": True}}},
+        source="s",
+    )
     assert run.slurm.flags == {"exclusive": True} and run.devices == 2
     with pytest.raises(ConfigError, match="did you mean 'time'"):
         load(RunOptions, {"slurm": {"times": 60}}, source="s")
 
 
-# ---------------------------------------------------------------------------------------------------------- job folder
+# ------------------------------------------------------------------------------------------------- job folder
 
 
 def test_the_folder_whose_pickles_jobs_run_is_made_for_its_owner_alone(tmp_path: Path) -> None:
@@ -115,14 +130,22 @@ def test_the_folder_whose_pickles_jobs_run_is_made_for_its_owner_alone(tmp_path:
 
 @pytest.mark.parametrize(
     ("mode", "above", "message"),
-    [(0o770, 0o755, "others may write to it"), (0o702, 0o755, "others may write to it"), (0o700, 0o777, "everybody may write to")],
+    [
+        (0o770, 0o755, "others may write to it"),
+        (0o702, 0o755, "others may write to it"),
+        (0o700, 0o777, "everybody may write to"),
+    ],
 )
-def test_a_folder_that_others_may_write_to_is_refused(tmp_path: Path, mode: int, above: int, message: str) -> None:
+def test_a_folder_that_others_may_write_to_is_refused(
+    tmp_path: Path, mode: int, above: int, message: str
+) -> None:
     folder = tmp_path / "x" / "slurm"
     folder.mkdir(parents=True)
     folder.chmod(mode)
     folder.parent.chmod(above)
-    with pytest.raises(ConfigError, match=f"slurm: Slurm's jobs run what lies there, and {message}.*chmod go-w"):
+    with pytest.raises(
+        ConfigError, match=f"slurm: Slurm's jobs run what lies there, and {message}.*chmod go-w"
+    ):
         private_folder(folder)
 
 

@@ -1,4 +1,5 @@
-"""The whole road of a small study through the real engine: data, points, table, laws, figures, report; then again, killed, and failed."""
+"""The whole road of a small study through the real engine: data, points, table, laws, figures, report; then
+again, killed, and failed."""
 
 from __future__ import annotations
 
@@ -30,7 +31,9 @@ def test_the_smoke_study_travels_the_whole_road_and_survives_being_killed(projec
     for name in ("runs.csv", "fit.json", "report.html", "study.yaml", "provenance.json", "points.json"):
         assert (folder / name).stat().st_size > 0, name
     assert list((folder / "figures").glob("*.pdf")) and list((folder / "figures").glob("*.csv"))
-    assert {"commit", "versions", "host", "device"} <= set(json.loads((folder / "provenance.json").read_text()))
+    assert {"commit", "versions", "host", "device"} <= set(
+        json.loads((folder / "provenance.json").read_text())
+    )
 
     again = sapis("study", "run", "smoke")
     assert again.returncode == 0 and "smoke is finished: all 8 points are done" in again.stdout
@@ -41,7 +44,8 @@ def test_the_smoke_study_travels_the_whole_road_and_survives_being_killed(projec
     changed = sapis("study", "run", "smoke", "--set", "train.steps=7")
     assert changed.returncode == 2 and "train.steps 6 -> 7" in changed.stderr
 
-    # The process group killed before the first point and again among the points: elsewhere, the same numbers come out.
+    # The process group killed before the first point and again among the points: elsewhere, the same numbers
+    # come out.
     other = tmp_path / "other"
     other.mkdir()
     for name in ("configs", "studies"):
@@ -61,9 +65,13 @@ def _start_some(home: Path) -> subprocess.Popen:
     words = "-m sapis_lab.cli study run smoke --set lattice.n_params=[3e3] --set models=[transformer]"
     command = [sys.executable, *words.split()]
     return subprocess.Popen(
-        command, cwd=home, env={**os.environ, "SAPIS_HOME": str(home)},
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
+        command,
+        cwd=home,
+        env={**os.environ, "SAPIS_HOME": str(home)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
 
 
 def _wait_for(condition, process: subprocess.Popen) -> None:

@@ -1,4 +1,5 @@
-"""Tuning on one host with real processes, real signals and a real SQLite file, on points that only pretend to train."""
+"""Tuning on one host with real processes, real signals and a real SQLite file, on points that only pretend to
+train."""
 
 from __future__ import annotations
 
@@ -32,10 +33,13 @@ from sapis_lab.sweep.tuner.table import best_rows, read_trials
 
 SCRIPT = Path(__file__).with_name("tune_process.py")
 STUDY: dict[str, Any] = {
-    "question": "?", "data": "ethanol-xtb-tiny", "models": ["geat"], "lattice": {"n_params": [3e3], "n_frames": [8, 24]},
+    "question": "?",
+    "data": "ethanol-xtb-tiny",
+    "models": ["geat"],
+    "lattice": {"n_params": [3e3], "n_frames": [8, 24]},
     "train": {"use": "default", "steps": 20, "batch_size": 4},
     "tune": {"space": {"train.learning_rate": {"log": [1e-3, 0.1]}}, "trials": 4},
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")
@@ -51,17 +55,28 @@ def write_study(project: Path, changes: dict[str, Any] | None) -> None:
 
 @pytest.fixture
 def tune(project: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str]]:
-    """Tunes `studies/t.yaml` in this process, which has imported everything; exit status and what was printed."""
+    """Tunes `studies/t.yaml` in this process, which has imported everything; exit status and what was
+    printed."""
 
-    def run(*settings: str, workers: int = 2, changes: dict[str, Any] | None = None, retry: bool = False, **environment: str):
+    def run(
+        *settings: str,
+        workers: int = 2,
+        changes: dict[str, Any] | None = None,
+        retry: bool = False,
+        **environment: str,
+    ):
         write_study(project, changes)
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
         out = io.StringIO()
         request = TuneRequest(
-            "t", (f"run.cache={cache}", *settings), workers=workers, retry_failed=retry, target="tuned_points:run_point",
+            "t",
+            (f"run.cache={cache}", *settings),
+            workers=workers,
+            retry_failed=retry,
+            target="tuned_points:run_point",
             preload=("tuned_points",),
-        )  # fmt: skip
+        )
         status = run_tune(request, Console(file=out, width=200))
         for name in environment:
             monkeypatch.delenv(name)
@@ -75,11 +90,15 @@ def tune_process(project: Path, cache: Path) -> Iterator[Callable[..., subproces
     """Starts a tuning of `studies/t.yaml` in a process of its own, to be killed."""
     started: list[subprocess.Popen] = []
 
-    def start(*settings: str, workers: int = 2, what: str = "tune", changes: dict | None = None, **environment: str) -> subprocess.Popen:
+    def start(
+        *settings: str, workers: int = 2, what: str = "tune", changes: dict | None = None, **environment: str
+    ) -> subprocess.Popen:
         write_study(project, changes)
         command = [sys.executable, str(SCRIPT), what, "t", str(workers), f"run.cache={cache}", *settings]
         log = (project / f"out{len(started)}.txt").open("w")
-        started.append(subprocess.Popen(command, env={**os.environ, **environment}, cwd=project, stdout=log, stderr=log))
+        started.append(
+            subprocess.Popen(command, env={**os.environ, **environment}, cwd=project, stdout=log, stderr=log)
+        )
         log.close()
         return started[-1]
 
@@ -98,7 +117,9 @@ def trial_folders(project: Path) -> list[Path]:
 
 
 def steps_done(folder: Path) -> list[int]:
-    return [int(line) for line in (folder / "trace").read_text().split()] if (folder / "trace").exists() else []
+    return (
+        [int(line) for line in (folder / "trace").read_text().split()] if (folder / "trace").exists() else []
+    )
 
 
 def wait_for(condition: Callable[[], object], *, seconds: float = 120) -> None:
@@ -152,7 +173,10 @@ def test_failures_and_divergence_count_and_are_told(project: Path, tune):
     status, out = tune(TUNED_FAILS="geat-l2-n3.0e3-d24-t0000", TUNED_DIVERGES="0.03")
     trials = table(project).set_index("trial")
     assert status == 1
-    assert trials.loc["geat-l2-n3.0e3-d24-t0000", ["state", "reason"]].tolist() == ["failed", "ValueError: no such luck"]
+    assert trials.loc["geat-l2-n3.0e3-d24-t0000", ["state", "reason"]].tolist() == [
+        "failed",
+        "ValueError: no such luck",
+    ]
     fast = trials["train.learning_rate"] > 0.03
     assert fast.any() and (trials["state"][fast & (trials["state"] != "failed")] == "diverged").all()
     assert "ValueError: no such luck" in out and len(trials) == 8
@@ -165,7 +189,9 @@ def test_hopeless_trials_are_pruned_from_inside_the_point(project: Path, tune, p
     assert status == 0 and len(trials) == 14 and set(trials["state"]) == {"done", "pruned"}, out
     for row in trials.to_dict("records"):
         folder = project / "results/t/tune/trials" / row["trial"]
-        assert (folder / RECORD).exists() == (row["state"] == "done") == (not (folder / "pruned.json").exists())
+        assert (
+            (folder / RECORD).exists() == (row["state"] == "done") == (not (folder / "pruned.json").exists())
+        )
         if row["state"] == "pruned":
             said = json.loads((folder / "pruned.json").read_text())
             assert said["of"] == 10 and 1 <= said["validation"] < 10 and said["val_force_rmse"] > 0
@@ -174,11 +200,17 @@ def test_hopeless_trials_are_pruned_from_inside_the_point(project: Path, tune, p
 
 
 def test_two_objectives_end_in_a_pareto_front(project: Path, tune):
-    space = {"train.learning_rate": {"log": [1e-3, 0.1]}, "n_params_target": {"log": [3e3, 1e4]}, "model.heads": {"choice": [1, 2]}}
+    space = {
+        "train.learning_rate": {"log": [1e-3, 0.1]},
+        "n_params_target": {"log": [3e3, 1e4]},
+        "model.heads": {"choice": [1, 2]},
+    }
     changes = {"space": space, "objectives": ["val_force_rmse", "flops_train"], "trials": 10, "n_frames": [8]}
     status, out = tune(changes=changes, TUNED_DIVERGES="0.05")
     trials = table(project)
-    assert status == 0 and len(trials) == 10 and set(trials["cell"]) == {"geat-l2-d8"} and "Pareto front" in out
+    assert (
+        status == 0 and len(trials) == 10 and set(trials["cell"]) == {"geat-l2-d8"} and "Pareto front" in out
+    )
     front = best_rows(trials, ["val_force_rmse", "flops_train"])
     assert len(front) >= 2
     for row in front.itertuples():
@@ -186,7 +218,9 @@ def test_two_objectives_end_in_a_pareto_front(project: Path, tune):
         assert not beats.any()
     best = yaml.safe_load((project / "results/t/tune/best.yaml").read_text())["geat-l2-d8"]
     assert [entry["trial"] for entry in best] == list(front["trial"])
-    assert (project / "results/t/tune/figures/pareto.pdf").exists() and not (project / "results/t/regime.json").exists()
+    assert (project / "results/t/tune/figures/pareto.pdf").exists() and not (
+        project / "results/t/regime.json"
+    ).exists()
 
 
 @pytest.mark.parametrize("sampler", ["gp", "cmaes"])
@@ -199,7 +233,7 @@ def test_other_samplers_come_near_the_minimum(project: Path, tune, sampler: str)
     assert table(project)["train.batch_size"].between(2, 8).all()
 
 
-# -------------------------------------------------------------------------------------------------------------- killed
+# ----------------------------------------------------------------------------------------------------- killed
 
 
 def test_a_parent_and_a_point_that_are_killed_end_in_the_same_table(project: Path, tune, tune_process):
@@ -217,7 +251,8 @@ def test_a_parent_and_a_point_that_are_killed_end_in_the_same_table(project: Pat
     status, out = tune(workers=1)
     assert status == 0 and f"goes on  {point.name}" in out
     done = steps_done(point)
-    assert sorted(set(done)) == list(range(20)) and len(done) <= 22  # a step at which it died may have been done twice
+    # a step at which it died may have been done twice
+    assert sorted(set(done)) == list(range(20)) and len(done) <= 22
     assert same_as_undisturbed(project)
 
 
@@ -228,7 +263,11 @@ def test_a_parent_that_is_killed_at_random_moments_ends_in_the_same_table(projec
     while not (project / "results/t/tune/trials.csv").exists() and kills < 50:
         process = tune_process(workers=1, TUNED_SECONDS="1")
         before = sum(len(steps_done(f)) for f in trial_folders(project))
-        wait_for(lambda p=process, n=before: p.poll() is not None or sum(len(steps_done(f)) for f in trial_folders(project)) > n)
+        wait_for(
+            lambda p=process, n=before: (
+                p.poll() is not None or sum(len(steps_done(f)) for f in trial_folders(project)) > n
+            )
+        )
         time.sleep(chance.uniform(0.0, 1.5))
         kills += process.poll() is None
         process.kill()
@@ -244,16 +283,22 @@ def undisturbed(project: Path, tune: Callable[..., tuple[int, str]]) -> None:
 
 
 def same_as_undisturbed(project: Path) -> bool:
-    return table(project).equals(read_trials(project / "results/undisturbed/tune")) and len(trial_folders(project)) == 8
+    return (
+        table(project).equals(read_trials(project / "results/undisturbed/tune"))
+        and len(trial_folders(project)) == 8
+    )
 
 
-def test_it_stops_on_sigterm_refuses_a_second_one_shows_its_state_and_goes_on(project: Path, tune, tune_process, inside):
+def test_it_stops_on_sigterm_refuses_a_second_one_shows_its_state_and_goes_on(
+    project: Path, tune, tune_process, inside
+):
     process = tune_process(TUNED_SECONDS="20")
     wait_for(lambda: len(trial_folders(project)) == 2 and all(map(steps_done, trial_folders(project))))
     with pytest.raises(Locked, match=f"process {process.pid}"):
         tune()
     status, out, _ = inside("tune", "t", "--status")  # on a copy of the file
-    assert status == 0 and "t: 8 trials" in out and not (project / "results/t/tune/trials.csv").exists()  # it only looks
+    # it only looks
+    assert status == 0 and "t: 8 trials" in out and not (project / "results/t/tune/trials.csv").exists()
     process.terminate()
     assert process.wait(timeout=120) == 75
     assert "nothing is lost. Continue with: sapis tune t" in (project / "out0.txt").read_text()
@@ -269,10 +314,15 @@ def test_it_stops_on_sigterm_refuses_a_second_one_shows_its_state_and_goes_on(pr
 
 
 @pytest.mark.parametrize(
-    ("moment", "name"), [("_prepare_data", "SIGUSR1"), ("close", "SIGTERM"), ("report", "SIGUSR2"), ("draw", "SIGTERM")]
+    ("moment", "name"),
+    [("_prepare_data", "SIGUSR1"), ("close", "SIGTERM"), ("report", "SIGUSR2"), ("draw", "SIGTERM")],
 )
-def test_a_signal_at_any_moment_stops_it_and_it_goes_on(project: Path, tune, monkeypatch, moment: str, name: str):
-    holder = {"_prepare_data": "sapis_lab.sweep.road", "close": "sapis_lab.sweep.local.LocalPool"}.get(moment, "sapis_lab.sweep.tuner.road")
+def test_a_signal_at_any_moment_stops_it_and_it_goes_on(
+    project: Path, tune, monkeypatch, moment: str, name: str
+):
+    holder = {"_prepare_data": "sapis_lab.sweep.road", "close": "sapis_lab.sweep.local.LocalPool"}.get(
+        moment, "sapis_lab.sweep.tuner.road"
+    )
     usual = pkgutil.resolve_name(f"{holder}.{moment}")
 
     def signalled(*arguments: Any, **named: Any) -> Any:
@@ -289,7 +339,9 @@ def test_a_signal_at_any_moment_stops_it_and_it_goes_on(project: Path, tune, mon
 
 
 @pytest.fixture
-def inside(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+def inside(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
     """Runs `sapis` in this process: exit status, output, errors."""
     monkeypatch.chdir(project)
 

@@ -1,4 +1,5 @@
-"""Tuning by many workers on a real PostgreSQL: when one of them is killed no trial is lost, none is counted twice, none is added."""
+"""Tuning by many workers on a real PostgreSQL: when one of them is killed no trial is lost, none is counted
+twice, none is added."""
 
 from __future__ import annotations
 
@@ -22,14 +23,19 @@ from sapis_lab.sweep.tuner.table import read_trials
 SCRIPT = Path(__file__).with_name("tune_process.py")
 PASSWORD = "pa55-of-the-test"
 STUDY: dict[str, Any] = {
-    "question": "?", "data": "ethanol-xtb-tiny", "models": ["geat"], "lattice": {"n_params": [3e3], "n_frames": [8, 24]},
+    "question": "?",
+    "data": "ethanol-xtb-tiny",
+    "models": ["geat"],
+    "lattice": {"n_params": [3e3], "n_frames": [8, 24]},
     "train": {"use": "default", "steps": 20, "batch_size": 4},
     "tune": {"space": {"train.learning_rate": {"log": [1e-3, 0.1]}}, "trials": 8},
-}  # fmt: skip
+}
 
 pytestmark = [
     pytest.mark.postgres,
-    pytest.mark.skipif(postgres_server.programs() is None, reason="no PostgreSQL server: initdb and pg_ctl are not installed"),
+    pytest.mark.skipif(
+        postgres_server.programs() is None, reason="no PostgreSQL server: initdb and pg_ctl are not installed"
+    ),
 ]
 
 
@@ -57,7 +63,9 @@ def worker(project: Path, url: str) -> Iterator[Callable[..., subprocess.Popen]]
     def start(**environment: str) -> subprocess.Popen:
         log = (project / f"out{len(started)}.txt").open("w")
         command = [sys.executable, str(SCRIPT), "worker", "t", "1"]
-        started.append(subprocess.Popen(command, env={**os.environ, **environment}, cwd=project, stdout=log, stderr=log))
+        started.append(
+            subprocess.Popen(command, env={**os.environ, **environment}, cwd=project, stdout=log, stderr=log)
+        )
         log.close()
         return started[-1]
 
@@ -79,7 +87,9 @@ def trial_folders(project: Path) -> list[Path]:
 
 
 def steps_done(folder: Path) -> list[int]:
-    return [int(line) for line in (folder / "trace").read_text().split()] if (folder / "trace").exists() else []
+    return (
+        [int(line) for line in (folder / "trace").read_text().split()] if (folder / "trace").exists() else []
+    )
 
 
 def parent(pid: int) -> int:
@@ -90,21 +100,30 @@ def printed(project: Path) -> str:
     return "\n".join(p.read_text() for p in sorted(project.glob("out*.txt")))
 
 
-def test_four_workers_of_which_one_is_killed_lose_no_trial_and_count_none_twice(project: Path, worker, url: str):
-    processes = [worker(TUNED_SECONDS="3") for _ in range(4)]  # at the same moment: they also make tables and data together
+def test_four_workers_of_which_one_is_killed_lose_no_trial_and_count_none_twice(
+    project: Path, worker, url: str
+):
+    processes = [
+        worker(TUNED_SECONDS="3") for _ in range(4)
+    ]  # at the same moment: they also make tables and data together
     wait_for(lambda: any(5 < len(steps_done(folder)) < 15 for folder in trial_folders(project)))
     first = next(folder for folder in trial_folders(project) if 5 < len(steps_done(folder)) < 15)
     victim = parent(parent(int((first / "pid").read_text())))  # point, launcher, worker
     os.kill(victim, signal.SIGKILL)
     assert not (first / "record.json").exists(), "it had ended already"
-    assert {p.pid: p.wait(timeout=400) for p in processes} == {p.pid: -9 if p.pid == victim else 0 for p in processes}, printed(project)
+    assert {p.pid: p.wait(timeout=400) for p in processes} == {
+        p.pid: -9 if p.pid == victim else 0 for p in processes
+    }, printed(project)
 
     trials = read_trials(project / "results/t/tune")
     assert len(trials) == 16 and trials["trial"].is_unique and (trials["state"] == "done").all()
     assert {folder.name for folder in trial_folders(project)} == set(trials["trial"])
     for row in trials.to_dict("records"):
         record = read_record(project / "results/t/tune/trials" / row["trial"])
-        assert record.metrics["val_force_rmse"] == row["val_force_rmse"] and record.learning_rate == row["train.learning_rate"]
+        assert (
+            record.metrics["val_force_rmse"] == row["val_force_rmse"]
+            and record.learning_rate == row["train.learning_rate"]
+        )
     assert trials.set_index("trial").loc[first.name, "attempts"] == 2 and trials["attempts"].sum() == 17
     assert f"put back {first.name}: its worker is gone" in printed(project)
     done = steps_done(first)
@@ -119,7 +138,9 @@ def test_a_worker_that_is_stopped_hands_its_trial_over_at_once(project: Path, wo
     raw = yaml.safe_load((project / "studies" / "t.yaml").read_text())
     raw["run"]["heartbeat"] = 1000  # nobody would call it dead in time
     raw["lattice"]["n_params"] = [4e3]
-    (project / "studies" / "t.yaml").write_text(yaml.safe_dump({**raw, "tune": {**raw["tune"], "trials": 2, "n_frames": [8]}}))
+    (project / "studies" / "t.yaml").write_text(
+        yaml.safe_dump({**raw, "tune": {**raw["tune"], "trials": 2, "n_frames": [8]}})
+    )
     first = worker(TUNED_SECONDS="60")
     wait_for(lambda: trial_folders(project) and len(steps_done(trial_folders(project)[0])) > 2)
     first.terminate()
@@ -154,12 +175,20 @@ def test_a_trial_whose_worker_died_before_its_first_heartbeat_is_put_back(projec
 
 
 @pytest.mark.parametrize("how", ["fast", pytest.param("immediate", marks=pytest.mark.long)])
-def test_a_worker_outlives_a_restart_of_the_server(project: Path, worker, server: postgres_server.Server, how: str):
+def test_a_worker_outlives_a_restart_of_the_server(
+    project: Path, worker, server: postgres_server.Server, how: str
+):
     raw = yaml.safe_load((project / "studies" / "t.yaml").read_text())
     raw["lattice"]["n_params"] = [{"fast": 5e3, "immediate": 6e3}[how]]
-    (project / "studies" / "t.yaml").write_text(yaml.safe_dump({**raw, "tune": {**raw["tune"], "trials": 2, "n_frames": [8]}}))
+    (project / "studies" / "t.yaml").write_text(
+        yaml.safe_dump({**raw, "tune": {**raw["tune"], "trials": 2, "n_frames": [8]}})
+    )
     processes = [worker(TUNED_SECONDS="6") for _ in range(2)]
-    wait_for(lambda: len(trial_folders(project)) == 2 and all(steps_done(folder) for folder in trial_folders(project)))
+    wait_for(
+        lambda: (
+            len(trial_folders(project)) == 2 and all(steps_done(folder) for folder in trial_folders(project))
+        )
+    )
     server.stop(how)
     wait_for(lambda: "the database does not answer" in printed(project))
     time.sleep(4)  # longer than a worker without a heartbeat is believed to live
@@ -167,16 +196,22 @@ def test_a_worker_outlives_a_restart_of_the_server(project: Path, worker, server
     assert [process.wait(timeout=240) for process in processes] == [0, 0], printed(project)
     trials, told = read_trials(project / "results/t/tune"), printed(project)
     assert list(trials["state"]) == ["done"] * 2 and list(trials["attempts"]) == [1, 1], told
-    assert all(steps_done(folder) == list(range(20)) for folder in trial_folders(project)), "a point was run twice"
+    assert all(steps_done(folder) == list(range(20)) for folder in trial_folders(project)), (
+        "a point was run twice"
+    )
     assert told.count("the database does not answer") == told.count("the database answers again") <= 2
     assert "Traceback" not in told and PASSWORD not in told
 
 
 @pytest.mark.long
-def test_a_worker_whose_database_stays_away_saves_and_ends_with_one_line(project: Path, worker, server: postgres_server.Server):
+def test_a_worker_whose_database_stays_away_saves_and_ends_with_one_line(
+    project: Path, worker, server: postgres_server.Server
+):
     raw = yaml.safe_load((project / "studies" / "t.yaml").read_text())
     raw["lattice"]["n_params"] = [7e3]
-    (project / "studies" / "t.yaml").write_text(yaml.safe_dump({**raw, "tune": {**raw["tune"], "trials": 1, "n_frames": [8]}}))
+    (project / "studies" / "t.yaml").write_text(
+        yaml.safe_dump({**raw, "tune": {**raw["tune"], "trials": 1, "n_frames": [8]}})
+    )
     process = worker(TUNED_SECONDS="40", SAPIS_TEST_PATIENCE="2")
     wait_for(lambda: trial_folders(project) and len(steps_done(trial_folders(project)[0])) > 2)
     server.stop()
@@ -185,7 +220,9 @@ def test_a_worker_whose_database_stays_away_saves_and_ends_with_one_line(project
     finally:
         server.start()
     *_, asked, ended = printed(project).strip().splitlines()
-    assert asked.startswith("the database does not answer (") and asked.endswith("; asking again for up to 2 s")
+    assert asked.startswith("the database does not answer (") and asked.endswith(
+        "; asking again for up to 2 s"
+    )
     assert ended.startswith("error: run.storage: postgresql+psycopg://tuner:***@127.0.0.1:")
     assert "nothing is lost. Continue with: sapis tune t --worker" in ended
     done = steps_done(trial_folders(project)[0])
@@ -197,7 +234,9 @@ def test_a_worker_whose_database_stays_away_saves_and_ends_with_one_line(project
 def test_a_stop_while_the_database_is_away_is_obeyed(project: Path, worker, server: postgres_server.Server):
     raw = yaml.safe_load((project / "studies" / "t.yaml").read_text())
     raw["lattice"]["n_params"] = [8e3]
-    (project / "studies" / "t.yaml").write_text(yaml.safe_dump({**raw, "tune": {**raw["tune"], "trials": 1, "n_frames": [8]}}))
+    (project / "studies" / "t.yaml").write_text(
+        yaml.safe_dump({**raw, "tune": {**raw["tune"], "trials": 1, "n_frames": [8]}})
+    )
     process = worker(TUNED_SECONDS="40")
     wait_for(lambda: trial_folders(project) and len(steps_done(trial_folders(project)[0])) > 2)
     server.stop()
@@ -207,10 +246,14 @@ def test_a_stop_while_the_database_is_away_is_obeyed(project: Path, worker, serv
         assert process.wait(timeout=40) == 75, printed(project)
     finally:
         server.start()
-    assert printed(project).strip().splitlines()[-1] == "stopped; nothing is lost. Continue with: sapis tune t"
+    assert (
+        printed(project).strip().splitlines()[-1] == "stopped; nothing is lost. Continue with: sapis tune t"
+    )
 
 
-def test_a_lock_that_a_restart_has_taken_away_is_noticed_before_anything_is_written(server: postgres_server.Server):
+def test_a_lock_that_a_restart_has_taken_away_is_noticed_before_anything_is_written(
+    server: postgres_server.Server,
+):
     from sapis_lab.sweep.tuner.many_hosts import one_writer, open_storage
     from sapis_lab.sweep.tuner.patient import Patience
 

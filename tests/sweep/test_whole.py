@@ -1,4 +1,5 @@
-"""What counts as finished is whole: records that can be believed, weights that are theirs, answers made from them."""
+"""What counts as finished is whole: records that can be believed, weights that are theirs, answers made from
+them."""
 
 from __future__ import annotations
 
@@ -36,7 +37,9 @@ def study(tmp_path):
         place = folder / "points" / point.id
         place.mkdir(parents=True)
         save_file({"w": torch.arange(100.0)}, place / "model.safetensors")
-        made = record(StubPoint(id=point.id)).model_copy(update={"weights": digest(place / "model.safetensors")})
+        made = record(StubPoint(id=point.id)).model_copy(
+            update={"weights": digest(place / "model.safetensors")}
+        )
         write_record(place, made)
     write_text(folder / "study.yaml", "law: {quantity: val_force_rmse}\n")
     write_table(runs_table(folder / "points", manifest.points), folder)
@@ -49,7 +52,15 @@ def study(tmp_path):
     return folder
 
 
-ANSWERS = ("runs.parquet", "runs.csv", "fit.json", "report.html", "figures/loss_vs_data.pdf", "figures/loss_vs_data.csv", "tables/runs.tex")
+ANSWERS = (
+    "runs.parquet",
+    "runs.csv",
+    "fit.json",
+    "report.html",
+    "figures/loss_vs_data.pdf",
+    "figures/loss_vs_data.csv",
+    "tables/runs.tex",
+)
 
 
 @pytest.mark.parametrize("name", [*ANSWERS, "answers.json"])
@@ -73,7 +84,10 @@ def test_records_decide_by_contents_and_not_by_their_times(study):
     path = study / "points/a/record.json"
     os.utime(path, (time.time() + 1e7,) * 2)
     assert finished(study, INPUTS) is not None  # a clock that is ahead does not reopen a study for ever
-    write_record(study / "points/a", read_record(study / "points/a").model_copy(update={"metrics": {"val_force_rmse": 0.2}}))
+    write_record(
+        study / "points/a",
+        read_record(study / "points/a").model_copy(update={"metrics": {"val_force_rmse": 0.2}}),
+    )
     os.utime(path, (0, 0))  # nor does one that is behind keep old answers
     assert finished(study, INPUTS) is None
     assert any("made from other records" in problem for problem in verify(study).problems)
@@ -125,7 +139,9 @@ def test_a_damaged_record_names_its_file(study, data):
 def test_weights_that_are_cut_off_do_not_count_as_finished(study, how):
     path = study / "points/a/model.safetensors"
     data = path.read_bytes()
-    path.write_bytes({"empty": b"", "cut": data[:-4], "longer": data + b"0", "header": b"\xff" * 8 + data[8:]}[how])
+    path.write_bytes(
+        {"empty": b"", "cut": data[:-4], "longer": data + b"0", "header": b"\xff" * 8 + data[8:]}[how]
+    )
     assert finished(study, INPUTS) is None
     with pytest.raises(ConfigError, match=r"a/model\.safetensors: has .* remove record\.json beside it"):
         refuse_damaged(study, [planned("a"), planned("b")])
@@ -137,11 +153,15 @@ def test_a_bit_turned_over_in_small_weights_does_not_count_as_finished(study):
     data[-5] ^= 4
     path.write_bytes(bytes(data))
     assert finished(study, INPUTS) is None
-    with pytest.raises(ConfigError, match=r"a/model\.safetensors: is not the file .* remove record\.json beside it"):
+    with pytest.raises(
+        ConfigError, match=r"a/model\.safetensors: is not the file .* remove record\.json beside it"
+    ):
         refuse_damaged(study, [planned("a"), planned("b")])
 
 
-@pytest.mark.parametrize("name", ["points/a/model.safetensors", "report.html", "figures/loss_vs_data.pdf", "answers.json"])
+@pytest.mark.parametrize(
+    "name", ["points/a/model.safetensors", "report.html", "figures/loss_vs_data.pdf", "answers.json"]
+)
 def test_a_pipe_in_place_of_a_file_hangs_nobody(study, name):
     (study / name).unlink()
     os.mkfifo(study / name)
@@ -155,7 +175,11 @@ def test_a_bit_turned_over_in_large_weights_is_found_by_verify(study, monkeypatc
     data = bytearray(path.read_bytes())
     data[-5] ^= 4
     path.write_bytes(bytes(data))
-    assert [p for p in verify(study).problems if "model.safetensors: is not the file that record.json was written with" in p]
+    assert [
+        p
+        for p in verify(study).problems
+        if "model.safetensors: is not the file that record.json was written with" in p
+    ]
 
 
 @pytest.mark.parametrize("how", ["cut", "edited", "gone"])
@@ -189,15 +213,32 @@ def test_the_table_holds_the_forms_of_the_step(tmp_path):
 
 def test_the_kernels_reopen_a_study_and_benchmarks_do_not(tmp_path, monkeypatch):
     package = tmp_path / "sapis_lab"
-    for name in ("sweep/folder.py", "kernels/geat.cpp", "bench/step.py", "selftest/kill.py", "models/geat.py", "report/page.html.j2"):
+    for name in (
+        "sweep/folder.py",
+        "kernels/geat.cpp",
+        "bench/step.py",
+        "selftest/kill.py",
+        "models/geat.py",
+        "report/page.html.j2",
+    ):
         write_text(package / name, "first")
     monkeypatch.setattr("sapis_lab.sweep.folder.__file__", str(package / "sweep/folder.py"))
     monkeypatch.setenv("SAPIS_HOME", str(tmp_path))
     before, changes = inputs_hash("x", []), {}
-    for name in ("kernels/geat.cpp", "bench/step.py", "selftest/kill.py", "models/geat.py", "report/page.html.j2"):
+    for name in (
+        "kernels/geat.cpp",
+        "bench/step.py",
+        "selftest/kill.py",
+        "models/geat.py",
+        "report/page.html.j2",
+    ):
         write_text(package / name, "second")
         changes[name] = inputs_hash("x", []) != before
         write_text(package / name, "first")
     assert changes == {
-        "kernels/geat.cpp": True, "bench/step.py": False, "selftest/kill.py": False, "models/geat.py": True, "report/page.html.j2": True,
-    }  # fmt: skip
+        "kernels/geat.cpp": True,
+        "bench/step.py": False,
+        "selftest/kill.py": False,
+        "models/geat.py": True,
+        "report/page.html.j2": True,
+    }

@@ -20,9 +20,13 @@ def main(what: str, name: str, workers: str, *settings: str) -> int:
         patient.SECONDS = float(seconds)
     retry = "--retry-failed" in settings
     request = TuneRequest(
-        name, tuple(s for s in settings if s != "--retry-failed"), workers=int(workers), retry_failed=retry,
-        target="tuned_points:run_point", preload=("tuned_points",),
-    )  # fmt: skip
+        name,
+        tuple(s for s in settings if s != "--retry-failed"),
+        workers=int(workers),
+        retry_failed=retry,
+        target="tuned_points:run_point",
+        preload=("tuned_points",),
+    )
     return {"tune": run_tune, "worker": run_worker}[what](request, Console(width=200))
 
 

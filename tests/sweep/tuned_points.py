@@ -1,4 +1,5 @@
-"""Points that only pretend to train, for the tests of tuning: their error has its minimum at a learning rate of 0.01."""
+"""Points that only pretend to train, for the tests of tuning: their error has its minimum at a learning rate
+of 0.01."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ def error(rate: float, width: int = 0) -> float:
 
 
 def run_point(folder: Path, *, cache: str, device: str) -> None:
-    """Count to `train.steps`, with a checkpoint at each step and a validation at each tenth part; `trace` says which steps were done."""
+    """Count to `train.steps`, with a checkpoint at each step and a validation at each tenth part; `trace`
+    says which steps were done."""
     point = read_yaml(folder / "config.yaml")
     (folder / "pid").write_text(str(os.getpid()))
     steps, rate = point["train"]["steps"], point["train"]["learning_rate"]
@@ -54,10 +56,33 @@ def record(folder: Path, point: dict[str, Any]) -> Record:
     science = json.loads((folder / "science.json").read_text())
     train, n = point["train"], point["n_params"]
     return Record(
-        id=point["id"], fingerprint=fingerprint(science), science=science, model="geat-l2", family="geat", symmetry="O(3)", lmax=2,
-        seed=point["seed"], n_params_target=point["n_params_target"], n_params=n, n_params_equivariant=0, n_params_scalar=n,
-        n_frames=point["n_frames"], steps=train["steps"], epochs=1.0, samples=train["steps"], batch_size=train["batch_size"],
-        learning_rate=train["learning_rate"], flops_per_step=10.0 * n, flops_elementwise_per_step=0.0,
-        flops_train=10.0 * n * train["steps"], flops_inference_per_frame=1.0, seconds_train=0.1, cpu_seconds_train=0.1, seconds_total=0.1,
-        device="cpu", host="h", metrics={"val_force_rmse": error(train["learning_rate"], point["model"]["heads"])}, versions={},
-    )  # fmt: skip
+        id=point["id"],
+        fingerprint=fingerprint(science),
+        science=science,
+        model="geat-l2",
+        family="geat",
+        symmetry="O(3)",
+        lmax=2,
+        seed=point["seed"],
+        n_params_target=point["n_params_target"],
+        n_params=n,
+        n_params_equivariant=0,
+        n_params_scalar=n,
+        n_frames=point["n_frames"],
+        steps=train["steps"],
+        epochs=1.0,
+        samples=train["steps"],
+        batch_size=train["batch_size"],
+        learning_rate=train["learning_rate"],
+        flops_per_step=10.0 * n,
+        flops_elementwise_per_step=0.0,
+        flops_train=10.0 * n * train["steps"],
+        flops_inference_per_frame=1.0,
+        seconds_train=0.1,
+        cpu_seconds_train=0.1,
+        seconds_total=0.1,
+        device="cpu",
+        host="h",
+        metrics={"val_force_rmse": error(train["learning_rate"], point["model"]["heads"])},
+        versions={},
+    )

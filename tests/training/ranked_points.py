@@ -37,12 +37,19 @@ CORNERS = 2.6 * np.array([[i, j, k] for i in range(4) for j in range(4) for k in
 
 
 def write_clusters(folder: Path, *, sizes: tuple[int, ...] = (2, 9, 3, 6, 12), n: int = 20) -> Path:
-    """Copper-gold clusters labelled by effective-medium theory, the largest with several times the atoms of the smallest."""
+    """Copper-gold clusters labelled by effective-medium theory, the largest with several times the atoms of
+    the smallest."""
     rng, made = np.random.default_rng(0), []
     for k in range(n):
         size = sizes[k % len(sizes)]
-        places = np.concatenate([CORNERS[i : i + 1] for i in rng.permutation(len(CORNERS))[:size]]) if size > 12 else CORNERS[:size]
-        atoms = Atoms(rng.choice(["Cu", "Au"], size), places + rng.normal(scale=0.1, size=(size, 3)), calculator=EMT())
+        places = (
+            np.concatenate([CORNERS[i : i + 1] for i in rng.permutation(len(CORNERS))[:size]])
+            if size > 12
+            else CORNERS[:size]
+        )
+        atoms = Atoms(
+            rng.choice(["Cu", "Au"], size), places + rng.normal(scale=0.1, size=(size, 3)), calculator=EMT()
+        )
         atoms.get_forces()
         made.append(atoms)
     folder.mkdir(parents=True, exist_ok=True)
@@ -50,12 +57,27 @@ def write_clusters(folder: Path, *, sizes: tuple[int, ...] = (2, 9, 3, 6, 12), n
     return folder
 
 
-def make_point(folder: Path, data: Path, *, kind: str = "geat", n_params: float = 3e3, n_frames: int = 12, **train: Any) -> PointConfig:
+def make_point(
+    folder: Path, data: Path, *, kind: str = "geat", n_params: float = 3e3, n_frames: int = 12, **train: Any
+) -> PointConfig:
     """A point in `folder`: its config.yaml."""
     settings = {"steps": 100, "batch_size": 4, "learning_rate": 0.01, "validations": 3, **train}
-    source = {"kind": "extxyz", "train": "clusters.xyz", "n_validation": 4, "n_test": 3, "energy_unit": "eV", "length_unit": "Angstrom"}
+    source = {
+        "kind": "extxyz",
+        "train": "clusters.xyz",
+        "n_validation": 4,
+        "n_test": 3,
+        "energy_unit": "eV",
+        "length_unit": "Angstrom",
+    }
     model = dump(kind_class("models", kind)(cutoff=4.0, layers=2).at_size(n_params, n_species=2))
-    raw = {"id": folder.name, "data": {**source, "root": str(data)}, "model": model, "n_params_target": n_params, "seed": 0}
+    raw = {
+        "id": folder.name,
+        "data": {**source, "root": str(data)},
+        "model": model,
+        "n_params_target": n_params,
+        "seed": 0,
+    }
     config = load(PointConfig, {**raw, "n_frames": n_frames, "train": settings}, source="test")
     write_text(folder / "config.yaml", dump_yaml(config))
     return config
@@ -63,7 +85,13 @@ def make_point(folder: Path, data: Path, *, kind: str = "geat", n_params: float 
 
 def weights(folder: Path) -> Tensor:
     """All parameters of a finished point, (n,) float64."""
-    return torch.cat([t.double().flatten() for _, t in sorted(load_file(folder / "model.safetensors").items()) if t.is_floating_point()])
+    return torch.cat(
+        [
+            t.double().flatten()
+            for _, t in sorted(load_file(folder / "model.safetensors").items())
+            if t.is_floating_point()
+        ]
+    )
 
 
 def n_rows(folder: Path) -> int:
@@ -82,7 +110,13 @@ def wait_until(condition: Callable[[], object], *, seconds: float = 60) -> None:
 def pid_of(folder: Path, rank: int = 0) -> int:
     """The process that last began as this rank of the point."""
     log = folder / (f"log.rank{rank}.txt" if rank else "log.txt")
-    return int([line.split("process ")[1].split()[0] for line in log.read_text().splitlines() if line.startswith("--- ")][-1])
+    return int(
+        [
+            line.split("process ")[1].split()[0]
+            for line in log.read_text().splitlines()
+            if line.startswith("--- ")
+        ][-1]
+    )
 
 
 class Launcher:
@@ -94,10 +128,20 @@ class Launcher:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 # the tests of the engine look for children by the words of `-m`
-                [sys.executable, "-c", "from sapis_lab.sweep import launcher; launcher.main()", "ranked_points", "sapis_lab.training.run"],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, bufsize=0, start_new_session=True,
+                [
+                    sys.executable,
+                    "-c",
+                    "from sapis_lab.sweep import launcher; launcher.main()",
+                    "ranked_points",
+                    "sapis_lab.training.run",
+                ],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                bufsize=0,
+                start_new_session=True,
                 env={**os.environ, "PYTHONPATH": path, "SAPIS_RANK_TIMEOUT": "60"},
-            )  # fmt: skip
+            )
         self.answers: list[dict[str, Any]] = []
         self.selector = selectors.DefaultSelector()
         self.selector.register(self.process.stdout, selectors.EVENT_READ)
@@ -106,11 +150,19 @@ class Launcher:
     def ask(self, **request: Any) -> None:
         self.process.stdin.write(json.dumps(request).encode() + b"\n")
 
-    def start(self, folder: Path, *, cache: Path, ranks: int = 1, target: str = TARGET, **arguments: Any) -> None:
+    def start(
+        self, folder: Path, *, cache: Path, ranks: int = 1, target: str = TARGET, **arguments: Any
+    ) -> None:
         """Start a point."""
         if ranks > 1:
             arguments["devices"] = ranks
-        self.ask(start=folder.name, folder=str(folder), target=target, arguments={"cache": str(cache), **arguments}, ranks=ranks)
+        self.ask(
+            start=folder.name,
+            folder=str(folder),
+            target=target,
+            arguments={"cache": str(cache), **arguments},
+            ranks=ranks,
+        )
 
     def signal(self, folder: Path, number: int) -> None:
         self.ask(stop=folder.name, signal=int(number))
@@ -147,11 +199,12 @@ class Launcher:
         self.selector.close()
 
 
-# ------------------------------------------------------------------------------------------- targets, run in children
+# ----------------------------------------------------------------------------------- targets, run in children
 
 
 def save_gradients(folder: Path, *, cache: str, batch_sizes: list[int], devices: int = 1) -> None:
-    """Loss and gradients of the first step for several sizes of the global batch, as every rank has them, in `gradients.rankN.pt`."""
+    """Loss and gradients of the first step for several sizes of the global batch, as every rank has them, in
+    `gradients.rankN.pt`."""
     torch.set_num_threads(1)
     point = load(PointConfig, read_yaml(folder / "config.yaml"), source="test")
     ranks = join(devices, device=torch.device("cpu"), folder=folder)
@@ -159,14 +212,27 @@ def save_gradients(folder: Path, *, cache: str, batch_sizes: list[int], devices:
     found = []
     for batch_size in batch_sizes:
         step = make_step(setup.model, point.train.loss, form="eager")
-        module = TrainingModule(setup.model, point.train, steps=1, learning_rate=0.1, mean_loss=step, ranks=ranks)
+        module = TrainingModule(
+            setup.model, point.train, steps=1, learning_rate=0.1, mean_loss=step, ranks=ranks
+        )
         stream = TrainingStream(
-            setup.make, setup.train_ids, batch_size=batch_size, seed=0, augment=False, first_step=lambda: 0,
-            rank=ranks.rank, world=ranks.size,
-        )  # fmt: skip
+            setup.make,
+            setup.train_ids,
+            batch_size=batch_size,
+            seed=0,
+            augment=False,
+            first_step=lambda: 0,
+            rank=ranks.rank,
+            world=ranks.size,
+        )
         module.training_step(next(iter(stream)), 0).backward()
         module.on_after_backward()
-        found.append([module.last_loss, *(None if p.grad is None else p.grad.clone() for p in setup.model.parameters())])
+        found.append(
+            [
+                module.last_loss,
+                *(None if p.grad is None else p.grad.clone() for p in setup.model.parameters()),
+            ]
+        )
         setup.model.zero_grad(set_to_none=True)
     torch.save(found, folder / f"gradients.rank{ranks.rank}.pt")
     ranks.wait()

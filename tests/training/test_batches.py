@@ -16,7 +16,9 @@ from sapis_lab.training._batches import TrainingStream, frames_of_step, random_r
 def test_every_epoch_sees_every_frame_once(n_frames, batch_size, seed):
     batch_size = min(batch_size, n_frames)
     steps = -(-3 * n_frames // batch_size)
-    stream = np.concatenate([frames_of_step(s, n_frames=n_frames, batch_size=batch_size, seed=seed) for s in range(steps)])
+    stream = np.concatenate(
+        [frames_of_step(s, n_frames=n_frames, batch_size=batch_size, seed=seed) for s in range(steps)]
+    )
     for epoch in range(3):
         assert sorted(stream[epoch * n_frames : (epoch + 1) * n_frames]) == list(range(n_frames))
 
@@ -41,7 +43,9 @@ def test_augmentation_draws_from_all_of_o3():
 
 @pytest.mark.parametrize("stress", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_a_batch_of_rows_of_a_held_store_has_the_bits_of_one_that_is_gathered(tmp_path, monkeypatch, dtype, stress):
+def test_a_batch_of_rows_of_a_held_store_has_the_bits_of_one_that_is_gathered(
+    tmp_path, monkeypatch, dtype, stress
+):
     generator = np.random.default_rng(0)
     n_frames, n = 9, 5
     positions = generator.uniform(0, 3, (n_frames, n, 3))
@@ -49,18 +53,27 @@ def test_a_batch_of_rows_of_a_held_store_has_the_bits_of_one_that_is_gathered(tm
     store = FrameStore.create(tmp_path, columns=("stress",) if stress else ())
     store.append(
         Frames(
-            n_atoms=np.full(n_frames, n), species=np.tile(np.uint8([1, 6, 8, 1, 1]), n_frames), positions=positions.reshape(-1, 3),
-            cell=np.zeros((n_frames, 3, 3)), pbc=np.zeros((n_frames, 3), bool), energy=generator.normal(-1e5, 1, n_frames),
+            n_atoms=np.full(n_frames, n),
+            species=np.tile(np.uint8([1, 6, 8, 1, 1]), n_frames),
+            positions=positions.reshape(-1, 3),
+            cell=np.zeros((n_frames, 3, 3)),
+            pbc=np.zeros((n_frames, 3), bool),
+            energy=generator.normal(-1e5, 1, n_frames),
             forces=generator.normal(size=(n_frames * n, 3)).astype(np.float32),
             stress=generator.normal(size=(n_frames, 3, 3)) if stress else None,
         )
-    )  # fmt: skip
-    store.seal(splits={"train": np.array([5, 3, 0, 1, 2, 4]), "validation": np.array([6]), "test": np.array([7, 8])}, metadata={})
+    )
+    store.seal(
+        splits={"train": np.array([5, 3, 0, 1, 2, 4]), "validation": np.array([6]), "test": np.array([7, 8])},
+        metadata={},
+    )
     ids = store.splits["train"][:4]
 
     def batch(held):
         monkeypatch.setattr(_batches, "HELD", held)
-        make = _batches.BatchMaker(store, np.array([-13.0, -1000.0, -2000.0]), layout="pairs", cutoff=5.0, dtype=dtype)
+        make = _batches.BatchMaker(
+            store, np.array([-13.0, -1000.0, -2000.0]), layout="pairs", cutoff=5.0, dtype=dtype
+        )
         assert make._is_held == bool(held)
         return make(ids).to_dict()
 
@@ -80,7 +93,9 @@ def test_ranks_share_the_global_batch_without_gap_or_repetition():
         return chosen, rotations
 
     def stream(rank, world):
-        return TrainingStream(record, ids, batch_size=6, seed=3, augment=True, first_step=lambda: 0, rank=rank, world=world)
+        return TrainingStream(
+            record, ids, batch_size=6, seed=3, augment=True, first_step=lambda: 0, rank=rank, world=world
+        )
 
     whole, rotations = stream(0, 1).batch(7)
     parts = [stream(rank, 3).batch(7) for rank in range(3)]
@@ -92,7 +107,9 @@ def test_ranks_share_the_global_batch_without_gap_or_repetition():
 
 @given(batch_size=st.integers(1, 9), world=st.integers(1, 5), step=st.integers(0, 3))
 @settings(max_examples=50, deadline=None)
-def test_the_shares_of_any_number_of_ranks_differ_by_one_frame_at_most_and_make_up_the_batch(batch_size, world, step):
+def test_the_shares_of_any_number_of_ranks_differ_by_one_frame_at_most_and_make_up_the_batch(
+    batch_size, world, step
+):
     ids = np.arange(100, 111)
 
     class Make:
@@ -104,7 +121,16 @@ def test_the_shares_of_any_number_of_ranks_differ_by_one_frame_at_most_and_make_
             return chosen
 
     shares = [
-        TrainingStream(Make(), ids, batch_size=batch_size, seed=3, augment=False, first_step=lambda: 0, rank=rank, world=world).share(step)
+        TrainingStream(
+            Make(),
+            ids,
+            batch_size=batch_size,
+            seed=3,
+            augment=False,
+            first_step=lambda: 0,
+            rank=rank,
+            world=world,
+        ).share(step)
         for rank in range(world)
     ]
     whole = ids[frames_of_step(step, n_frames=len(ids), batch_size=batch_size, seed=3)]

@@ -1,4 +1,5 @@
-"""Every form of the training step has the loss and the parameter gradients of the eager one, with the force term in them."""
+"""Every form of the training step has the loss and the parameter gradients of the eager one, with the force
+term in them."""
 
 from __future__ import annotations
 
@@ -54,7 +55,11 @@ def traced_only(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def model_of(kind: str, dtype: torch.dtype = torch.float64, **settings: object) -> Model:
     settings = {"layers": 2, **settings}
-    return build(kind_class("models", kind)(cutoff=4.0, **settings).at_size(3e3, n_species=len(SPECIES)), dtype=dtype, seed=0)
+    return build(
+        kind_class("models", kind)(cutoff=4.0, **settings).at_size(3e3, n_species=len(SPECIES)),
+        dtype=dtype,
+        seed=0,
+    )
 
 
 def batch_for(model: Model, structure: str, dtype: torch.dtype = torch.float64) -> AtomsBatch:
@@ -96,11 +101,13 @@ def change(model: Model) -> None:
 def difference(found: list[Tensor], wanted: list[Tensor]) -> float:
     """Largest error of loss and gradients, each over its size."""
     largest = max(w.abs().max().item() for w in wanted[1:])
-    of_gradients = max((a - b).abs().max().item() for a, b in zip(found[1:], wanted[1:], strict=True)) / largest
+    of_gradients = (
+        max((a - b).abs().max().item() for a, b in zip(found[1:], wanted[1:], strict=True)) / largest
+    )
     return max(of_gradients, abs(1 - found[0].item() / wanted[0].item()))
 
 
-# ---------------------------------------------------------------------------------------------------------- compiled
+# --------------------------------------------------------------------------------------------------- compiled
 
 
 # equal molecules are in the tests of replays and of whole points
@@ -119,14 +126,24 @@ def test_a_traced_step_has_the_gradients_of_the_eager_one(
     other, counts = moved(batch, seed=1), COUNTS + torch.tensor([1.0, 5.0], dtype=torch.float64)
     found, wanted = gradients(2.5 * step(other, counts), model), gradients(2.5 * eager(other, counts), model)
     assert difference(found, wanted) < EXACT[torch.float64]
-    # and the force term is in it: gradients of the energies alone, which a compiled energy would give, are others
-    alone = gradients(2.5 * EagerStep(model, LOSS.model_copy(update={"force_weight": 0.0}))(other, counts), model)
+    # and the force term is in it: gradients of the energies alone, which a compiled energy would give, are
+    # others
+    alone = gradients(
+        2.5 * EagerStep(model, LOSS.model_copy(update={"force_weight": 0.0}))(other, counts), model
+    )
     assert difference(alone, wanted) > FORCES_SHOW
-    # nothing that a CUDA graph could not capture or repeat: no work in place, no constants from the host, no values asked back
+    # nothing that a CUDA graph could not capture or repeat: no work in place, no constants from the host, no
+    # values asked back
     (traced,) = made
     assert not any(_compiled._in_place(node) for node in traced.graph.graph.nodes)
     names = {node.target._schema.name for node in traced.graph.graph.nodes if hasattr(node.target, "_schema")}
-    assert not names & {"aten::_local_scalar_dense", "aten::nonzero", "aten::lift_fresh_copy", "aten::detach", "aten::eye"}
+    assert not names & {
+        "aten::_local_scalar_dense",
+        "aten::nonzero",
+        "aten::lift_fresh_copy",
+        "aten::detach",
+        "aten::eye",
+    }
 
 
 def traces(monkeypatch: pytest.MonkeyPatch) -> list[_compiled.Traced]:
@@ -145,7 +162,9 @@ def test_a_step_without_the_force_term_is_refused(monkeypatch: pytest.MonkeyPatc
     honest, model = _compiled.trace, model_of("transformer", layers=1)
     energies_alone = EagerStep(model, LOSS.model_copy(update={"force_weight": 0.0}))
     monkeypatch.setattr(_compiled, "trace", lambda step, parts, counts: honest(energies_alone, parts, counts))
-    with pytest.raises(ValueError, match="run.step=compiled: its loss differs by .* from that of the eager step"):
+    with pytest.raises(
+        ValueError, match="run.step=compiled: its loss differs by .* from that of the eager step"
+    ):
         TracedStep(model, LOSS, form="compiled")(batch_for(model, "equal molecules"), COUNTS)
 
     def only_gradients(step: EagerStep, parts: object, counts: Tensor) -> _compiled.Traced:
@@ -154,11 +173,15 @@ def test_a_step_without_the_force_term_is_refused(monkeypatch: pytest.MonkeyPatc
         return _compiled.Traced(lambda *flat: [right.graph(*flat)[0], *wrong.graph(*flat)[1:]], wrong.used)
 
     monkeypatch.setattr(_compiled, "trace", only_gradients)
-    with pytest.raises(ValueError, match="run.step=compiled: its gradient differs by .* from that of the eager step"):
+    with pytest.raises(
+        ValueError, match="run.step=compiled: its gradient differs by .* from that of the eager step"
+    ):
         TracedStep(model, LOSS, form="compiled")(batch_for(model, "equal molecules"), COUNTS)
 
 
-def test_beyond_a_few_shapes_the_eager_step_is_taken_with_one_warning(traced_only: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_beyond_a_few_shapes_the_eager_step_is_taken_with_one_warning(
+    traced_only: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(_compiled, "LIMIT", 2)
     model = model_of("transformer", layers=1)
     step, eager = TracedStep(model, LOSS, form="compiled"), EagerStep(model, LOSS)
@@ -167,10 +190,14 @@ def test_beyond_a_few_shapes_the_eager_step_is_taken_with_one_warning(traced_onl
     batches = [moved(batch_of(f, layout="pairs", cutoff=4.0, dtype=torch.float64), seed=0) for f in frames]
     for batch in batches[: _compiled.LIMIT]:
         step(batch, COUNTS)
-    with pytest.warns(RuntimeWarning, match="more than 2 shapes of batches: run.step=compiled serves the first of them") as told:
+    with pytest.warns(
+        RuntimeWarning, match="more than 2 shapes of batches: run.step=compiled serves the first of them"
+    ) as told:
         losses = [step(batch, COUNTS) for batch in batches]
     assert len(told) == 1 and len(step.buckets) == _compiled.LIMIT
-    assert [loss.item() for loss in losses] == pytest.approx([eager(batch, COUNTS).item() for batch in batches], rel=1e-12)
+    assert [loss.item() for loss in losses] == pytest.approx(
+        [eager(batch, COUNTS).item() for batch in batches], rel=1e-12
+    )
 
 
 def test_a_form_is_no_part_of_a_checkpoint() -> None:
@@ -185,14 +212,18 @@ def test_a_form_is_no_part_of_a_checkpoint() -> None:
     assert list(plain.state_dict()) == list(traced.state_dict())
 
 
-def test_a_backend_of_torch_compile_has_the_gradients_of_the_eager_step(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_backend_of_torch_compile_has_the_gradients_of_the_eager_step(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(_compiled, "BACKEND", "aot_eager")
     assert difference(*_compiled_and_eager()) < EXACT[torch.float64]
 
 
 @pytest.mark.long
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_inductor_has_the_gradients_of_the_eager_step(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_inductor_has_the_gradients_of_the_eager_step(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     assert difference(*_compiled_and_eager()) < EXACT[torch.float64]
 
@@ -206,7 +237,7 @@ def _compiled_and_eager() -> tuple[list[Tensor], list[Tensor]]:
     return gradients(step(other, COUNTS), model), gradients(EagerStep(model, LOSS)(other, COUNTS), model)
 
 
-# ------------------------------------------------------------------------------------------------------------- ranks
+# ------------------------------------------------------------------------------------------------------ ranks
 
 
 class Wrapped(nn.Module):
@@ -245,13 +276,15 @@ def doubled(state, bucket):  # unannotated: DDP compares annotations with types,
     return done
 
 
-# ------------------------------------------------------------------------------------------------------ whole points
+# ----------------------------------------------------------------------------------------------- whole points
 
 
 def clusters(folder: Path, sizes: tuple[int, ...]) -> Path:
     """Copper-gold clusters labelled by effective-medium theory, as an extended-XYZ file."""
     rng, made = np.random.default_rng(0), []
-    corners = 2.6 * np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [1, 0, 1], [0, 1, 1], [1, 1, 1]])
+    corners = 2.6 * np.array(
+        [[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [1, 0, 1], [0, 1, 1], [1, 1, 1]]
+    )
     for k in range(18):
         n = sizes[k % len(sizes)]
         positions = corners[:n] + rng.normal(scale=0.12, size=(n, 3))
@@ -263,17 +296,45 @@ def clusters(folder: Path, sizes: tuple[int, ...]) -> Path:
 
 
 def point(folder: Path, data: Path, kind: str, **train: object) -> PointConfig:
-    settings = {"steps": 6, "batch_size": 4, "learning_rate": 0.01, "validations": 2, "precision": "float64", "clip": 1.0, **train}
-    source = {"kind": "extxyz", "train": "clusters.xyz", "n_validation": 4, "n_test": 4, "energy_unit": "eV", "length_unit": "Angstrom"}
+    settings = {
+        "steps": 6,
+        "batch_size": 4,
+        "learning_rate": 0.01,
+        "validations": 2,
+        "precision": "float64",
+        "clip": 1.0,
+        **train,
+    }
+    source = {
+        "kind": "extxyz",
+        "train": "clusters.xyz",
+        "n_validation": 4,
+        "n_test": 4,
+        "energy_unit": "eV",
+        "length_unit": "Angstrom",
+    }
     model = dump(kind_class("models", kind)(layers=2).at_size(3e3, n_species=2))
-    raw = {"id": folder.name, "data": {**source, "root": str(data)}, "model": model, "n_params_target": 3000, "n_frames": 10, "seed": 0}
+    raw = {
+        "id": folder.name,
+        "data": {**source, "root": str(data)},
+        "model": model,
+        "n_params_target": 3000,
+        "n_frames": 10,
+        "seed": 0,
+    }
     config = load(PointConfig, {**raw, "train": settings}, source="test")
     write_text(folder / "config.yaml", dump_yaml(config))
     return config
 
 
 def weights(folder: Path) -> Tensor:
-    return torch.cat([t.flatten() for _, t in sorted(load_file(folder / "model.safetensors").items()) if t.is_floating_point()])
+    return torch.cat(
+        [
+            t.flatten()
+            for _, t in sorted(load_file(folder / "model.safetensors").items())
+            if t.is_floating_point()
+        ]
+    )
 
 
 def trained(tmp_path: Path, data: Path, kind: str, form: str, *, device: str = "cpu") -> Path:
@@ -289,7 +350,9 @@ def test_a_point_trained_with_the_compiled_step_ends_as_the_eager_one(
     data = clusters(tmp_path, (5,))
     eager, compiled = (trained(tmp_path, data, kind, form) for form in ("eager", "compiled"))
     assert capsys.readouterr().out.count("training step compiled for 4 frames made in") == 1
-    assert torch.allclose(weights(compiled), weights(eager), rtol=0, atol=1e-9 * weights(eager).abs().max().item())
+    assert torch.allclose(
+        weights(compiled), weights(eager), rtol=0, atol=1e-9 * weights(eager).abs().max().item()
+    )
     a, b = read_record(compiled), read_record(eager)
     assert a.metrics == pytest.approx(b.metrics, rel=1e-8)
     assert a.fingerprint == b.fingerprint, "how it is computed is no part of a result"
@@ -303,15 +366,22 @@ def test_a_point_with_batches_of_many_shapes_trains_all_the_same(
     eager = trained(tmp_path, data, "transformer", "eager")
     with pytest.warns(RuntimeWarning, match="more than 1 shapes of batches"):
         compiled = trained(tmp_path, data, "transformer", "compiled")
-    assert torch.allclose(weights(compiled), weights(eager), rtol=0, atol=1e-9 * weights(eager).abs().max().item())
+    assert torch.allclose(
+        weights(compiled), weights(eager), rtol=0, atol=1e-9 * weights(eager).abs().max().item()
+    )
 
 
-# ----------------------------------------------------------------------------------------------------------- choices
+# ---------------------------------------------------------------------------------------------------- choices
 
 
 @pytest.mark.parametrize(
     ("step", "device", "form"),
-    [("auto", "cpu", "eager"), ("auto", "cuda", "eager"), ("compiled", "cpu", "compiled"), ("graph", "cuda:1", "graph")],
+    [
+        ("auto", "cpu", "eager"),
+        ("auto", "cuda", "eager"),
+        ("compiled", "cpu", "compiled"),
+        ("graph", "cuda:1", "graph"),
+    ],
 )
 def test_forms_other_than_the_eager_one_are_for_who_asks(step: str, device: str, form: str) -> None:
     assert chosen_form(step, device=torch.device(device)) == form
@@ -330,8 +400,13 @@ def test_a_replay_is_refused_without_cuda(tmp_path: Path, project: Path) -> None
 
 
 @pytest.mark.parametrize("step", ["auto", "compiled"])
-def test_the_step_of_a_study_reaches_its_points(step: str, tmp_path: Path, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    code = "import sys\ndef run_point(folder, *, cache, device, step='auto'):\n    (folder / 'told').write_text(step)\n    sys.exit(3)\n"
+def test_the_step_of_a_study_reaches_its_points(
+    step: str, tmp_path: Path, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = (
+        "import sys\ndef run_point(folder, *, cache, device, step='auto'):\n    (folder / "
+        "'told').write_text(step)\n    sys.exit(3)\n"
+    )
     write_text(tmp_path / "tells.py", code)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     config = point(tmp_path / "p", tmp_path, "transformer")
@@ -340,7 +415,7 @@ def test_the_step_of_a_study_reaches_its_points(step: str, tmp_path: Path, proje
     assert (tmp_path / "r" / "points" / "p" / "told").read_text() == step
 
 
-# ------------------------------------------------------------------------------------------------------------ replay
+# ----------------------------------------------------------------------------------------------------- replay
 
 
 def held(function: Callable[[], list[Tensor]]) -> tuple[list[Tensor], Callable[[], None]]:
@@ -355,7 +430,9 @@ def held(function: Callable[[], list[Tensor]]) -> tuple[list[Tensor], Callable[[
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_replay_reads_new_inputs_and_parameters_from_the_old_addresses(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_replay_reads_new_inputs_and_parameters_from_the_old_addresses(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(_compiled, "captured", held)
     model = model_of(kind)
     batch = batch_for(model, "equal molecules")
@@ -368,7 +445,10 @@ def test_a_replay_reads_new_inputs_and_parameters_from_the_old_addresses(kind: s
     assert difference(gradients(first, model), kept) < EXACT[torch.float64]
     assert difference(gradients(second, model), gradients(eager(other, COUNTS), model)) < EXACT[torch.float64]
     change(model)
-    assert difference(gradients(step(other, COUNTS), model), gradients(eager(other, COUNTS), model)) < EXACT[torch.float64]
+    assert (
+        difference(gradients(step(other, COUNTS), model), gradients(eager(other, COUNTS), model))
+        < EXACT[torch.float64]
+    )
     assert len(step.buckets) == 1
 
 
@@ -379,11 +459,15 @@ def test_parameters_that_moved_are_noticed(monkeypatch: pytest.MonkeyPatch) -> N
     step(batch, COUNTS)
     some = next(iter(model.parameters()))
     some.data = some.data.clone()
-    with pytest.raises(RuntimeError, match="the parameters have moved in memory since the training step was captured"):
+    with pytest.raises(
+        RuntimeError, match="the parameters have moved in memory since the training step was captured"
+    ):
         step(batch, COUNTS)
 
 
-def test_a_failed_capture_stops_who_asked_for_it_and_is_told_to_who_did_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_capture_stops_who_asked_for_it_and_is_told_to_who_did_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def refuses(function: object) -> None:
         raise RuntimeError("operation not permitted when stream is capturing\nmore")
 
@@ -393,7 +477,9 @@ def test_a_failed_capture_stops_who_asked_for_it_and_is_told_to_who_did_not(monk
     with pytest.raises(RuntimeError, match="not permitted when stream is capturing"):
         make_step(model, LOSS, form="graph")(batch, COUNTS)
     step = make_step(model, LOSS, form="graph", required=False)
-    with pytest.warns(RuntimeWarning, match="the eager step is taken: operation not permitted when stream is capturing$"):
+    with pytest.warns(
+        RuntimeWarning, match="the eager step is taken: operation not permitted when stream is capturing$"
+    ):
         loss = step(batch, COUNTS)
     assert loss.item() == EagerStep(model, LOSS)(batch, COUNTS).item() == step(batch, COUNTS).item()
 
@@ -402,7 +488,9 @@ def test_a_failed_capture_stops_who_asked_for_it_and_is_told_to_who_did_not(monk
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
 @pytest.mark.parametrize("structure", STRUCTURES)
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_replay_on_a_gpu_has_the_gradients_of_the_eager_step(kind: str, structure: str, dtype: torch.dtype) -> None:
+def test_a_replay_on_a_gpu_has_the_gradients_of_the_eager_step(
+    kind: str, structure: str, dtype: torch.dtype
+) -> None:
     model = model_of(kind, dtype).to("cuda")
     batch, counts = batch_for(model, structure, dtype).to("cuda"), COUNTS.to("cuda", dtype)
     step, eager = TracedStep(model, LOSS, form="graph"), EagerStep(model, LOSS)
@@ -410,7 +498,10 @@ def test_a_replay_on_a_gpu_has_the_gradients_of_the_eager_step(kind: str, struct
     change(model)
     for seed in (1, 2):
         other = moved(batch.to("cpu"), seed=seed).to("cuda")
-        assert difference(gradients(step(other, counts), model), gradients(eager(other, counts), model)) < EXACT[dtype]
+        assert (
+            difference(gradients(step(other, counts), model), gradients(eager(other, counts), model))
+            < EXACT[dtype]
+        )
 
 
 @pytest.mark.gpu
@@ -418,4 +509,6 @@ def test_a_replay_on_a_gpu_has_the_gradients_of_the_eager_step(kind: str, struct
 def test_a_point_trained_by_replays_ends_as_the_eager_one(kind: str, tmp_path: Path) -> None:
     data = clusters(tmp_path, (5,))
     eager, graph = (trained(tmp_path, data, kind, form, device="cuda") for form in ("eager", "graph"))
-    assert torch.allclose(weights(graph), weights(eager), rtol=0, atol=1e-7 * weights(eager).abs().max().item())
+    assert torch.allclose(
+        weights(graph), weights(eager), rtol=0, atol=1e-7 * weights(eager).abs().max().item()
+    )

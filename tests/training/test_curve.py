@@ -1,4 +1,5 @@
-"""The curve of a point: its columns follow from what is measured, and a kill at any moment costs a row at most."""
+"""The curve of a point: its columns follow from what is measured, and a kill at any moment costs a row at
+most."""
 
 from __future__ import annotations
 
@@ -31,7 +32,9 @@ def written(path: Path, steps: range) -> bytes:
 def test_the_five_errors_alone_give_the_file_that_they_always_gave(tmp_path: Path) -> None:
     append_row(tmp_path / "m.csv", row(1))
     append_row(tmp_path / "m.csv", row(2, val_force_rmse=0.25))
-    assert (tmp_path / "m.csv").read_text() == f"{','.join(COLUMNS)}\n1,0.5,0.001,,,,,\n2,0.5,0.001,0.25,,,,\n"
+    assert (
+        tmp_path / "m.csv"
+    ).read_text() == f"{','.join(COLUMNS)}\n1,0.5,0.001,,,,,\n2,0.5,0.001,0.25,,,,\n"
 
 
 def test_a_sixth_quantity_gets_a_column_and_moves_no_number(tmp_path: Path) -> None:
@@ -60,10 +63,15 @@ def test_a_curve_whose_header_was_cut_off_begins_anew(tmp_path: Path, left: byte
     path = tmp_path / "m.csv"
     path.write_bytes(left)
     append_row(path, row(1, val_force_rmse=0.25))
-    assert rows(path) == [dict.fromkeys(COLUMNS, "") | {"step": "1", "loss": "0.5", "learning_rate": "0.001", "val_force_rmse": "0.25"}]
+    assert rows(path) == [
+        dict.fromkeys(COLUMNS, "")
+        | {"step": "1", "loss": "0.5", "learning_rate": "0.001", "val_force_rmse": "0.25"}
+    ]
 
 
-def test_a_kill_while_columns_are_added_leaves_the_old_curve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kill_while_columns_are_added_leaves_the_old_curve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "m.csv"
     append_row(path, row(1))
     before = path.read_bytes()

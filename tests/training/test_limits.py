@@ -23,7 +23,9 @@ STEPS = 60
 
 
 @pytest.fixture(scope="module")
-def stopped(tmp_path_factory: pytest.TempPathFactory, clusters: Path, cache: Path, launcher: Launcher) -> tuple[Path, Path]:
+def stopped(
+    tmp_path_factory: pytest.TempPathFactory, clusters: Path, cache: Path, launcher: Launcher
+) -> tuple[Path, Path]:
     """A point that was stopped with two checkpoints, and the same point undisturbed."""
     half, whole = (tmp_path_factory.mktemp(name) / "p" for name in ("half", "whole"))
     for folder in (half, whole):
@@ -41,7 +43,7 @@ def assert_same(found: Path, wanted: Path) -> None:
         assert (found / file).read_bytes() == (wanted / file).read_bytes(), file
 
 
-# ------------------------------------------------------------------------------------------------- damaged checkpoints
+# ---------------------------------------------------------------------------------------- damaged checkpoints
 
 
 def truncated(path: Path) -> None:
@@ -81,7 +83,11 @@ def test_a_damaged_checkpoint_gives_way_to_the_previous_one(
     damage(folder / "last.ckpt")
     run_point(folder, cache=cache)
     fault = "is missing" if damage is missing else r"of \d+ bytes cannot be read \(.+\)"
-    assert re.search(rf"^last.ckpt {fault}: continuing from previous.ckpt, step {before}$", capsys.readouterr().out, re.MULTILINE)
+    assert re.search(
+        rf"^last.ckpt {fault}: continuing from previous.ckpt, step {before}$",
+        capsys.readouterr().out,
+        re.MULTILINE,
+    )
     assert_same(folder, whole)
     assert not (folder / "previous.ckpt").exists()  # the record is there
 
@@ -95,12 +101,17 @@ def test_two_damaged_checkpoints_start_from_step_0(
     truncated(folder / "previous.ckpt")
     run_point(folder, cache=cache)
     told = capsys.readouterr().out
-    wanted = r"^last.ckpt of \d+ bytes cannot be read .+ and previous.ckpt of \d+ bytes cannot be read .+: starting from step 0$"
+    wanted = (
+        r"^last.ckpt of \d+ bytes cannot be read .+ and previous.ckpt of \d+ bytes cannot be read .+: "
+        r"starting from step 0$"
+    )
     assert re.search(wanted, told, re.MULTILINE) and f"point p: step 0 of {STEPS}" in told
     assert_same(folder, whole)
 
 
-def test_a_checkpoint_that_would_run_code_is_not_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_checkpoint_that_would_run_code_is_not_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     class Evil:
         def __reduce__(self):
             return os.mkdir, (str(tmp_path / "done"),)
@@ -125,7 +136,7 @@ def test_two_checkpoints_bound_the_disk(tmp_path: Path) -> None:
     assert torch.load(tmp_path / "previous.ckpt", weights_only=True)["global_step"] == 2
 
 
-# ----------------------------------------------------------------------------------------------------------- disks
+# ------------------------------------------------------------------------------------------------------ disks
 
 
 @pytest.fixture
@@ -133,7 +144,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 4 MB."""
     place = tmp_path / "disk"
     place.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(place)], capture_output=True).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(place)], capture_output=True
+    ).returncode:
         pytest.skip("mounting a file system wants root")
     yield place
     subprocess.run(["umount", str(place)], check=True)
@@ -169,7 +182,10 @@ def test_a_full_disk_at_a_checkpoint_is_told_and_the_earlier_one_stays(
     filler = fill(small_disk, leaving=200_000)
     assert launcher.run(folder, cache=cache, ranks=n_ranks, checkpoint_seconds=0) == 1
     reason = (folder / "failure.txt").read_text().splitlines()[0]
-    assert reason == f"{folder / 'last.ckpt'}: No space left on device; make room on that disk and run the point again to continue"
+    assert reason == (
+        f"{folder / 'last.ckpt'}: No space left on device; make room on that disk and run the point "
+        f"again to continue"
+    )
     assert (folder / "last.ckpt").read_bytes() == before and not list(folder.glob(".*.tmp"))
     filler.unlink()
     assert launcher.run(folder, cache=cache) == 0
@@ -200,25 +216,42 @@ def test_a_disk_without_room_for_the_reason_still_says_that_the_point_failed(
     assert launcher.run(folder, cache=cache) == 74
 
 
-def test_a_folder_that_cannot_be_written_to_is_told(small_disk: Path, clusters: Path, cache: Path, launcher: Launcher) -> None:
+def test_a_folder_that_cannot_be_written_to_is_told(
+    small_disk: Path, clusters: Path, cache: Path, launcher: Launcher
+) -> None:
     folder = small_disk / "p"
     make_point(folder, clusters, steps=30)
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     assert launcher.run(folder, cache=cache) == 74
     assert f"[Errno 30] Read-only file system: '{folder / 'log.txt'}'" in launcher.log.read_text()
-    with pytest.raises(PointFailed, match=rf"^{folder}/\S+: Read-only file system; make that folder writable and run the point again"):
+    with pytest.raises(
+        PointFailed,
+        match=rf"^{folder}/\S+: Read-only file system; make that folder writable and run the point again",
+    ):
         run_point(folder, cache=cache)
 
 
-# ---------------------------------------------------------------------------------------------------------- memory, NaN
+# ------------------------------------------------------------------------------------------------ memory, NaN
 
 
 def test_want_of_memory_is_told_with_size_and_batch(tmp_path: Path, launcher: Launcher) -> None:
     folder = tmp_path / "p"
-    make_point(folder, write_clusters(tmp_path / "data", sizes=(80,)), kind="nequip", n_params=1e5, batch_size=12, steps=3)
-    assert launcher.run(folder, cache=tmp_path / "cache", target="ranked_points:run_starved", megabytes=250) == 1
+    make_point(
+        folder,
+        write_clusters(tmp_path / "data", sizes=(80,)),
+        kind="nequip",
+        n_params=1e5,
+        batch_size=12,
+        steps=3,
+    )
+    assert (
+        launcher.run(folder, cache=tmp_path / "cache", target="ranked_points:run_starved", megabytes=250) == 1
+    )
     reason = (folder / "failure.txt").read_text().splitlines()[0]
-    wanted = r"out of memory \(host\) with N = \S+ parameters and 12 frames a step; lower train.batch_size \(now 12\) or the model's size.*"
+    wanted = (
+        r"out of memory \(host\) with N = \S+ parameters and 12 frames a step; lower train.batch_size \(now "
+        r"12\) or the model's size.*"
+    )
     assert re.fullmatch(wanted, reason), (folder / "failure.txt").read_text()
 
 
@@ -227,7 +260,10 @@ def test_want_of_gpu_memory_is_told_with_size_and_batch(tmp_path: Path, clusters
     make_point(tmp_path / "p", clusters, kind="nequip", n_params=1e6, batch_size=12, steps=3)
     torch.cuda.set_per_process_memory_fraction(1e-4)
     try:
-        with pytest.raises(PointFailed, match=r"^out of memory \(GPU\) with N = \S+ parameters and 12 frames a step; lower train.batch"):
+        with pytest.raises(
+            PointFailed,
+            match=r"^out of memory \(GPU\) with N = \S+ parameters and 12 frames a step; lower train.batch",
+        ):
             run_point(tmp_path / "p", cache=cache, device="cuda")
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
@@ -247,7 +283,9 @@ def test_a_loss_that_is_no_number_is_told_with_its_step(
     assert not (folder / "record.json").exists()
 
 
-def test_a_finished_point_keeps_its_last_checkpoint_alone(stopped: tuple[Path, Path], cache: Path, tmp_path: Path) -> None:
+def test_a_finished_point_keeps_its_last_checkpoint_alone(
+    stopped: tuple[Path, Path], cache: Path, tmp_path: Path
+) -> None:
     folder = Path(shutil.copytree(stopped[0], tmp_path / "p"))
     assert (folder / "previous.ckpt").exists()
     run_point(folder, cache=cache)

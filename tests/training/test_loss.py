@@ -16,13 +16,28 @@ def batch():
     rng = np.random.default_rng(0)
     n_atoms = np.array([2, 3])
     graph = make_graph(layout="pairs", n_atoms=n_atoms, edges=None, periodic=False, cutoff=5.0)
-    arrays = {"positions": rng.normal(size=(5, 3)), "forces": rng.normal(size=(5, 3)), "energy": rng.normal(size=2)}
-    return collate(n_atoms=n_atoms, species=np.array([1, 8, 1, 6, 8]), cell=np.zeros((2, 3, 3)), graph=graph, dtype=torch.float64, **arrays)
+    arrays = {
+        "positions": rng.normal(size=(5, 3)),
+        "forces": rng.normal(size=(5, 3)),
+        "energy": rng.normal(size=2),
+    }
+    return collate(
+        n_atoms=n_atoms,
+        species=np.array([1, 8, 1, 6, 8]),
+        cell=np.zeros((2, 3, 3)),
+        graph=graph,
+        dtype=torch.float64,
+        **arrays,
+    )
 
 
 @pytest.mark.parametrize("energy_error", ["per_atom", "total"])
 def test_loss_is_weighted_mse_of_energies_plus_mean_squared_force_error(batch, energy_error):
-    energy, forces, scale = torch.tensor([0.3, -0.2]).double(), torch.ones(5, 3).double(), torch.tensor(2.0).double()
+    energy, forces, scale = (
+        torch.tensor([0.3, -0.2]).double(),
+        torch.ones(5, 3).double(),
+        torch.tensor(2.0).double(),
+    )
     config = LossConfig(energy_weight=7.0, force_weight=3.0, energy_error=energy_error)
     got = loss(Prediction(energy, forces, None, forces), batch, scale=scale, config=config)
     de = (energy - batch.energy).numpy() / 2.0 / (np.array([2, 3]) if energy_error == "per_atom" else 1)

@@ -1,4 +1,5 @@
-"""A point that names a parent starts from its function, in a model of its own size, and is another point than one without."""
+"""A point that names a parent starts from its function, in a model of its own size, and is another point than
+one without."""
 
 import numpy as np
 import pytest
@@ -22,7 +23,12 @@ def family(tmp_path_factory, frames):  # noqa: F811
     run_point(folder / "parent", cache=folder / "cache")
     model = parent.model._without_storage(2).growth(expanded(parent.model, 2.0, eta=0.5)).config
     child = parent.model_copy(
-        update={"id": "child", "model": model, "n_frames": 14, "parent": Parent(id="parent", fingerprint=parent.fingerprint)}
+        update={
+            "id": "child",
+            "model": model,
+            "n_frames": 14,
+            "parent": Parent(id="parent", fingerprint=parent.fingerprint),
+        }
     )
     write_text(folder / "child" / "config.yaml", dump_yaml(child))
     return folder, parent, child
@@ -50,17 +56,28 @@ def test_a_child_trains_and_counts_its_own_flops_alone(family):
     run_point(folder / "child", cache=folder / "cache")
     record = read_record(folder / "child")
     assert record.flops_train == record.steps * record.flops_per_step
-    assert record.science["parent"] == {"id": "parent", "fingerprint": read_record(folder / "parent").fingerprint}
+    assert record.science["parent"] == {
+        "id": "parent",
+        "fingerprint": read_record(folder / "parent").fingerprint,
+    }
     grown = load_potential(folder / "child")
     assert grown.config == child.model
-    assert grown.references_from == load_potential(folder / "parent").references_from  # with the references themselves
+    # with the references themselves
+    assert grown.references_from == load_potential(folder / "parent").references_from
 
 
 def test_a_parent_is_part_of_what_a_point_is_and_its_absence_is_not(family):
     _, parent, child = family
     assert "parent" not in parent.science()
     assert child.fingerprint != child.model_copy(update={"parent": None}).fingerprint
-    assert load(PointConfig, {k: v for k, v in parent.model_dump(mode="json").items() if k != "parent"}, source="test") == parent
+    assert (
+        load(
+            PointConfig,
+            {k: v for k, v in parent.model_dump(mode="json").items() if k != "parent"},
+            source="test",
+        )
+        == parent
+    )
 
 
 def test_a_parent_made_from_other_settings_is_refused(family):

@@ -1,4 +1,5 @@
-"""A point runs, resumes exactly, records what it is, and refuses to turn a diverged training into a number."""
+"""A point runs, resumes exactly, records what it is, and refuses to turn a diverged training into a
+number."""
 
 import os
 import signal
@@ -21,7 +22,16 @@ from sapis_lab.records import read_record
 from sapis_lab.training import PointConfig
 from sapis_lab.training.run import PointFailed, run_point
 
-MODEL = {"kind": "geat", "lmax": 1, "layers": 1, "channels": 4, "heads": 1, "invariants": 2, "n_radial": 8, "edge_hidden": 8}
+MODEL = {
+    "kind": "geat",
+    "lmax": 1,
+    "layers": 1,
+    "channels": 4,
+    "heads": 1,
+    "invariants": 2,
+    "n_radial": 8,
+    "edge_hidden": 8,
+}
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +41,11 @@ def frames(tmp_path_factory):
     corners = 2.6 * np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [1, 0, 1]])
     for k in range(24):
         n = 4 + k % 3
-        atoms = Atoms(["Cu", "Au", "Cu", "Cu", "Au", "Cu"][:n], corners[:n] + rng.normal(scale=0.12, size=(n, 3)), calculator=EMT())
+        atoms = Atoms(
+            ["Cu", "Au", "Cu", "Cu", "Au", "Cu"][:n],
+            corners[:n] + rng.normal(scale=0.12, size=(n, 3)),
+            calculator=EMT(),
+        )
         atoms.get_forces()
         clusters.append(atoms)
     write(folder / "clusters.xyz", clusters, format="extxyz")
@@ -40,8 +54,22 @@ def frames(tmp_path_factory):
 
 def point(folder, frames, **train):
     settings = {"steps": 12, "batch_size": 4, "learning_rate": 0.01, "validations": 3, **train}
-    data = {"kind": "extxyz", "train": "clusters.xyz", "n_validation": 4, "n_test": 4, "energy_unit": "eV", "length_unit": "Angstrom"}
-    raw = {"id": folder.name, "data": {**data, "root": str(frames)}, "model": MODEL, "n_params_target": 1000, "n_frames": 10, "seed": 0}
+    data = {
+        "kind": "extxyz",
+        "train": "clusters.xyz",
+        "n_validation": 4,
+        "n_test": 4,
+        "energy_unit": "eV",
+        "length_unit": "Angstrom",
+    }
+    raw = {
+        "id": folder.name,
+        "data": {**data, "root": str(frames)},
+        "model": MODEL,
+        "n_params_target": 1000,
+        "n_frames": 10,
+        "seed": 0,
+    }
     config = load(PointConfig, {**raw, "train": settings}, source="test")
     write_text(folder / "config.yaml", dump_yaml(config))
     return config
@@ -52,7 +80,11 @@ def test_a_point_records_what_it_is_and_its_model_opens_as_a_calculator(tmp_path
     run_point(tmp_path / "p", cache=tmp_path / "cache")
     record = read_record(tmp_path / "p")
     model = config.model.build(species=(29, 79), mean_neighbors=4.0, seed=0)
-    assert record.n_params == sum(p.numel() for p in model.parameters()) == record.n_params_equivariant + record.n_params_scalar
+    assert (
+        record.n_params
+        == sum(p.numel() for p in model.parameters())
+        == record.n_params_equivariant + record.n_params_scalar
+    )
     assert (record.n_frames, record.steps, record.samples, record.epochs) == (10, 12, 48, 4.8)
     assert record.flops_train == 12 * record.flops_per_step > 0
     assert record.fingerprint == config.fingerprint
@@ -72,7 +104,8 @@ def test_a_point_records_what_it_is_and_its_model_opens_as_a_calculator(tmp_path
     made_from = calculator.potential.references_from
     assert made_from.kind == "ridge" and made_from.compositions == ({29: 3, 79: 1}, {29: 3, 79: 2})
     with pytest.raises(
-        ValueError, match="a lone Cu atom: its energy, and atomisation energies with it, would have no meaning"
+        ValueError,
+        match="a lone Cu atom: its energy, and atomisation energies with it, would have no meaning",
     ):
         Atoms("Cu", calculator=calculator).get_potential_energy()
 
@@ -95,7 +128,9 @@ def test_tensorboard_shows_curves_settings_and_final_errors(tmp_path, frames):
     assert [e.step for e in events.Scalars("val_force_rmse")] == [4, 8, 12]
     (final,) = events.Scalars("final/test_force_mae")
     assert final.value == pytest.approx(record.metrics["test_force_mae"])
-    told = HParamsPluginData.FromString(events.PluginTagToContent("hparams")["_hparams_/session_start_info"]).session_start_info.hparams
+    told = HParamsPluginData.FromString(
+        events.PluginTagToContent("hparams")["_hparams_/session_start_info"]
+    ).session_start_info.hparams
     assert (told["model"].string_value, told["n_params"].number_value) == (record.model, record.n_params)
 
 
@@ -141,7 +176,9 @@ def test_more_frames_than_there_are_is_refused(tmp_path, frames):
 def test_a_model_of_another_size_than_planned_is_refused(tmp_path, frames):
     config = point(tmp_path / "p", frames).model_copy(update={"n_params": 123})
     write_text(tmp_path / "p" / "config.yaml", dump_yaml(config))
-    with pytest.raises(ValueError, match=r"planned with n_params=123, but its model for the elements \[29, 79\] has"):
+    with pytest.raises(
+        ValueError, match=r"planned with n_params=123, but its model for the elements \[29, 79\] has"
+    ):
         run_point(tmp_path / "p", cache=tmp_path / "cache")
 
 
@@ -151,8 +188,11 @@ def test_a_point_on_a_gpu_resumes_from_its_checkpoint(tmp_path, frames):
     run_point(tmp_path / "p", cache=tmp_path / "cache", device="cuda", checkpoint_seconds=0)
     whole = read_record(tmp_path / "p")
     (tmp_path / "p" / "record.json").unlink()
-    run_point(tmp_path / "p", cache=tmp_path / "cache", device="cuda", checkpoint_seconds=0)  # its last step again
-    assert read_record(tmp_path / "p").metrics["val_force_rmse"] == pytest.approx(whole.metrics["val_force_rmse"], rel=1e-3)
+    # its last step again
+    run_point(tmp_path / "p", cache=tmp_path / "cache", device="cuda", checkpoint_seconds=0)
+    assert read_record(tmp_path / "p").metrics["val_force_rmse"] == pytest.approx(
+        whole.metrics["val_force_rmse"], rel=1e-3
+    )
 
 
 def test_where_the_data_lie_is_no_part_of_a_result(tmp_path, frames):
@@ -164,7 +204,11 @@ def test_where_the_data_lie_is_no_part_of_a_result(tmp_path, frames):
 
 def test_amsgrad_is_part_of_a_result_only_where_it_is_on(tmp_path, frames):
     off, on = (point(tmp_path / name, frames, steps=60, amsgrad=name == "on") for name in ("off", "on"))
-    assert off.fingerprint == point(tmp_path / "plain", frames, steps=60).model_copy(update={"id": "off"}).fingerprint != on.fingerprint
+    assert (
+        off.fingerprint
+        == point(tmp_path / "plain", frames, steps=60).model_copy(update={"id": "off"}).fingerprint
+        != on.fingerprint
+    )
     assert "amsgrad" not in off.science()["train"] and on.science()["train"]["amsgrad"]
     for name in ("off", "on"):
         run_point(tmp_path / name, cache=tmp_path / "cache")
@@ -192,10 +236,16 @@ def test_a_checkpoint_of_other_settings_is_refused_with_the_settings(tmp_path, f
         _callbacks.Curve.save = once
         run_point(Path(sys.argv[1]), cache=Path({str(tmp_path / "cache")!r}), checkpoint_seconds=0)
     """)
-    assert subprocess.run([sys.executable, "-c", stop, folder], capture_output=True).returncode == -signal.SIGKILL
+    assert (
+        subprocess.run([sys.executable, "-c", stop, folder], capture_output=True).returncode
+        == -signal.SIGKILL
+    )
     assert (folder / "last.ckpt").exists()
     point(folder, frames, steps=40, learning_rate=0.002)  # by hand: no engine looks at what the folder holds
-    with pytest.raises(ValueError, match=r"last\.ckpt was made from other settings than config\.yaml has now; .* train\.learning_rate"):
+    with pytest.raises(
+        ValueError,
+        match=r"last\.ckpt was made from other settings than config\.yaml has now; .* train\.learning_rate",
+    ):
         run_point(folder, cache=tmp_path / "cache")
     assert (folder / "last.ckpt").exists() and not (folder / "record.json").exists()
     point(folder, frames, steps=40)
@@ -208,7 +258,9 @@ def test_a_finished_point_is_not_trained_over_under_other_settings(tmp_path, fra
     run_point(tmp_path / "p", cache=tmp_path / "cache")
     before = (tmp_path / "p/record.json").read_bytes()
     point(tmp_path / "p", frames, learning_rate=0.002)
-    with pytest.raises(ValueError, match=r"record\.json was made from other settings .* train\.learning_rate"):
+    with pytest.raises(
+        ValueError, match=r"record\.json was made from other settings .* train\.learning_rate"
+    ):
         run_point(tmp_path / "p", cache=tmp_path / "cache")
     assert (tmp_path / "p/record.json").read_bytes() == before
 
@@ -241,7 +293,11 @@ def test_a_point_that_goes_on_in_another_form_records_both(tmp_path, frames):
     """)
     point(folder, frames)
     for words, kernels in ((["kill"], "off"), ([], "auto")):
-        subprocess.run([sys.executable, "-c", code, folder, *words], env={**os.environ, "SAPIS_KERNELS": kernels}, capture_output=True)
+        subprocess.run(
+            [sys.executable, "-c", code, folder, *words],
+            env={**os.environ, "SAPIS_KERNELS": kernels},
+            capture_output=True,
+        )
     from sapis_lab.kernels._build import library
 
     alone = library("geat", ("REAL=float", "DEGREES=2")) is None
@@ -256,5 +312,7 @@ def test_a_bit_turned_over_in_the_weights_is_refused(tmp_path, frames, where):
     data = bytearray(path.read_bytes())
     data[-1 if where == "end" else len(data) * 3 // 4] ^= 1
     path.write_bytes(bytes(data))
-    with pytest.raises(ValueError, match=r"model\.safetensors is not the file that model\.yaml was written with"):
+    with pytest.raises(
+        ValueError, match=r"model\.safetensors is not the file that model\.yaml was written with"
+    ):
         sapis_lab.load_model(tmp_path / "p")

@@ -1,4 +1,5 @@
-"""A point that is asked to stop saves and says so, one that is killed loses nothing: both end in the numbers of an undisturbed one."""
+"""A point that is asked to stop saves and says so, one that is killed loses nothing: both end in the numbers
+of an undisturbed one."""
 
 from __future__ import annotations
 
@@ -18,7 +19,9 @@ from sapis_lab.training.run import Stopped, run_point
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, clusters: Path, cache: Path, launcher: Launcher) -> dict[int, Path]:
+def whole(
+    tmp_path_factory: pytest.TempPathFactory, clusters: Path, cache: Path, launcher: Launcher
+) -> dict[int, Path]:
     """The same point, undisturbed, by the number of its ranks."""
     folders = {n: tmp_path_factory.mktemp("undisturbed") / "p" for n in (1, 2)}
     for n, folder in folders.items():
@@ -50,13 +53,21 @@ def test_a_point_killed_at_random_steps_ends_in_the_same_bits(
     assert not (folder / "record.json").exists()
     assert launcher.run(folder, cache=cache, ranks=n_ranks) == 0
     assert_same(folder, whole[n_ranks])
-    starts = [line for line in (folder / "log.txt").read_text().splitlines() if line.startswith("point p: step ")]
+    starts = [
+        line for line in (folder / "log.txt").read_text().splitlines() if line.startswith("point p: step ")
+    ]
     assert len(starts) == 6 and len(set(starts)) > 3, "it went on, instead of starting over"
 
 
 @pytest.mark.parametrize(("number", "n_ranks"), [*((s, 1) for s in SIGNALS), (signal.SIGUSR1, 2)])
 def test_a_signal_saves_after_the_step_and_exits_75(
-    number: int, n_ranks: int, tmp_path: Path, clusters: Path, cache: Path, launcher: Launcher, whole: dict[int, Path]
+    number: int,
+    n_ranks: int,
+    tmp_path: Path,
+    clusters: Path,
+    cache: Path,
+    launcher: Launcher,
+    whole: dict[int, Path],
 ) -> None:
     folder = tmp_path / "p"
     make_point(folder, clusters)
@@ -77,7 +88,9 @@ def test_a_second_interrupt_does_not_wait_for_the_step(tmp_path: Path, launcher:
     folder.mkdir()
     launcher.start(folder, cache=tmp_path, target="ranked_points:run_deaf")
     for asked in ("0", "1"):
-        wait_until(lambda asked=asked: (folder / "asked").exists() and (folder / "asked").read_text() == asked)
+        wait_until(
+            lambda asked=asked: (folder / "asked").exists() and (folder / "asked").read_text() == asked
+        )
         launcher.signal(folder, signal.SIGINT)
     assert launcher.wait(folder) == 75
 
@@ -92,7 +105,11 @@ def test_a_signal_during_the_scoring_keeps_the_last_step(
     run_point(tmp_path / "whole", cache=cache)
     honest = run._test_scores
     with monkeypatch.context() as patched:
-        patched.setattr(run, "_test_scores", lambda *arguments: (os.kill(os.getpid(), signal.SIGTERM), honest(*arguments))[1])
+        patched.setattr(
+            run,
+            "_test_scores",
+            lambda *arguments: (os.kill(os.getpid(), signal.SIGTERM), honest(*arguments))[1],
+        )
         with pytest.raises(Stopped, match="between training and record, with step 20 of 20"):
             run_point(tmp_path / "stopped", cache=cache)
     run_point(tmp_path / "stopped", cache=cache)

@@ -1,6 +1,7 @@
 """One peer code a file: `build(model, n_params, info)` makes its models behind the interface of `peer.Peer`.
 
-`find_code` says for a name in a table, such as `painn` or `geat,lmax=1`, which file builds it and in which environment.
+`find_code` says for a name in a table, such as `painn` or `geat,lmax=1`, which file builds it and in which
+environment.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ _OURS = "sapis-"
 
 
 def find_code(text: str) -> Code:
-    """The code of a name with options behind commas; every kind of this package is one, as `sapis-<kind>` or plainly where that is free."""
+    """The code of a name with options behind commas; every kind of this package is one, as `sapis-<kind>` or
+    plainly where that is free."""
     name, _, options = text.partition(",")
     if name in _CODES:
         environment, adapter, distribution = _CODES[name]

@@ -1,4 +1,5 @@
-"""MACE (Batatia et al., arXiv:2206.07697) as packaged in mace-torch, ScaleShiftMACE with two layers of correlation 3.
+"""MACE (Batatia et al., arXiv:2206.07697) as packaged in mace-torch, ScaleShiftMACE with two layers of
+correlation 3.
 
     mace        the package's defaults: max_ell 3, max_L 1
     mace-inv    invariant messages: max_ell 2, max_L 0
@@ -26,7 +27,8 @@ SHAPES: dict[str, dict[str, int]] = {
 
 
 class Mace(Peer):
-    """A model of the package; its edges point from the neighbour to the centre and its shifts belong to the latter."""
+    """A model of the package; its edges point from the neighbour to the centre and its shifts belong to the
+    latter."""
 
     def __init__(self, module: nn.Module, width: int, info: Info) -> None:
         self.module, self.width = module, width
@@ -58,7 +60,9 @@ def build(model: str, n_params: float, info: Info) -> Peer:
     shape = spec.take(**SHAPES[spec.name])
     torch.set_default_dtype(torch.float32)
     key = f"mace:{model}:{len(info.elements)}"
-    module, width = make_sized(lambda w: _make(w, info, shape), n_params, range(8, 260, 4), key=key, seed=info.seed)
+    module, width = make_sized(
+        lambda w: _make(w, info, shape), n_params, range(8, 260, 4), key=key, seed=info.seed
+    )
     return Mace(module, width, info)
 
 

@@ -1,10 +1,12 @@
-"""NequIP and Allegro (Batzner et al., arXiv:2101.03164; Musaelian et al., arXiv:2204.05249) as packaged in nequip and nequip-allegro.
+"""NequIP and Allegro (Batzner et al., arXiv:2101.03164; Musaelian et al., arXiv:2204.05249) as packaged in
+nequip and nequip-allegro.
 
     nequip      the package's full preset: lmax 2, 3 layers, no odd parity, widths 4:2:1 from l = 0 to 2
     nequip-S    its preset S: lmax 1, 2 layers, widths 2:1
     allegro     its tutorial's: lmax 2, 2 layers, twice as many scalar as tensor features
 
-Options: layers, lmax. Positions go in as float64, as the package's own data pipeline hands them over; the model is float32.
+Options: layers, lmax. Positions go in as float64, as the package's own data pipeline hands them over; the
+model is float32.
 """
 
 from __future__ import annotations

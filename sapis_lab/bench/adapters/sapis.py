@@ -29,7 +29,11 @@ class Sapis(Peer):
     def prepare(self, task: Task) -> AtomsBatch:
         cuts = np.cumsum(np.bincount(task.edge_frame.numpy(), minlength=task.n_frames))[:-1]
         starts = task.offsets[task.edge_frame]
-        columns = (_split(task.center - starts, cuts), _split(task.neighbor - starts, cuts), _split(task.shift, cuts))
+        columns = (
+            _split(task.center - starts, cuts),
+            _split(task.neighbor - starts, cuts),
+            _split(task.shift, cuts),
+        )
         graph = make_graph(
             layout=self.module.layout,
             n_atoms=task.n_atoms.numpy(),
@@ -57,7 +61,9 @@ class Sapis(Peer):
 def build(model: str, n_params: float, info: Info) -> Peer:
     """The model of a kind of this package with about `n_params` parameters."""
     spec = Spec.parse(model)
-    plain = kind_class("models", spec.name).model_validate({"kind": spec.name, "cutoff": info.cutoff, **spec.options})
+    plain = kind_class("models", spec.name).model_validate(
+        {"kind": spec.name, "cutoff": info.cutoff, **spec.options}
+    )
     assert isinstance(plain, ModelConfig)
     return Sapis(plain.at_size(n_params, n_species=len(info.elements)), info)
 

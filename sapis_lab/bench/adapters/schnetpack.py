@@ -1,6 +1,7 @@
-"""PaiNN (Schütt et al., arXiv:2102.03150) as packaged in schnetpack: 3 interactions, 20 Gaussians, cosine cutoff.
+"""PaiNN (Schütt et al., arXiv:2102.03150) as packaged in schnetpack: 3 interactions, 20 Gaussians, cosine
+cutoff.
 
-    painn       options: layers
+painn       options: layers
 """
 
 from __future__ import annotations
@@ -52,7 +53,9 @@ def build(model: str, n_params: float, info: Info) -> Peer:
         raise ValueError(f"model {spec.name!r} of schnetpack: wanted painn")
     shape = spec.take(layers=3)
     key = f"schnetpack:{model}"
-    return Painn(*make_sized(lambda w: _make(w, info, shape), n_params, range(16, 520, 2), key=key, seed=info.seed))
+    return Painn(
+        *make_sized(lambda w: _make(w, info, shape), n_params, range(16, 520, 2), key=key, seed=info.seed)
+    )
 
 
 def _make(width: int, info: Info, shape: dict[str, Any]) -> nn.Module:

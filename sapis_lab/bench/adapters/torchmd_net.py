@@ -1,11 +1,11 @@
-"""TensorNet (Simeon & De Fabritiis, arXiv:2306.06482) and the Equivariant Transformer (Thölke & De Fabritiis, arXiv:2202.02541) as
-packaged in torchmd-net.
+"""TensorNet (Simeon & De Fabritiis, arXiv:2306.06482) and the Equivariant Transformer (Thölke & De Fabritiis,
+arXiv:2202.02541) as packaged in torchmd-net.
 
     tensornet   2 layers
     et          3 layers, 8 heads
 
-Options: layers. Both take the edges of the task in place of their own neighbour search, so that its cost is on no clock, as for the other
-codes; 32 radial functions of the package's kind "expnorm".
+Options: layers. Both take the edges of the task in place of their own neighbour search, so that its cost is
+on no clock, as for the other codes; 32 radial functions of the package's kind "expnorm".
 """
 
 from __future__ import annotations
@@ -44,22 +44,36 @@ class Inputs(NamedTuple):
 
 
 class GivenEdges(nn.Module):
-    """Takes the place of the model's neighbour search: distances and vectors (centre minus neighbour) of the edges it was given last."""
+    """Takes the place of the model's neighbour search: distances and vectors (centre minus neighbour) of the
+    edges it was given last."""
 
     def __init__(self, search: Any) -> None:
         super().__init__()
         self.loop, self.return_vecs = search.loop, search.return_vecs
-        self.cutoff_upper, self.cutoff_lower, self.max_num_pairs = search.cutoff_upper, search.cutoff_lower, search.max_num_pairs
+        self.cutoff_upper, self.cutoff_lower, self.max_num_pairs = (
+            search.cutoff_upper,
+            search.cutoff_lower,
+            search.max_num_pairs,
+        )
         self.edges: Edges | None = None
 
-    def forward(self, pos: Tensor, batch: Tensor | None = None, box: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor | None]:
+    def forward(
+        self, pos: Tensor, batch: Tensor | None = None, box: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         assert self.edges is not None, "edges are given before the model is called"
         pairs, translation, is_loop = self.edges
         vectors = pos.index_select(0, pairs[0]) - pos.index_select(0, pairs[1]) - translation
         squares = vectors.square().sum(-1)
         # a root at zero has no finite derivative, and loops are zero
-        distances = torch.where(is_loop, torch.zeros_like(squares), torch.where(is_loop, torch.ones_like(squares), squares).sqrt())
-        return pairs, distances, vectors.clone() if self.return_vecs else None  # cloned: one of the models writes into it
+        distances = torch.where(
+            is_loop, torch.zeros_like(squares), torch.where(is_loop, torch.ones_like(squares), squares).sqrt()
+        )
+        # cloned: one of the models writes into it
+        return (
+            pairs,
+            distances,
+            vectors.clone() if self.return_vecs else None,
+        )
 
 
 class TorchmdNet(Peer):
@@ -81,7 +95,9 @@ class TorchmdNet(Peer):
         # an atom that sees its own image is no loop
         is_loop = (center == neighbor) & (translation == 0).all(1)
         edges = Edges(torch.stack([center, neighbor]), translation, is_loop)
-        return Inputs(task.species, task.positions, task.frame, task.cell[0] if task.periodic else None, edges)
+        return Inputs(
+            task.species, task.positions, task.frame, task.cell[0] if task.periodic else None, edges
+        )
 
     def ef(self, inputs: Inputs, train: bool) -> EnergyForces:
         self._given.edges = inputs.edges
@@ -99,7 +115,13 @@ def build(model: str, n_params: float, info: Info) -> Peer:
     step = 8 if spec.name == "et" else 4  # 8 heads
     widths = range(16, 520, step)
     return TorchmdNet(
-        *make_sized(lambda w: _make(spec.name, w, info, shape), n_params, widths, key=f"torchmd-net:{model}", seed=info.seed)
+        *make_sized(
+            lambda w: _make(spec.name, w, info, shape),
+            n_params,
+            widths,
+            key=f"torchmd-net:{model}",
+            seed=info.seed,
+        )
     )
 
 

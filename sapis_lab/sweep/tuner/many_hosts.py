@@ -1,8 +1,10 @@
-"""Tuning on many hosts: every worker takes tickets from PostgreSQL and runs them in a folder that all hosts share.
+"""Tuning on many hosts: every worker takes tickets from PostgreSQL and runs them in a folder that all hosts
+share.
 
-A worker runs one point at a time inside Optuna's `Study.optimize`, which keeps a heartbeat in the database. A trial whose heartbeat has
-stopped is put back by whichever worker looks next, and goes on from its checkpoint. Idle workers stay until the last trial has ended,
-since the one that runs it may die. While the database is away a point trains on; the worker asks again for a while (`patient`).
+A worker runs one point at a time inside Optuna's `Study.optimize`, which keeps a heartbeat in the database. A
+trial whose heartbeat has stopped is put back by whichever worker looks next, and goes on from its checkpoint.
+Idle workers stay until the last trial has ended, since the one that runs it may die. While the database is
+away a point trains on; the worker asks again for a while (`patient`).
 """
 
 from __future__ import annotations
@@ -43,7 +45,8 @@ class PutBack(Exception):
 
 
 class NoTicket(Exception):
-    """Another worker took the last ticket between our look and our question; Optuna then makes a trial that nobody asked for."""
+    """Another worker took the last ticket between our look and our question; Optuna then makes a trial that
+    nobody asked for."""
 
 
 class Failed(Exception):
@@ -67,15 +70,22 @@ def open_storage(url: str, *, heartbeat: int, patience: Patience | None = None) 
     engine = None
     try:
         engine = create_engine(url)
-        with one_writer(engine, "tables"):  # workers that all make the tables at the same moment end with an error of the database
-            return PatientStorage(url, heartbeat=heartbeat, grace=GRACE * heartbeat, patience=patience or Patience())
+        # workers that all make the tables at the same moment end with an error of the database
+        with one_writer(engine, "tables"):
+            return PatientStorage(
+                url, heartbeat=heartbeat, grace=GRACE * heartbeat, patience=patience or Patience()
+            )
     except ImportError as error:
-        raise ConfigError(f"run.storage: {error}; install the driver with: pip install 'sapis-lab[postgres]'") from None
+        raise ConfigError(
+            f"run.storage: {error}; install the driver with: pip install 'sapis-lab[postgres]'"
+        ) from None
     except DatabaseGone as gone:
         raise ConfigError(f"run.storage: {without_password(url)} cannot be used: {gone}") from None
     except SQLAlchemyError as error:
         why = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-        raise ConfigError(f"run.storage: {without_password(url)} cannot be used: {without_password(why)}") from None
+        raise ConfigError(
+            f"run.storage: {without_password(url)} cannot be used: {without_password(why)}"
+        ) from None
     finally:
         if engine is not None:
             engine.dispose()
@@ -85,12 +95,15 @@ def open_storage(url: str, *, heartbeat: int, patience: Patience | None = None) 
 def one_writer(engine: Engine, name: str) -> Iterator[None]:
     """Hold a lock in the database, which gives it back when this process or its connection ends.
 
-    When the server restarts meanwhile the lock is lost, and so is every connection: a new one is refused then, with the error of the old.
+    When the server restarts meanwhile the lock is lost, and so is every connection: a new one is refused
+    then, with the error of the old.
     """
     from sqlalchemy import event, text
 
     with engine.begin() as connection:
-        connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"), {"name": f"sapis tune {name}"})
+        connection.execute(
+            text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"), {"name": f"sapis tune {name}"}
+        )
 
         def refuse_if_lost(*_: object) -> None:
             connection.execute(text("SELECT 1"))
@@ -164,7 +177,8 @@ class Worker:
 
     def _one(self, pool: Pool, cell: int) -> None:
         study = self.studies[cell]
-        study.sampler = tickets.sampler(self.tune, seed=None)  # workers that drew the same numbers would try the same values
+        # workers that drew the same numbers would try the same values
+        study.sampler = tickets.sampler(self.tune, seed=None)
         begun: list[Trial] = []
 
         def objective(trial: Trial) -> tuple[float, ...]:
@@ -177,7 +191,8 @@ class Worker:
             self.storage.patience.check()  # Optuna stumbles over it once more, and raises something else
             if not begun or not self._was_put_back(begun[0]):
                 raise
-            # The connection was gone for so long that others put the trial back: what its folder holds is told by whoever takes it next.
+            # The connection was gone for so long that others put the trial back: what its folder holds is
+            # told by whoever takes it next.
             self.say("a trial of this worker was put back by another one meanwhile")
 
     def _was_put_back(self, trial: Trial) -> bool:
@@ -233,7 +248,10 @@ class Worker:
         deaths = running.trial.user_attrs.get(tickets.DEATHS, 0) + 1
         running.trial.set_user_attr(tickets.DEATHS, deaths)
         if deaths >= tickets.MAX_DEATHS:
-            return Outcome("failed", reason=f"ended {deaths} times without a result, the last time with status {ended[0].status}")
+            return Outcome(
+                "failed",
+                reason=f"ended {deaths} times without a result, the last time with status {ended[0].status}",
+            )
         raise PutBack
 
     def _save(self, name: str, pool: Pool) -> None:
@@ -244,13 +262,17 @@ class Worker:
             pass
 
     def _say_ended(self, name: str, ended: Outcome) -> None:
-        text = ", ".join(tickets.shown_objective(k, v) for k, v in zip(self.keys, ended.values, strict=False)) or ended.reason
+        text = (
+            ", ".join(tickets.shown_objective(k, v) for k, v in zip(self.keys, ended.values, strict=False))
+            or ended.reason
+        )
         self.say(f"{ended.state:<8} {name}   {text}")
 
     # ---- dead workers
 
     def _fail_stale(self, number: int, study: OptunaStudy) -> None:
-        """Fail the running trials of a cell whose workers are gone. Optuna overlooks those that died before their first heartbeat."""
+        """Fail the running trials of a cell whose workers are gone. Optuna overlooks those that died before
+        their first heartbeat."""
         from optuna.storages import fail_stale_trials
 
         if self.storage.is_settling:
@@ -262,7 +284,10 @@ class Worker:
         for key in [k for k in self.silent_since if k[0] == number and k[1] not in silent]:
             del self.silent_since[key]
         for trial in study.get_trials(deepcopy=False):
-            if trial.number in silent and now - self.silent_since.setdefault((number, trial.number), now) > GRACE * self.heartbeat:
+            if (
+                trial.number in silent
+                and now - self.silent_since.setdefault((number, trial.number), now) > GRACE * self.heartbeat
+            ):
                 tickets.fail(study, trial)
 
     def _silent(self, study: OptunaStudy) -> set[int]:

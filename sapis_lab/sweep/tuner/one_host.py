@@ -1,7 +1,9 @@
-"""Tuning on one host: this process asks and tells, on an SQLite file of which it is the only writer; points run in a pool of workers.
+"""Tuning on one host: this process asks and tells, on an SQLite file of which it is the only writer; points
+run in a pool of workers.
 
-It may be killed at any moment, and so may its points. When it starts again, the trials that ran go on in their folders before new ones
-begin: with one worker the values that are tried do not depend on how often it was killed.
+It may be killed at any moment, and so may its points. When it starts again, the trials that ran go on in
+their folders before new ones begin: with one worker the values that are tried do not depend on how often it
+was killed.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ _GRACE_STOP = 30.0
 _LOOK = 0.3
 """Time between two looks at what the running points have validated, s."""
 _GRACE_KILLED = 1.0
-"""Whoever kills a whole tree of processes gets to this one in a moment: a point's death is believed after this time, s."""
+"""Whoever kills a whole tree of processes gets to this one in a moment: a point's death is believed after
+this time, s."""
 
 
 class Pool(Protocol):
@@ -69,12 +72,14 @@ class OneHost:
     notices: Notices = field(default_factory=Notices)
 
     def queue(self, *, retry_failed: bool = False) -> int:
-        """Find what an earlier session left, and queue what is not there yet; how many trials there are to run."""
+        """Find what an earlier session left, and queue what is not there yet; how many trials there are to
+        run."""
         for k, (study, cell) in enumerate(zip(self.studies, self.cells, strict=True)):
             if retry_failed:
                 for name in tickets.retry_failed(study):
                     (self.folder / name / FAILURE).unlink(missing_ok=True)
-            # The lock of the results folder says that no other process works here: what seems to run was interrupted.
+            # The lock of the results folder says that no other process works here: what seems to run was
+            # interrupted.
             self.again += [(k, trial) for trial in tickets.running(study)]
             tickets.top_up(study, cell, self.tune.trials)
         self.waiting = [tickets.n_waiting(study) for study in self.studies]
@@ -108,7 +113,9 @@ class OneHost:
     def _next(self) -> tuple[int, Trial]:
         """Take a ticket: of the cell with the fewest running trials, then of the one with most to do."""
         busy = [sum(cell == at for at, _ in self.running.values()) for cell in range(len(self.cells))]
-        cell = min((c for c, n in enumerate(self.waiting) if n), key=lambda c: (busy[c], -self.waiting[c], -c))
+        cell = min(
+            (c for c, n in enumerate(self.waiting) if n), key=lambda c: (busy[c], -self.waiting[c], -c)
+        )
         trial = self.studies[cell].ask()
         self.waiting[cell] -= 1
         return cell, trial
@@ -122,7 +129,9 @@ class OneHost:
             self._tell(cell, trial, name, started)
             return
         self.running[name] = (cell, started)
-        said = ", ".join(f"{key.rsplit('.', 1)[-1]} {tickets.shown(value)}" for key, value in trial.params.items())
+        said = ", ".join(
+            f"{key.rsplit('.', 1)[-1]} {tickets.shown(value)}" for key, value in trial.params.items()
+        )
         self.say(f"{'goes on' if went_on else 'started':<8} {name}   {said}")
         pool.start(started.folder)
 
@@ -170,6 +179,9 @@ class OneHost:
     def _tell(self, cell: int, trial: Trial, name: str, ended: Outcome) -> None:
         tickets.tell(self.studies[cell], trial, ended)
         tidy(self.folder / name)
-        text = ", ".join(tickets.shown_objective(k, v) for k, v in zip(self.keys, ended.values, strict=False)) or ended.reason
+        text = (
+            ", ".join(tickets.shown_objective(k, v) for k, v in zip(self.keys, ended.values, strict=False))
+            or ended.reason
+        )
         n = sum(last[-1].state.is_finished() for last in tickets.attempts(self.studies[cell]).values())
         self.say(f"{ended.state:<8} {name}   {text}{'   ' if text else ''}{n} of {self.tune.trials}")

@@ -1,8 +1,10 @@
-"""A storage on PostgreSQL that outlives a restart of its server: what the restart interrupts is asked again, with growing pauses.
+"""A storage on PostgreSQL that outlives a restart of its server: what the restart interrupts is asked again,
+with growing pauses.
 
-Every method of Optuna's storage is one transaction, which a lost connection undoes, so it may be asked again as a whole. Where the server
-had committed and only the answer was lost, asking again finds that it is done: a ticket that seems to be taken already runs without a
-heartbeat and is put back like any other, and a trial that has ended already ended with the same result.
+Every method of Optuna's storage is one transaction, which a lost connection undoes, so it may be asked again
+as a whole. Where the server had committed and only the answer was lost, asking again finds that it is done: a
+ticket that seems to be taken already runs without a heartbeat and is put back like any other, and a trial
+that has ended already ended with the same result.
 """
 
 from __future__ import annotations
@@ -124,8 +126,14 @@ class PatientStorage(RDBStorage):
     """Optuna's storage, every method of which is called with `patience`."""
 
     def __init__(self, url: str, *, heartbeat: int, grace: int, patience: Patience) -> None:
-        self.patience, self._quiet = patience, grace + 2 * _LONGEST_PAUSE  # others may be in a pause when it answers again
-        super().__init__(url, engine_kwargs={"pool_pre_ping": True}, heartbeat_interval=heartbeat, grace_period=grace)
+        # others may be in a pause when it answers again
+        self.patience, self._quiet = (
+            patience,
+            grace + 2 * _LONGEST_PAUSE,
+        )
+        super().__init__(
+            url, engine_kwargs={"pool_pre_ping": True}, heartbeat_interval=heartbeat, grace_period=grace
+        )
         event.listen(self.engine, "invalidate", self._note_lost)
 
     def _note_lost(self, *_: Any) -> None:
@@ -133,7 +141,8 @@ class PatientStorage(RDBStorage):
 
     @property
     def is_settling(self) -> bool:
-        """The connection was lost not long ago: heartbeats that are missing say nothing about their workers."""
+        """The connection was lost not long ago: heartbeats that are missing say nothing about their
+        workers."""
         return time.monotonic() - self.patience.lost_at < self._quiet
 
     def record_heartbeat(self, trial_id: int) -> None:
@@ -144,7 +153,9 @@ class PatientStorage(RDBStorage):
             return
 
     def _get_stale_trial_ids(self, study_id: int) -> list[int]:
-        return self.patience(lambda: [] if self.is_settling else super(PatientStorage, self)._get_stale_trial_ids(study_id))
+        return self.patience(
+            lambda: [] if self.is_settling else super(PatientStorage, self)._get_stale_trial_ids(study_id)
+        )
 
 
 def _patiently(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -156,5 +167,9 @@ def _patiently(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 for _name, _method in vars(RDBStorage).items():
-    if inspect.isfunction(_method) and not _name.startswith("__") and _name not in (*vars(PatientStorage), "remove_session"):
+    if (
+        inspect.isfunction(_method)
+        and not _name.startswith("__")
+        and _name not in (*vars(PatientStorage), "remove_session")
+    ):
         setattr(PatientStorage, _name, _patiently(_method))

@@ -1,4 +1,5 @@
-"""The whole way of `sapis tune NAME`: space, data, trials, table, figures, and the regime rule where a rate or a batch was tuned."""
+"""The whole way of `sapis tune NAME`: space, data, trials, table, figures, and the regime rule where a rate
+or a batch was tuned."""
 
 from __future__ import annotations
 
@@ -63,7 +64,9 @@ class TuneRequest:
     @property
     def flags(self) -> list[str]:
         """The options that name the study, as they were given."""
-        return [word for s in self.settings for word in ("--set", s)] + (["--as", self.called] if self.called else [])
+        return [word for s in self.settings for word in ("--set", s)] + (
+            ["--as", self.called] if self.called else []
+        )
 
     @property
     def command(self) -> list[str]:
@@ -142,7 +145,10 @@ def _ready(request: TuneRequest, tuning: Tuning, console: Console) -> Tuning:
     study = tuning.study
     n = sum(tuning.tune.trials for _ in tuning.cells)
     console.print(Text(f"{study.name}: {study.question}", style="bold"), soft_wrap=True)
-    text = f"{n} trials of {len(tuning.cells)} (model, N, D) by {tuning.tune.sampler} over {', '.join(tuning.names)}"
+    text = (
+        f"{n} trials of {len(tuning.cells)} (model, N, D) by {tuning.tune.sampler} over "
+        f"{', '.join(tuning.names)}"
+    )
     console.print(Text(text), soft_wrap=True)
     write_text(request.folder / "study.yaml", dump_yaml(study))
     _prepare_data(study, _use(request, study).cores, console)
@@ -155,7 +161,13 @@ def _provenance(request: TuneRequest, study: Study, use: Resources) -> Iterator[
     from sapis_lab.sweep.provenance import note_finished, write_provenance
     from sapis_lab.sweep.road import _data_identity
 
-    write_provenance(request.folder, command=request.command, device=use.device, workers=use.workers, data=_data_identity(study))
+    write_provenance(
+        request.folder,
+        command=request.command,
+        device=use.device,
+        workers=use.workers,
+        data=_data_identity(study),
+    )
     yield
     note_finished(request.folder)
 
@@ -166,14 +178,17 @@ def _use(request: TuneRequest, study: Study, *, workers: int | None = None) -> R
 
 
 def _refuse_slurm(request: TuneRequest, tuning: Tuning) -> None:
-    """ConfigError where trials were to be jobs of Slurm: each is chosen when the one before has ended, and may be ended early by what the
-    others show, so that they would wait in the queue one after the other."""
+    """ConfigError where trials were to be jobs of Slurm: each is chosen when the one before has ended, and
+    may be ended early by what the others show, so that they would wait in the queue one after the other."""
     if tuning.study.run.executor == "slurm":
         worker = shlex.quote(" ".join([*request.command, "--worker"]))
-        database = "" if tuning.study.run.storage else "give run.storage, the URL of a PostgreSQL database, and "
+        database = (
+            "" if tuning.study.run.storage else "give run.storage, the URL of a PostgreSQL database, and "
+        )
         raise ConfigError(
             "run.executor: 'slurm' cannot run trials, each of which is chosen from those before it; "
-            f"{database}submit workers, as in sbatch --wrap {worker}, or tune on this machine with --set run.executor=local"
+            f"{database}submit workers, as in sbatch --wrap {worker}, or tune on this machine with --set "
+            f"run.executor=local"
         )
 
 
@@ -181,16 +196,22 @@ def _say(console: Console) -> Callable[[str], None]:
     return lambda text: console.print(Text(text), soft_wrap=True)
 
 
-# ---------------------------------------------------------------------------------------------------------- one host
+# --------------------------------------------------------------------------------------------------- one host
 
 
 def _on_one_host(
-    request: TuneRequest, tuning: Tuning, studies: list[OptunaStudy], console: Console, n_stops: Callable[[], int]
+    request: TuneRequest,
+    tuning: Tuning,
+    studies: list[OptunaStudy],
+    console: Console,
+    n_stops: Callable[[], int],
 ) -> bool:
     """Run the trials; False when it was stopped before the last one."""
     from sapis_lab.sweep.tuner.one_host import OneHost
 
-    runner = OneHost(tuning.cells, studies, tuning.tune, tuning.keys, request.folder / "trials", _say(console), n_stops)
+    runner = OneHost(
+        tuning.cells, studies, tuning.tune, tuning.keys, request.folder / "trials", _say(console), n_stops
+    )
     if not runner.queue(retry_failed=request.retry_failed):
         return True
     use = _use(request, tuning.study)
@@ -217,7 +238,10 @@ def _closed(storage: Any) -> Iterator[Any]:
 def _studies(tuning: Tuning, storage: Any) -> list[OptunaStudy]:
     from sapis_lab.sweep.tuner import tickets
 
-    return [tickets.open_study(tuning.study.name, cell, tuning.tune, keys=tuning.keys, storage=storage) for cell in tuning.cells]
+    return [
+        tickets.open_study(tuning.study.name, cell, tuning.tune, keys=tuning.keys, storage=storage)
+        for cell in tuning.cells
+    ]
 
 
 @contextmanager
@@ -228,17 +252,27 @@ def _pool(request: TuneRequest, tuning: Tuning, n_stops: Callable[[], int], use:
     study = tuning.study
     kinds = {type(kind).__module__ for cell in tuning.cells for kind in (cell.base.config.data, cell.family)}
     preload = request.preload if request.preload is not None else (*PRELOAD, *sorted(kinds))
-    told = {key: value for key, default in POINT_ARGUMENTS.items() if (value := getattr(study.run, key)) != default}
+    told = {
+        key: value
+        for key, default in POINT_ARGUMENTS.items()
+        if (value := getattr(study.run, key)) != default
+    }
     log = request.folder / f"log-{os.getpid()}.txt"
     with ExitStack() as stack:
         try:
             pool = stack.enter_context(
                 LocalPool(
-                    log, cache=study.run.cache_folder.absolute(), workers=use.workers, device=use.device,
-                    devices=use.devices, arguments=told, target=request.target, preload=preload,
+                    log,
+                    cache=study.run.cache_folder.absolute(),
+                    workers=use.workers,
+                    device=use.device,
+                    devices=use.devices,
+                    arguments=told,
+                    target=request.target,
+                    preload=preload,
                     give_up=lambda: n_stops() > 0,
                 )
-            )  # fmt: skip
+            )
         except KeyboardInterrupt:
             yield None
             return
@@ -247,14 +281,17 @@ def _pool(request: TuneRequest, tuning: Tuning, n_stops: Callable[[], int], use:
         log.unlink()
 
 
-# --------------------------------------------------------------------------------------------------------- many hosts
+# ------------------------------------------------------------------------------------------------- many hosts
 
 
 def run_worker(request: TuneRequest, console: Console) -> int:
     """Be one worker of a tuning on PostgreSQL, until no trial is left; the exit status."""
     tuning = resolve(request)
     if tuning.study.run.storage is None:
-        raise ConfigError("--worker needs run.storage, the URL of a PostgreSQL database, as in postgresql+psycopg://user@host/database")
+        raise ConfigError(
+            "--worker needs run.storage, the URL of a PostgreSQL database, as in "
+            "postgresql+psycopg://user@host/database"
+        )
     return _unless_stopped(request, console, lambda: _work(request, tuning, console))
 
 
@@ -272,7 +309,8 @@ def _work(request: TuneRequest, tuning: Tuning, console: Console) -> int:
                 return _studies(tuning, storage)
 
         def tell(stopped: bool) -> int:
-            with one_writer(storage.engine, name):  # all workers end at the same moment, and write the same files
+            # all workers end at the same moment, and write the same files
+            with one_writer(storage.engine, name):
                 table = report(tuning, folder, studies)
                 if stopped:
                     return _say_stopped(request, console)
@@ -283,12 +321,23 @@ def _work(request: TuneRequest, tuning: Tuning, console: Console) -> int:
                 patience.n_stops = lambda: stop.asked
                 studies = patience(open_studies)
                 worker = Worker(
-                    name, tuning.cells, studies, tuning.tune, tuning.keys, folder=folder / "trials", storage=storage,
-                    heartbeat=heartbeat, say=say, n_stops=lambda: stop.asked,
-                )  # fmt: skip
+                    name,
+                    tuning.cells,
+                    studies,
+                    tuning.tune,
+                    tuning.keys,
+                    folder=folder / "trials",
+                    storage=storage,
+                    heartbeat=heartbeat,
+                    say=say,
+                    n_stops=lambda: stop.asked,
+                )
                 worker.queue(retry_failed=request.retry_failed)
                 began, use = time.monotonic(), _use(request, tuning.study, workers=1)
-                with _provenance(request, tuning.study, use), _pool(request, tuning, lambda: stop.asked, use) as pool:
+                with (
+                    _provenance(request, tuning.study, use),
+                    _pool(request, tuning, lambda: stop.asked, use) as pool,
+                ):
                     ended = pool is not None and worker.run(pool)
             patience.n_stops = lambda: 0
             return patience(lambda: tell(stopped=stop.asked > 0 or not ended))
@@ -296,7 +345,10 @@ def _work(request: TuneRequest, tuning: Tuning, console: Console) -> int:
             if stop.asked:
                 return _say_stopped(request, console)
             command = " ".join([*request.command, "--worker"])
-            text = f"error: run.storage: {without_password(url)}: {gone}; nothing is lost. Continue with: {command}"
+            text = (
+                f"error: run.storage: {without_password(url)}: {gone}; nothing is lost. Continue with: "
+                f"{command}"
+            )
             console.print(Text(text, style="red"), soft_wrap=True)
             return STOPPED
 
@@ -307,10 +359,15 @@ def _start_workers(request: TuneRequest, tuning: Tuning, console: Console) -> in
     retry = ["--retry-failed"] if request.retry_failed else []
     where = without_password(str(tuning.study.run.storage))
     command = [sys.executable, "-m", "sapis_lab.cli", "tune", request.name, "--worker", *request.flags]
-    text = f"{n} workers on {where}; more may join from any host with: {' '.join([*request.command, '--worker'])}"
+    text = (
+        f"{n} workers on {where}; more may join from any host with: "
+        f"{' '.join([*request.command, '--worker'])}"
+    )
     console.print(Text(text), soft_wrap=True)
     with stop_signals() as stop:
-        children = [subprocess.Popen([*command, *(retry if k == 0 else [])], start_new_session=True) for k in range(n)]
+        children = [
+            subprocess.Popen([*command, *(retry if k == 0 else [])], start_new_session=True) for k in range(n)
+        ]
         told = 0
         while any(child.poll() is None for child in children):
             time.sleep(0.2)
@@ -323,17 +380,20 @@ def _start_workers(request: TuneRequest, tuning: Tuning, console: Console) -> in
     if told and any(s < 0 or s == STOPPED for s in statuses):
         return _say_stopped(request, console)
     left = [s for s in statuses if s >= 0]
-    return min(left) if left else STOPPED  # workers that were killed are made up for by one that came to the end
+    # workers that were killed are made up for by one that came to the end
+    return min(left) if left else STOPPED
 
 
-# ------------------------------------------------------------------------------------------------------------- answers
+# ---------------------------------------------------------------------------------------------------- answers
 
 
 def report(tuning: Tuning, folder: Path, studies: list[OptunaStudy]) -> Any:
     """Write trials.csv and best.yaml; the table."""
     from sapis_lab.sweep.tuner.table import trials_table, write_best, write_trials
 
-    table = trials_table(tuning.cells, studies, folder=folder / "trials", keys=tuning.keys, names=tuning.names)
+    table = trials_table(
+        tuning.cells, studies, folder=folder / "trials", keys=tuning.keys, names=tuning.names
+    )
     write_trials(table, folder)
     write_best(table, folder, study=tuning.study, cells=tuning.cells, keys=tuning.keys, names=tuning.names)
     return table
@@ -345,14 +405,21 @@ def _conclude(request: TuneRequest, tuning: Tuning, table: Any, console: Console
 
     folder = request.folder
     n_failed = int((table["state"] == "failed").sum())
-    title = f"\n{tuning.study.name}: {len(table)} trials ended, {n_failed} failed; this session took {duration(seconds)}"
+    title = (
+        f"\n{tuning.study.name}: {len(table)} trials ended, {n_failed} failed; this session took "
+        f"{duration(seconds)}"
+    )
     print_table(table, console, title=title, keys=tuning.keys, names=tuning.names)
     draw(folder, tuning)
     fit_regime(folder, console)
-    console.print(Text(f"table   {shown(folder / 'trials.csv')}\nbest    {shown(folder / 'best.yaml')}"), soft_wrap=True)
+    console.print(
+        Text(f"table   {shown(folder / 'trials.csv')}\nbest    {shown(folder / 'best.yaml')}"), soft_wrap=True
+    )
     console.print(Text(f"figures {shown(folder / 'figures')}/"), soft_wrap=True)
     if n_failed:
-        console.print(Text(f"run the failed ones again: {' '.join(request.command)} --retry-failed"), soft_wrap=True)
+        console.print(
+            Text(f"run the failed ones again: {' '.join(request.command)} --retry-failed"), soft_wrap=True
+        )
     return SOME_FAILED if n_failed else COMPLETE
 
 
@@ -362,7 +429,13 @@ def draw(folder: Path, tuning: Tuning) -> None:
     from sapis_lab.sweep.tuner.table import read_trials
 
     logs = [name for name, axis in tuning.tune.space.items() if axis.log is not None]
-    draw_tuning(read_trials(folder), folder / "figures", objectives=tuning.keys, settings=tuning.names, logarithmic=logs)
+    draw_tuning(
+        read_trials(folder),
+        folder / "figures",
+        objectives=tuning.keys,
+        settings=tuning.names,
+        logarithmic=logs,
+    )
 
 
 def fit_regime(folder: Path, console: Console) -> None:
@@ -370,7 +443,9 @@ def fit_regime(folder: Path, console: Console) -> None:
     from sapis_lab.analysis.regime import fit_folder
     from sapis_lab.figures._regime import draw_regime
 
-    regime = plainly(lambda: fit_folder(folder.parent), about="the trials are kept, but their rule could not be fitted")
+    regime = plainly(
+        lambda: fit_folder(folder.parent), about="the trials are kept, but their rule could not be fitted"
+    )
     if regime is not None:
         console.print(Text(regime.text()), soft_wrap=True)
         draw_regime(regime, folder / "figures")
@@ -378,7 +453,8 @@ def fit_regime(folder: Path, console: Console) -> None:
 
 
 def print_status(request: TuneRequest, console: Console) -> None:
-    """How far a tuning is and the best of it, from its storage where that can be reached, else from trials.csv."""
+    """How far a tuning is and the best of it, from its storage where that can be reached, else from
+    trials.csv."""
     from sapis_lab.sweep.tuner.table import print_table, read_trials, trials_table
 
     folder, name = request.folder, request.folder.parent.name
@@ -396,7 +472,9 @@ def print_status(request: TuneRequest, console: Console) -> None:
         try:
             with _closed(storage):
                 studies = _studies(tuning, storage)  # its files are those of the process that tunes
-                table = trials_table(tuning.cells, studies, folder=folder / "trials", keys=tuning.keys, names=tuning.names)
+                table = trials_table(
+                    tuning.cells, studies, folder=folder / "trials", keys=tuning.keys, names=tuning.names
+                )
         except DatabaseGone as gone:
             raise ConfigError(f"run.storage: {gone}") from None
     print_table(table, console, title=f"{name}: {len(table)} trials", keys=tuning.keys, names=tuning.names)
@@ -423,7 +501,8 @@ def _url(request: TuneRequest) -> str | None:
 
 
 def _readable_storage(request: TuneRequest, heartbeat: int) -> Any:
-    """A storage to look at: a copy of the SQLite file, which its writer does not notice, or the database; None where neither is there."""
+    """A storage to look at: a copy of the SQLite file, which its writer does not notice, or the database;
+    None where neither is there."""
     from sapis_lab.sweep.tuner import tickets
     from sapis_lab.sweep.tuner.many_hosts import open_storage
 
@@ -438,30 +517,47 @@ def copied(folder: Path) -> Path:
     import tempfile
 
     target = Path(tempfile.mkdtemp(prefix="sapis-tune-")) / DATABASE
-    with closing(sqlite3.connect(f"file:{folder / DATABASE}?mode=ro", uri=True)) as source, closing(sqlite3.connect(target)) as copy:
+    with (
+        closing(sqlite3.connect(f"file:{folder / DATABASE}?mode=ro", uri=True)) as source,
+        closing(sqlite3.connect(target)) as copy,
+    ):
         source.backup(copy)
     return target
 
 
 def _say_stopped(request: TuneRequest, console: Console) -> int:
-    console.print(Text(f"\nstopped; nothing is lost. Continue with: {' '.join(request.command)}", style="yellow"), soft_wrap=True)
+    console.print(
+        Text(f"\nstopped; nothing is lost. Continue with: {' '.join(request.command)}", style="yellow"),
+        soft_wrap=True,
+    )
     return STOPPED
 
 
 def run_dashboard(request: TuneRequest, *, port: int, console: Console) -> int:
-    """Open optuna-dashboard on a copy of a tuning's SQLite file, or on its database; the exit status of the dashboard."""
+    """Open optuna-dashboard on a copy of a tuning's SQLite file, or on its database; the exit status of the
+    dashboard."""
     import importlib.util
 
     folder = request.folder
     if not (folder / "study.yaml").exists():
-        raise ConfigError(f"{shown(folder)}: nothing was tuned yet; start it with: {' '.join(request.command)}")
+        raise ConfigError(
+            f"{shown(folder)}: nothing was tuned yet; start it with: {' '.join(request.command)}"
+        )
     if importlib.util.find_spec("optuna_dashboard") is None:
-        raise ConfigError("the package optuna-dashboard is missing; install it with: pip install 'sapis-lab[dash]'")
+        raise ConfigError(
+            "the package optuna-dashboard is missing; install it with: pip install 'sapis-lab[dash]'"
+        )
     url = _url(request)
     if url is None and not (folder / DATABASE).exists():
         raise ConfigError(f"{shown(folder / DATABASE)}: no such file; published results come without it")
     storage = url or f"sqlite:///{copied(folder)}"
-    console.print(Text(f"http://127.0.0.1:{port}/   (a copy as of now; Ctrl-C ends it)" if url is None else f"http://127.0.0.1:{port}/"))
+    console.print(
+        Text(
+            f"http://127.0.0.1:{port}/   (a copy as of now; Ctrl-C ends it)"
+            if url is None
+            else f"http://127.0.0.1:{port}/"
+        )
+    )
     # The URL travels in the environment of the child, not in its command line, where others could read it.
     serve = f"run_server(os.environ.pop('SAPIS_STORAGE'), host='127.0.0.1', port={port:d})"
     code = f"import os; from optuna_dashboard import run_server; {serve}"

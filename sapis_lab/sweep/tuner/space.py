@@ -1,7 +1,8 @@
 """The search space of a study, checked before anything starts, and the point that a trial's values make.
 
-A *cell* is one (model, N, D) of the lattice. Names are those of a point's config.yaml. Values of the model are set before it is sized, so
-that it meets its N with them, and again on the sized model where sizing has changed them.
+A *cell* is one (model, N, D) of the lattice. Names are those of a point's config.yaml. Values of the model
+are set before it is sized, so that it meets its N with them, and again on the sized model where sizing has
+changed them.
 """
 
 from __future__ import annotations
@@ -56,14 +57,22 @@ class Cell:
         if isinstance(target, bool) or not isinstance(target, int | float) or not 1 <= target < math.inf:
             raise ConfigError(f"{_SIZE}: wanted a number of parameters, got {target!r}")
         try:
-            model = self._model({k.removeprefix("model."): v for k, v in values.items() if k.startswith("model.")}, target)
+            model = self._model(
+                {k.removeprefix("model."): v for k, v in values.items() if k.startswith("model.")}, target
+            )
         except ValueError as error:  # a ConfigError, or a size that cannot be reached
             raise ConfigError(str(error)) from None
         train = load(TrainConfig, _with(dump(base.train), _below(values, "train.")), source="train")
         settings = {
-            **dict(base), "id": id, "model": model, "train": train, "n_params": model.n_params(n_species=self.n_species),
-            "n_params_target": target, "n_frames": values.get(_FRAMES, base.n_frames), "seed": self.seeds[number % len(self.seeds)],
-        }  # fmt: skip
+            **dict(base),
+            "id": id,
+            "model": model,
+            "train": train,
+            "n_params": model.n_params(n_species=self.n_species),
+            "n_params_target": target,
+            "n_frames": values.get(_FRAMES, base.n_frames),
+            "seed": self.seeds[number % len(self.seeds)],
+        }
         point: PointConfig = load(PointConfig, settings, source=id)
         return point
 
@@ -78,7 +87,10 @@ class Cell:
         allowed = _TOLERANCE if target >= 1e4 else _TOLERANCE_SMALL
         if abs(counted / target - 1) > allowed:
             said = ", ".join(f"{k}={v}" for k, v in values.items())
-            raise ConfigError(f"model: {said} gives {counted} parameters where {target:g} are wanted; tune {_SIZE} instead of a width")
+            raise ConfigError(
+                f"model: {said} gives {counted} parameters where {target:g} are wanted; tune {_SIZE} instead "
+                f"of a width"
+            )
         return kept
 
 
@@ -107,10 +119,12 @@ def _cell_id(planned: Planned, tune: TuneOptions) -> str:
     text = planned.id.rsplit("-s", 1)[0]  # without the seed
     head, frames = text.rsplit("-d", 1)
     head, size = head.rsplit("-n", 1)
-    return head + ("" if _SIZE in tune.space else f"-n{size}") + ("" if _FRAMES in tune.space else f"-d{frames}")
+    return (
+        head + ("" if _SIZE in tune.space else f"-n{size}") + ("" if _FRAMES in tune.space else f"-d{frames}")
+    )
 
 
-# ------------------------------------------------------------------------------------------------------------ checks
+# ----------------------------------------------------------------------------------------------------- checks
 
 
 def _problems(found: list[Cell], tune: TuneOptions, info: DatasetInfo) -> Iterator[str]:
@@ -120,7 +134,10 @@ def _problems(found: list[Cell], tune: TuneOptions, info: DatasetInfo) -> Iterat
             if name not in known:
                 near = get_close_matches(name, known, n=1, cutoff=0.5)
                 hint = f"; did you mean {near[0]!r}?" if near else ";"
-                yield f"{name}: no number or choice in the config of a {cell.family.kind} point{hint} known: {', '.join(known)}"
+                yield (
+                    f"{name}: no number or choice in the config of a {cell.family.kind} point{hint} known: "
+                    f"{', '.join(known)}"
+                )
             else:
                 yield from _refused(cell, name, axis, info)
 
@@ -166,7 +183,9 @@ def _ends(cell: Cell, name: str, axis: Axis) -> list[tuple[str, Any]]:
     low, high = axis.bounds
     if is_whole(cell, name):
         if low != int(low) or high != int(high) or (axis.step or 1) != int(axis.step or 1):
-            return [("the fraction", next(v for v in (low, high, axis.step) if v is not None and v != int(v)))]
+            return [
+                ("the fraction", next(v for v in (low, high, axis.step) if v is not None and v != int(v)))
+            ]
         low, high = int(low), int(high)
     return [("the smallest value", low), ("the largest value", high)]
 
@@ -181,11 +200,13 @@ def is_whole(cell: Cell, name: str) -> bool:
     try:
         cls.model_validate(_with(plain, {rest: 1.5}))
     except ValueError as error:
-        return isinstance(error, ValidationError) and any(p["type"] == "int_from_float" for p in error.errors())
+        return isinstance(error, ValidationError) and any(
+            p["type"] == "int_from_float" for p in error.errors()
+        )
     return False
 
 
-# ------------------------------------------------------------------------------------------------------- plain settings
+# --------------------------------------------------------------------------------------------- plain settings
 
 
 def _below(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
@@ -193,7 +214,8 @@ def _below(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
 
 
 def _with(plain: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """`plain`, which is the caller's own copy, with values at dotted names; list items are reached by number."""
+    """`plain`, which is the caller's own copy, with values at dotted names; list items are reached by
+    number."""
     for name, value in values.items():
         *path, last = name.split(".")
         node: Any = plain
@@ -204,14 +226,20 @@ def _with(plain: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def study_settings(study: Study, cell: Cell, values: Mapping[str, Any]) -> list[str]:
-    """The values as overrides of the study, ready for `--set`: `train.learning_rate=0.01`, `models.0.heads=2`, `lattice.n_params=[3e3]`."""
+    """The values as overrides of the study, ready for `--set`: `train.learning_rate=0.01`,
+    `models.0.heads=2`, `lattice.n_params=[3e3]`."""
     place = [m.label for m in study.models].index(cell.family.label)
     lattice = {_SIZE: "lattice.n_params", _FRAMES: "lattice.n_frames"}
     words = []
     for name, value in values.items():
-        text = {True: "true", False: "false", None: "null"}.get(value, str(value)) if isinstance(value, bool | None) else f"{value}"
+        text = (
+            {True: "true", False: "false", None: "null"}.get(value, str(value))
+            if isinstance(value, bool | None)
+            else f"{value}"
+        )
         if name in lattice:
             words.append(f"{lattice[name]}=[{text}]")
         else:
-            words.append(f"{name.replace('model.', f'models.{place}.', 1) if name.startswith('model.') else name}={text}")
+            in_family = name.startswith("model.")
+            words.append(f"models.{place}.{name[len('model.') :]}={text}" if in_family else f"{name}={text}")
     return words

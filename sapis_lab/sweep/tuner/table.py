@@ -1,4 +1,5 @@
-"""What came of a tuning: one row per trial (`trials.csv`), the best settings (`best.yaml`), and the table that people read."""
+"""What came of a tuning: one row per trial (`trials.csv`), the best settings (`best.yaml`), and the table
+that people read."""
 
 from __future__ import annotations
 
@@ -26,14 +27,32 @@ if TYPE_CHECKING:
 
 TRIALS, BEST = "trials.csv", "best.yaml"
 FIXED = (
-    "cell", "trial", "state", "model", "family", "n_params_target", "n_params", "n_frames", "seed", "steps", "batch_size", "learning_rate",
-    "attempts", "reason",
-)  # fmt: skip
-"""Columns before the objectives and the tuned settings. N, D, steps, batch size and rate are those of the record, where there is one."""
+    "cell",
+    "trial",
+    "state",
+    "model",
+    "family",
+    "n_params_target",
+    "n_params",
+    "n_frames",
+    "seed",
+    "steps",
+    "batch_size",
+    "learning_rate",
+    "attempts",
+    "reason",
+)
+"""Columns before the objectives and the tuned settings. N, D, steps, batch size and rate are those of the
+record, where there is one."""
 
 
 def trials_table(
-    cells: Sequence[Cell], studies: Sequence[OptunaStudy], *, folder: Path, keys: Sequence[str], names: Sequence[str]
+    cells: Sequence[Cell],
+    studies: Sequence[OptunaStudy],
+    *,
+    folder: Path,
+    keys: Sequence[str],
+    names: Sequence[str],
 ) -> DataFrame:
     """One row per ticket, in the order of cells and tickets.
 
@@ -50,30 +69,58 @@ def trials_table(
     return pd.DataFrame(rows, columns=columns)
 
 
-def _row(cell: Cell, folder: Path, trials: Sequence[Any], keys: Sequence[str], names: Sequence[str]) -> dict[str, Any]:
+def _row(
+    cell: Cell, folder: Path, trials: Sequence[Any], keys: Sequence[str], names: Sequence[str]
+) -> dict[str, Any]:
     last, planned = trials[-1], cell.base.planned
-    state = {"COMPLETE": "done", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running", "WAITING": "waiting"}[last.state.name]
+    state = {
+        "COMPLETE": "done",
+        "PRUNED": "pruned",
+        "FAIL": "failed",
+        "RUNNING": "running",
+        "WAITING": "waiting",
+    }[last.state.name]
     reason = last.user_attrs.get(tickets.REASON, "")
     if state == "pruned" and reason:
         state = "diverged"
     if state == "failed" and not reason:
         state = "waiting"  # it will be put back
     row = {
-        "cell": cell.id, "trial": folder.name, "state": state, "model": planned.model, "family": planned.family, "seed": "",
-        "n_params_target": planned.n_params_target, "n_params": planned.n_params, "n_frames": planned.n_frames,
-        "attempts": sum(t.state.name != "WAITING" for t in trials), "reason": reason,
-    }  # fmt: skip
+        "cell": cell.id,
+        "trial": folder.name,
+        "state": state,
+        "model": planned.model,
+        "family": planned.family,
+        "seed": "",
+        "n_params_target": planned.n_params_target,
+        "n_params": planned.n_params,
+        "n_frames": planned.n_frames,
+        "attempts": sum(t.state.name != "WAITING" for t in trials),
+        "reason": reason,
+    }
     row |= {name: last.params[name] for name in names if name in last.params}
     if state == "done":
         row |= dict(zip(keys, last.values, strict=True))
     if (folder / RECORD).exists() and outcome(folder, keys) is not None:
         raw = read_raw(folder / RECORD)
-        row |= {k: raw[k] for k in ("n_params_target", "n_params", "n_frames", "seed", "steps", "batch_size", "learning_rate")}
+        row |= {
+            k: raw[k]
+            for k in (
+                "n_params_target",
+                "n_params",
+                "n_frames",
+                "seed",
+                "steps",
+                "batch_size",
+                "learning_rate",
+            )
+        }
     return row
 
 
 def write_trials(table: DataFrame, folder: Path) -> None:
-    """Write trials.csv in one step, every float with all its digits, no text as a spreadsheet would calculate it."""
+    """Write trials.csv in one step, every float with all its digits, no text as a spreadsheet would calculate
+    it."""
     write_text(folder / TRIALS, for_spreadsheets(table).to_csv(index=False, lineterminator="\n"))
 
 
@@ -81,17 +128,25 @@ def read_trials(folder: Path) -> DataFrame:
     """The table of `results/NAME/tune`. ConfigError when there is none."""
     if not (folder / TRIALS).exists():
         raise ConfigError(f"{folder / TRIALS}: no such file; nothing was tuned yet")
-    return read_csv(folder / TRIALS, columns=FIXED[:3], then=f"write it anew with: sapis tune {folder.parent.name}")
+    return read_csv(
+        folder / TRIALS, columns=FIXED[:3], then=f"write it anew with: sapis tune {folder.parent.name}"
+    )
 
 
 def best_rows(table: DataFrame, keys: Sequence[str]) -> DataFrame:
-    """Of every cell the best trial, or with several objectives those that no other one beats in all of them, by the first objective."""
+    """Of every cell the best trial, or with several objectives those that no other one beats in all of them,
+    by the first objective."""
     import pandas as pd
 
     done = table[table["state"] == "done"]
     parts = []
     for _, rows in done.groupby("cell", sort=False):
-        front = rows[[not _beaten(value, rows[list(keys)].to_numpy(float)) for value in rows[list(keys)].to_numpy(float)]]
+        front = rows[
+            [
+                not _beaten(value, rows[list(keys)].to_numpy(float))
+                for value in rows[list(keys)].to_numpy(float)
+            ]
+        ]
         parts.append(front.sort_values(list(keys)).head(1 if len(keys) == 1 else len(front)))
     return pd.concat(parts) if parts else done
 
@@ -101,15 +156,30 @@ def _beaten(value: Any, others: Any) -> bool:
     return bool(((others <= value).all(1) & (others < value).any(1)).any())
 
 
-def write_best(table: DataFrame, folder: Path, *, study: Study, cells: Sequence[Cell], keys: Sequence[str], names: Sequence[str]) -> None:
+def write_best(
+    table: DataFrame,
+    folder: Path,
+    *,
+    study: Study,
+    cells: Sequence[Cell],
+    keys: Sequence[str],
+    names: Sequence[str],
+) -> None:
     """Write best.yaml: by cell the trial, its objectives, and its settings as they are given to `--set`."""
     by_id = {cell.id: cell for cell in cells}
     found: dict[str, list[dict[str, Any]]] = {}
     for row in best_rows(table, keys).to_dict("records"):
         values = {name: _plain(row[name]) for name in names}
-        entry = {"trial": row["trial"], **{k: float(row[k]) for k in keys}, "set": study_settings(study, by_id[row["cell"]], values)}
+        entry = {
+            "trial": row["trial"],
+            **{k: float(row[k]) for k in keys},
+            "set": study_settings(study, by_id[row["cell"]], values),
+        }
         found.setdefault(row["cell"], []).append(entry)
-    head = f"# The best settings of every (model, N, D); use them as in: sapis study run {study.name} --set KEY=VALUE\n"
+    head = (
+        f"# The best settings of every (model, N, D); use them as in: sapis study run {study.name} --set "
+        f"KEY=VALUE\n"
+    )
     write_text(folder / BEST, head + yaml.safe_dump(found, sort_keys=False, allow_unicode=True, width=120))
 
 
@@ -121,7 +191,9 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and np.isnan(value) else value
 
 
-def print_table(table: DataFrame, console: Console, *, title: str, keys: Sequence[str], names: Sequence[str]) -> None:
+def print_table(
+    table: DataFrame, console: Console, *, title: str, keys: Sequence[str], names: Sequence[str]
+) -> None:
     """How many trials of every cell have ended how, and the best of them."""
     from rich.table import Table
     from rich.text import Text
@@ -139,8 +211,12 @@ def print_table(table: DataFrame, console: Console, *, title: str, keys: Sequenc
         counts = [str(states.get(s, 0)) for s in ("done", "pruned", "diverged", "failed")] + [str(n_open)]
         mine = best[best["cell"] == cell].to_dict("records")
         for at, row in enumerate(mine):
-            values = [f"{row[k] * quantity(k).display_factor:.4g}" for k in keys] + [tickets.shown(_plain(row[n])) for n in names]
-            shown.add_row(*([cell, *counts] if at == 0 else [""] * 6), "t" + row["trial"].rsplit("-t", 1)[1], *values)
+            values = [f"{row[k] * quantity(k).display_factor:.4g}" for k in keys] + [
+                tickets.shown(_plain(row[n])) for n in names
+            ]
+            shown.add_row(
+                *([cell, *counts] if at == 0 else [""] * 6), "t" + row["trial"].rsplit("-t", 1)[1], *values
+            )
         if not mine:
             shown.add_row(str(cell), *counts, "", *[""] * (len(keys) + len(names)))
     console.print(shown)

@@ -1,15 +1,17 @@
 """What Optuna's storage holds of a tuning, and why no trial is lost and none counted twice.
 
-Each cell has one Optuna study. Its trials are queued beforehand as *tickets*: waiting trials without values, each with the name of the
-folder in which its point will run. A worker takes a ticket, which only one can, and values are chosen then. A ticket whose worker died is
-failed without a reason and queued again with the values and the folder it had, so that its point goes on from its checkpoint. What is
-counted are folders, never trials: there are as many as the study asked for, from the start.
+Each cell has one Optuna study. Its trials are queued beforehand as *tickets*: waiting trials without values,
+each with the name of the folder in which its point will run. A worker takes a ticket, which only one can, and
+values are chosen then. A ticket whose worker died is failed without a reason and queued again with the values
+and the folder it had, so that its point goes on from its checkpoint. What is counted are folders, never
+trials: there are as many as the study asked for, from the start.
 
-Queueing needs one writer: on one host the parent, on many the holder of a lock in the database. On one host nothing is queued twice:
-the parent is alone, so what it finds running it goes on with.
+Queueing needs one writer: on one host the parent, on many the holder of a lock in the database. On one host
+nothing is queued twice: the parent is alone, so what it finds running it goes on with.
 
-Optuna's own retry (RetryHeartbeatStaleTrialCallback) queues again in a second step after failing, so that a worker that is killed between
-the two loses the trial; and its stop after a number of trials (MaxTrialsCallback) overshoots when several workers end at once.
+Optuna's own retry (RetryHeartbeatStaleTrialCallback) queues again in a second step after failing, so that a
+worker that is killed between the two loses the trial; and its stop after a number of trials
+(MaxTrialsCallback) overshoots when several workers end at once.
 """
 
 from __future__ import annotations
@@ -42,15 +44,18 @@ if TYPE_CHECKING:
     from sapis_lab.sweep.tuner.trial import Outcome
 
 FOLDER, REASON, DEATHS, SETTINGS = "folder", "reason", "deaths", "settings"
-"""User attributes: of a trial the folder of its point, why it failed, how often its process died; of a study what it was made from."""
+"""User attributes: of a trial the folder of its point, why it failed, how often its process died; of a study
+what it was made from."""
 MAX_DEATHS = 3
-"""Trials whose process was killed this often are failed: a point that exceeds the memory would be run for ever."""
+"""Trials whose process was killed this often are failed: a point that exceeds the memory would be run for
+ever."""
 REDUCTION = 3
 """ASHA and Hyperband keep one trial in this many at each rung."""
 
 
 def quiet() -> None:
-    """Optuna's log says what our own lines say, and some of what it is asked for here it calls experimental."""
+    """Optuna's log says what our own lines say, and some of what it is asked for here it calls
+    experimental."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -78,9 +83,16 @@ def disk_told(path: Path) -> Iterator[None]:
         while cause is not None and not isinstance(cause, sqlite3.Error):
             cause = cause.__cause__ or cause.__context__
         number = _SQLITE_ERRORS.get(getattr(cause, "sqlite_errorcode", 0) & 0xFF)
-        if number == errno.EACCES:  # "unable to open database file": its journal, say, for which there is no room
+        # "unable to open database file": its journal, say, for which there is no room
+        if number == errno.EACCES:
             facts = os.statvfs(path.parent)
-            number = errno.EROFS if facts.f_flag & os.ST_RDONLY else number if facts.f_favail and facts.f_bavail else errno.ENOSPC
+            number = (
+                errno.EROFS
+                if facts.f_flag & os.ST_RDONLY
+                else number
+                if facts.f_favail and facts.f_bavail
+                else errno.ENOSPC
+            )
         told = None if number is None else disk_error(OSError(number, os.strerror(number), str(path)))
         if told is None:
             raise
@@ -91,7 +103,9 @@ _SQLITE_ERRORS = {8: errno.EROFS, 10: errno.EIO, 13: errno.ENOSPC, 14: errno.EAC
 """SQLITE_READONLY, SQLITE_IOERR, SQLITE_FULL and SQLITE_CANTOPEN."""
 
 
-def open_study(name: str, cell: Cell, tune: TuneOptions, *, keys: Sequence[str], storage: BaseStorage) -> OptunaStudy:
+def open_study(
+    name: str, cell: Cell, tune: TuneOptions, *, keys: Sequence[str], storage: BaseStorage
+) -> OptunaStudy:
     """The Optuna study of a cell, made where there is none.
 
     Raises:
@@ -100,9 +114,13 @@ def open_study(name: str, cell: Cell, tune: TuneOptions, *, keys: Sequence[str],
     import optuna
 
     study = optuna.create_study(
-        storage=storage, study_name=f"{name}/{cell.id}", directions=["minimize"] * len(keys), load_if_exists=True,
-        sampler=sampler(tune, seed=tune.seed), pruner=pruner(tune, n_reports=cell.base.config.train.validations),
-    )  # fmt: skip
+        storage=storage,
+        study_name=f"{name}/{cell.id}",
+        directions=["minimize"] * len(keys),
+        load_if_exists=True,
+        sampler=sampler(tune, seed=tune.seed),
+        pruner=pruner(tune, n_reports=cell.base.config.train.validations),
+    )
     new = settings(cell, tune, keys)
     old = study.user_attrs.get(SETTINGS)
     if old is None:
@@ -110,7 +128,8 @@ def open_study(name: str, cell: Cell, tune: TuneOptions, *, keys: Sequence[str],
     elif old != new:
         changed = ", ".join(differing_keys(old, new)[:8])
         raise Refused(
-            f"results/{name}/tune holds trials of {cell.id} that were made from other settings ({changed}); give the changed study a name "
+            f"results/{name}/tune holds trials of {cell.id} that were made from other settings ({changed}); "
+            f"give the changed study a name "
             f"of its own (--as NAME), or remove results/{name}/tune to tune again"
         )
     return study
@@ -119,8 +138,11 @@ def open_study(name: str, cell: Cell, tune: TuneOptions, *, keys: Sequence[str],
 def settings(cell: Cell, tune: TuneOptions, keys: Sequence[str]) -> dict[str, Any]:
     """What the trials of a cell depend on. Sampler, pruner and number of trials may change on the way."""
     plain = {
-        "base": cell.base.config.science(), "space": dump(tune)["space"], "objectives": list(keys), "seeds": list(cell.seeds),
-    }  # fmt: skip
+        "base": cell.base.config.science(),
+        "space": dump(tune)["space"],
+        "objectives": list(keys),
+        "seeds": list(cell.seeds),
+    }
     return json.loads(json.dumps(plain))
 
 
@@ -135,13 +157,17 @@ def sampler(tune: TuneOptions, *, seed: int | None) -> BaseSampler:
         try:
             import cmaes  # noqa: F401
         except ImportError:
-            raise ConfigError("tune.sampler: 'cmaes' needs the package cmaes; install it with: pip install 'sapis-lab[cmaes]'") from None
+            raise ConfigError(
+                "tune.sampler: 'cmaes' needs the package cmaes; install it with: pip install "
+                "'sapis-lab[cmaes]'"
+            ) from None
         return CmaEsSampler(seed=seed, n_startup_trials=startup, warn_independent_sampling=False)
     return TPESampler(seed=seed, n_startup_trials=startup)
 
 
 def pruner(tune: TuneOptions, *, n_reports: int) -> BasePruner:
-    """The pruner that a study asks for. A trial reports its k-th validation error as step k = 1 .. n_reports."""
+    """The pruner that a study asks for. A trial reports its k-th validation error as step k = 1 ..
+    n_reports."""
     from optuna.pruners import HyperbandPruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
 
     if tune.pruner == "median":
@@ -153,7 +179,9 @@ def pruner(tune: TuneOptions, *, n_reports: int) -> BasePruner:
     return NopPruner()
 
 
-def _distribution(axis: Axis, *, whole: bool) -> CategoricalDistribution | FloatDistribution | IntDistribution:
+def _distribution(
+    axis: Axis, *, whole: bool
+) -> CategoricalDistribution | FloatDistribution | IntDistribution:
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     if axis.choice is not None:
@@ -162,7 +190,9 @@ def _distribution(axis: Axis, *, whole: bool) -> CategoricalDistribution | Float
     low, high = axis.bounds
     if whole:
         step = int(axis.step or 1)
-        return IntDistribution(int(low), int(high) - (int(high) - int(low)) % step, log=axis.log is not None, step=step)
+        return IntDistribution(
+            int(low), int(high) - (int(high) - int(low)) % step, log=axis.log is not None, step=step
+        )
     return FloatDistribution(low, high, log=axis.log is not None, step=axis.step)
 
 
@@ -182,11 +212,12 @@ def choose(trial: Trial, cell: Cell, tune: TuneOptions) -> dict[str, Any]:
     return values
 
 
-# ------------------------------------------------------------------------------------------------------------- tickets
+# ---------------------------------------------------------------------------------------------------- tickets
 
 
 def attempts(study: OptunaStudy) -> dict[str, list[FrozenTrial]]:
-    """The trials of every folder, in the order in which they were queued; the last one of a folder is what counts."""
+    """The trials of every folder, in the order in which they were queued; the last one of a folder is what
+    counts."""
     found: dict[str, list[FrozenTrial]] = {}
     for trial in study.get_trials(deepcopy=False):
         if FOLDER in trial.user_attrs:
@@ -226,7 +257,10 @@ def running(study: OptunaStudy) -> list[Trial]:
     """The trials that run, to be gone on with by a parent that knows that nobody else does."""
     from optuna.trial import Trial, TrialState
 
-    return [Trial(study, trial._trial_id) for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))]
+    return [
+        Trial(study, trial._trial_id)
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    ]
 
 
 def retry_failed(study: OptunaStudy) -> list[str]:
@@ -245,9 +279,14 @@ def _queue_again(study: OptunaStudy, trial: FrozenTrial) -> None:
     """A waiting copy, with the values chosen before, if any were."""
     import optuna
 
-    chosen = {**trial.system_attrs, "fixed_params": {**trial.system_attrs.get("fixed_params", {}), **trial.params}}
+    chosen = {
+        **trial.system_attrs,
+        "fixed_params": {**trial.system_attrs.get("fixed_params", {}), **trial.params},
+    }
     kept = {k: v for k, v in trial.user_attrs.items() if k != REASON}
-    study.add_trial(optuna.create_trial(state=optuna.trial.TrialState.WAITING, user_attrs=kept, system_attrs=chosen))
+    study.add_trial(
+        optuna.create_trial(state=optuna.trial.TrialState.WAITING, user_attrs=kept, system_attrs=chosen)
+    )
 
 
 def fail(study: OptunaStudy, trial: FrozenTrial) -> None:
@@ -262,7 +301,8 @@ def fail(study: OptunaStudy, trial: FrozenTrial) -> None:
 
 
 def tell(study: OptunaStudy, trial: Trial, ended: Outcome) -> None:
-    """How a trial ended. One that diverged counts as pruned, the worst there is, and not as failed, of which samplers learn nothing."""
+    """How a trial ended. One that diverged counts as pruned, the worst there is, and not as failed, of which
+    samplers learn nothing."""
     from optuna.trial import TrialState
 
     if ended.reason:
@@ -291,13 +331,14 @@ def number_of(folder: str) -> int:
 
 
 def seed_of(tune: TuneOptions, cell_number: int, folder: str) -> int:
-    """The sampler's seed for a ticket: the same whenever it is taken, so that a restart draws the values that it would have drawn."""
+    """The sampler's seed for a ticket: the same whenever it is taken, so that a restart draws the values that
+    it would have drawn."""
     import numpy as np
 
     return int(np.random.SeedSequence([tune.seed, cell_number, number_of(folder)]).generate_state(1)[0])
 
 
-# --------------------------------------------------------------------------------------------------------- small words
+# ------------------------------------------------------------------------------------------------ small words
 
 
 def shown(value: Any) -> str:

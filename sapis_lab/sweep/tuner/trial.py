@@ -1,4 +1,5 @@
-"""One trial seen from its folder: what to run, what it reports on the way, how it ended. The files are the truth; storages are told."""
+"""One trial seen from its folder: what to run, what it reports on the way, how it ended. The files are the
+truth; storages are told."""
 
 from __future__ import annotations
 
@@ -75,8 +76,11 @@ class Running:
         return False
 
 
-def begin(trial: Trial, cell: Cell, tune: TuneOptions, *, folder: Path, keys: Sequence[str]) -> Running | Outcome:
-    """Choose the trial's values and write what its point's process reads; its outcome instead, where it has one or no point can be made.
+def begin(
+    trial: Trial, cell: Cell, tune: TuneOptions, *, folder: Path, keys: Sequence[str]
+) -> Running | Outcome:
+    """Choose the trial's values and write what its point's process reads; its outcome instead, where it has
+    one or no point can be made.
 
     Args:
         folder: of all trials.   keys: the objectives.
@@ -90,7 +94,8 @@ def begin(trial: Trial, cell: Cell, tune: TuneOptions, *, folder: Path, keys: Se
     except ConfigError as error:
         return Outcome("failed", reason=" ".join(str(error).split()))
     prepare(place, point)
-    key = keys[0] if len(keys) == 1 and keys[0].startswith("val_") else ""  # Optuna takes no reports for several objectives
+    # Optuna takes no reports for several objectives
+    key = keys[0] if len(keys) == 1 and keys[0].startswith("val_") else ""
     return Running(trial, place, key, point.train.steps_for(point.n_frames), point.train.validations)
 
 
@@ -112,7 +117,9 @@ def outcome(folder: Path, keys: Sequence[str]) -> Outcome | None:
         values = {**raw, **raw.get("metrics", {})}
         missing = [k for k in keys if k not in values]
         if missing:
-            return Outcome("failed", reason=f"its record has no {missing[0]!r}; the data have no frames to measure it on")
+            return Outcome(
+                "failed", reason=f"its record has no {missing[0]!r}; the data have no frames to measure it on"
+            )
         return Outcome("done", tuple(float(values[k]) for k in keys))
     if (folder / PRUNED).exists():
         return Outcome("pruned")
