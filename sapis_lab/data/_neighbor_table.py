@@ -9,15 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from sapis_lab.data._arrays import MANIFEST, Column, GrowingArrays, lock, segments
 from sapis_lab.neighbors import ALL_PAIRS_ATOMS, neighbor_list, open_pairs
-
-if TYPE_CHECKING:
-    from sapis_lab.data._store import FrameStore
 
 _COLUMNS = {
     "offsets": Column("<i8"),
@@ -26,6 +23,23 @@ _COLUMNS = {
     "shift": Column("|i1", (3,)),
 }
 _CHUNK_ATOMS = 40_000
+
+
+class StoredFrames(Protocol):
+    """What is read of a frame store."""
+
+    folder: Path
+
+    @property
+    def n_frames(self) -> int: ...
+    @property
+    def offsets(self) -> np.ndarray: ...
+    @property
+    def positions(self) -> np.ndarray: ...
+    @property
+    def cell(self) -> np.ndarray: ...
+    @property
+    def pbc(self) -> np.ndarray: ...
 
 
 class Edges(NamedTuple):
@@ -67,7 +81,7 @@ class NeighborTable:
         return Edges(n, self.center[rows], self.neighbor[rows], self.shift[rows])
 
 
-def neighbor_table(store: FrameStore, cutoff: float) -> NeighborTable:
+def neighbor_table(store: StoredFrames, cutoff: float) -> NeighborTable:
     """The neighbour table of `store` for `cutoff` (Å), read if it is there and complete, otherwise computed
     and saved."""
     folder = store.folder / f"neighbors-{cutoff!r}"
@@ -93,7 +107,7 @@ def _complete(folder: Path, cutoff: float, n_frames: int) -> NeighborTable | Non
     )
 
 
-def _extend(store: FrameStore, folder: Path, cutoff: float) -> None:
+def _extend(store: StoredFrames, folder: Path, cutoff: float) -> None:
     arrays = (
         GrowingArrays.open(folder, writable=True) if (folder / MANIFEST).exists() else _empty(folder, cutoff)
     )
@@ -113,7 +127,7 @@ def _empty(folder: Path, cutoff: float) -> GrowingArrays:
 
 
 def edge_chunks(
-    store: FrameStore, cutoff: float, *, first: int = 0
+    store: StoredFrames, cutoff: float, *, first: int = 0
 ) -> Iterator[tuple[int, int, dict[str, np.ndarray]]]:
     """(first, last, arrays of the frames first:last) in chunks over the frames of `store` from number `first`
     on."""
@@ -129,7 +143,7 @@ def edge_chunks(
         first = last
 
 
-def _open_chunk(store: FrameStore, first: int, last: int, cutoff: float) -> dict[str, np.ndarray]:
+def _open_chunk(store: StoredFrames, first: int, last: int, cutoff: float) -> dict[str, np.ndarray]:
     n = int(store.offsets[first + 1] - store.offsets[first])
     x = store.positions[store.offsets[first] : store.offsets[last]].reshape(last - first, n, 3)
     # Blocks of about 2 million pairs: the table of squared distances stays near the cache and below 20 MB.
@@ -148,7 +162,7 @@ def _open_chunk(store: FrameStore, first: int, last: int, cutoff: float) -> dict
     }
 
 
-def _any_chunk(store: FrameStore, first: int, last: int, cutoff: float) -> dict[str, np.ndarray]:
+def _any_chunk(store: StoredFrames, first: int, last: int, cutoff: float) -> dict[str, np.ndarray]:
     found = []
     for k in range(first, last):
         atoms = slice(store.offsets[k], store.offsets[k + 1])
