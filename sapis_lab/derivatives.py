@@ -38,6 +38,10 @@ class Prediction(NamedTuple):
     """(B, 3, 3) eV/Å^3, on request"""
     node_features: Tensor
     """(A, F), differentiable in the parameters"""
+    atomic_energy: Tensor
+    """(A,) eV, which add up to the energies of the frames"""
+    pair_gradient: Tensor
+    """dE/dv_ij, eV/Å, in the layout of `graph.vectors`; zero where the graph has a slot without a pair"""
 
 
 def predict(
@@ -64,11 +68,13 @@ def predict(
     with torch.no_grad():
         vectors = graph.vectors(batch.positions, batch.cell)
     found = _compiled(model, vectors, batch, differentiable)
-    energy, gradient, node_features = found or _by_autograd(model, vectors, batch, differentiable)
+    energy, atomic, gradient, node_features = found or _by_autograd(model, vectors, batch, differentiable)
     with torch.set_grad_enabled(differentiable):
         forces = graph.forces(gradient)
         tension = graph.strain_gradient(vectors, gradient) / _volume(batch).view(-1, 1, 1) if stress else None
-    return Prediction(energy if differentiable else energy.detach(), forces, tension, node_features)
+    if not differentiable:
+        energy, atomic = energy.detach(), atomic.detach()
+    return Prediction(energy, forces, tension, node_features, atomic, gradient)
 
 
 def predict_in_double(model: Model, batch: AtomsBatch, *, stress: bool = False) -> Prediction:
@@ -86,13 +92,14 @@ def predict_in_double(model: Model, batch: AtomsBatch, *, stress: bool = False) 
     with torch.no_grad():
         vectors = graph.vectors(batch.positions, batch.cell)
         rounded = vectors.to(dtype)
-        found = model.energy_and_gradient(rounded, batch) if kernels.in_use() else None
-    atomic, gradient, node_features = found or _atomic_by_autograd(model, rounded, batch)
+    _, atomic, gradient, node_features = _compiled(model, rounded, batch, False) or _by_autograd(
+        model, rounded, batch, False
+    )
     with torch.no_grad():
-        energy = vectors.new_zeros(batch.n_frames).index_add(0, batch.batch, atomic.to(vectors.dtype))
-        gradient = gradient.to(vectors.dtype)
+        atomic, gradient = atomic.detach().to(vectors.dtype), gradient.to(vectors.dtype)
+        energy = vectors.new_zeros(batch.n_frames).index_add(0, batch.batch, atomic)
         tension = graph.strain_gradient(vectors, gradient) / _volume(batch).view(-1, 1, 1) if stress else None
-        return Prediction(energy, graph.forces(gradient), tension, node_features.detach())
+        return Prediction(energy, graph.forces(gradient), tension, node_features.detach(), atomic, gradient)
 
 
 def _volume(batch: AtomsBatch) -> Tensor:
@@ -105,7 +112,7 @@ def _volume(batch: AtomsBatch) -> Tensor:
 
 def _compiled(
     model: Model, vectors: Tensor, batch: AtomsBatch, differentiable: bool
-) -> tuple[Tensor, Tensor, Tensor] | None:
+) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
     if not kernels.in_use():
         return None
     with torch.set_grad_enabled(differentiable):
@@ -113,13 +120,14 @@ def _compiled(
         if found is None:
             return None
         atomic, gradient, node_features = found
-        return atomic.new_zeros(batch.n_frames).index_add(0, batch.batch, atomic), gradient, node_features
+        energy = atomic.new_zeros(batch.n_frames).index_add(0, batch.batch, atomic)
+        return energy, atomic, gradient, node_features
 
 
 def _by_autograd(
     model: Model, vectors: Tensor, batch: AtomsBatch, differentiable: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Energies of the frames, dE/dv and node features."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Energies of frames and atoms, dE/dv and node features."""
     with torch.no_grad():
         features, pullback = model.features_and_pullback(vectors, batch)
     with torch.enable_grad():
@@ -127,17 +135,4 @@ def _by_autograd(
         output = model.evaluate(leaves, batch)
         gradients = torch.autograd.grad(output.energy.sum(), leaves, create_graph=differentiable)
     with torch.set_grad_enabled(differentiable):
-        return output.energy, pullback(*gradients), output.node_features
-
-
-def _atomic_by_autograd(model: Model, vectors: Tensor, batch: AtomsBatch) -> tuple[Tensor, Tensor, Tensor]:
-    """Energies of the atoms, dE/dv and node features, without a graph."""
-    with torch.no_grad():
-        features, pullback = model.features_and_pullback(vectors, batch)
-    with torch.enable_grad():
-        leaves = tuple(f.detach().requires_grad_(True) for f in features)
-        atomic, node_features, _ = model.atomic_energy(leaves, batch)
-        atomic = atomic * model.energy_scale
-        gradients = torch.autograd.grad(atomic.sum(), leaves)
-    with torch.no_grad():
-        return atomic.detach(), pullback(*gradients), node_features
+        return output.energy, output.atomic_energy, pullback(*gradients), output.node_features

@@ -57,14 +57,16 @@ model's gradient."""
 
 
 class _Energy(nn.Module):
-    """Energies of a model from its geometry features, as `functional_call` wants them: as a forward pass."""
+    """Energies of a model by frames and by atoms, from its geometry features, as `functional_call` wants
+    them: as a forward pass."""
 
     def __init__(self, model: Model) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, features: tuple[Tensor, ...], batch: AtomsBatch) -> Tensor:
-        return self.model.evaluate(features, batch).energy
+    def forward(self, features: tuple[Tensor, ...], batch: AtomsBatch) -> tuple[Tensor, Tensor]:
+        output = self.model.evaluate(features, batch)
+        return output.energy, output.atomic_energy
 
 
 class Pack:
@@ -100,12 +102,13 @@ class Pack:
         batch.energy, batch.forces = energy, forces
         features, pullback = self.one.model.features_and_pullback(vectors, batch)
 
-        def total(features: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
-            energies = functional_call(self.one, (weights, buffers), (features, batch))
-            return energies.sum(), energies
+        def total(features: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+            energies, atomic = functional_call(self.one, (weights, buffers), (features, batch))
+            return energies.sum(), (energies, atomic)
 
-        gradients, energies = grad(total, has_aux=True)(features)
-        prediction = Prediction(energies, batch.graph.forces(pullback(*gradients)), None, energies)
+        gradients, (energies, atomic) = grad(total, has_aux=True)(features)
+        pairs = pullback(*gradients)
+        prediction = Prediction(energies, batch.graph.forces(pairs), None, energies, atomic, pairs)
         return loss(prediction, batch, scale=buffers["model.energy_scale"], config=self.settings.loss)
 
     def gradient(self, k: int, name: str) -> Tensor:

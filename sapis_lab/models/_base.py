@@ -33,6 +33,8 @@ class Output(NamedTuple):
 
     energy: Tensor
     """(B,) interaction energy of every frame, eV"""
+    atomic_energy: Tensor
+    """(A,) its parts, by atoms, eV"""
     node_features: Tensor
     """(A, F) invariant features of every atom, which further readouts may use"""
     extras: dict[str, Tensor]
@@ -127,7 +129,7 @@ class Model(nn.Module, ABC):
         atomic, node_features, extras = self.atomic_energy(features, batch)
         atomic = atomic * self.energy_scale
         energy = atomic.new_zeros(batch.n_frames).index_add(0, batch.batch, atomic)
-        return Output(energy, node_features, extras)
+        return Output(energy, atomic, node_features, extras)
 
     def energy_and_gradient(self, vectors: Tensor, batch: AtomsBatch) -> tuple[Tensor, Tensor, Tensor] | None:
         """Energies per atom (A,), dE/dvectors and node features by a compiled form, all once differentiable

@@ -39,7 +39,8 @@ def test_loss_is_weighted_mse_of_energies_plus_mean_squared_force_error(batch, e
         torch.tensor(2.0).double(),
     )
     config = LossConfig(energy_weight=7.0, force_weight=3.0, energy_error=energy_error)
-    got = loss(Prediction(energy, forces, None, forces), batch, scale=scale, config=config)
+    prediction = Prediction(energy, forces, None, forces, forces[:, 0], forces)
+    got = loss(prediction, batch, scale=scale, config=config)
     de = (energy - batch.energy).numpy() / 2.0 / (np.array([2, 3]) if energy_error == "per_atom" else 1)
     df = (forces - batch.forces).numpy() / 2.0
     assert float(got) == pytest.approx(7 * np.mean(de**2) + 3 * np.sum(df**2) / 5, rel=1e-12)
