@@ -13,10 +13,10 @@ from sapis_lab.potential import Potential, load_potential
 
 
 class SapisCalculator(Calculator):
-    """Energy (eV), forces (eV/Å) and, with a cell, stress (eV/Å^3, Voigt, tension positive) of a trained
-    potential."""
+    """Energy and its parts by atoms (eV, reference energies included in both), forces (eV/Å) and, with a
+    cell, stress (eV/Å^3, Voigt, tension positive) of a trained potential."""
 
-    implemented_properties = ["energy", "free_energy", "forces", "stress"]
+    implemented_properties = ["energy", "energies", "free_energy", "forces", "stress"]
 
     def __init__(self, potential: Potential, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -28,16 +28,16 @@ class SapisCalculator(Calculator):
         super().calculate(atoms, properties, system_changes)
         assert self.atoms is not None
         periodic = bool(np.any(self.atoms.pbc)) and self.atoms.cell.rank == 3
-        energy, forces, stress = self.potential.evaluate(
-            species=self.atoms.numbers,
-            positions=self.atoms.positions,
-            cell=self.atoms.cell.array,
-            pbc=self.atoms.pbc,
-            stress=periodic and "stress" in properties,
-        )
-        self.results = {"energy": energy, "free_energy": energy, "forces": forces}
-        if stress is not None:
-            self.results["stress"] = full_3x3_to_voigt_6_stress(stress)
+        found = self.potential.predict(self.atoms, stress=periodic and "stress" in properties)
+        energy = float(found.energy[0])
+        self.results = {
+            "energy": energy,
+            "energies": found.atomic_energies,
+            "free_energy": energy,
+            "forces": found.forces,
+        }
+        if found.stress is not None:
+            self.results["stress"] = full_3x3_to_voigt_6_stress(found.stress[0])
 
 
 def load_model(path: str | Path, *, device: str = "cpu") -> SapisCalculator:

@@ -55,6 +55,14 @@ class EdgeGraph(NamedTuple):
         outer = vectors.unsqueeze(2) * gradient.unsqueeze(1)
         return _symmetrised(outer.new_zeros(self.n_frames, 3, 3).index_add(0, self.frame[self.center], outer))
 
+    def as_edges(self) -> EdgeGraph:
+        """This graph: its pairs are edges already."""
+        return self
+
+    def rows(self, per_pair: Tensor) -> Tensor:
+        """(E, 3), the rows of the edges of `as_edges`, from what has the layout of `vectors`."""
+        return per_pair
+
     @property
     def n_nodes(self) -> int:
         """Rows of node arrays: the atoms."""
@@ -167,6 +175,31 @@ class PairGraph(NamedTuple):
             1, self.neighbor.reshape(-1), gradient.reshape(3, -1)
         )
         return (on_center - on_neighbor).T
+
+    def _pair_slots(self) -> Tensor:
+        """(E,) int64: which of the G I K slots hold two atoms."""
+        return self.is_pair().expand(self.dims).reshape(-1).nonzero().squeeze(1)
+
+    def as_edges(self) -> EdgeGraph:
+        """The slots that hold two atoms (in a block those beyond the cutoff too) as directed edges, sorted by
+        centre."""
+        (_, i, k), slots, shift = self.dims, self._pair_slots(), None
+        if self.block is not None:
+            center, neighbor = slots // k, slots // (i * k) * k + slots % k
+            if self.slot is not None:  # places of the padded molecules -> atoms
+                atom = slots.new_empty(self.n_nodes).index_copy(
+                    0, self.slot, torch.arange(len(self.slot), device=slots.device)
+                )
+                center, neighbor = atom[center], atom[neighbor]
+        else:
+            assert self.neighbor is not None
+            center, neighbor = slots // k, self.neighbor.reshape(-1)[slots]
+            shift = None if self.shift is None else self.shift.reshape(-1, 3)[slots]
+        return EdgeGraph(center, neighbor, shift, self.frame, self.n_frames)
+
+    def rows(self, per_pair: Tensor) -> Tensor:
+        """(E, 3), the rows of the edges of `as_edges`, from (3, G, I, K), the layout of `vectors`."""
+        return per_pair.reshape(3, -1).index_select(1, self._pair_slots()).T
 
     def strain_gradient(self, vectors: Tensor, gradient: Tensor) -> Tensor:
         """dE/deps, (B, 3, 3), eV."""

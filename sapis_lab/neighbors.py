@@ -110,14 +110,24 @@ def closest(positions: np.ndarray, cell: np.ndarray | None, pairs: Pairs) -> Clo
     )
 
 
+def cells_away(positions: np.ndarray, cell: np.ndarray | None, pbc: np.ndarray | bool) -> np.ndarray:
+    """How many whole lattice vectors each of `positions` (n_atoms, 3), Å, lies beyond the cell, (n_atoms, 3);
+    zero along directions that are not periodic."""
+    pbc = np.broadcast_to(np.asarray(pbc, dtype=bool), (3,))
+    if not pbc.any():
+        return np.zeros(positions.shape)
+    full_cell = complete_cell(np.zeros((3, 3)) if cell is None else np.asarray(cell, dtype=np.float64), pbc)
+    return np.floor(positions @ np.linalg.inv(full_cell)) * pbc
+
+
 def wrapped(positions: np.ndarray, cell: np.ndarray | None, pbc: np.ndarray | bool) -> np.ndarray:
     """`positions` (n_atoms, 3), Å, moved by whole lattice vectors into the cell, along the periodic
     directions only."""
-    pbc = np.broadcast_to(np.asarray(pbc, dtype=bool), (3,))
-    if not pbc.any():
+    if not np.any(pbc):
         return positions
-    full_cell = complete_cell(np.zeros((3, 3)) if cell is None else np.asarray(cell, dtype=np.float64), pbc)
-    return positions - (np.floor(positions @ np.linalg.inv(full_cell)) * pbc) @ full_cell
+    away = cells_away(positions, cell, pbc)
+    assert cell is not None, "periodic directions without a cell"
+    return positions - away @ np.asarray(cell, dtype=np.float64)
 
 
 def open_pairs(positions: np.ndarray, cutoff: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -22,13 +22,21 @@ from pydantic.fields import FieldInfo
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from sapis_lab.atoms import AtomsBatch, collate, make_graph
+from sapis_lab.atoms import AtomsBatch
 from sapis_lab.config import Added, Config, ConfigError, dump, kind_class, load, plainly, read_yaml, yaml_text
 from sapis_lab.derivatives import predict_in_double
 from sapis_lab.files import digest, with_checksum, without_checksum, write_bytes, write_text
 from sapis_lab.models import Model, ModelConfig
-from sapis_lab.neighbors import MIN_DISTANCE, Closest, closest, neighbor_list, wrapped
 from sapis_lab.references import ReferencesFrom, UndeterminedEnergy
+from sapis_lab.structures import (
+    AtomsLike,
+    Prepared,
+    Structure,
+    as_structures,
+    batch_in_double,
+    passes,
+    prepared,
+)
 
 FORMAT = 1
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.yaml"
@@ -39,6 +47,64 @@ UNITS = {
     "forces": "eV/Angstrom",
     "stress": "eV/Angstrom^3, tension positive",
 }
+
+
+@dataclass(frozen=True)
+class PairGradients:
+    """g_ij = dE/dv_ij of all ordered pairs within the cutoff, sorted by centre.
+
+    v_ij = r_j + shift @ cell - r_i with the positions as they were given; forces_i = sum_j g_ij - sum_j g_ji,
+    and stress = (1/V) sum_ij v_ij (x) g_ij, symmetrised.
+    """
+
+    center: np.ndarray
+    """(n_pairs,) int64, atom i, counted over all structures"""
+    neighbor: np.ndarray
+    """(n_pairs,) int64, atom j, counted over all structures"""
+    shift: np.ndarray
+    """(n_pairs, 3) int64, the lattice translation of j"""
+    gradient: np.ndarray
+    """(n_pairs, 3) g_ij, eV/Å"""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a potential says of B structures with A atoms in all; `predictions[k]` is about the k-th alone."""
+
+    n_atoms: np.ndarray
+    """(B,) int64"""
+    energy: np.ndarray
+    """(B,) total energies, reference energies included, eV"""
+    forces: np.ndarray
+    """(A, 3) eV/Å"""
+    atomic_energies: np.ndarray
+    """(A,) eV: the model's energy of every atom and the reference energy of its species, which add up to
+    `energy`"""
+    stress: np.ndarray | None = None
+    """(B, 3, 3) eV/Å^3, tension positive, on request"""
+    pairs: PairGradients | None = None
+    """On request."""
+
+    def __len__(self) -> int:
+        return len(self.n_atoms)
+
+    def __getitem__(self, k: int) -> Predictions:
+        k = range(len(self))[k]
+        last = int(self.n_atoms[: k + 1].sum())
+        atoms = slice(last - int(self.n_atoms[k]), last)
+        pairs = None
+        if self.pairs is not None:
+            of_k = slice(*np.searchsorted(self.pairs.center, (atoms.start, atoms.stop)))
+            center, neighbor = self.pairs.center[of_k] - atoms.start, self.pairs.neighbor[of_k] - atoms.start
+            pairs = PairGradients(center, neighbor, self.pairs.shift[of_k], self.pairs.gradient[of_k])
+        return Predictions(
+            self.n_atoms[k : k + 1],
+            self.energy[k : k + 1],
+            self.forces[atoms],
+            self.atomic_energies[atoms],
+            None if self.stress is None else self.stress[k : k + 1],
+            pairs,
+        )
 
 
 @dataclass(frozen=True)
@@ -63,6 +129,39 @@ class Potential:
         """Floating-point type of the weights."""
         return self.model.energy_scale.dtype
 
+    def predict(
+        self,
+        structures: Structure | AtomsLike | Iterable[Structure | AtomsLike],
+        *,
+        stress: bool = False,
+        pairs: bool = False,
+        batch_pairs: int = 65_536,
+    ) -> Predictions:
+        """Energies, of the atoms too, and forces of one or several structures: ASE's `Atoms`, or `Structure`.
+
+        Args:
+            stress: as well; needs a cell of non-zero volume in every structure.   pairs: dE/dv of every pair
+                as well.
+            batch_pairs: most slots of pairs (padding included) that the model computes at a time, which
+                bounds the memory: a structure of more goes alone. Results depend on it by rounding alone.
+
+        Raises:
+            ValueError: no structure, or one without atoms, with elements the model does not know, numbers
+                that are not finite, two atoms (images included) closer than `neighbors.MIN_DISTANCE` (the
+                message names them and their distance), or a lone atom whose energy has no meaning.
+
+        Warns:
+            UndeterminedEnergy: the training data leave an offset of the energy open (once a composition).
+        """
+        given = as_structures(structures)
+        if not given:
+            raise ValueError("wanted at least one structure, got none")
+        parts: list[Predictions] = []
+        ready = (self._checked(s, k, given) for k, s in enumerate(given))
+        for some in passes(ready, batch_pairs=batch_pairs):
+            parts.append(self._pass(some, stress=stress, pairs=pairs))
+        return parts[0] if len(parts) == 1 else _joined(parts)
+
     def evaluate(
         self,
         *,
@@ -72,84 +171,94 @@ class Potential:
         pbc: np.ndarray | None = None,
         stress: bool = False,
     ) -> tuple[float, np.ndarray, np.ndarray | None]:
-        """Total energy (eV), forces (n_atoms, 3) eV/Å and, on request, stress (3, 3) eV/Å^3 of one structure.
+        """Total energy (eV), forces (n_atoms, 3) eV/Å and, on request, stress (3, 3) eV/Å^3 of one structure;
+        see `predict`.
 
         Args:
             species: (n_atoms,) atomic numbers.   positions: (n_atoms, 3) Å; along periodic directions they
             may lie anywhere. cell: (3, 3) Å, rows are lattice vectors.   pbc: (3,) bool.
-
-        Raises:
-            ValueError: no atoms, elements the model does not know, numbers that are not finite, two atoms
-                (images included) closer than `neighbors.MIN_DISTANCE` (the message names them and their
-                distance), or a lone atom whose energy has no meaning.
-
-        Warns:
-            UndeterminedEnergy: the training data leave an offset of the energy open (once a composition).
         """
-        species = np.asarray(species)
-        if not len(species):
-            raise ValueError("a structure needs at least one atom, got none")
-        unknown = sorted({int(z) for z in species} - set(self.model.species))
-        if unknown:
-            raise ValueError(
-                f"the potential knows the elements {list(self.model.species)}, got atomic numbers {unknown} "
-                f"as well"
-            )
-        positions = np.asarray(positions, dtype=float)
-        if positions.shape != (len(species), 3):
-            raise ValueError(
-                f"positions have shape {positions.shape}, wanted {(len(species), 3)} for {len(species)} "
-                f"species"
-            )
-        batch, pair = self._batch(species, positions, cell, pbc)
-        if pair is not None and pair.distance < MIN_DISTANCE:
-            raise ValueError(
-                f"{pair}, wanted at least {MIN_DISTANCE} Å; no model has learnt from such a structure"
-            )
-        if self.references_from is not None:
-            doubt = self.references_from.doubt(species, lone=len(species) == 1 and pair is None)
-            if doubt and doubt not in self._warned:
-                self._warned.add(doubt)
-                warnings.warn(doubt, UndeterminedEnergy, stacklevel=2)
-        result = predict_in_double(self.model, batch.to(self.model.energy_scale.device), stress=stress)
-        elements, counts = np.unique(species, return_counts=True)
-        references = math.fsum(
-            int(n) * self.references[int(z)] for z, n in zip(elements, counts, strict=True)
-        )
-        total, forces = float(result.energy) + references, result.forces.cpu().numpy()
-        if not (np.isfinite(total) and np.isfinite(forces).all()):
-            raise ValueError(f"energy or forces are not finite; {pair or 'no atom has a neighbour'}")
-        return total, forces, None if result.stress is None else result.stress[0].cpu().numpy()
+        found = self.predict(Structure(species, positions, cell, pbc), stress=stress)
+        return float(found.energy[0]), found.forces, None if found.stress is None else found.stress[0]
 
-    def _batch(
-        self, species: np.ndarray, positions: np.ndarray, cell: np.ndarray | None, pbc: np.ndarray | None
-    ) -> tuple[AtomsBatch, Closest | None]:
-        """The structure as a batch in float64, its atoms wrapped into the cell, and its closest pair."""
-        cell = np.zeros((3, 3)) if cell is None else np.asarray(cell, dtype=float)
-        pbc = np.zeros(3, dtype=bool) if pbc is None else np.asarray(pbc, dtype=bool)
-        given, positions = positions, wrapped(positions, cell, pbc)
-        n_atoms = np.array([len(species)])
-        edges = neighbor_list(positions, cell, pbc, self.model.cutoff)
-        graph = make_graph(
-            layout=self.model.layout,
-            n_atoms=n_atoms,
-            edges=[edges],
-            periodic=bool(pbc.any()),
-            cutoff=self.model.cutoff,
+    def _checked(self, structure: Structure, k: int, given: Sequence[Structure]) -> Prepared:
+        """The k-th of the given structures, once its energy is known to have a meaning."""
+        try:
+            ready = prepared(structure, cutoff=self.model.cutoff, known=self.model.species)
+            if self.references_from is not None:
+                lone = len(ready.species) == 1 and ready.closest is None
+                doubt = self.references_from.doubt(ready.species, lone=lone)
+                if doubt and doubt not in self._warned:
+                    self._warned.add(doubt)
+                    warnings.warn(doubt, UndeterminedEnergy, stacklevel=5)
+        except ValueError as error:
+            if len(given) == 1:
+                raise
+            raise ValueError(f"structure {k}: {error}") from error
+        return ready
+
+    def _pass(self, structures: Sequence[Prepared], *, stress: bool, pairs: bool) -> Predictions:
+        """The predictions of structures that are computed at once."""
+        batch = batch_in_double(structures, layout=self.model.layout, cutoff=self.model.cutoff)
+        batch = batch.to(self.model.energy_scale.device)
+        result = predict_in_double(self.model, batch, stress=stress)
+        energy, forces = result.energy.cpu().numpy(), result.forces.cpu().numpy()
+        ends = np.cumsum([len(s.species) for s in structures])
+        for k, (s, end) in enumerate(zip(structures, ends, strict=True)):
+            elements, counts = np.unique(s.species, return_counts=True)
+            energy[k] += math.fsum(
+                int(n) * self.references[int(z)] for z, n in zip(elements, counts, strict=True)
+            )
+            if not (np.isfinite(energy[k]) and np.isfinite(forces[end - len(s.species) : end]).all()):
+                raise ValueError(f"energy or forces are not finite; {s.closest or 'no atom has a neighbour'}")
+        return Predictions(
+            n_atoms=np.diff(ends, prepend=0),
+            energy=energy,
+            forces=forces,
+            atomic_energies=result.atomic_energy.cpu().numpy()
+            + np.array([self.references[int(z)] for s in structures for z in s.species]),
+            stress=None if result.stress is None else result.stress.cpu().numpy(),
+            pairs=self._pairs(batch, result.pair_gradient, structures) if pairs else None,
         )
-        batch = collate(
-            n_atoms=n_atoms,
-            species=species,
-            positions=positions,
-            cell=cell[None],
-            graph=graph,
-            dtype=torch.float64,
+
+    def _pairs(
+        self, batch: AtomsBatch, gradient: torch.Tensor, structures: Sequence[Prepared]
+    ) -> PairGradients:
+        graph = batch.graph
+        edges, vectors = graph.as_edges(), graph.rows(graph.vectors(batch.positions, batch.cell))
+        near = (vectors.square().sum(1) < self.model.cutoff**2).cpu().numpy()  # a block has all pairs
+        center, neighbor = edges.center.cpu().numpy()[near], edges.neighbor.cpu().numpy()[near]
+        moved = np.concatenate([s.moved for s in structures])
+        shift = moved[center] - moved[neighbor]
+        if edges.shift is not None:
+            shift = shift + edges.shift.cpu().numpy().astype(np.int64)[near]
+        return PairGradients(center, neighbor, shift, graph.rows(gradient).cpu().numpy()[near])
+
+
+def _joined(parts: Sequence[Predictions]) -> Predictions:
+    """The predictions of several passes as those of one."""
+
+    def together(name: str) -> np.ndarray:
+        return np.concatenate([getattr(p, name) for p in parts])
+
+    found = [p.pairs for p in parts if p.pairs is not None]
+    pairs = None
+    if found:
+        first = np.cumsum([0, *(p.n_atoms.sum() for p in parts[:-1])])
+        pairs = PairGradients(
+            np.concatenate([p.center + n for p, n in zip(found, first, strict=True)]),
+            np.concatenate([p.neighbor + n for p, n in zip(found, first, strict=True)]),
+            np.concatenate([p.shift for p in found]),
+            np.concatenate([p.gradient for p in found]),
         )
-        pair = closest(positions, cell, edges)
-        if pair is not None:  # which pairs cross a boundary is said of the positions as they were given
-            plain = np.linalg.norm(given[pair.neighbor] - given[pair.center])
-            pair = pair._replace(across=not np.isclose(plain, pair.distance, atol=1e-6))
-        return batch, pair
+    return Predictions(
+        together("n_atoms"),
+        together("energy"),
+        together("forces"),
+        together("atomic_energies"),
+        None if parts[0].stress is None else together("stress"),
+        pairs,
+    )
 
 
 def save_potential(folder: Path, potential: Potential) -> str:

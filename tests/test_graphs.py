@@ -104,6 +104,23 @@ def test_neighbours_and_centres_are_rows_of_the_atoms_in_each_slot(batch: AtomsB
     assert torch.allclose(v[pair], graph.vectors(batch.positions, batch.cell).permute(1, 2, 3, 0)[pair])
 
 
+def test_as_edges_a_graph_gives_the_same_vectors_forces_and_strain_derivatives(batch: AtomsBatch) -> None:
+    vectors = batch.graph.vectors(batch.positions, batch.cell).detach().requires_grad_(True)
+    (gradient,) = torch.autograd.grad(pair_energy(vectors, axis=axis_of(batch)), vectors)
+    edges, rows = batch.graph.as_edges(), batch.graph.rows(gradient)
+    along = edges.vectors(batch.positions, batch.cell)
+    assert torch.allclose(along, batch.graph.rows(vectors.detach()), atol=1e-12)
+    assert torch.allclose(edges.forces(rows), batch.graph.forces(gradient), atol=1e-12)
+    assert torch.allclose(
+        edges.strain_gradient(along, rows),
+        batch.graph.strain_gradient(vectors.detach(), gradient),
+        atol=1e-11,
+    )
+    assert (edges.center.diff() >= 0).all() and (
+        edges.frame[edges.center] == edges.frame[edges.neighbor]
+    ).all()
+
+
 def test_sparse_frames_get_a_table_and_dense_ones_a_block() -> None:
     dense, sparse = (
         batch_of([f], layout="pairs", cutoff=CUTOFF, dtype=torch.float64).graph for f in (MOLECULES[0], LINE)

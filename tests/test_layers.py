@@ -18,7 +18,7 @@ TORCH_COLUMN = [
     {"errors", "outside"},
     {"files"},
     {"units", "quantities", "config"},
-    {"atoms", "graphs", "neighbors", "geometry", "integrators"},
+    {"atoms", "graphs", "neighbors", "structures", "geometry", "integrators"},
     {"samplers"},
     {
         "models",
