@@ -1,24 +1,27 @@
-// One training step of GEAT (models/geat.py) on one CPU thread: energies with dE/dv, then gradients of the parameters.
+// One training step of GEAT (models/geat.py) on one CPU thread: energies with dE/dv, then gradients of the
+// parameters.
 //
-// `forward` computes the energy of every atom and its derivative in every displacement v, by one forward and one backward sweep.
-// `backward` is given the cotangents c_i = dL/dE_i and w = dL/d(dE/dv) of a loss and returns dL/dparameters.  It needs no second
-// backward pass through the first one: since
+// `forward` computes the energy of every atom and its derivative in every displacement v, by one forward and
+// one backward sweep. `backward` is given the cotangents c_i = dL/dE_i and w = dL/d(dE/dv) of a loss and
+// returns dL/dparameters.  It needs no second backward pass through the first one: since
 //
 //     sum w . dE/dv = D_w E,   the derivative of E along v -> v + t w,
 //
-// dL/dparameters is the derivative along w of the backward sweep itself (forward-over-reverse, Pearlmutter 1994).  So `backward` carries
-// a tangent ("dot") beside every value of the forward sweep and beside every adjoint of the backward sweep.  A linear map y = x W has
+// dL/dparameters is the derivative along w of the backward sweep itself (forward-over-reverse, Pearlmutter
+// 1994).  So `backward` carries a tangent ("dot") beside every value of the forward sweep and beside every
+// adjoint of the backward sweep.  A linear map y = x W has
 //
 //     y' = x' W,   x~ = y~ W^T,   x~' = y~' W^T,   dL/dW = x^T y~' + x'^T y~,
 //
-// with ' the tangent and ~ the adjoint of E; the loss of energies enters as the tangent c_i of the adjoint 1 of E_i.  A loss of
-// the scalar features at the end of the layers, which further readouts use, enters there: its cotangent is added to the tangent
-// of their adjoint.
+// with ' the tangent and ~ the adjoint of E; the loss of energies enters as the tangent c_i of the adjoint 1
+// of E_i.  A loss of the scalar features at the end of the layers, which further readouts use, enters there:
+// its cotangent is added to the tangent of their adjoint.
 //
-// Layout.  Atoms are taken in chunks of whole frames, small enough for the second-level cache.  Node features are component-first
-// (M, N, C), edge features one row per pair, all rows padded to 8 lanes with zeros.  Pairs beyond the cutoff are dropped; the pair (i, i)
-// is a row of its own.  The channels of values are ordered with the head as the fast index, so that a weight per head is a repeating
-// pattern of lanes and a sum over the channels of a head folds one register.
+// Layout.  Atoms are taken in chunks of whole frames, small enough for the second-level cache.  Node features
+// are component-first (M, N, C), edge features one row per pair, all rows padded to 8 lanes with zeros. Pairs
+// beyond the cutoff are dropped; the pair (i, i) is a row of its own.  The channels of values are ordered
+// with the head as the fast index, so that a weight per head is a repeating pattern of lanes and a sum over
+// the channels of a head folds one register.
 
 #include <algorithm>
 #include <cmath>
@@ -33,28 +36,55 @@
 
 namespace sapis {
 
-// ------------------------------------------------------------------------------------------------------ what Python hands over
+// ---- what Python hands over
 
 struct Shape {
-    int64_t degrees, layers, channels, heads, invariants, key_width, radial, hidden, coupling, node, species, grid;
+    int64_t degrees, layers, channels, heads, invariants, key_width, radial, hidden, coupling, node, species,
+        grid;
     int64_t softmax, gaunt;  // 1, or 0 for the cheaper forms: weights f / mean_neighbors, gated linear update
     int64_t edge_units;      // hidden units of the edge networks whose squares their soft norm counts
     double cutoff, sum_scale, uniform, norm_attention, norm_update, norm_edge, norm_readout, energy_scale;
 };
 
 struct Batch {
-    int64_t frames, atoms, block, slots, entries;  // block: atoms of a padded molecule, 0 for a table; entries: G I K of `vectors`
+    int64_t frames, atoms, block, slots,
+        entries;  // block: atoms of a padded molecule, 0 for a table; entries: G I K of `vectors`
     const int64_t *n_atoms, *neighbor;
     const uint8_t* mask;
     const int64_t* species;  // row of the species of every atom
     const void* vectors;     // (3, G, I, K)
 };
 
-enum { PROJECT, PROJECT_BIAS, SCALAR_VALUE, EDGE_RADIAL, EDGE_INVARIANT, EDGE_BIAS, EDGE_OUT, EDGE_OUT_BIAS, MERGE, FACTORS,
-       NODE_IN, NODE_IN_BIAS, NODE_OUT, NODE_OUT_BIAS, COUPLE, PER_LAYER };
-enum { REPRESENT, EMBEDDING, READOUT_IN, READOUT_IN_BIAS, READOUT_OUT, READOUT_OUT_BIAS, READOUT_SKIP, GLOBAL };
+enum {
+    PROJECT,
+    PROJECT_BIAS,
+    SCALAR_VALUE,
+    EDGE_RADIAL,
+    EDGE_INVARIANT,
+    EDGE_BIAS,
+    EDGE_OUT,
+    EDGE_OUT_BIAS,
+    MERGE,
+    FACTORS,
+    NODE_IN,
+    NODE_IN_BIAS,
+    NODE_OUT,
+    NODE_OUT_BIAS,
+    COUPLE,
+    PER_LAYER
+};
+enum {
+    REPRESENT,
+    EMBEDDING,
+    READOUT_IN,
+    READOUT_IN_BIAS,
+    READOUT_OUT,
+    READOUT_OUT_BIAS,
+    READOUT_SKIP,
+    GLOBAL
+};
 
-// ------------------------------------------------------------------------------------------------------------- memory
+// ---- memory
 
 // Large buffers are kept and used again: fresh ones would cost a page fault every 4 KiB of every step.
 class Pool {
@@ -95,7 +125,8 @@ struct Arena {
     size_t used = 0, size = 0;
     template <class T> T* get(int64_t n) {
         size_t at = used;
-        used += (size_t(n) * sizeof(T) + 127) & ~size_t(63);  // a spare line: rows may be read past their end by one register
+        used += (size_t(n) * sizeof(T) + 127) &
+                ~size_t(63);  // a spare line: rows may be read past their end by one register
         return base ? reinterpret_cast<T*>(base + at) : nullptr;
     }
     void allocate() {
@@ -108,7 +139,7 @@ struct Arena {
     }
 };
 
-// ------------------------------------------------------------------------------------------------------------- functions
+// ---- functions
 
 template <class T> inline typename Lanes<T>::v8 all(T x) { return typename Lanes<T>::v8{} + x; }
 
@@ -118,8 +149,12 @@ inline void exponentials(float* x, int64_t n) {
     for (int64_t k = 0; k < n; k += 16) {
         f16 v;
         int64_t width = std::min<int64_t>(16, n - k);
-        if (width == 16) v = load<f16>(x + k);
-        else { v = f16{}; std::memcpy(&v, x + k, width * sizeof(float)); }
+        if (width == 16)
+            v = load<f16>(x + k);
+        else {
+            v = f16{};
+            std::memcpy(&v, x + k, width * sizeof(float));
+        }
         v = v > 88.0f ? f16{} + 88.0f : v;
         v = v < -87.0f ? f16{} - 87.0f : v;  // NaN passes both
         f16 scaled = v * 1.44269504f;
@@ -134,8 +169,10 @@ inline void exponentials(float* x, int64_t n) {
         p = p * r * r + r + 1.0f;
         f16 result = p * (f16)((whole + 127) << 23);
         result = v == v ? result : v;
-        if (width == 16) store(x + k, result);
-        else std::memcpy(x + k, &result, width * sizeof(float));
+        if (width == 16)
+            store(x + k, result);
+        else
+            std::memcpy(x + k, &result, width * sizeof(float));
     }
 }
 inline void exponentials(double* x, int64_t n) {
@@ -153,10 +190,15 @@ template <class T> inline T sum8(typename Lanes<T>::v8 v) {
 template <class T> inline typename Lanes<T>::v8 expand(const T* per_head, int64_t heads) {
     typename Lanes<T>::v8 v;
     switch (heads) {
-        case 8: return load<typename Lanes<T>::v8>(per_head);
-        case 4: std::memcpy(&v, per_head, 4 * sizeof(T)); std::memcpy(reinterpret_cast<T*>(&v) + 4, per_head, 4 * sizeof(T)); return v;
-        case 2: for (int j = 0; j < 8; j++) v[j] = per_head[j & 1]; return v;
-        default: return all<T>(per_head[0]);
+    case 8: return load<typename Lanes<T>::v8>(per_head);
+    case 4:
+        std::memcpy(&v, per_head, 4 * sizeof(T));
+        std::memcpy(reinterpret_cast<T*>(&v) + 4, per_head, 4 * sizeof(T));
+        return v;
+    case 2:
+        for (int j = 0; j < 8; j++) v[j] = per_head[j & 1];
+        return v;
+    default: return all<T>(per_head[0]);
     }
 }
 template <class T> inline void fold(T* per_head, typename Lanes<T>::v8 v, int64_t heads) {
@@ -167,9 +209,10 @@ template <class T> inline void fold(T* per_head, typename Lanes<T>::v8 v, int64_
     for (int64_t h = 0; h < heads; h++) per_head[h] = s[h];
 }
 
-// ------------------------------------------------------------------------------------------------------------- the model
+// ---- the model
 
-// Weights with their multipliers, padded, both ways round (y = x W and x~ = y~ W^T), or gradients in the place of `w`.
+// Weights with their multipliers, padded, both ways round (y = x W and x~ = y~ W^T), or gradients in the
+// place of `w`.
 template <class T> struct Map {
     int64_t rows = 0, columns = 0;  // padded
     T *w = nullptr, *transposed = nullptr;
@@ -188,9 +231,11 @@ template <class T> struct Ends {
 
 // The values of one layer; the same struct holds their tangents, adjoints and tangents of adjoints.
 template <class T> struct Values {
-    T *x, *xn, *project, *scalar, *inv, *z, *out, *message, *middle, *xm, *ab, *node_in, *zn, *node_out, *grid, *product;
+    T *x, *xn, *project, *scalar, *inv, *z, *out, *message, *middle, *xm, *ab, *node_in, *zn, *node_out,
+        *grid, *product;
 };
-template <class T> struct Extra {  // of the values: norms and sigmoids; of the adjoints: gradients in the weights of heads
+template <class T>
+struct Extra {  // of the values: norms and sigmoids; of the adjoints: gradients in the weights of heads
     T *rho, *sigma, *rho_middle, *sigma_node, *rho_edge, *weights;
 };
 
@@ -210,7 +255,8 @@ template <class T, int L> class Geat {
     static constexpr int64_t MP = (M + 7) & ~7;
 
     const Shape s;
-    const int64_t C, Cp, H, Q, D, Dp, PR, B, Bp, K, Kp, O, Op, Qp, W, Wp, U, Up, I, Ip, J, S, SB, G;  // p: padded to 8
+    const int64_t C, Cp, H, Q, D, Dp, PR, B, Bp, K, Kp, O, Op, Qp, W, Wp, U, Up, I, Ip, J, S, SB,
+        G;  // p: padded to 8
     Batch batch;
     Arena weights_, saved_;
     std::vector<Weights<T>> w;
@@ -221,18 +267,27 @@ template <class T, int L> class Geat {
     std::vector<double> multipliers;
     std::vector<Chunk<T>> chunks;
 
-    static int degree(int m) { int l = 0; while ((l + 1) * (l + 1) <= m) l++; return l; }
+    static int degree(int m) {
+        int l = 0;
+        while ((l + 1) * (l + 1) <= m) l++;
+        return l;
+    }
     bool last(int64_t layer) const { return layer == s.layers - 1; }
-    int64_t lane(int64_t c) const { return (c % (C / H)) * H + c / (C / H); }  // place of channel c among the values
+    int64_t lane(int64_t c) const {
+        return (c % (C / H)) * H + c / (C / H);
+    }  // place of channel c among the values
     int64_t key(int64_t q, int64_t d) const { return d * Q + q; }
 
 public:
-    Geat(const Shape& shape, const Batch& b, const void* const* p, const double* m, const double* coefficients_, const double* centers_,
-         const double* widths_, const double* to, const double* from)
-        : s(shape), C(s.channels), Cp(round8(C)), H(s.heads), Q(s.invariants), D(s.key_width), Dp(round8(Q * D)), PR(2 * Dp + Cp),
-          B(s.radial), Bp(round8(B)), K(s.hidden), Kp(round8(K)), O(H * (L + 2)), Op(round8(O) + 8), Qp(round8(Q)), W(s.coupling),
-          Wp(round8(W)), U(s.node), Up(round8(U)), I(Cp + L * Wp), Ip(I), J(Cp + L * Wp), S(s.species), SB(S * Bp), G(s.grid), batch(b),
-          coefficients(coefficients_, coefficients_ + L * L * L), centers(centers_, centers_ + s.radial), widths(widths_, widths_ + s.radial) {
+    Geat(const Shape& shape, const Batch& b, const void* const* p, const double* m,
+         const double* coefficients_, const double* centers_, const double* widths_, const double* to,
+         const double* from)
+        : s(shape), C(s.channels), Cp(round8(C)), H(s.heads), Q(s.invariants), D(s.key_width),
+          Dp(round8(Q * D)), PR(2 * Dp + Cp), B(s.radial), Bp(round8(B)), K(s.hidden), Kp(round8(K)),
+          O(H * (L + 2)), Op(round8(O) + 8), Qp(round8(Q)), W(s.coupling), Wp(round8(W)), U(s.node),
+          Up(round8(U)), I(Cp + L * Wp), Ip(I), J(Cp + L * Wp), S(s.species), SB(S * Bp), G(s.grid), batch(b),
+          coefficients(coefficients_, coefficients_ + L * L * L), centers(centers_, centers_ + s.radial),
+          widths(widths_, widths_ + s.radial) {
         int64_t count = s.layers * PER_LAYER + GLOBAL;
         multipliers.assign(m, m + count);
         for (int64_t k = 0; k < count; k++) params.push_back(static_cast<const T*>(p[k]));
@@ -241,16 +296,18 @@ public:
         to_grid_t.resize(M * G);
         from_grid_t.resize(G * M);
         for (int64_t g = 0; g < G; g++)
-            for (int m_ = 0; m_ < M; m_++) to_grid_t[m_ * G + g] = to_grid[g * M + m_], from_grid_t[g * M + m_] = from_grid[m_ * G + g];
+            for (int m_ = 0; m_ < M; m_++)
+                to_grid_t[m_ * G + g] = to_grid[g * M + m_], from_grid_t[g * M + m_] = from_grid[m_ * G + g];
         make_weights();
         make_chunks();
     }
 
 private:
-    // -------------------------------------------------------------------------------------------------- weights
+    // ---- weights
 
-    // Every parameter is visited as (entry of the parameter, places in the padded maps), by one routine for both directions:
-    // filling the maps from the parameters, and the gradients of the parameters from gradients in the shape of the maps.
+    // Every parameter is visited as (entry of the parameter, places in the padded maps), by one routine for
+    // both directions: filling the maps from the parameters, and the gradients of the parameters from
+    // gradients in the shape of the maps.
     template <class F> void visit_layer(int64_t layer, Weights<T>& a, F&& f) const {
         const int64_t base = layer * PER_LAYER, keys = 2 * Q * D, wide = keys + C;
         auto projected = [&](int64_t c) {
@@ -258,15 +315,23 @@ private:
             int64_t side = c / (Q * D), q = c % (Q * D) / D, d = c % D;
             return side * Dp + key(q, d);
         };
-        auto invariant = [&](int64_t c) { return c < C ? c : Cp + (c - C) / W * Wp + (c - C) % W; };  // rows of node_in, columns of node_out
+        auto invariant = [&](int64_t c) {
+            return c < C ? c : Cp + (c - C) / W * Wp + (c - C) % W;
+        };  // rows of node_in, columns of node_out
         auto same = [](int64_t c) { return c; };
         for (int l = 0; l < L; l++) {
             f(base + PROJECT, l * C * wide, a.project[l], C, wide, same, projected, false);
             f(base + MERGE, l * C * C, a.merge[l], C, C, [&](int64_t c) { return lane(c); }, same, false);
-            f(base + FACTORS, l * C * 2 * W, a.factors[l], C, 2 * W, same, [&](int64_t c) { return c / W * Wp + c % W; }, false);
+            f(
+                base + FACTORS, l * C * 2 * W, a.factors[l], C, 2 * W, same,
+                [&](int64_t c) { return c / W * Wp + c % W; }, false);
             if (!last(layer)) f(base + COUPLE, l * W * C, a.couple[l], W, C, same, same, false);
         }
-        auto vector = [](T* p) { Map<T> v; v.w = p; return v; };
+        auto vector = [](T* p) {
+            Map<T> v;
+            v.w = p;
+            return v;
+        };
         f(base + PROJECT_BIAS, 0, vector(a.project_bias), 1, wide, same, projected, false);
         f(base + SCALAR_VALUE, 0, a.scalar_value, C, C, same, [&](int64_t c) { return lane(c); }, false);
         f(base + EDGE_RADIAL, 0, a.edge_radial, B, K, same, same, true);
@@ -285,9 +350,16 @@ private:
     template <class F> void visit_ends(Ends<T>& a, F&& f) const {
         const int64_t base = s.layers * PER_LAYER;
         auto same = [](int64_t c) { return c; };
-        auto vector = [](T* p, int64_t columns) { Map<T> v; v.w = p; v.columns = columns; return v; };
+        auto vector = [](T* p, int64_t columns) {
+            Map<T> v;
+            v.w = p;
+            v.columns = columns;
+            return v;
+        };
         for (int l = 0; l < L; l++)
-            f(base + REPRESENT, l * S * B * C, a.represent[l], S * B, C, [&](int64_t r) { return r / B * Bp + r % B; }, same, false);
+            f(
+                base + REPRESENT, l * S * B * C, a.represent[l], S * B, C,
+                [&](int64_t r) { return r / B * Bp + r % B; }, same, false);
         f(base + EMBEDDING, 0, vector(a.embedding, Cp), S, C, same, same, false);
         f(base + READOUT_IN, 0, a.readout_in, C, C, same, same, false);
         f(base + READOUT_IN_BIAS, 0, vector(a.readout_in_bias, Cp), 1, C, same, same, false);
@@ -308,15 +380,18 @@ private:
                 map(a.project[l], Cp, PR), map(a.merge[l], Cp, Cp), map(a.factors[l], Cp, 2 * Wp);
                 if (!last(layer)) map(a.couple[l], Wp, Cp);
             }
-            map(a.scalar_value, Cp, Cp), map(a.edge_radial, Bp, Kp), map(a.edge_invariant, Qp, Kp), map(a.edge_out, Kp, Op);
+            map(a.scalar_value, Cp, Cp), map(a.edge_radial, Bp, Kp), map(a.edge_invariant, Qp, Kp),
+                map(a.edge_out, Kp, Op);
             map(a.node_in, Ip, Up), map(a.node_out, Up, last(layer) ? Cp : J);
-            a.project_bias = arena.template get<T>(PR), a.edge_bias = arena.template get<T>(Kp), a.edge_out_bias = arena.template get<T>(Op);
+            a.project_bias = arena.template get<T>(PR), a.edge_bias = arena.template get<T>(Kp),
+            a.edge_out_bias = arena.template get<T>(Op);
             a.node_in_bias = arena.template get<T>(Up), a.node_out_bias = arena.template get<T>(J);
         }
         for (int l = 0; l < L; l++) map(e.represent[l], SB, Cp);
         map(e.readout_in, Cp, Cp);
         e.embedding = arena.template get<T>(S * Cp), e.readout_in_bias = arena.template get<T>(Cp);
-        e.readout_out = arena.template get<T>(Cp), e.readout_out_bias = arena.template get<T>(1), e.readout_skip = arena.template get<T>(Cp);
+        e.readout_out = arena.template get<T>(Cp), e.readout_out_bias = arena.template get<T>(1),
+        e.readout_skip = arena.template get<T>(Cp);
     }
 
     template <class F> static void places(std::vector<int64_t>& at, int64_t columns, F&& column) {
@@ -324,7 +399,8 @@ private:
         for (int64_t c = 0; c < columns; c++) at[c] = column(c);
     }
 
-    double factor(int64_t parameter) const {  // the sum over neighbours is scaled within the representation's weights
+    double factor(
+        int64_t parameter) const {  // the sum over neighbours is scaled within the representation's weights
         return multipliers[parameter] * (parameter == s.layers * PER_LAYER + REPRESENT ? s.sum_scale : 1.0);
     }
 
@@ -336,7 +412,8 @@ private:
         std::memset(weights_.base, 0, weights_.used);
         const int64_t block = 16;  // rows at a time: the transposed map is written a cache line at a time
         std::vector<int64_t> at;
-        auto fill = [&](int64_t parameter, int64_t offset, const Map<T>& map, int64_t rows, int64_t columns, auto row, auto column, bool turned) {
+        auto fill = [&](int64_t parameter, int64_t offset, const Map<T>& map, int64_t rows, int64_t columns,
+                        auto row, auto column, bool turned) {
             const T* p = params[parameter] + offset;
             const T m = T(factor(parameter));
             places(at, columns, column);
@@ -344,12 +421,14 @@ private:
                 const int64_t end = std::min(first + block, rows);
                 for (int64_t r = first; r < end; r++) {
                     T* y = map.w + row(r) * map.columns;
-                    for (int64_t c = 0; c < columns; c++) y[at[c]] = m * (turned ? p[c * rows + r] : p[r * columns + c]);
+                    for (int64_t c = 0; c < columns; c++)
+                        y[at[c]] = m * (turned ? p[c * rows + r] : p[r * columns + c]);
                 }
                 if (!map.transposed) continue;
                 for (int64_t c = 0; c < columns; c++) {
                     T* y = map.transposed + at[c] * map.rows;
-                    for (int64_t r = first; r < end; r++) y[row(r)] = m * (turned ? p[c * rows + r] : p[r * columns + c]);
+                    for (int64_t r = first; r < end; r++)
+                        y[row(r)] = m * (turned ? p[c * rows + r] : p[r * columns + c]);
                 }
             }
         };
@@ -357,7 +436,7 @@ private:
         visit_ends(ends, fill);
     }
 
-    // -------------------------------------------------------------------------------------------------- pairs and memory
+    // ---- pairs and memory
 
     void make_chunks() {
         const int64_t per_chunk = 32;
@@ -386,14 +465,16 @@ private:
             c.kind.push_back(int32_t(batch.species[atom + a]));
             c.atom.push_back(int32_t(atom + a));
             c.neighbor.push_back(int32_t(c.n + a)), c.entry.push_back(-1);
-            const int64_t row = batch.block ? (frame * batch.block + a) * batch.block : (atom + a) * batch.slots;
+            const int64_t row =
+                batch.block ? (frame * batch.block + a) * batch.block : (atom + a) * batch.slots;
             const int64_t slots = batch.block ? n : batch.slots;
             for (int64_t k = 0; k < slots; k++) {
                 if (batch.block ? k == a : !batch.mask[row + k]) continue;
                 const int64_t e = row + k;
                 const T x = v[e], y = v[stride + e], z = v[2 * stride + e];
                 if (x * x + y * y + z * z >= limit) continue;  // NaN stays, and shows
-                c.neighbor.push_back(int32_t(batch.block ? c.n + k : batch.neighbor[row + k] - start)), c.entry.push_back(e);
+                c.neighbor.push_back(int32_t(batch.block ? c.n + k : batch.neighbor[row + k] - start)),
+                    c.entry.push_back(e);
             }
         }
         c.n += n;
@@ -401,10 +482,14 @@ private:
 
     void shape_values(Arena& arena, const Chunk<T>& c, Values<T>& v, bool last_layer) const {
         const int64_t N = c.n, P = c.pairs;
-        v.x = arena.template get<T>(M * N * Cp), v.xn = arena.template get<T>(M * N * Cp), v.project = arena.template get<T>(N * M * PR);
-        v.scalar = arena.template get<T>(N * Cp), v.inv = arena.template get<T>(P * Qp), v.z = arena.template get<T>(P * Kp);
-        v.out = arena.template get<T>(P * Op), v.message = arena.template get<T>(M * N * Cp), v.middle = arena.template get<T>(M * N * Cp);
-        v.xm = arena.template get<T>(M * N * Cp), v.ab = arena.template get<T>(M * N * 2 * Wp), v.node_in = arena.template get<T>(N * Ip);
+        v.x = arena.template get<T>(M * N * Cp), v.xn = arena.template get<T>(M * N * Cp),
+        v.project = arena.template get<T>(N * M * PR);
+        v.scalar = arena.template get<T>(N * Cp), v.inv = arena.template get<T>(P * Qp),
+        v.z = arena.template get<T>(P * Kp);
+        v.out = arena.template get<T>(P * Op), v.message = arena.template get<T>(M * N * Cp),
+        v.middle = arena.template get<T>(M * N * Cp);
+        v.xm = arena.template get<T>(M * N * Cp), v.ab = arena.template get<T>(M * N * 2 * Wp),
+        v.node_in = arena.template get<T>(N * Ip);
         v.zn = arena.template get<T>(N * Up), v.node_out = arena.template get<T>(N * J);
         v.grid = last_layer ? nullptr : arena.template get<T>(G * N * 2 * Wp);
         v.product = last_layer ? nullptr : arena.template get<T>(M * N * Wp);
@@ -413,10 +498,14 @@ private:
     void shape_chunk(Arena& arena, Chunk<T>& c) const {
         const int64_t N = c.n, P = c.pairs;
         c.harmonics = arena.template get<T>(P * MP), c.radial = arena.template get<T>(P * Bp);
-        c.radial_slope = arena.template get<T>(P * Bp), c.log_f = arena.template get<T>(P), c.slope = arena.template get<T>(P);
-        c.unit = arena.template get<T>(P * 3), c.jacobian = arena.template get<T>(P * 3 * MP), c.basis = arena.template get<T>(N * M * SB);
-        c.x0 = arena.template get<T>(N * Cp), c.xr = arena.template get<T>(N * Cp), c.rho_r = arena.template get<T>(N);
-        c.xr_adjoint = arena.template get<T>(N * Cp), c.zr = arena.template get<T>(N * Cp), c.sigma_r = arena.template get<T>(N * Cp);
+        c.radial_slope = arena.template get<T>(P * Bp), c.log_f = arena.template get<T>(P),
+        c.slope = arena.template get<T>(P);
+        c.unit = arena.template get<T>(P * 3), c.jacobian = arena.template get<T>(P * 3 * MP),
+        c.basis = arena.template get<T>(N * M * SB);
+        c.x0 = arena.template get<T>(N * Cp), c.xr = arena.template get<T>(N * Cp),
+        c.rho_r = arena.template get<T>(N);
+        c.xr_adjoint = arena.template get<T>(N * Cp), c.zr = arena.template get<T>(N * Cp),
+        c.sigma_r = arena.template get<T>(N * Cp);
         c.radial_adjoint = arena.template get<T>(P * Bp), c.harmonics_adjoint = arena.template get<T>(P * MP);
         c.log_f_adjoint = arena.template get<T>(P);
         c.value.resize(s.layers), c.adjoint.resize(s.layers), c.extra.resize(s.layers);
@@ -424,14 +513,17 @@ private:
             shape_values(arena, c, c.value[layer], last(layer));
             shape_values(arena, c, c.adjoint[layer], last(layer));
             Extra<T>& e = c.extra[layer];
-            e.rho = arena.template get<T>(L * N), e.rho_middle = arena.template get<T>(L * N), e.sigma = arena.template get<T>(P * Kp);
-            e.sigma_node = arena.template get<T>(N * Up), e.rho_edge = arena.template get<T>(P), e.weights = arena.template get<T>(P * Op);
+            e.rho = arena.template get<T>(L * N), e.rho_middle = arena.template get<T>(L * N),
+            e.sigma = arena.template get<T>(P * Kp);
+            e.sigma_node = arena.template get<T>(N * Up), e.rho_edge = arena.template get<T>(P),
+            e.weights = arena.template get<T>(P * Op);
         }
     }
 
-    // -------------------------------------------------------------------------------------------------- geometry
+    // ---- geometry
 
-    // Y with its Jacobian along v, R and log f with their slopes along r: the equations of geometry/{harmonics,radial}.py.
+    // Y with its Jacobian along v, R and log f with their slopes along r: the equations of
+    // geometry/{harmonics,radial}.py.
     void geometry(Chunk<T>& c) const {
         const T* v = static_cast<const T*>(batch.vectors);
         const int64_t stride = batch.entries;
@@ -469,12 +561,11 @@ private:
             }
         }
         exponentials(c.radial, c.pairs * Bp);
-        for (int64_t p = 0; p < c.pairs; p++)
-            IVDEP
-            for (int64_t k = 0; k < Bp; k++) {
-                if (k >= B || c.entry[p] < 0) c.radial[p * Bp + k] = 0;
-                c.radial_slope[p * Bp + k] *= c.radial[p * Bp + k];
-            }
+        for (int64_t p = 0; p < c.pairs; p++) IVDEP
+        for (int64_t k = 0; k < Bp; k++) {
+            if (k >= B || c.entry[p] < 0) c.radial[p * Bp + k] = 0;
+            c.radial_slope[p * Bp + k] *= c.radial[p * Bp + k];
+        }
     }
 
     void harmonics(const T* u, T r, T* value, T* jacobian) const {
@@ -482,7 +573,8 @@ private:
         T power[L + 1], re[L + 1], im[L + 1];
         power[0] = re[0] = 1, im[0] = 0;
         for (int k = 1; k <= L; k++)
-            power[k] = power[k - 1] * Z, re[k] = X * re[k - 1] - Y * im[k - 1], im[k] = X * im[k - 1] + Y * re[k - 1];
+            power[k] = power[k - 1] * Z, re[k] = X * re[k - 1] - Y * im[k - 1],
+            im[k] = X * im[k - 1] + Y * re[k - 1];
         for (int l = 0; l < L; l++)
             for (int m = -l; m <= l; m++) {
                 const int a = std::abs(m), at = l * l + l + m;
@@ -503,40 +595,48 @@ private:
             }
     }
 
-    // -------------------------------------------------------------------------------------------------- pieces, each in four forms
+    // ---- pieces, each in four forms
 
-    // y[m] (+)= x[m] W_l, rows of all atoms.  `x` (M, N, ldx), `y` row n of component m at y + m * ym + n * yn.
-    void maps(const Map<T>* map, int64_t N, const T* x, int64_t xm, int64_t xn, int64_t k, T* y, int64_t ym, int64_t yn, bool add, bool turned) const {
+    // y[m] (+)= x[m] W_l, rows of all atoms.  `x` (M, N, ldx), `y` row n of component m at y + m * ym + n *
+    // yn.
+    void maps(const Map<T>* map, int64_t N, const T* x, int64_t xm, int64_t xn, int64_t k, T* y, int64_t ym,
+              int64_t yn, bool add, bool turned) const {
         for (int l = 0; l < L; l++) {
             const T* weight = turned ? map[l].transposed : map[l].w;
             const int64_t columns = turned ? map[l].rows : map[l].columns;
             if (xm == N * xn && ym == N * yn)
-                gemm<T>((2 * l + 1) * N, columns, k, x + l * l * xm, xn, 1, weight, columns, y + l * l * ym, yn, add);
+                gemm<T>((2 * l + 1) * N, columns, k, x + l * l * xm, xn, 1, weight, columns, y + l * l * ym,
+                        yn, add);
             else
-                for (int m = l * l; m < (l + 1) * (l + 1); m++) gemm<T>(N, columns, k, x + m * xm, xn, 1, weight, columns, y + m * ym, yn, add);
+                for (int m = l * l; m < (l + 1) * (l + 1); m++)
+                    gemm<T>(N, columns, k, x + m * xm, xn, 1, weight, columns, y + m * ym, yn, add);
         }
     }
     // dL/dW_l += sum over rows of x^T y.
-    void outer(const Map<T>* grad, int64_t N, const T* x, int64_t xm, int64_t xn, int64_t k, const T* y, int64_t ym, int64_t yn) const {
+    void outer(const Map<T>* grad, int64_t N, const T* x, int64_t xm, int64_t xn, int64_t k, const T* y,
+               int64_t ym, int64_t yn) const {
         for (int l = 0; l < L; l++) {
             if (xm == N * xn && ym == N * yn)
-                gemm<T>(k, grad[l].columns, (2 * l + 1) * N, x + l * l * xm, 1, xn, y + l * l * ym, yn, grad[l].w, grad[l].columns, true);
+                gemm<T>(k, grad[l].columns, (2 * l + 1) * N, x + l * l * xm, 1, xn, y + l * l * ym, yn,
+                        grad[l].w, grad[l].columns, true);
             else
                 for (int m = l * l; m < (l + 1) * (l + 1); m++)
-                    gemm<T>(k, grad[l].columns, N, x + m * xm, 1, xn, y + m * ym, yn, grad[l].w, grad[l].columns, true);
+                    gemm<T>(k, grad[l].columns, N, x + m * xm, 1, xn, y + m * ym, yn, grad[l].w,
+                            grad[l].columns, true);
         }
     }
-    static void dense(const Map<T>& map, int64_t rows, const T* x, int64_t xn, int64_t k, T* y, int64_t yn, bool add, bool turned) {
+    static void dense(const Map<T>& map, int64_t rows, const T* x, int64_t xn, int64_t k, T* y, int64_t yn,
+                      bool add, bool turned) {
         const int64_t columns = turned ? map.rows : map.columns;
         gemm<T>(rows, columns, k, x, xn, 1, turned ? map.transposed : map.w, columns, y, yn, add);
     }
-    static void outer(const Map<T>& grad, int64_t rows, const T* x, int64_t xn, int64_t k, const T* y, int64_t yn) {
+    static void outer(const Map<T>& grad, int64_t rows, const T* x, int64_t xn, int64_t k, const T* y,
+                      int64_t yn) {
         gemm<T>(k, grad.columns, rows, x, 1, xn, y, yn, grad.w, grad.columns, true);
     }
     static void add_rows(T* sum, int64_t rows, const T* y, int64_t yn, int64_t columns) {
-        for (int64_t r = 0; r < rows; r++)
-            IVDEP
-            for (int64_t k = 0; k < columns; k++) sum[k] += y[r * yn + k];
+        for (int64_t r = 0; r < rows; r++) IVDEP
+        for (int64_t k = 0; k < columns; k++) sum[k] += y[r * yn + k];
     }
     static void fill_rows(T* y, int64_t rows, int64_t yn, const T* bias, int64_t columns) {
         for (int64_t r = 0; r < rows; r++) std::memcpy(y + r * yn, bias, columns * sizeof(T));
@@ -555,22 +655,30 @@ private:
                 each(N, n, l, [&](int64_t at) { store(y + at, load<v8>(x + at) * root); });
             }
     }
-    void norm_adjoint(int64_t N, const T* x, const T* rho, const T* yb, T* xb, double strength, int degrees = L) const {  // adds to xb
+    void norm_adjoint(int64_t N, const T* x, const T* rho, const T* yb, T* xb, double strength,
+                      int degrees = L) const {  // adds to xb
         for (int l = 0; l < degrees; l++)
             for (int64_t n = 0; n < N; n++) {
-                const T root = rho[l * N + n], k = -T(strength / (2 * l + 1)) * root * root * root * dot(N, n, l, x, yb);
-                each(N, n, l, [&](int64_t at) { store(xb + at, load<v8>(xb + at) + root * load<v8>(yb + at) + k * load<v8>(x + at)); });
+                const T root = rho[l * N + n],
+                        k = -T(strength / (2 * l + 1)) * root * root * root * dot(N, n, l, x, yb);
+                each(N, n, l, [&](int64_t at) {
+                    store(xb + at, load<v8>(xb + at) + root * load<v8>(yb + at) + k * load<v8>(x + at));
+                });
             }
     }
-    void norm_tangent(int64_t N, const T* x, const T* xd, const T* rho, T* yd, double strength, int degrees = L) const {
+    void norm_tangent(int64_t N, const T* x, const T* xd, const T* rho, T* yd, double strength,
+                      int degrees = L) const {
         for (int l = 0; l < degrees; l++)
             for (int64_t n = 0; n < N; n++) {
-                const T root = rho[l * N + n], change = -T(strength / (2 * l + 1)) * root * root * root * dot(N, n, l, x, xd);
-                each(N, n, l, [&](int64_t at) { store(yd + at, load<v8>(xd + at) * root + load<v8>(x + at) * change); });
+                const T root = rho[l * N + n],
+                        change = -T(strength / (2 * l + 1)) * root * root * root * dot(N, n, l, x, xd);
+                each(N, n, l, [&](int64_t at) {
+                    store(yd + at, load<v8>(xd + at) * root + load<v8>(x + at) * change);
+                });
             }
     }
-    void norm_adjoint_tangent(int64_t N, const T* x, const T* xd, const T* rho, const T* yb, const T* ybd, T* xbd, double strength,
-                              int degrees = L) const {
+    void norm_adjoint_tangent(int64_t N, const T* x, const T* xd, const T* rho, const T* yb, const T* ybd,
+                              T* xbd, double strength, int degrees = L) const {
         for (int l = 0; l < degrees; l++)
             for (int64_t n = 0; n < N; n++) {
                 const T kappa = T(strength / (2 * l + 1)), root = rho[l * N + n], cube = root * root * root;
@@ -578,7 +686,8 @@ private:
                 const T t = dot(N, n, l, x, yb), td = dot(N, n, l, xd, yb) + dot(N, n, l, x, ybd);
                 const T on_x = -kappa * (3 * root * root * change * t + cube * td), on_xd = -kappa * cube * t;
                 each(N, n, l, [&](int64_t at) {
-                    store(xbd + at, load<v8>(xbd + at) + change * load<v8>(yb + at) + root * load<v8>(ybd + at) + on_x * load<v8>(x + at) +
+                    store(xbd + at, load<v8>(xbd + at) + change * load<v8>(yb + at) +
+                                        root * load<v8>(ybd + at) + on_x * load<v8>(x + at) +
                                         on_xd * load<v8>(xd + at));
                 });
             }
@@ -604,10 +713,10 @@ private:
     static T first(T z, T sigma) { return sigma * (1 + z * (1 - sigma)); }
     static T second(T z, T sigma) { return sigma * (1 - sigma) * (2 + z * (1 - 2 * sigma)); }
 
-    // -------------------------------------------------------------------------------------------------- edges
+    // ---- edges
 
-    // The hidden layer of the edge network of one pair, h = silu(z) and its soft norm y = h rho, rho = (1 + kappa sum h^2)^(-1/2), the sum
-    // over the first `edge_units`.
+    // The hidden layer of the edge network of one pair, h = silu(z) and its soft norm y = h rho, rho = (1 +
+    // kappa sum h^2)^(-1/2), the sum over the first `edge_units`.
     T counted(const T* x, const T* y) const {
         v8 sum{};
         int64_t k = 0;
@@ -651,7 +760,8 @@ private:
     const T* query(const T* project, int64_t n, int m) const { return project + (n * M + m) * PR; }
 
     // inv_q = <query_i, key_j>_q over components and key channels; with tangents, its derivative.
-    template <bool tangent> void invariants(const Chunk<T>& c, int64_t i, const T* project, const T* dot_, T* inv) const {
+    template <bool tangent>
+    void invariants(const Chunk<T>& c, int64_t i, const T* project, const T* dot_, T* inv) const {
         const int64_t to = c.first[i + 1];
         const T *q0 = query(project, i, 0), *qd0 = tangent ? query(dot_, i, 0) : nullptr;
         T acc[2][512];
@@ -659,7 +769,8 @@ private:
             const bool two = p + 1 < to;
             const int64_t j = c.neighbor[p], k = c.neighbor[two ? p + 1 : p];
             const T *kj = query(project, j, 0) + Dp, *kk = query(project, k, 0) + Dp;
-            const T *kdj = tangent ? query(dot_, j, 0) + Dp : nullptr, *kdk = tangent ? query(dot_, k, 0) + Dp : nullptr;
+            const T *kdj = tangent ? query(dot_, j, 0) + Dp : nullptr,
+                    *kdk = tangent ? query(dot_, k, 0) + Dp : nullptr;
             for (int64_t v = 0; v < Dp; v += 8) {
                 v8 a{}, b{};
                 UNROLL
@@ -685,7 +796,9 @@ private:
         }
     }
     // queries~ += inv~ keys, keys~ += inv~ queries; with tangents, the derivative of both.
-    template <bool tangent> void invariants_adjoint(const Chunk<T>& c, int64_t i, const T* inv, const T* inv_dot, const T* project, const T* dot_, T* adjoint) const {
+    template <bool tangent>
+    void invariants_adjoint(const Chunk<T>& c, int64_t i, const T* inv, const T* inv_dot, const T* project,
+                            const T* dot_, T* adjoint) const {
         const int64_t from = c.first[i], n = c.first[i + 1] - from, sides = tangent ? 2 : 1;
         std::vector<T>& rows = scratch(6, n * sides * Dp);
         T* e = rows.data();
@@ -701,13 +814,17 @@ private:
         typedef typename Lanes<T>::wide wide;
         constexpr int64_t lanes_ = sizeof(wide) / sizeof(T);
         int64_t v = 0;
-        for (; v + lanes_ <= Dp; v += lanes_) adjoint_columns<tangent, wide>(c, i, n, v, e, project, dot_, adjoint);
+        for (; v + lanes_ <= Dp; v += lanes_)
+            adjoint_columns<tangent, wide>(c, i, n, v, e, project, dot_, adjoint);
         for (; v < Dp; v += 8) adjoint_columns<tangent, v8>(c, i, n, v, e, project, dot_, adjoint);
     }
-    template <bool tangent, class V> void adjoint_columns(const Chunk<T>& c, int64_t i, int64_t n, int64_t v, const T* e, const T* project, const T* dot_, T* adjoint) const {
+    template <bool tangent, class V>
+    void adjoint_columns(const Chunk<T>& c, int64_t i, int64_t n, int64_t v, const T* e, const T* project,
+                         const T* dot_, T* adjoint) const {
         const int64_t from = c.first[i], sides = tangent ? 2 : 1;
         for (int m = 0; m < M; m++) {
-            const V q = load<V>(query(project, i, m) + v), qd = tangent ? load<V>(query(dot_, i, m) + v) : V{};
+            const V q = load<V>(query(project, i, m) + v),
+                    qd = tangent ? load<V>(query(dot_, i, m) + v) : V{};
             V own{};
             for (int64_t p = 0; p < n; p++) {
                 const int64_t at = (c.neighbor[from + p] * M + m) * PR + Dp + v;
@@ -740,7 +857,8 @@ private:
             }
         }
         T e[64];
-        for (int64_t p = c.first[i]; p < c.first[i + 1];) {  // a few rows at a time: exponentials want whole registers
+        for (int64_t p = c.first[i];
+             p < c.first[i + 1];) {  // a few rows at a time: exponentials want whole registers
             int64_t rows = std::min<int64_t>(64 / H, c.first[i + 1] - p);
             for (int64_t r = 0; r < rows; r++)
                 for (int64_t h = 0; h < H; h++) e[r * H + h] = out[(p + r) * Op + h];
@@ -757,18 +875,23 @@ private:
         }
     }
 
-    // g_l alpha and h alpha of a centre's pairs as lanes, L + 1 registers a pair; with tangents, followed by theirs.
-    template <bool tangent> const T* lanes(const Chunk<T>& c, int64_t i, const T* out, const T* out_dot) const {
+    // g_l alpha and h alpha of a centre's pairs as lanes, L + 1 registers a pair; with tangents, followed by
+    // theirs.
+    template <bool tangent>
+    const T* lanes(const Chunk<T>& c, int64_t i, const T* out, const T* out_dot) const {
         constexpr int sides = tangent ? 2 : 1;
         std::vector<T>& rows = scratch(7, (c.first[i + 1] - c.first[i]) * sides * (L + 1) * 8);
         T* row = rows.data();
         for (int64_t p = c.first[i]; p < c.first[i + 1]; p++, row += sides * (L + 1) * 8) {
-            const v8 alpha = expand<T>(out + p * Op, H), alpha_dot = tangent ? expand<T>(out_dot + p * Op, H) : v8{};
+            const v8 alpha = expand<T>(out + p * Op, H),
+                     alpha_dot = tangent ? expand<T>(out_dot + p * Op, H) : v8{};
             UNROLL
             for (int g = 0; g <= L; g++) {
                 const v8 filter = expand<T>(out + p * Op + (g + 1) * H, H);
                 store(row + g * 8, filter * alpha);
-                if (tangent) store(row + (L + 1 + g) * 8, expand<T>(out_dot + p * Op + (g + 1) * H, H) * alpha + filter * alpha_dot);
+                if (tangent)
+                    store(row + (L + 1 + g) * 8,
+                          expand<T>(out_dot + p * Op + (g + 1) * H, H) * alpha + filter * alpha_dot);
             }
         }
         return rows.data();
@@ -789,14 +912,16 @@ private:
                 for (int l = 0; l < L; l++) {
                     const v8 e = load<v8>(row + l * 8) * scalar;
                     UNROLL
-                    for (int m = l * l; m < (l + 1) * (l + 1); m++) sum[m] += y[m] * e, sum[m] += on_x * load<v8>(values + m * PR);
+                    for (int m = l * l; m < (l + 1) * (l + 1); m++)
+                        sum[m] += y[m] * e, sum[m] += on_x * load<v8>(values + m * PR);
                 }
             }
             UNROLL
             for (int m = 0; m < M; m++) store(m_out + (m * N + i) * Cp + ch, sum[m]);
         }
     }
-    void message_tangent(const Chunk<T>& c, int64_t i, const Values<T>& v, const Values<T>& t, const T* yd_, T* m_out, int64_t N) const {
+    void message_tangent(const Chunk<T>& c, int64_t i, const Values<T>& v, const Values<T>& t, const T* yd_,
+                         T* m_out, int64_t N) const {
         const T* weights = lanes<true>(c, i, v.out, t.out);
         for (int64_t ch = 0; ch < Cp; ch += 8) {
             v8 sum[M] = {};
@@ -806,14 +931,17 @@ private:
                 const T *y = c.harmonics + p * MP, *yd = yd_ + p * MP;
                 const v8 scalar = load<v8>(v.scalar + j * Cp + ch), change = load<v8>(t.scalar + j * Cp + ch);
                 const v8 on_x = load<v8>(row + L * 8), on_xd = load<v8>(row + (2 * L + 1) * 8);
-                const T *values = v.project + j * M * PR + 2 * Dp + ch, *changes = t.project + j * M * PR + 2 * Dp + ch;
+                const T *values = v.project + j * M * PR + 2 * Dp + ch,
+                        *changes = t.project + j * M * PR + 2 * Dp + ch;
                 UNROLL
                 for (int l = 0; l < L; l++) {
-                    const v8 g = load<v8>(row + l * 8), e = g * scalar, ed = load<v8>(row + (L + 1 + l) * 8) * scalar + g * change;
+                    const v8 g = load<v8>(row + l * 8), e = g * scalar,
+                             ed = load<v8>(row + (L + 1 + l) * 8) * scalar + g * change;
                     UNROLL
                     for (int m = l * l; m < (l + 1) * (l + 1); m++) {
                         sum[m] += yd[m] * e, sum[m] += y[m] * ed;
-                        sum[m] += on_xd * load<v8>(values + m * PR), sum[m] += on_x * load<v8>(changes + m * PR);
+                        sum[m] += on_xd * load<v8>(values + m * PR),
+                            sum[m] += on_x * load<v8>(changes + m * PR);
                     }
                 }
             }
@@ -821,8 +949,10 @@ private:
             for (int m = 0; m < M; m++) store(m_out + (m * N + i) * Cp + ch, sum[m]);
         }
     }
-    // Adjoints of message: into weights (g_l alpha, h alpha: rows of H (L + 1)), Y, scalars and values of the neighbours.
-    void message_adjoint(Chunk<T>& c, int64_t i, const Values<T>& v, const T* mb, Values<T>& b, T* weights, int64_t N) const {
+    // Adjoints of message: into weights (g_l alpha, h alpha: rows of H (L + 1)), Y, scalars and values of the
+    // neighbours.
+    void message_adjoint(Chunk<T>& c, int64_t i, const Values<T>& v, const T* mb, Values<T>& b, T* weights,
+                         int64_t N) const {
         const T* row = lanes<false>(c, i, v.out, nullptr);
         for (int64_t p = c.first[i]; p < c.first[i + 1]; p++, row += (L + 1) * 8) {
             const int64_t j = c.neighbor[p];
@@ -857,8 +987,9 @@ private:
             for (int m = 0; m < M; m++) c.harmonics_adjoint[p * MP + m] += sum8<T>(on_y[m]);
         }
     }
-    void message_adjoint_tangent(const Chunk<T>& c, int64_t i, const Values<T>& v, const Values<T>& t, const T* yd_, const T* mb, const T* mbd,
-                                 Values<T>& bd, T* weights, int64_t N) const {
+    void message_adjoint_tangent(const Chunk<T>& c, int64_t i, const Values<T>& v, const Values<T>& t,
+                                 const T* yd_, const T* mb, const T* mbd, Values<T>& bd, T* weights,
+                                 int64_t N) const {
         const T* row = lanes<true>(c, i, v.out, t.out);
         for (int64_t p = c.first[i]; p < c.first[i + 1]; p++, row += 2 * (L + 1) * 8) {
             const int64_t j = c.neighbor[p];
@@ -867,7 +998,8 @@ private:
             const v8 on_x = load<v8>(row + L * 8), on_xd = load<v8>(row + (2 * L + 1) * 8);
             for (int64_t ch = 0; ch < Cp; ch += 8) {
                 const v8 scalar = load<v8>(v.scalar + j * Cp + ch), change = load<v8>(t.scalar + j * Cp + ch);
-                const T *values = v.project + j * M * PR + 2 * Dp + ch, *changes = t.project + j * M * PR + 2 * Dp + ch;
+                const T *values = v.project + j * M * PR + 2 * Dp + ch,
+                        *changes = t.project + j * M * PR + 2 * Dp + ch;
                 T* values_b = bd.project + j * M * PR + 2 * Dp + ch;
                 v8 scalar_b = load<v8>(bd.scalar + j * Cp + ch);
                 UNROLL
@@ -876,10 +1008,12 @@ private:
                     v8 along{}, along_d{}, along_e{};
                     UNROLL
                     for (int m = l * l; m < (l + 1) * (l + 1); m++) {
-                        const v8 seed = load<v8>(mb + (m * N + i) * Cp + ch), seed_d = load<v8>(mbd + (m * N + i) * Cp + ch);
+                        const v8 seed = load<v8>(mb + (m * N + i) * Cp + ch),
+                                 seed_d = load<v8>(mbd + (m * N + i) * Cp + ch);
                         along += y[m] * seed;
                         along_d += yd[m] * seed, along_e += y[m] * seed_d;
-                        on_filter[L] += seed_d * load<v8>(values + m * PR), on_values += seed * load<v8>(changes + m * PR);
+                        on_filter[L] += seed_d * load<v8>(values + m * PR),
+                            on_values += seed * load<v8>(changes + m * PR);
                         store(values_b + m * PR, load<v8>(values_b + m * PR) + on_xd * seed + on_x * seed_d);
                     }
                     along_d += along_e;
@@ -919,7 +1053,8 @@ private:
         });
     }
 
-    void edges_adjoint(Chunk<T>& c, const Weights<T>& a, const Values<T>& v, const Extra<T>& e, Values<T>& b) const {
+    void edges_adjoint(Chunk<T>& c, const Weights<T>& a, const Values<T>& v, const Extra<T>& e,
+                       Values<T>& b) const {
         blocks(c, [&](int64_t i0, int64_t i1, int64_t p0, int64_t p1) {
             const int64_t P = p1 - p0;
             std::vector<T>& zb = scratch(0, P * Kp);
@@ -927,21 +1062,25 @@ private:
                 message_adjoint(c, i, v, b.message, b, e.weights, c.n);
                 T mean[8] = {};
                 for (int64_t p = c.first[i]; p < c.first[i + 1]; p++)
-                    for (int64_t h = 0; h < H; h++) mean[h] += v.out[p * Op + h] * alpha_adjoint(v.out + p * Op, e.weights + p * Op, h);
+                    for (int64_t h = 0; h < H; h++)
+                        mean[h] += v.out[p * Op + h] * alpha_adjoint(v.out + p * Op, e.weights + p * Op, h);
                 for (int64_t p = c.first[i]; p < c.first[i + 1]; p++) {
                     T *ob = b.out + p * Op, total = 0;
                     const T* out = v.out + p * Op;
                     for (int64_t h = 0; h < H; h++) {
-                        const T on_alpha = alpha_adjoint(out, e.weights + p * Op, h), on_logit = out[h] * (s.softmax ? on_alpha - mean[h] : on_alpha);
+                        const T on_alpha = alpha_adjoint(out, e.weights + p * Op, h),
+                                on_logit = out[h] * (s.softmax ? on_alpha - mean[h] : on_alpha);
                         total += on_logit;
                         ob[h] = s.softmax ? on_logit : 0;
                         UNROLL
-                        for (int g = 0; g <= L; g++) ob[(g + 1) * H + h] = e.weights[p * Op + g * H + h] * out[h];
+                        for (int g = 0; g <= L; g++)
+                            ob[(g + 1) * H + h] = e.weights[p * Op + g * H + h] * out[h];
                     }
                     c.log_f_adjoint[p] += total;
                 }
             }
-            dense(a.edge_out, P, b.out + p0 * Op, Op, O, b.z + p0 * Kp, Kp, false, true);  // b.z: adjoint of the hidden layer's output
+            dense(a.edge_out, P, b.out + p0 * Op, Op, O, b.z + p0 * Kp, Kp, false,
+                  true);  // b.z: adjoint of the hidden layer's output
             std::vector<T>& h = scratch(1, Kp);
             for (int64_t p = 0; p < P; p++) {
                 const T *z = v.z + (p0 + p) * Kp, *sigma = e.sigma + (p0 + p) * Kp;
@@ -953,7 +1092,8 @@ private:
             }
             dense(a.edge_radial, P, zb.data(), Kp, K, c.radial_adjoint + p0 * Bp, Bp, true, true);
             dense(a.edge_invariant, P, zb.data(), Kp, K, b.inv + p0 * Qp, Qp, false, true);
-            for (int64_t i = i0; i < i1; i++) invariants_adjoint<false>(c, i, b.inv, nullptr, v.project, nullptr, b.project);
+            for (int64_t i = i0; i < i1; i++)
+                invariants_adjoint<false>(c, i, b.inv, nullptr, v.project, nullptr, b.project);
         });
     }
     T alpha_adjoint(const T* out, const T* weights, int64_t h) const {
@@ -963,8 +1103,8 @@ private:
         return total;
     }
 
-    void edges_tangent(const Chunk<T>& c, const Weights<T>& a, const Values<T>& v, const Extra<T>& e, Values<T>& t, const T* radial_dot,
-                       const T* log_f_dot) const {
+    void edges_tangent(const Chunk<T>& c, const Weights<T>& a, const Values<T>& v, const Extra<T>& e,
+                       Values<T>& t, const T* radial_dot, const T* log_f_dot) const {
         blocks(c, [&](int64_t i0, int64_t i1, int64_t p0, int64_t p1) {
             const int64_t P = p1 - p0;
             std::vector<T>& hd = scratch(0, P * Kp);
@@ -977,7 +1117,8 @@ private:
                 T* row = hd.data() + p * Kp;
                 hidden(z, sigma, h.data());
                 hidden_tangent(z, sigma, t.z + (p0 + p) * Kp, row);
-                const T rho = e.rho_edge[p0 + p], change = -T(s.norm_edge) * rho * rho * rho * counted(h.data(), row);
+                const T rho = e.rho_edge[p0 + p],
+                        change = -T(s.norm_edge) * rho * rho * rho * counted(h.data(), row);
                 IVDEP
                 for (int64_t k = 0; k < Kp; k++) row[k] = rho * row[k] + change * h[k];
             }
@@ -985,58 +1126,75 @@ private:
             for (int64_t i = i0; i < i1; i++) {
                 T mean[8] = {};
                 for (int64_t p = c.first[i]; p < c.first[i + 1]; p++)
-                    for (int64_t h = 0; h < H; h++) mean[h] += v.out[p * Op + h] * (t.out[p * Op + h] += log_f_dot[p]);
+                    for (int64_t h = 0; h < H; h++)
+                        mean[h] += v.out[p * Op + h] * (t.out[p * Op + h] += log_f_dot[p]);
                 for (int64_t p = c.first[i]; p < c.first[i + 1]; p++)
                     for (int64_t h = 0; h < H; h++)
-                        t.out[p * Op + h] = v.out[p * Op + h] * (s.softmax ? t.out[p * Op + h] - mean[h] : log_f_dot[p]);
+                        t.out[p * Op + h] =
+                            v.out[p * Op + h] * (s.softmax ? t.out[p * Op + h] - mean[h] : log_f_dot[p]);
                 message_tangent(c, i, v, t, c.harmonics_dot, t.message, c.n);
             }
         });
     }
 
-    void edges_adjoint_tangent(const Chunk<T>& c, const Weights<T>& a, const Values<T>& v, const Extra<T>& e, const Values<T>& t,
-                               const Values<T>& b, Values<T>& bd, const T* radial_dot, Weights<T>& grad) const {
+    void edges_adjoint_tangent(const Chunk<T>& c, const Weights<T>& a, const Values<T>& v, const Extra<T>& e,
+                               const Values<T>& t, const Values<T>& b, Values<T>& bd, const T* radial_dot,
+                               Weights<T>& grad) const {
         blocks(c, [&](int64_t i0, int64_t i1, int64_t p0, int64_t p1) {
             const int64_t P = p1 - p0;
-            std::vector<T>&h = scratch(0, P * Kp), &hd = scratch(1, P * Kp), &zb = scratch(2, P * Kp), &zbd = scratch(3, P * Kp);
+            std::vector<T>&h = scratch(0, P * Kp), &hd = scratch(1, P * Kp), &zb = scratch(2, P * Kp),
+            &zbd = scratch(3, P * Kp);
             std::vector<T>&wd = scratch(4, P * Op), &invd = scratch(5, P * Qp);
             for (int64_t i = i0; i < i1; i++) {
-                message_adjoint_tangent(c, i, v, t, c.harmonics_dot, b.message, bd.message, bd, wd.data() - p0 * Op, c.n);
+                message_adjoint_tangent(c, i, v, t, c.harmonics_dot, b.message, bd.message, bd,
+                                        wd.data() - p0 * Op, c.n);
                 T mean[8] = {}, mean_d[8] = {};
-                auto on_alpha = [&](int64_t p, int64_t h_) { return alpha_adjoint(v.out + p * Op, e.weights + p * Op, h_); };
+                auto on_alpha = [&](int64_t p, int64_t h_) {
+                    return alpha_adjoint(v.out + p * Op, e.weights + p * Op, h_);
+                };
                 auto on_alpha_d = [&](int64_t p, int64_t h_) {
-                    return alpha_adjoint(v.out + p * Op, wd.data() + (p - p0) * Op, h_) + alpha_adjoint(t.out + p * Op, e.weights + p * Op, h_);
+                    return alpha_adjoint(v.out + p * Op, wd.data() + (p - p0) * Op, h_) +
+                           alpha_adjoint(t.out + p * Op, e.weights + p * Op, h_);
                 };
                 if (s.softmax)
                     for (int64_t p = c.first[i]; p < c.first[i + 1]; p++)
                         for (int64_t h_ = 0; h_ < H; h_++) {
-                            const T alpha = v.out[p * Op + h_], alpha_d = t.out[p * Op + h_], ab = on_alpha(p, h_);
+                            const T alpha = v.out[p * Op + h_], alpha_d = t.out[p * Op + h_],
+                                    ab = on_alpha(p, h_);
                             mean[h_] += alpha * ab, mean_d[h_] += alpha_d * ab + alpha * on_alpha_d(p, h_);
                         }
                 for (int64_t p = c.first[i]; p < c.first[i + 1]; p++) {
                     T* ob = bd.out + p * Op;
                     for (int64_t h_ = 0; h_ < H; h_++) {
                         const T alpha = v.out[p * Op + h_], alpha_d = t.out[p * Op + h_];
-                        ob[h_] = s.softmax ? alpha_d * (on_alpha(p, h_) - mean[h_]) + alpha * (on_alpha_d(p, h_) - mean_d[h_]) : 0;
+                        ob[h_] = s.softmax ? alpha_d * (on_alpha(p, h_) - mean[h_]) +
+                                                 alpha * (on_alpha_d(p, h_) - mean_d[h_])
+                                           : 0;
                         UNROLL
                         for (int g = 0; g <= L; g++)
-                            ob[(g + 1) * H + h_] = wd[(p - p0) * Op + g * H + h_] * alpha + e.weights[p * Op + g * H + h_] * alpha_d;
+                            ob[(g + 1) * H + h_] = wd[(p - p0) * Op + g * H + h_] * alpha +
+                                                   e.weights[p * Op + g * H + h_] * alpha_d;
                     }
                 }
             }
             dense(a.edge_out, P, bd.out + p0 * Op, Op, O, zbd.data(), Kp, false, true);
             const T kappa = T(s.norm_edge);
-            for (int64_t p = 0; p < P; p++) {  // to the outputs y = h rho and y', and from the adjoints of y and y' to those of z and z'
-                const T *z = v.z + (p0 + p) * Kp, *sigma = e.sigma + (p0 + p) * Kp, *zd = t.z + (p0 + p) * Kp, *yb = b.z + (p0 + p) * Kp;
-                T *y = h.data() + p * Kp, *yd = hd.data() + p * Kp, *hb = zb.data() + p * Kp, *hbd = zbd.data() + p * Kp;
+            for (int64_t p = 0; p < P; p++) {  // to the outputs y = h rho and y', and from the adjoints of y
+                                               // and y' to those of z and z'
+                const T *z = v.z + (p0 + p) * Kp, *sigma = e.sigma + (p0 + p) * Kp, *zd = t.z + (p0 + p) * Kp,
+                        *yb = b.z + (p0 + p) * Kp;
+                T *y = h.data() + p * Kp, *yd = hd.data() + p * Kp, *hb = zb.data() + p * Kp,
+                  *hbd = zbd.data() + p * Kp;
                 hidden(z, sigma, y);
                 hidden_tangent(z, sigma, zd, yd);
-                const T rho = e.rho_edge[p0 + p], cube = rho * rho * rho, change = -kappa * cube * counted(y, yd);
+                const T rho = e.rho_edge[p0 + p], cube = rho * rho * rho,
+                        change = -kappa * cube * counted(y, yd);
                 const T along = inner(y, yb), along_d = inner(yd, yb) + inner(y, hbd);
                 hidden_adjoint(y, rho, yb, hb);
                 IVDEP
                 for (int64_t k = 0; k < Kp; k++) hbd[k] = rho * hbd[k] + change * yb[k];
-                const T on_h = -kappa * (3 * rho * rho * change * along + cube * along_d), on_hd = -kappa * cube * along;
+                const T on_h = -kappa * (3 * rho * rho * change * along + cube * along_d),
+                        on_hd = -kappa * cube * along;
                 IVDEP
                 for (int64_t k = 0; k < s.edge_units; k++) hbd[k] += on_h * y[k] + on_hd * yd[k];
                 IVDEP
@@ -1057,11 +1215,13 @@ private:
             outer(grad.edge_invariant, P, t.inv + p0 * Qp, Qp, Q, zb.data(), Kp);
             add_rows(grad.edge_bias, P, zbd.data(), Kp, K);
             dense(a.edge_invariant, P, zbd.data(), Kp, K, invd.data(), Qp, false, true);
-            for (int64_t i = i0; i < i1; i++) invariants_adjoint<true>(c, i, b.inv, invd.data() - p0 * Qp, v.project, t.project, bd.project);
+            for (int64_t i = i0; i < i1; i++)
+                invariants_adjoint<true>(c, i, b.inv, invd.data() - p0 * Qp, v.project, t.project,
+                                         bd.project);
         });
     }
 
-    // -------------------------------------------------------------------------------------------------- one layer in four forms
+    // ---- one layer in four forms
 
     void layer_forward(Chunk<T>& c, int64_t layer) const {
         const Weights<T>& a = w[layer];
@@ -1112,7 +1272,9 @@ private:
         for (int l = 0; l < L; l++)
             for (int64_t k = 0; k < Wp; k += 8) {
                 v8 sum{};
-                for (int m = l * l; m < (l + 1) * (l + 1); m++) sum += load<v8>(a + (m * N + n) * 2 * Wp + k) * load<v8>(b + (m * N + n) * 2 * Wp + Wp + k);
+                for (int m = l * l; m < (l + 1) * (l + 1); m++)
+                    sum +=
+                        load<v8>(a + (m * N + n) * 2 * Wp + k) * load<v8>(b + (m * N + n) * 2 * Wp + Wp + k);
                 sum *= T(1 / std::sqrt(2 * l + 1.0));
                 store(inv + l * Wp + k, add ? load<v8>(inv + l * Wp + k) + sum : sum);
             }
@@ -1125,7 +1287,9 @@ private:
                 const T* row = ab + (m * N + n) * 2 * Wp;
                 T* out = adjoint + (m * N + n) * 2 * Wp;
                 IVDEP
-                for (int64_t k = 0; k < Wp; k++) out[k] += scale * inv[l * Wp + k] * row[Wp + k], out[Wp + k] += scale * inv[l * Wp + k] * row[k];
+                for (int64_t k = 0; k < Wp; k++)
+                    out[k] += scale * inv[l * Wp + k] * row[Wp + k],
+                        out[Wp + k] += scale * inv[l * Wp + k] * row[k];
             }
         }
     }
@@ -1149,7 +1313,9 @@ private:
             }
     }
     // t = P ((G a) (G b)); the plain form hands a on.
-    void to_grid_of(int64_t N, const T* ab, T* grid) const { gemm<T>(G, N * 2 * Wp, M, to_grid.data(), M, 1, ab, N * 2 * Wp, grid, N * 2 * Wp, false); }
+    void to_grid_of(int64_t N, const T* ab, T* grid) const {
+        gemm<T>(G, N * 2 * Wp, M, to_grid.data(), M, 1, ab, N * 2 * Wp, grid, N * 2 * Wp, false);
+    }
     void copy_factors(int64_t N, const T* ab, T* x) const {
         for (int64_t r = 0; r < M * N; r++) std::memcpy(x + r * Wp, ab + r * 2 * Wp, Wp * sizeof(T));
     }
@@ -1161,9 +1327,9 @@ private:
         gemm<T>(M, N * Wp, G, from_grid.data(), G, 1, t.data(), N * Wp, v.product, N * Wp, false);
     }
     void multiply(int64_t rows, const T* a, const T* b, T* y, bool add) const {
-        for (int64_t r = 0; r < rows; r++)
-            IVDEP
-            for (int64_t k = 0; k < Wp; k++) y[r * Wp + k] = (add ? y[r * Wp + k] : 0) + a[r * 2 * Wp + k] * b[r * 2 * Wp + Wp + k];
+        for (int64_t r = 0; r < rows; r++) IVDEP
+        for (int64_t k = 0; k < Wp; k++)
+            y[r * Wp + k] = (add ? y[r * Wp + k] : 0) + a[r * 2 * Wp + k] * b[r * 2 * Wp + Wp + k];
     }
     void product_tangent(int64_t N, const Values<T>& v, Values<T>& t) const {
         if (!s.gaunt) return copy_factors(N, t.ab, t.product);
@@ -1184,7 +1350,8 @@ private:
         swap_multiply(G * N, b.grid, v.grid, both.data(), false);
         gemm<T>(M, N * 2 * Wp, G, to_grid_t.data(), G, 1, both.data(), N * 2 * Wp, b.ab, N * 2 * Wp, true);
     }
-    void product_adjoint_tangent(int64_t N, const Values<T>& v, const Values<T>& t, const Values<T>& b, Values<T>& bd) const {
+    void product_adjoint_tangent(int64_t N, const Values<T>& v, const Values<T>& t, const Values<T>& b,
+                                 Values<T>& bd) const {
         if (!s.gaunt) {
             for (int64_t r = 0; r < M * N; r++) add_to(bd.ab + r * 2 * Wp, bd.product + r * Wp, Wp);
             return;
@@ -1196,16 +1363,16 @@ private:
         gemm<T>(M, N * 2 * Wp, G, to_grid_t.data(), G, 1, both.data(), N * 2 * Wp, bd.ab, N * 2 * Wp, true);
     }
     void swap_multiply(int64_t rows, const T* y, const T* ab, T* out, bool add) const {
-        for (int64_t r = 0; r < rows; r++)
-            IVDEP
-            for (int64_t k = 0; k < Wp; k++) {
-                T *a = out + r * 2 * Wp + k, *b = a + Wp;
-                *a = (add ? *a : 0) + y[r * Wp + k] * ab[r * 2 * Wp + Wp + k];
-                *b = (add ? *b : 0) + y[r * Wp + k] * ab[r * 2 * Wp + k];
-            }
+        for (int64_t r = 0; r < rows; r++) IVDEP
+        for (int64_t k = 0; k < Wp; k++) {
+            T *a = out + r * 2 * Wp + k, *b = a + Wp;
+            *a = (add ? *a : 0) + y[r * Wp + k] * ab[r * 2 * Wp + Wp + k];
+            *b = (add ? *b : 0) + y[r * Wp + k] * ab[r * 2 * Wp + k];
+        }
     }
 
-    // Given the adjoint of the layer's output in `xb` (M, N, Cp; the last layer: (N, Cp)), the adjoint of its input in b.x.
+    // Given the adjoint of the layer's output in `xb` (M, N, Cp; the last layer: (N, Cp)), the adjoint of its
+    // input in b.x.
     void layer_adjoint(Chunk<T>& c, int64_t layer, const T* xb) const {
         const Weights<T>& a = w[layer];
         const Values<T>& v = c.value[layer];
@@ -1224,7 +1391,8 @@ private:
             gate(N, gated.data(), v.node_out, b.product, false);
             product_adjoint(N, v, b);
         }
-        dense(a.node_out, N, b.node_out, columns, columns, b.zn, Up, false, true);  // b.zn: adjoint of the hidden layer's output
+        dense(a.node_out, N, b.node_out, columns, columns, b.zn, Up, false,
+              true);  // b.zn: adjoint of the hidden layer's output
         std::vector<T>& zb = scratch(0, N * Up);
         IVDEP
         for (int64_t k = 0; k < N * Up; k++) zb[k] = first(v.zn[k], e.sigma_node[k]) * b.zn[k];
@@ -1243,7 +1411,8 @@ private:
         norm_adjoint(N, v.x, e.rho, b.xn, b.x, s.norm_attention);
     }
 
-    void layer_tangent(const Chunk<T>& c, int64_t layer, std::vector<Values<T>>& tangents, T* x0_dot, const T* radial_dot, const T* log_f_dot) const {
+    void layer_tangent(const Chunk<T>& c, int64_t layer, std::vector<Values<T>>& tangents, T* x0_dot,
+                       const T* radial_dot, const T* log_f_dot) const {
         const Weights<T>& a = w[layer];
         const Values<T>& v = c.value[layer];
         const Extra<T>& e = c.extra[layer];
@@ -1251,7 +1420,8 @@ private:
         const int64_t N = c.n, all_ = M * N * Cp, columns = a.node_out.columns;
         norm_tangent(N, v.x, t.x, e.rho, t.xn, s.norm_attention);
         for (int m = 0; m < M; m++)
-            gemm<T>(N, PR, C, t.xn + m * N * Cp, Cp, 1, a.project[degree(m)].w, PR, t.project + m * PR, M * PR, false);
+            gemm<T>(N, PR, C, t.xn + m * N * Cp, Cp, 1, a.project[degree(m)].w, PR, t.project + m * PR,
+                    M * PR, false);
         dense(a.scalar_value, N, t.xn, Cp, C, t.scalar, Cp, false, false);
         edges_tangent(c, a, v, e, t, radial_dot, log_f_dot);
         std::memcpy(t.middle, t.x, all_ * sizeof(T));
@@ -1283,8 +1453,9 @@ private:
         for (int64_t n = 0; n < N; n++) add_to(x + n * Cp, t.node_out + n * J, Cp);
     }
 
-    void layer_adjoint_tangent(const Chunk<T>& c, int64_t layer, const std::vector<Values<T>>& tangents, Values<T>& d, const T* xb, const T* xbd,
-                               const T* radial_dot, Weights<T>& grad) const {
+    void layer_adjoint_tangent(const Chunk<T>& c, int64_t layer, const std::vector<Values<T>>& tangents,
+                               Values<T>& d, const T* xb, const T* xbd, const T* radial_dot,
+                               Weights<T>& grad) const {
         const Weights<T>& a = w[layer];
         const Values<T>&v = c.value[layer], &b = c.adjoint[layer], &t = tangents[layer];
         const Extra<T>& e = c.extra[layer];
@@ -1295,7 +1466,8 @@ private:
         std::memset(d.node_out, 0, N * columns * sizeof(T));
         for (int64_t n = 0; n < N; n++) std::memcpy(d.node_out + n * columns, xbd + n * Cp, Cp * sizeof(T));
         if (!last(layer)) {
-            std::vector<T>&gated = scratch(1, M * N * Wp), &gated_d = scratch(2, M * N * Wp), &gated_b = scratch(3, M * N * Wp);
+            std::vector<T>&gated = scratch(1, M * N * Wp), &gated_d = scratch(2, M * N * Wp),
+            &gated_b = scratch(3, M * N * Wp);
             gate(N, v.product, v.node_out, gated.data(), false);
             outer(grad.couple, N, gated.data(), N * Wp, Wp, W, xbd, N * Cp, Cp);
             gate(N, t.product, v.node_out, gated.data(), false);
@@ -1310,7 +1482,8 @@ private:
             product_adjoint_tangent(N, v, t, b, d);
         }
         dense(a.node_out, N, d.node_out, columns, columns, d.zn, Up, false, true);
-        std::vector<T>&h = scratch(0, N * Up), &hd = scratch(1, N * Up), &zb = scratch(2, N * Up), &zbd = scratch(3, N * Up);
+        std::vector<T>&h = scratch(0, N * Up), &hd = scratch(1, N * Up), &zb = scratch(2, N * Up),
+        &zbd = scratch(3, N * Up);
         IVDEP
         for (int64_t k = 0; k < N * Up; k++) {
             const T z = v.zn[k], sigma = e.sigma_node[k], slope = first(z, sigma);
@@ -1350,7 +1523,7 @@ private:
         norm_adjoint_tangent(N, v.x, t.x, e.rho, b.xn, d.xn, d.x, s.norm_attention);
     }
 
-    // -------------------------------------------------------------------------------------------------- representation
+    // ---- representation
 
     void add_basis(const Chunk<T>& c, const T* harmonics_, const T* radial_, T* basis) const {
         for (int64_t i = 0; i < c.n; i++)
@@ -1360,7 +1533,8 @@ private:
                 UNROLL
                 for (int m = 0; m < M; m++)
                     for (int64_t k = 0; k < Bp; k += 8)
-                        store(row + m * SB + k, load<v8>(row + m * SB + k) + harmonics_[p * MP + m] * load<v8>(radial_ + p * Bp + k));
+                        store(row + m * SB + k, load<v8>(row + m * SB + k) +
+                                                    harmonics_[p * MP + m] * load<v8>(radial_ + p * Bp + k));
             }
     }
     void basis_adjoint(Chunk<T>& c, const T* basis_b) const {
@@ -1425,14 +1599,13 @@ private:
     // Adjoint of the scalars at the end of the layers, for the seed 1 (and its tangent for the seed c_i).
     void readout_adjoint(const Chunk<T>& c, T* x0b) const {
         std::vector<T>& zb = scratch(0, c.n * Cp);
-        for (int64_t n = 0; n < c.n; n++)
-            IVDEP
-            for (int64_t k = 0; k < Cp; k++) {
-                const int64_t at = n * Cp + k;
-                zb[at] = first(c.zr[at], c.sigma_r[at]) * ends.readout_out[k];
-                c.xr_adjoint[at] = ends.readout_skip[k];
-                x0b[at] = 0;
-            }
+        for (int64_t n = 0; n < c.n; n++) IVDEP
+        for (int64_t k = 0; k < Cp; k++) {
+            const int64_t at = n * Cp + k;
+            zb[at] = first(c.zr[at], c.sigma_r[at]) * ends.readout_out[k];
+            c.xr_adjoint[at] = ends.readout_skip[k];
+            x0b[at] = 0;
+        }
         dense(ends.readout_in, c.n, zb.data(), Cp, C, c.xr_adjoint, Cp, true, true);
         norm_adjoint(c.n, c.x0, c.rho_r, c.xr_adjoint, x0b, s.norm_readout, 1);
     }
@@ -1456,12 +1629,16 @@ private:
         for (int64_t p = 0; p < P; p++) {
             if (c.entry[p] < 0) continue;
             v8 along{};
-            for (int64_t k = 0; k < Bp; k += 8) along += load<v8>(c.radial_adjoint + p * Bp + k) * load<v8>(c.radial_slope + p * Bp + k);
+            for (int64_t k = 0; k < Bp; k += 8)
+                along += load<v8>(c.radial_adjoint + p * Bp + k) * load<v8>(c.radial_slope + p * Bp + k);
             const T radial_ = sum8<T>(along) + c.log_f_adjoint[p] * c.slope[p];
             for (int k3 = 0; k3 < 3; k3++) {
                 v8 sum{};
-                for (int64_t m = 0; m < MP; m += 8) sum += load<v8>(c.harmonics_adjoint + p * MP + m) * load<v8>(c.jacobian + (p * 3 + k3) * MP + m);
-                gradient[k3 * stride + c.entry[p]] = T(s.energy_scale) * (sum8<T>(sum) + radial_ * c.unit[3 * p + k3]);
+                for (int64_t m = 0; m < MP; m += 8)
+                    sum += load<v8>(c.harmonics_adjoint + p * MP + m) *
+                           load<v8>(c.jacobian + (p * 3 + k3) * MP + m);
+                gradient[k3 * stride + c.entry[p]] =
+                    T(s.energy_scale) * (sum8<T>(sum) + radial_ * c.unit[3 * p + k3]);
             }
         }
     }
@@ -1478,13 +1655,15 @@ public:
         std::memset(arena.base, 0, arena.used);
         for (auto& c : chunks) backward_chunk(c, energy, gradient, features, grad, grad_ends);
         std::vector<int64_t> at;
-        auto write = [&](int64_t parameter, int64_t offset, const Map<T>& map, int64_t rows, int64_t columns, auto row, auto column, bool turned) {
+        auto write = [&](int64_t parameter, int64_t offset, const Map<T>& map, int64_t rows, int64_t columns,
+                         auto row, auto column, bool turned) {
             T* p = grads[parameter] + offset;
             const T m = T(factor(parameter));
             places(at, columns, column);
             for (int64_t r = 0; r < rows; r++) {
                 const T* x = map.w + row(r) * map.columns;
-                for (int64_t c = 0; c < columns; c++) p[turned ? c * rows + r : r * columns + c] = m * x[at[c]];
+                for (int64_t c = 0; c < columns; c++)
+                    p[turned ? c * rows + r : r * columns + c] = m * x[at[c]];
             }
         };
         for (int64_t layer = 0; layer < s.layers; layer++) visit_layer(layer, grad[layer], write);
@@ -1501,8 +1680,10 @@ private:
         Values<T> d;
         T *radial_dot, *log_f_dot, *basis_dot, *x0_dot, *x0b, *x0bd, *xbd;
         auto shape = [&] {
-            c.harmonics_dot = arena.template get<T>(P * MP), radial_dot = arena.template get<T>(P * Bp), log_f_dot = arena.template get<T>(P);
-            basis_dot = arena.template get<T>(N * M * SB), x0_dot = arena.template get<T>(N * Cp), x0b = arena.template get<T>(N * Cp);
+            c.harmonics_dot = arena.template get<T>(P * MP), radial_dot = arena.template get<T>(P * Bp),
+            log_f_dot = arena.template get<T>(P);
+            basis_dot = arena.template get<T>(N * M * SB), x0_dot = arena.template get<T>(N * Cp),
+            x0b = arena.template get<T>(N * Cp);
             x0bd = arena.template get<T>(N * Cp), xbd = arena.template get<T>(M * N * Cp);
             for (int64_t layer = 0; layer < s.layers; layer++) shape_values(arena, c, t[layer], last(layer));
             shape_values(arena, c, d, s.layers == 1);
@@ -1523,14 +1704,16 @@ private:
                 for (int k3 = 0; k3 < 3; k3++) sum += v[k3] * load<v8>(c.jacobian + (p * 3 + k3) * MP + m);
                 store(c.harmonics_dot + p * MP + m, sum);
             }
-            for (int64_t k = 0; k < Bp; k += 8) store(radial_dot + p * Bp + k, along * load<v8>(c.radial_slope + p * Bp + k));
+            for (int64_t k = 0; k < Bp; k += 8)
+                store(radial_dot + p * Bp + k, along * load<v8>(c.radial_slope + p * Bp + k));
             log_f_dot[p] = along * c.slope[p];
         }
         std::memset(basis_dot, 0, N * M * SB * sizeof(T));
         add_basis(c, c.harmonics_dot, c.radial, basis_dot);
         add_basis(c, c.harmonics, radial_dot, basis_dot);
         maps(ends.represent, N, basis_dot, SB, M * SB, SB, t[0].x, N * Cp, Cp, false, false);
-        for (int64_t layer = 0; layer < s.layers; layer++) layer_tangent(c, layer, t, x0_dot, radial_dot, log_f_dot);
+        for (int64_t layer = 0; layer < s.layers; layer++)
+            layer_tangent(c, layer, t, x0_dot, radial_dot, log_f_dot);
 
         readout_adjoint(c, x0b);
         std::vector<T>&zd = scratch(1, N * Cp), &zb = scratch(2, N * Cp), &zbd = scratch(3, N * Cp);
@@ -1575,29 +1758,27 @@ private:
 
 }  // namespace sapis
 
-// ------------------------------------------------------------------------------------------------------------- for ctypes
+// ---- for ctypes
 
 // One library a floating-point type and number of degrees: -DREAL=float -DDEGREES=3.
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
-EXPORT void* geat_forward(const sapis::Shape* shape, const sapis::Batch* batch, const void* const* params, const double* multipliers,
-                          const double* harmonics, const double* centers, const double* widths, const double* to_grid,
-                          const double* from_grid, REAL* energy, REAL* features, REAL* gradient) {
+EXPORT void* geat_forward(const sapis::Shape* shape, const sapis::Batch* batch, const void* const* params,
+                          const double* multipliers, const double* harmonics, const double* centers,
+                          const double* widths, const double* to_grid, const double* from_grid, REAL* energy,
+                          REAL* features, REAL* gradient) {
     try {
-        auto* step = new sapis::Geat<REAL, DEGREES>(*shape, *batch, params, multipliers, harmonics, centers, widths, to_grid, from_grid);
+        auto* step = new sapis::Geat<REAL, DEGREES>(*shape, *batch, params, multipliers, harmonics, centers,
+                                                    widths, to_grid, from_grid);
         step->forward(energy, features, gradient);
         return step;
-    } catch (const std::bad_alloc&) {
-        return nullptr;
-    }
+    } catch (const std::bad_alloc&) { return nullptr; }
 }
 EXPORT int geat_backward(void* step, const REAL* energy, const REAL* gradient, const REAL* features,
                          REAL* const* grads) {
     try {
         static_cast<sapis::Geat<REAL, DEGREES>*>(step)->backward(energy, gradient, features, grads);
-    } catch (const std::bad_alloc&) {
-        return 1;
-    }
+    } catch (const std::bad_alloc&) { return 1; }
     return 0;
 }
 EXPORT void geat_free(void* step) { delete static_cast<sapis::Geat<REAL, DEGREES>*>(step); }
