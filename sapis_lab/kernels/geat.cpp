@@ -38,17 +38,22 @@ namespace sapis {
 
 // ---- what Python hands over
 
+// Sizes and constants of a model, by the names that Python has for them.
 struct Shape {
-    int64_t degrees, layers, channels, heads, invariants, key_width, radial, hidden, coupling, node, species,
-        grid;
+    int64_t lmax, layers, channels, heads, invariants, key_width;
+    int64_t n_radial, edge_hidden, coupling_channels, node_width, n_species, n_grid;
     int64_t softmax, gaunt;  // 1, or 0 for the cheaper forms: weights f / mean_neighbors, gated linear update
-    int64_t edge_units;      // hidden units of the edge networks whose squares their soft norm counts
-    double cutoff, sum_scale, uniform, norm_attention, norm_update, norm_edge, norm_readout, energy_scale;
+    int64_t born_hidden;     // hidden units of the edge networks whose squares their soft norm counts
+    double cutoff, sum_scale, uniform;
+    double norm_attention, norm_update, norm_edge, norm_readout;  // 1 / (tau n) of the soft norms
+    double energy_scale;
 };
 
 struct Batch {
-    int64_t frames, atoms, block, slots,
-        entries;  // block: atoms of a padded molecule, 0 for a table; entries: G I K of `vectors`
+    int64_t n_frames;
+    int64_t block;    // atoms of a padded molecule, 0 for a table
+    int64_t slots;    // K
+    int64_t entries;  // G I K of `vectors`
     const int64_t *n_atoms, *neighbor;
     const uint8_t* mask;
     const int64_t* species;  // row of the species of every atom
@@ -73,16 +78,7 @@ enum {
     COUPLE,
     PER_LAYER
 };
-enum {
-    REPRESENT,
-    EMBEDDING,
-    READOUT_IN,
-    READOUT_IN_BIAS,
-    READOUT_OUT,
-    READOUT_OUT_BIAS,
-    READOUT_SKIP,
-    GLOBAL
-};
+enum { REPRESENT, EMBEDDING, READOUT_IN, READOUT_IN_BIAS, READOUT_OUT, READOUT_OUT_BIAS, READOUT_SKIP, ENDS };
 
 // ---- memory
 
@@ -231,8 +227,8 @@ template <class T> struct Ends {
 
 // The values of one layer; the same struct holds their tangents, adjoints and tangents of adjoints.
 template <class T> struct Values {
-    T *x, *xn, *project, *scalar, *inv, *z, *out, *message, *middle, *xm, *ab, *node_in, *zn, *node_out,
-        *grid, *product;
+    T *x, *xn, *project, *scalar_value, *invariants, *z, *edge_out, *message, *middle, *xm, *factors,
+        *node_in, *zn, *node_out, *grid, *product;
 };
 template <class T>
 struct Extra {  // of the values: norms and sigmoids; of the adjoints: gradients in the weights of heads
@@ -242,7 +238,7 @@ struct Extra {  // of the values: norms and sigmoids; of the adjoints: gradients
 template <class T> struct Chunk {
     int64_t n = 0, pairs = 0;
     std::vector<int64_t> first, entry;  // rows of a centre; place in `vectors`, -1 for the pair (i, i)
-    std::vector<int32_t> neighbor, kind, atom;
+    std::vector<int32_t> neighbor, species, atom;
     T *harmonics, *harmonics_dot, *radial, *radial_slope, *log_f, *slope, *unit, *jacobian, *basis;
     T *x0, *xr, *rho_r, *zr, *sigma_r, *xr_adjoint, *radial_adjoint, *harmonics_adjoint, *log_f_adjoint;
     std::vector<Values<T>> value, adjoint;
@@ -255,8 +251,8 @@ template <class T, int L> class Geat {
     static constexpr int64_t MP = (M + 7) & ~7;
 
     const Shape s;
-    const int64_t C, Cp, H, Q, D, Dp, PR, B, Bp, K, Kp, O, Op, Qp, W, Wp, U, Up, I, Ip, J, S, SB,
-        G;  // p: padded to 8
+    const int64_t C, Cp, H, Q, D, Dp, PR, B, Bp, E, Ep, O, Op, Qp, W, Wp, U, Up, CW, S, SB,
+        n_grid;  // p: padded to 8
     Batch batch;
     Arena weights_, saved_;
     std::vector<Weights<T>> w;
@@ -283,21 +279,22 @@ public:
          const double* coefficients_, const double* centers_, const double* widths_, const double* to,
          const double* from)
         : s(shape), C(s.channels), Cp(round8(C)), H(s.heads), Q(s.invariants), D(s.key_width),
-          Dp(round8(Q * D)), PR(2 * Dp + Cp), B(s.radial), Bp(round8(B)), K(s.hidden), Kp(round8(K)),
-          O(H * (L + 2)), Op(round8(O) + 8), Qp(round8(Q)), W(s.coupling), Wp(round8(W)), U(s.node),
-          Up(round8(U)), I(Cp + L * Wp), Ip(I), J(Cp + L * Wp), S(s.species), SB(S * Bp), G(s.grid), batch(b),
-          coefficients(coefficients_, coefficients_ + L * L * L), centers(centers_, centers_ + s.radial),
-          widths(widths_, widths_ + s.radial) {
-        int64_t count = s.layers * PER_LAYER + GLOBAL;
+          Dp(round8(Q * D)), PR(2 * Dp + Cp), B(s.n_radial), Bp(round8(B)), E(s.edge_hidden), Ep(round8(E)),
+          O(H * (L + 2)), Op(round8(O) + 8), Qp(round8(Q)), W(s.coupling_channels), Wp(round8(W)),
+          U(s.node_width), Up(round8(U)), CW(Cp + L * Wp), S(s.n_species), SB(S * Bp), n_grid(s.n_grid),
+          batch(b), coefficients(coefficients_, coefficients_ + L * L * L),
+          centers(centers_, centers_ + s.n_radial), widths(widths_, widths_ + s.n_radial) {
+        int64_t count = s.layers * PER_LAYER + ENDS;
         multipliers.assign(m, m + count);
         for (int64_t k = 0; k < count; k++) params.push_back(static_cast<const T*>(p[k]));
-        to_grid.assign(to, to + G * M);
-        from_grid.assign(from, from + M * G);
-        to_grid_t.resize(M * G);
-        from_grid_t.resize(G * M);
-        for (int64_t g = 0; g < G; g++)
+        to_grid.assign(to, to + n_grid * M);
+        from_grid.assign(from, from + M * n_grid);
+        to_grid_t.resize(M * n_grid);
+        from_grid_t.resize(n_grid * M);
+        for (int64_t g = 0; g < n_grid; g++)
             for (int m_ = 0; m_ < M; m_++)
-                to_grid_t[m_ * G + g] = to_grid[g * M + m_], from_grid_t[g * M + m_] = from_grid[m_ * G + g];
+                to_grid_t[m_ * n_grid + g] = to_grid[g * M + m_],
+                                        from_grid_t[g * M + m_] = from_grid[m_ * n_grid + g];
         make_weights();
         make_chunks();
     }
@@ -334,12 +331,12 @@ private:
         };
         f(base + PROJECT_BIAS, 0, vector(a.project_bias), 1, wide, same, projected, false);
         f(base + SCALAR_VALUE, 0, a.scalar_value, C, C, same, [&](int64_t c) { return lane(c); }, false);
-        f(base + EDGE_RADIAL, 0, a.edge_radial, B, K, same, same, true);
-        f(base + EDGE_INVARIANT, 0, a.edge_invariant, Q, K, same, same, true);
-        f(base + EDGE_BIAS, 0, vector(a.edge_bias), 1, K, same, same, false);
+        f(base + EDGE_RADIAL, 0, a.edge_radial, B, E, same, same, true);
+        f(base + EDGE_INVARIANT, 0, a.edge_invariant, Q, E, same, same, true);
+        f(base + EDGE_BIAS, 0, vector(a.edge_bias), 1, E, same, same, false);
         const int64_t logits = s.softmax ? 0 : H;  // without attention there are no rows of logits
         auto output = [&](int64_t c) { return c + logits; };
-        f(base + EDGE_OUT, 0, a.edge_out, K, O - logits, same, output, true);
+        f(base + EDGE_OUT, 0, a.edge_out, E, O - logits, same, output, true);
         f(base + EDGE_OUT_BIAS, 0, vector(a.edge_out_bias), 1, O - logits, same, output, false);
         const int64_t outputs = last(layer) ? C : C + L * W;
         f(base + NODE_IN, 0, a.node_in, C + L * W, U, invariant, same, false);
@@ -380,12 +377,12 @@ private:
                 map(a.project[l], Cp, PR), map(a.merge[l], Cp, Cp), map(a.factors[l], Cp, 2 * Wp);
                 if (!last(layer)) map(a.couple[l], Wp, Cp);
             }
-            map(a.scalar_value, Cp, Cp), map(a.edge_radial, Bp, Kp), map(a.edge_invariant, Qp, Kp),
-                map(a.edge_out, Kp, Op);
-            map(a.node_in, Ip, Up), map(a.node_out, Up, last(layer) ? Cp : J);
-            a.project_bias = arena.template get<T>(PR), a.edge_bias = arena.template get<T>(Kp),
+            map(a.scalar_value, Cp, Cp), map(a.edge_radial, Bp, Ep), map(a.edge_invariant, Qp, Ep),
+                map(a.edge_out, Ep, Op);
+            map(a.node_in, CW, Up), map(a.node_out, Up, last(layer) ? Cp : CW);
+            a.project_bias = arena.template get<T>(PR), a.edge_bias = arena.template get<T>(Ep),
             a.edge_out_bias = arena.template get<T>(Op);
-            a.node_in_bias = arena.template get<T>(Up), a.node_out_bias = arena.template get<T>(J);
+            a.node_in_bias = arena.template get<T>(Up), a.node_out_bias = arena.template get<T>(CW);
         }
         for (int l = 0; l < L; l++) map(e.represent[l], SB, Cp);
         map(e.readout_in, Cp, Cp);
@@ -441,11 +438,11 @@ private:
     void make_chunks() {
         const int64_t per_chunk = 32;
         int64_t atom = 0;
-        for (int64_t frame = 0; frame < batch.frames;) {
+        for (int64_t frame = 0; frame < batch.n_frames;) {
             chunks.emplace_back();
             Chunk<T>& c = chunks.back();
             const int64_t start = atom;
-            while (frame < batch.frames && (c.n == 0 || c.n + batch.n_atoms[frame] <= per_chunk + 8)) {
+            while (frame < batch.n_frames && (c.n == 0 || c.n + batch.n_atoms[frame] <= per_chunk + 8)) {
                 add_frame(c, frame, atom, start);
                 atom += batch.n_atoms[frame++];
             }
@@ -462,7 +459,7 @@ private:
         const T limit = T(s.cutoff) * T(s.cutoff);
         for (int64_t a = 0; a < n; a++) {
             c.first.push_back(int64_t(c.neighbor.size()));
-            c.kind.push_back(int32_t(batch.species[atom + a]));
+            c.species.push_back(int32_t(batch.species[atom + a]));
             c.atom.push_back(int32_t(atom + a));
             c.neighbor.push_back(int32_t(c.n + a)), c.entry.push_back(-1);
             const int64_t row =
@@ -484,14 +481,14 @@ private:
         const int64_t N = c.n, P = c.pairs;
         v.x = arena.template get<T>(M * N * Cp), v.xn = arena.template get<T>(M * N * Cp),
         v.project = arena.template get<T>(N * M * PR);
-        v.scalar = arena.template get<T>(N * Cp), v.inv = arena.template get<T>(P * Qp),
-        v.z = arena.template get<T>(P * Kp);
-        v.out = arena.template get<T>(P * Op), v.message = arena.template get<T>(M * N * Cp),
+        v.scalar_value = arena.template get<T>(N * Cp), v.invariants = arena.template get<T>(P * Qp),
+        v.z = arena.template get<T>(P * Ep);
+        v.edge_out = arena.template get<T>(P * Op), v.message = arena.template get<T>(M * N * Cp),
         v.middle = arena.template get<T>(M * N * Cp);
-        v.xm = arena.template get<T>(M * N * Cp), v.ab = arena.template get<T>(M * N * 2 * Wp),
-        v.node_in = arena.template get<T>(N * Ip);
-        v.zn = arena.template get<T>(N * Up), v.node_out = arena.template get<T>(N * J);
-        v.grid = last_layer ? nullptr : arena.template get<T>(G * N * 2 * Wp);
+        v.xm = arena.template get<T>(M * N * Cp), v.factors = arena.template get<T>(M * N * 2 * Wp),
+        v.node_in = arena.template get<T>(N * CW);
+        v.zn = arena.template get<T>(N * Up), v.node_out = arena.template get<T>(N * CW);
+        v.grid = last_layer ? nullptr : arena.template get<T>(n_grid * N * 2 * Wp);
         v.product = last_layer ? nullptr : arena.template get<T>(M * N * Wp);
     }
 
@@ -514,7 +511,7 @@ private:
             shape_values(arena, c, c.adjoint[layer], last(layer));
             Extra<T>& e = c.extra[layer];
             e.rho = arena.template get<T>(L * N), e.rho_middle = arena.template get<T>(L * N),
-            e.sigma = arena.template get<T>(P * Kp);
+            e.sigma = arena.template get<T>(P * Ep);
             e.sigma_node = arena.template get<T>(N * Up), e.rho_edge = arena.template get<T>(P),
             e.weights = arena.template get<T>(P * Op);
         }
@@ -710,8 +707,8 @@ private:
         IVDEP
         for (int64_t k = 0; k < n; k++) sigma[k] = 1 / (1 + sigma[k]);
     }
-    static T first(T z, T sigma) { return sigma * (1 + z * (1 - sigma)); }
-    static T second(T z, T sigma) { return sigma * (1 - sigma) * (2 + z * (1 - 2 * sigma)); }
+    static T silu_slope(T z, T sigma) { return sigma * (1 + z * (1 - sigma)); }
+    static T silu_curvature(T z, T sigma) { return sigma * (1 - sigma) * (2 + z * (1 - 2 * sigma)); }
 
     // ---- edges
 
@@ -720,30 +717,30 @@ private:
     T counted(const T* x, const T* y) const {
         v8 sum{};
         int64_t k = 0;
-        for (; k + 8 <= s.edge_units; k += 8) sum += load<v8>(x + k) * load<v8>(y + k);
+        for (; k + 8 <= s.born_hidden; k += 8) sum += load<v8>(x + k) * load<v8>(y + k);
         T total = sum8<T>(sum);
-        for (; k < s.edge_units; k++) total += x[k] * y[k];
+        for (; k < s.born_hidden; k++) total += x[k] * y[k];
         return total;
     }
     T inner(const T* x, const T* y) const {
         v8 sum{};
-        for (int64_t k = 0; k < Kp; k += 8) sum += load<v8>(x + k) * load<v8>(y + k);
+        for (int64_t k = 0; k < Ep; k += 8) sum += load<v8>(x + k) * load<v8>(y + k);
         return sum8<T>(sum);
     }
     void hidden(const T* z, const T* sigma, T* h) const {
         IVDEP
-        for (int64_t k = 0; k < Kp; k++) h[k] = z[k] * sigma[k];
+        for (int64_t k = 0; k < Ep; k++) h[k] = z[k] * sigma[k];
     }
     void hidden_tangent(const T* z, const T* sigma, const T* zd, T* hd) const {
         IVDEP
-        for (int64_t k = 0; k < Kp; k++) hd[k] = first(z[k], sigma[k]) * zd[k];
+        for (int64_t k = 0; k < Ep; k++) hd[k] = silu_slope(z[k], sigma[k]) * zd[k];
     }
     void hidden_adjoint(const T* h, T rho, const T* yb, T* hb) const {
         const T on_h = -T(s.norm_edge) * rho * rho * rho * inner(h, yb);
         IVDEP
-        for (int64_t k = 0; k < Kp; k++) hb[k] = rho * yb[k];
+        for (int64_t k = 0; k < Ep; k++) hb[k] = rho * yb[k];
         IVDEP
-        for (int64_t k = 0; k < s.edge_units; k++) hb[k] += on_h * h[k];
+        for (int64_t k = 0; k < s.born_hidden; k++) hb[k] += on_h * h[k];
     }
 
     // Rows of pairs in blocks of whole centres.
@@ -761,7 +758,7 @@ private:
 
     // inv_q = <query_i, key_j>_q over components and key channels; with tangents, its derivative.
     template <bool tangent>
-    void invariants(const Chunk<T>& c, int64_t i, const T* project, const T* dot_, T* inv) const {
+    void invariants(const Chunk<T>& c, int64_t i, const T* project, const T* dot_, T* invariants) const {
         const int64_t to = c.first[i + 1];
         const T *q0 = query(project, i, 0), *qd0 = tangent ? query(dot_, i, 0) : nullptr;
         T acc[2][512];
@@ -788,25 +785,25 @@ private:
                 store(acc[0] + v, a), store(acc[1] + v, b);
             }
             for (int r = 0; r <= int(two); r++) {
-                T* row = inv + (p + r) * Qp;
+                T* row = invariants + (p + r) * Qp;
                 for (int64_t q = 0; q < Q; q++) row[q] = acc[r][q];
                 for (int64_t d = 1; d < D; d++)
                     for (int64_t q = 0; q < Q; q++) row[q] += acc[r][d * Q + q];
             }
         }
     }
-    // queries~ += inv~ keys, keys~ += inv~ queries; with tangents, the derivative of both.
+    // queries~ += invariants~ keys, keys~ += invariants~ queries; with tangents, the derivative of both.
     template <bool tangent>
-    void invariants_adjoint(const Chunk<T>& c, int64_t i, const T* inv, const T* inv_dot, const T* project,
-                            const T* dot_, T* adjoint) const {
+    void invariants_adjoint(const Chunk<T>& c, int64_t i, const T* invariants, const T* invariants_dot,
+                            const T* project, const T* dot_, T* adjoint) const {
         const int64_t from = c.first[i], n = c.first[i + 1] - from, sides = tangent ? 2 : 1;
         std::vector<T>& rows = scratch(6, n * sides * Dp);
         T* e = rows.data();
         for (int64_t p = 0; p < n; p++)
             for (int64_t d = 0; d < D; d++)
                 for (int64_t q = 0; q < Q; q++) {
-                    e[p * sides * Dp + d * Q + q] = inv[(from + p) * Qp + q];
-                    if (tangent) e[(p * 2 + 1) * Dp + d * Q + q] = inv_dot[(from + p) * Qp + q];
+                    e[p * sides * Dp + d * Q + q] = invariants[(from + p) * Qp + q];
+                    if (tangent) e[(p * 2 + 1) * Dp + d * Q + q] = invariants_dot[(from + p) * Qp + q];
                 }
         if (Q * D < Dp)
             for (int64_t r = 0; r < n * sides; r++)
@@ -899,14 +896,14 @@ private:
 
     // m_i = sum_j alpha [ g_l Y_m s_j + h v_jm ].
     void message(const Chunk<T>& c, int64_t i, const Values<T>& v, T* m_out, int64_t N) const {
-        const T* weights = lanes<false>(c, i, v.out, nullptr);
+        const T* weights = lanes<false>(c, i, v.edge_out, nullptr);
         for (int64_t ch = 0; ch < Cp; ch += 8) {
             v8 sum[M] = {};
             const T* row = weights;
             for (int64_t p = c.first[i]; p < c.first[i + 1]; p++, row += (L + 1) * 8) {
                 const int64_t j = c.neighbor[p];
                 const T* y = c.harmonics + p * MP;
-                const v8 scalar = load<v8>(v.scalar + j * Cp + ch), on_x = load<v8>(row + L * 8);
+                const v8 scalar = load<v8>(v.scalar_value + j * Cp + ch), on_x = load<v8>(row + L * 8);
                 const T* values = v.project + j * M * PR + 2 * Dp + ch;
                 UNROLL
                 for (int l = 0; l < L; l++) {
@@ -922,14 +919,15 @@ private:
     }
     void message_tangent(const Chunk<T>& c, int64_t i, const Values<T>& v, const Values<T>& t, const T* yd_,
                          T* m_out, int64_t N) const {
-        const T* weights = lanes<true>(c, i, v.out, t.out);
+        const T* weights = lanes<true>(c, i, v.edge_out, t.edge_out);
         for (int64_t ch = 0; ch < Cp; ch += 8) {
             v8 sum[M] = {};
             const T* row = weights;
             for (int64_t p = c.first[i]; p < c.first[i + 1]; p++, row += 2 * (L + 1) * 8) {
                 const int64_t j = c.neighbor[p];
                 const T *y = c.harmonics + p * MP, *yd = yd_ + p * MP;
-                const v8 scalar = load<v8>(v.scalar + j * Cp + ch), change = load<v8>(t.scalar + j * Cp + ch);
+                const v8 scalar = load<v8>(v.scalar_value + j * Cp + ch),
+                         change = load<v8>(t.scalar_value + j * Cp + ch);
                 const v8 on_x = load<v8>(row + L * 8), on_xd = load<v8>(row + (2 * L + 1) * 8);
                 const T *values = v.project + j * M * PR + 2 * Dp + ch,
                         *changes = t.project + j * M * PR + 2 * Dp + ch;
@@ -953,17 +951,17 @@ private:
     // neighbours.
     void message_adjoint(Chunk<T>& c, int64_t i, const Values<T>& v, const T* mb, Values<T>& b, T* weights,
                          int64_t N) const {
-        const T* row = lanes<false>(c, i, v.out, nullptr);
+        const T* row = lanes<false>(c, i, v.edge_out, nullptr);
         for (int64_t p = c.first[i]; p < c.first[i + 1]; p++, row += (L + 1) * 8) {
             const int64_t j = c.neighbor[p];
             const T* y = c.harmonics + p * MP;
             const v8 on_x = load<v8>(row + L * 8);
             v8 on_filter[L + 1] = {}, on_y[M] = {};
             for (int64_t ch = 0; ch < Cp; ch += 8) {
-                const v8 scalar = load<v8>(v.scalar + j * Cp + ch);
+                const v8 scalar = load<v8>(v.scalar_value + j * Cp + ch);
                 const T* values = v.project + j * M * PR + 2 * Dp + ch;
                 T* values_b = b.project + j * M * PR + 2 * Dp + ch;
-                v8 scalar_b = load<v8>(b.scalar + j * Cp + ch);
+                v8 scalar_b = load<v8>(b.scalar_value + j * Cp + ch);
                 UNROLL
                 for (int l = 0; l < L; l++) {
                     const v8 g = load<v8>(row + l * 8), e = g * scalar;
@@ -979,7 +977,7 @@ private:
                     on_filter[l] += along * scalar;
                     scalar_b += g * along;
                 }
-                store(b.scalar + j * Cp + ch, scalar_b);
+                store(b.scalar_value + j * Cp + ch, scalar_b);
             }
             UNROLL
             for (int g = 0; g <= L; g++) fold<T>(weights + p * Op + g * H, on_filter[g], H);
@@ -990,18 +988,19 @@ private:
     void message_adjoint_tangent(const Chunk<T>& c, int64_t i, const Values<T>& v, const Values<T>& t,
                                  const T* yd_, const T* mb, const T* mbd, Values<T>& bd, T* weights,
                                  int64_t N) const {
-        const T* row = lanes<true>(c, i, v.out, t.out);
+        const T* row = lanes<true>(c, i, v.edge_out, t.edge_out);
         for (int64_t p = c.first[i]; p < c.first[i + 1]; p++, row += 2 * (L + 1) * 8) {
             const int64_t j = c.neighbor[p];
             const T *y = c.harmonics + p * MP, *yd = yd_ + p * MP;
             v8 on_filter[L + 1] = {}, on_values{};
             const v8 on_x = load<v8>(row + L * 8), on_xd = load<v8>(row + (2 * L + 1) * 8);
             for (int64_t ch = 0; ch < Cp; ch += 8) {
-                const v8 scalar = load<v8>(v.scalar + j * Cp + ch), change = load<v8>(t.scalar + j * Cp + ch);
+                const v8 scalar = load<v8>(v.scalar_value + j * Cp + ch),
+                         change = load<v8>(t.scalar_value + j * Cp + ch);
                 const T *values = v.project + j * M * PR + 2 * Dp + ch,
                         *changes = t.project + j * M * PR + 2 * Dp + ch;
                 T* values_b = bd.project + j * M * PR + 2 * Dp + ch;
-                v8 scalar_b = load<v8>(bd.scalar + j * Cp + ch);
+                v8 scalar_b = load<v8>(bd.scalar_value + j * Cp + ch);
                 UNROLL
                 for (int l = 0; l < L; l++) {
                     const v8 g = load<v8>(row + l * 8), gd = load<v8>(row + (L + 1 + l) * 8);
@@ -1020,7 +1019,7 @@ private:
                     on_filter[l] += along_d * scalar, on_filter[l] += along * change;
                     scalar_b += gd * along, scalar_b += g * along_d;
                 }
-                store(bd.scalar + j * Cp + ch, scalar_b);
+                store(bd.scalar_value + j * Cp + ch, scalar_b);
             }
             on_filter[L] += on_values;
             UNROLL
@@ -1031,23 +1030,23 @@ private:
     void edges(Chunk<T>& c, const Weights<T>& a, Values<T>& v, Extra<T>& e) const {
         blocks(c, [&](int64_t i0, int64_t i1, int64_t p0, int64_t p1) {
             const int64_t P = p1 - p0;
-            std::vector<T>& h = scratch(0, P * Kp);
-            for (int64_t i = i0; i < i1; i++) invariants<false>(c, i, v.project, nullptr, v.inv);
-            fill_rows(v.z + p0 * Kp, P, Kp, a.edge_bias, Kp);
-            dense(a.edge_radial, P, c.radial + p0 * Bp, Bp, B, v.z + p0 * Kp, Kp, true, false);
-            dense(a.edge_invariant, P, v.inv + p0 * Qp, Qp, Q, v.z + p0 * Kp, Kp, true, false);
-            sigmoid(v.z + p0 * Kp, e.sigma + p0 * Kp, P * Kp);
+            std::vector<T>& h = scratch(0, P * Ep);
+            for (int64_t i = i0; i < i1; i++) invariants<false>(c, i, v.project, nullptr, v.invariants);
+            fill_rows(v.z + p0 * Ep, P, Ep, a.edge_bias, Ep);
+            dense(a.edge_radial, P, c.radial + p0 * Bp, Bp, B, v.z + p0 * Ep, Ep, true, false);
+            dense(a.edge_invariant, P, v.invariants + p0 * Qp, Qp, Q, v.z + p0 * Ep, Ep, true, false);
+            sigmoid(v.z + p0 * Ep, e.sigma + p0 * Ep, P * Ep);
             for (int64_t p = 0; p < P; p++) {
-                T* row = h.data() + p * Kp;
-                hidden(v.z + (p0 + p) * Kp, e.sigma + (p0 + p) * Kp, row);
+                T* row = h.data() + p * Ep;
+                hidden(v.z + (p0 + p) * Ep, e.sigma + (p0 + p) * Ep, row);
                 const T rho = e.rho_edge[p0 + p] = 1 / std::sqrt(1 + T(s.norm_edge) * counted(row, row));
                 IVDEP
-                for (int64_t k = 0; k < Kp; k++) row[k] *= rho;
+                for (int64_t k = 0; k < Ep; k++) row[k] *= rho;
             }
-            fill_rows(v.out + p0 * Op, P, Op, a.edge_out_bias, Op);
-            dense(a.edge_out, P, h.data(), Kp, K, v.out + p0 * Op, Op, true, false);
+            fill_rows(v.edge_out + p0 * Op, P, Op, a.edge_out_bias, Op);
+            dense(a.edge_out, P, h.data(), Ep, E, v.edge_out + p0 * Op, Op, true, false);
             for (int64_t i = i0; i < i1; i++) {
-                attention(c, i, v.out);
+                attention(c, i, v.edge_out);
                 message(c, i, v, v.message, c.n);
             }
         });
@@ -1057,16 +1056,17 @@ private:
                        Values<T>& b) const {
         blocks(c, [&](int64_t i0, int64_t i1, int64_t p0, int64_t p1) {
             const int64_t P = p1 - p0;
-            std::vector<T>& zb = scratch(0, P * Kp);
+            std::vector<T>& zb = scratch(0, P * Ep);
             for (int64_t i = i0; i < i1; i++) {
                 message_adjoint(c, i, v, b.message, b, e.weights, c.n);
                 T mean[8] = {};
                 for (int64_t p = c.first[i]; p < c.first[i + 1]; p++)
                     for (int64_t h = 0; h < H; h++)
-                        mean[h] += v.out[p * Op + h] * alpha_adjoint(v.out + p * Op, e.weights + p * Op, h);
+                        mean[h] += v.edge_out[p * Op + h] *
+                                   alpha_adjoint(v.edge_out + p * Op, e.weights + p * Op, h);
                 for (int64_t p = c.first[i]; p < c.first[i + 1]; p++) {
-                    T *ob = b.out + p * Op, total = 0;
-                    const T* out = v.out + p * Op;
+                    T *ob = b.edge_out + p * Op, total = 0;
+                    const T* out = v.edge_out + p * Op;
                     for (int64_t h = 0; h < H; h++) {
                         const T on_alpha = alpha_adjoint(out, e.weights + p * Op, h),
                                 on_logit = out[h] * (s.softmax ? on_alpha - mean[h] : on_alpha);
@@ -1079,21 +1079,21 @@ private:
                     c.log_f_adjoint[p] += total;
                 }
             }
-            dense(a.edge_out, P, b.out + p0 * Op, Op, O, b.z + p0 * Kp, Kp, false,
+            dense(a.edge_out, P, b.edge_out + p0 * Op, Op, O, b.z + p0 * Ep, Ep, false,
                   true);  // b.z: adjoint of the hidden layer's output
-            std::vector<T>& h = scratch(1, Kp);
+            std::vector<T>& h = scratch(1, Ep);
             for (int64_t p = 0; p < P; p++) {
-                const T *z = v.z + (p0 + p) * Kp, *sigma = e.sigma + (p0 + p) * Kp;
-                T* row = zb.data() + p * Kp;
+                const T *z = v.z + (p0 + p) * Ep, *sigma = e.sigma + (p0 + p) * Ep;
+                T* row = zb.data() + p * Ep;
                 hidden(z, sigma, h.data());
-                hidden_adjoint(h.data(), e.rho_edge[p0 + p], b.z + (p0 + p) * Kp, row);
+                hidden_adjoint(h.data(), e.rho_edge[p0 + p], b.z + (p0 + p) * Ep, row);
                 IVDEP
-                for (int64_t k = 0; k < Kp; k++) row[k] *= first(z[k], sigma[k]);
+                for (int64_t k = 0; k < Ep; k++) row[k] *= silu_slope(z[k], sigma[k]);
             }
-            dense(a.edge_radial, P, zb.data(), Kp, K, c.radial_adjoint + p0 * Bp, Bp, true, true);
-            dense(a.edge_invariant, P, zb.data(), Kp, K, b.inv + p0 * Qp, Qp, false, true);
+            dense(a.edge_radial, P, zb.data(), Ep, E, c.radial_adjoint + p0 * Bp, Bp, true, true);
+            dense(a.edge_invariant, P, zb.data(), Ep, E, b.invariants + p0 * Qp, Qp, false, true);
             for (int64_t i = i0; i < i1; i++)
-                invariants_adjoint<false>(c, i, b.inv, nullptr, v.project, nullptr, b.project);
+                invariants_adjoint<false>(c, i, b.invariants, nullptr, v.project, nullptr, b.project);
         });
     }
     T alpha_adjoint(const T* out, const T* weights, int64_t h) const {
@@ -1107,31 +1107,32 @@ private:
                        Values<T>& t, const T* radial_dot, const T* log_f_dot) const {
         blocks(c, [&](int64_t i0, int64_t i1, int64_t p0, int64_t p1) {
             const int64_t P = p1 - p0;
-            std::vector<T>& hd = scratch(0, P * Kp);
-            for (int64_t i = i0; i < i1; i++) invariants<true>(c, i, v.project, t.project, t.inv);
-            dense(a.edge_radial, P, radial_dot + p0 * Bp, Bp, B, t.z + p0 * Kp, Kp, false, false);
-            dense(a.edge_invariant, P, t.inv + p0 * Qp, Qp, Q, t.z + p0 * Kp, Kp, true, false);
-            std::vector<T>& h = scratch(1, Kp);
+            std::vector<T>& hd = scratch(0, P * Ep);
+            for (int64_t i = i0; i < i1; i++) invariants<true>(c, i, v.project, t.project, t.invariants);
+            dense(a.edge_radial, P, radial_dot + p0 * Bp, Bp, B, t.z + p0 * Ep, Ep, false, false);
+            dense(a.edge_invariant, P, t.invariants + p0 * Qp, Qp, Q, t.z + p0 * Ep, Ep, true, false);
+            std::vector<T>& h = scratch(1, Ep);
             for (int64_t p = 0; p < P; p++) {
-                const T *z = v.z + (p0 + p) * Kp, *sigma = e.sigma + (p0 + p) * Kp;
-                T* row = hd.data() + p * Kp;
+                const T *z = v.z + (p0 + p) * Ep, *sigma = e.sigma + (p0 + p) * Ep;
+                T* row = hd.data() + p * Ep;
                 hidden(z, sigma, h.data());
-                hidden_tangent(z, sigma, t.z + (p0 + p) * Kp, row);
+                hidden_tangent(z, sigma, t.z + (p0 + p) * Ep, row);
                 const T rho = e.rho_edge[p0 + p],
                         change = -T(s.norm_edge) * rho * rho * rho * counted(h.data(), row);
                 IVDEP
-                for (int64_t k = 0; k < Kp; k++) row[k] = rho * row[k] + change * h[k];
+                for (int64_t k = 0; k < Ep; k++) row[k] = rho * row[k] + change * h[k];
             }
-            dense(a.edge_out, P, hd.data(), Kp, K, t.out + p0 * Op, Op, false, false);
+            dense(a.edge_out, P, hd.data(), Ep, E, t.edge_out + p0 * Op, Op, false, false);
             for (int64_t i = i0; i < i1; i++) {
                 T mean[8] = {};
                 for (int64_t p = c.first[i]; p < c.first[i + 1]; p++)
                     for (int64_t h = 0; h < H; h++)
-                        mean[h] += v.out[p * Op + h] * (t.out[p * Op + h] += log_f_dot[p]);
+                        mean[h] += v.edge_out[p * Op + h] * (t.edge_out[p * Op + h] += log_f_dot[p]);
                 for (int64_t p = c.first[i]; p < c.first[i + 1]; p++)
                     for (int64_t h = 0; h < H; h++)
-                        t.out[p * Op + h] =
-                            v.out[p * Op + h] * (s.softmax ? t.out[p * Op + h] - mean[h] : log_f_dot[p]);
+                        t.edge_out[p * Op + h] =
+                            v.edge_out[p * Op + h] *
+                            (s.softmax ? t.edge_out[p * Op + h] - mean[h] : log_f_dot[p]);
                 message_tangent(c, i, v, t, c.harmonics_dot, t.message, c.n);
             }
         });
@@ -1142,31 +1143,31 @@ private:
                                Weights<T>& grad) const {
         blocks(c, [&](int64_t i0, int64_t i1, int64_t p0, int64_t p1) {
             const int64_t P = p1 - p0;
-            std::vector<T>&h = scratch(0, P * Kp), &hd = scratch(1, P * Kp), &zb = scratch(2, P * Kp),
-            &zbd = scratch(3, P * Kp);
-            std::vector<T>&wd = scratch(4, P * Op), &invd = scratch(5, P * Qp);
+            std::vector<T>&h = scratch(0, P * Ep), &hd = scratch(1, P * Ep), &zb = scratch(2, P * Ep),
+            &zbd = scratch(3, P * Ep);
+            std::vector<T>&wd = scratch(4, P * Op), &invariants_d = scratch(5, P * Qp);
             for (int64_t i = i0; i < i1; i++) {
                 message_adjoint_tangent(c, i, v, t, c.harmonics_dot, b.message, bd.message, bd,
                                         wd.data() - p0 * Op, c.n);
                 T mean[8] = {}, mean_d[8] = {};
                 auto on_alpha = [&](int64_t p, int64_t h_) {
-                    return alpha_adjoint(v.out + p * Op, e.weights + p * Op, h_);
+                    return alpha_adjoint(v.edge_out + p * Op, e.weights + p * Op, h_);
                 };
                 auto on_alpha_d = [&](int64_t p, int64_t h_) {
-                    return alpha_adjoint(v.out + p * Op, wd.data() + (p - p0) * Op, h_) +
-                           alpha_adjoint(t.out + p * Op, e.weights + p * Op, h_);
+                    return alpha_adjoint(v.edge_out + p * Op, wd.data() + (p - p0) * Op, h_) +
+                           alpha_adjoint(t.edge_out + p * Op, e.weights + p * Op, h_);
                 };
                 if (s.softmax)
                     for (int64_t p = c.first[i]; p < c.first[i + 1]; p++)
                         for (int64_t h_ = 0; h_ < H; h_++) {
-                            const T alpha = v.out[p * Op + h_], alpha_d = t.out[p * Op + h_],
+                            const T alpha = v.edge_out[p * Op + h_], alpha_d = t.edge_out[p * Op + h_],
                                     ab = on_alpha(p, h_);
                             mean[h_] += alpha * ab, mean_d[h_] += alpha_d * ab + alpha * on_alpha_d(p, h_);
                         }
                 for (int64_t p = c.first[i]; p < c.first[i + 1]; p++) {
-                    T* ob = bd.out + p * Op;
+                    T* ob = bd.edge_out + p * Op;
                     for (int64_t h_ = 0; h_ < H; h_++) {
-                        const T alpha = v.out[p * Op + h_], alpha_d = t.out[p * Op + h_];
+                        const T alpha = v.edge_out[p * Op + h_], alpha_d = t.edge_out[p * Op + h_];
                         ob[h_] = s.softmax ? alpha_d * (on_alpha(p, h_) - mean[h_]) +
                                                  alpha * (on_alpha_d(p, h_) - mean_d[h_])
                                            : 0;
@@ -1177,14 +1178,14 @@ private:
                     }
                 }
             }
-            dense(a.edge_out, P, bd.out + p0 * Op, Op, O, zbd.data(), Kp, false, true);
+            dense(a.edge_out, P, bd.edge_out + p0 * Op, Op, O, zbd.data(), Ep, false, true);
             const T kappa = T(s.norm_edge);
             for (int64_t p = 0; p < P; p++) {  // to the outputs y = h rho and y', and from the adjoints of y
                                                // and y' to those of z and z'
-                const T *z = v.z + (p0 + p) * Kp, *sigma = e.sigma + (p0 + p) * Kp, *zd = t.z + (p0 + p) * Kp,
-                        *yb = b.z + (p0 + p) * Kp;
-                T *y = h.data() + p * Kp, *yd = hd.data() + p * Kp, *hb = zb.data() + p * Kp,
-                  *hbd = zbd.data() + p * Kp;
+                const T *z = v.z + (p0 + p) * Ep, *sigma = e.sigma + (p0 + p) * Ep, *zd = t.z + (p0 + p) * Ep,
+                        *yb = b.z + (p0 + p) * Ep;
+                T *y = h.data() + p * Ep, *yd = hd.data() + p * Ep, *hb = zb.data() + p * Ep,
+                  *hbd = zbd.data() + p * Ep;
                 hidden(z, sigma, y);
                 hidden_tangent(z, sigma, zd, yd);
                 const T rho = e.rho_edge[p0 + p], cube = rho * rho * rho,
@@ -1192,32 +1193,32 @@ private:
                 const T along = inner(y, yb), along_d = inner(yd, yb) + inner(y, hbd);
                 hidden_adjoint(y, rho, yb, hb);
                 IVDEP
-                for (int64_t k = 0; k < Kp; k++) hbd[k] = rho * hbd[k] + change * yb[k];
+                for (int64_t k = 0; k < Ep; k++) hbd[k] = rho * hbd[k] + change * yb[k];
                 const T on_h = -kappa * (3 * rho * rho * change * along + cube * along_d),
                         on_hd = -kappa * cube * along;
                 IVDEP
-                for (int64_t k = 0; k < s.edge_units; k++) hbd[k] += on_h * y[k] + on_hd * yd[k];
+                for (int64_t k = 0; k < s.born_hidden; k++) hbd[k] += on_h * y[k] + on_hd * yd[k];
                 IVDEP
-                for (int64_t k = 0; k < Kp; k++) {
-                    const T slope = first(z[k], sigma[k]);
-                    hbd[k] = slope * hbd[k] + second(z[k], sigma[k]) * zd[k] * hb[k];
+                for (int64_t k = 0; k < Ep; k++) {
+                    const T slope = silu_slope(z[k], sigma[k]);
+                    hbd[k] = slope * hbd[k] + silu_curvature(z[k], sigma[k]) * zd[k] * hb[k];
                     hb[k] *= slope;
                     yd[k] = rho * yd[k] + change * y[k];
                     y[k] *= rho;
                 }
             }
-            outer(grad.edge_out, P, h.data(), Kp, K, bd.out + p0 * Op, Op);
-            outer(grad.edge_out, P, hd.data(), Kp, K, b.out + p0 * Op, Op);
-            add_rows(grad.edge_out_bias, P, bd.out + p0 * Op, Op, O);
-            outer(grad.edge_radial, P, c.radial + p0 * Bp, Bp, B, zbd.data(), Kp);
-            outer(grad.edge_radial, P, radial_dot + p0 * Bp, Bp, B, zb.data(), Kp);
-            outer(grad.edge_invariant, P, v.inv + p0 * Qp, Qp, Q, zbd.data(), Kp);
-            outer(grad.edge_invariant, P, t.inv + p0 * Qp, Qp, Q, zb.data(), Kp);
-            add_rows(grad.edge_bias, P, zbd.data(), Kp, K);
-            dense(a.edge_invariant, P, zbd.data(), Kp, K, invd.data(), Qp, false, true);
+            outer(grad.edge_out, P, h.data(), Ep, E, bd.edge_out + p0 * Op, Op);
+            outer(grad.edge_out, P, hd.data(), Ep, E, b.edge_out + p0 * Op, Op);
+            add_rows(grad.edge_out_bias, P, bd.edge_out + p0 * Op, Op, O);
+            outer(grad.edge_radial, P, c.radial + p0 * Bp, Bp, B, zbd.data(), Ep);
+            outer(grad.edge_radial, P, radial_dot + p0 * Bp, Bp, B, zb.data(), Ep);
+            outer(grad.edge_invariant, P, v.invariants + p0 * Qp, Qp, Q, zbd.data(), Ep);
+            outer(grad.edge_invariant, P, t.invariants + p0 * Qp, Qp, Q, zb.data(), Ep);
+            add_rows(grad.edge_bias, P, zbd.data(), Ep, E);
+            dense(a.edge_invariant, P, zbd.data(), Ep, E, invariants_d.data(), Qp, false, true);
             for (int64_t i = i0; i < i1; i++)
-                invariants_adjoint<true>(c, i, b.inv, invd.data() - p0 * Qp, v.project, t.project,
-                                         bd.project);
+                invariants_adjoint<true>(c, i, b.invariants, invariants_d.data() - p0 * Qp, v.project,
+                                         t.project, bd.project);
         });
     }
 
@@ -1234,18 +1235,18 @@ private:
             const Map<T>& map = a.project[degree(m)];
             gemm<T>(N, PR, C, v.xn + m * N * Cp, Cp, 1, map.w, PR, v.project + m * PR, M * PR, m == 0);
         }
-        dense(a.scalar_value, N, v.xn, Cp, C, v.scalar, Cp, false, false);
+        dense(a.scalar_value, N, v.xn, Cp, C, v.scalar_value, Cp, false, false);
         edges(c, a, v, e);
         std::memcpy(v.middle, v.x, all_ * sizeof(T));
         maps(a.merge, N, v.message, N * Cp, Cp, Cp, v.middle, N * Cp, Cp, true, false);
         norm(N, v.middle, e.rho_middle, v.xm, s.norm_update);
-        maps(a.factors, N, v.xm, N * Cp, Cp, C, v.ab, N * 2 * Wp, 2 * Wp, false, false);
+        maps(a.factors, N, v.xm, N * Cp, Cp, C, v.factors, N * 2 * Wp, 2 * Wp, false, false);
         for (int64_t n = 0; n < N; n++) {
-            std::memcpy(v.node_in + n * Ip, v.xm + n * Cp, Cp * sizeof(T));
-            pair_products(N, n, v.ab, v.ab, v.node_in + n * Ip + Cp, false);
+            std::memcpy(v.node_in + n * CW, v.xm + n * Cp, Cp * sizeof(T));
+            pair_products(N, n, v.factors, v.factors, v.node_in + n * CW + Cp, false);
         }
         fill_rows(v.zn, N, Up, a.node_in_bias, Up);
-        dense(a.node_in, N, v.node_in, Ip, I, v.zn, Up, true, false);
+        dense(a.node_in, N, v.node_in, CW, CW, v.zn, Up, true, false);
         sigmoid(v.zn, e.sigma_node, N * Up);
         std::vector<T>& h = scratch(0, N * Up);
         IVDEP
@@ -1264,11 +1265,11 @@ private:
         std::vector<T>& gated = scratch(1, M * N * Wp);
         gate(N, v.product, v.node_out, gated.data(), false);
         maps(a.couple, N, gated.data(), N * Wp, Wp, W, x, N * Cp, Cp, true, false);
-        for (int64_t n = 0; n < N; n++) add_to(x + n * Cp, v.node_out + n * J, Cp);
+        for (int64_t n = 0; n < N; n++) add_to(x + n * Cp, v.node_out + n * CW, Cp);
     }
 
     // sum_m a b / sqrt(2l+1) of every degree and channel; a the first, b the second half of the rows.
-    void pair_products(int64_t N, int64_t n, const T* a, const T* b, T* inv, bool add) const {
+    void pair_products(int64_t N, int64_t n, const T* a, const T* b, T* invariants, bool add) const {
         for (int l = 0; l < L; l++)
             for (int64_t k = 0; k < Wp; k += 8) {
                 v8 sum{};
@@ -1276,11 +1277,11 @@ private:
                     sum +=
                         load<v8>(a + (m * N + n) * 2 * Wp + k) * load<v8>(b + (m * N + n) * 2 * Wp + Wp + k);
                 sum *= T(1 / std::sqrt(2 * l + 1.0));
-                store(inv + l * Wp + k, add ? load<v8>(inv + l * Wp + k) + sum : sum);
+                store(invariants + l * Wp + k, add ? load<v8>(invariants + l * Wp + k) + sum : sum);
             }
     }
-    // adjoint: a~ += inv~ b, b~ += inv~ a.
-    void pair_products_adjoint(int64_t N, int64_t n, const T* inv, const T* ab, T* adjoint) const {
+    // adjoint: a~ += invariants~ b, b~ += invariants~ a.
+    void pair_products_adjoint(int64_t N, int64_t n, const T* invariants, const T* ab, T* adjoint) const {
         for (int l = 0; l < L; l++) {
             const T scale = T(1 / std::sqrt(2 * l + 1.0));
             for (int m = l * l; m < (l + 1) * (l + 1); m++) {
@@ -1288,8 +1289,8 @@ private:
                 T* out = adjoint + (m * N + n) * 2 * Wp;
                 IVDEP
                 for (int64_t k = 0; k < Wp; k++)
-                    out[k] += scale * inv[l * Wp + k] * row[Wp + k],
-                        out[Wp + k] += scale * inv[l * Wp + k] * row[k];
+                    out[k] += scale * invariants[l * Wp + k] * row[Wp + k],
+                        out[Wp + k] += scale * invariants[l * Wp + k] * row[k];
             }
         }
     }
@@ -1297,7 +1298,7 @@ private:
     void gate(int64_t N, const T* x, const T* node_out, T* y, bool add) const {
         for (int m = 0; m < M; m++)
             for (int64_t n = 0; n < N; n++) {
-                const T *g = node_out + n * J + Cp + degree(m) * Wp, *row = x + (m * N + n) * Wp;
+                const T *g = node_out + n * CW + Cp + degree(m) * Wp, *row = x + (m * N + n) * Wp;
                 T* out = y + (m * N + n) * Wp;
                 IVDEP
                 for (int64_t k = 0; k < Wp; k++) out[k] = (add ? out[k] : 0) + row[k] * g[k];
@@ -1306,7 +1307,7 @@ private:
     void gate_adjoint(int64_t N, const T* yb, const T* x, T* node_out_b) const {  // adds
         for (int m = 0; m < M; m++)
             for (int64_t n = 0; n < N; n++) {
-                T* g = node_out_b + n * J + Cp + degree(m) * Wp;
+                T* g = node_out_b + n * CW + Cp + degree(m) * Wp;
                 const T *row = yb + (m * N + n) * Wp, *other = x + (m * N + n) * Wp;
                 IVDEP
                 for (int64_t k = 0; k < Wp; k++) g[k] += row[k] * other[k];
@@ -1314,17 +1315,17 @@ private:
     }
     // t = P ((G a) (G b)); the plain form hands a on.
     void to_grid_of(int64_t N, const T* ab, T* grid) const {
-        gemm<T>(G, N * 2 * Wp, M, to_grid.data(), M, 1, ab, N * 2 * Wp, grid, N * 2 * Wp, false);
+        gemm<T>(n_grid, N * 2 * Wp, M, to_grid.data(), M, 1, ab, N * 2 * Wp, grid, N * 2 * Wp, false);
     }
     void copy_factors(int64_t N, const T* ab, T* x) const {
         for (int64_t r = 0; r < M * N; r++) std::memcpy(x + r * Wp, ab + r * 2 * Wp, Wp * sizeof(T));
     }
     void product(int64_t N, Values<T>& v) const {
-        if (!s.gaunt) return copy_factors(N, v.ab, v.product);
-        to_grid_of(N, v.ab, v.grid);
-        std::vector<T>& t = scratch(1, G * N * Wp);
-        multiply(G * N, v.grid, v.grid, t.data(), false);
-        gemm<T>(M, N * Wp, G, from_grid.data(), G, 1, t.data(), N * Wp, v.product, N * Wp, false);
+        if (!s.gaunt) return copy_factors(N, v.factors, v.product);
+        to_grid_of(N, v.factors, v.grid);
+        std::vector<T>& t = scratch(1, n_grid * N * Wp);
+        multiply(n_grid * N, v.grid, v.grid, t.data(), false);
+        gemm<T>(M, N * Wp, n_grid, from_grid.data(), n_grid, 1, t.data(), N * Wp, v.product, N * Wp, false);
     }
     void multiply(int64_t rows, const T* a, const T* b, T* y, bool add) const {
         for (int64_t r = 0; r < rows; r++) IVDEP
@@ -1332,35 +1333,37 @@ private:
             y[r * Wp + k] = (add ? y[r * Wp + k] : 0) + a[r * 2 * Wp + k] * b[r * 2 * Wp + Wp + k];
     }
     void product_tangent(int64_t N, const Values<T>& v, Values<T>& t) const {
-        if (!s.gaunt) return copy_factors(N, t.ab, t.product);
-        to_grid_of(N, t.ab, t.grid);
-        std::vector<T>& y = scratch(1, G * N * Wp);
-        multiply(G * N, t.grid, v.grid, y.data(), false);
-        multiply(G * N, v.grid, t.grid, y.data(), true);
-        gemm<T>(M, N * Wp, G, from_grid.data(), G, 1, y.data(), N * Wp, t.product, N * Wp, false);
+        if (!s.gaunt) return copy_factors(N, t.factors, t.product);
+        to_grid_of(N, t.factors, t.grid);
+        std::vector<T>& y = scratch(1, n_grid * N * Wp);
+        multiply(n_grid * N, t.grid, v.grid, y.data(), false);
+        multiply(n_grid * N, v.grid, t.grid, y.data(), true);
+        gemm<T>(M, N * Wp, n_grid, from_grid.data(), n_grid, 1, y.data(), N * Wp, t.product, N * Wp, false);
     }
-    // b.product: adjoint of the product; b.grid: first half the adjoint on the grid.  Adds to b.ab.
+    // b.product: adjoint of the product; b.grid: first half the adjoint on the grid.  Adds to b.factors.
     void product_adjoint(int64_t N, const Values<T>& v, Values<T>& b) const {
         if (!s.gaunt) {
-            for (int64_t r = 0; r < M * N; r++) add_to(b.ab + r * 2 * Wp, b.product + r * Wp, Wp);
+            for (int64_t r = 0; r < M * N; r++) add_to(b.factors + r * 2 * Wp, b.product + r * Wp, Wp);
             return;
         }
-        gemm<T>(G, N * Wp, M, from_grid_t.data(), M, 1, b.product, N * Wp, b.grid, N * Wp, false);
-        std::vector<T>& both = scratch(1, G * N * 2 * Wp);
-        swap_multiply(G * N, b.grid, v.grid, both.data(), false);
-        gemm<T>(M, N * 2 * Wp, G, to_grid_t.data(), G, 1, both.data(), N * 2 * Wp, b.ab, N * 2 * Wp, true);
+        gemm<T>(n_grid, N * Wp, M, from_grid_t.data(), M, 1, b.product, N * Wp, b.grid, N * Wp, false);
+        std::vector<T>& both = scratch(1, n_grid * N * 2 * Wp);
+        swap_multiply(n_grid * N, b.grid, v.grid, both.data(), false);
+        gemm<T>(M, N * 2 * Wp, n_grid, to_grid_t.data(), n_grid, 1, both.data(), N * 2 * Wp, b.factors,
+                N * 2 * Wp, true);
     }
     void product_adjoint_tangent(int64_t N, const Values<T>& v, const Values<T>& t, const Values<T>& b,
                                  Values<T>& bd) const {
         if (!s.gaunt) {
-            for (int64_t r = 0; r < M * N; r++) add_to(bd.ab + r * 2 * Wp, bd.product + r * Wp, Wp);
+            for (int64_t r = 0; r < M * N; r++) add_to(bd.factors + r * 2 * Wp, bd.product + r * Wp, Wp);
             return;
         }
-        gemm<T>(G, N * Wp, M, from_grid_t.data(), M, 1, bd.product, N * Wp, bd.grid, N * Wp, false);
-        std::vector<T>& both = scratch(1, G * N * 2 * Wp);
-        swap_multiply(G * N, bd.grid, v.grid, both.data(), false);
-        swap_multiply(G * N, b.grid, t.grid, both.data(), true);
-        gemm<T>(M, N * 2 * Wp, G, to_grid_t.data(), G, 1, both.data(), N * 2 * Wp, bd.ab, N * 2 * Wp, true);
+        gemm<T>(n_grid, N * Wp, M, from_grid_t.data(), M, 1, bd.product, N * Wp, bd.grid, N * Wp, false);
+        std::vector<T>& both = scratch(1, n_grid * N * 2 * Wp);
+        swap_multiply(n_grid * N, bd.grid, v.grid, both.data(), false);
+        swap_multiply(n_grid * N, b.grid, t.grid, both.data(), true);
+        gemm<T>(M, N * 2 * Wp, n_grid, to_grid_t.data(), n_grid, 1, both.data(), N * 2 * Wp, bd.factors,
+                N * 2 * Wp, true);
     }
     void swap_multiply(int64_t rows, const T* y, const T* ab, T* out, bool add) const {
         for (int64_t r = 0; r < rows; r++) IVDEP
@@ -1379,7 +1382,7 @@ private:
         const Extra<T>& e = c.extra[layer];
         Values<T>& b = c.adjoint[layer];
         const int64_t N = c.n, all_ = M * N * Cp, columns = a.node_out.columns;
-        std::memset(b.ab, 0, M * N * 2 * Wp * sizeof(T));
+        std::memset(b.factors, 0, M * N * 2 * Wp * sizeof(T));
         std::memset(b.middle, 0, all_ * sizeof(T));
         std::memcpy(b.middle, xb, (last(layer) ? N * Cp : all_) * sizeof(T));
         std::memset(b.node_out, 0, N * columns * sizeof(T));
@@ -1395,18 +1398,19 @@ private:
               true);  // b.zn: adjoint of the hidden layer's output
         std::vector<T>& zb = scratch(0, N * Up);
         IVDEP
-        for (int64_t k = 0; k < N * Up; k++) zb[k] = first(v.zn[k], e.sigma_node[k]) * b.zn[k];
-        dense(a.node_in, N, zb.data(), Up, U, b.node_in, Ip, false, true);
-        for (int64_t n = 0; n < N; n++) pair_products_adjoint(N, n, b.node_in + n * Ip + Cp, v.ab, b.ab);
-        maps(a.factors, N, b.ab, N * 2 * Wp, 2 * Wp, 2 * Wp, b.xm, N * Cp, Cp, false, true);
-        for (int64_t n = 0; n < N; n++) add_to(b.xm + n * Cp, b.node_in + n * Ip, Cp);
+        for (int64_t k = 0; k < N * Up; k++) zb[k] = silu_slope(v.zn[k], e.sigma_node[k]) * b.zn[k];
+        dense(a.node_in, N, zb.data(), Up, U, b.node_in, CW, false, true);
+        for (int64_t n = 0; n < N; n++)
+            pair_products_adjoint(N, n, b.node_in + n * CW + Cp, v.factors, b.factors);
+        maps(a.factors, N, b.factors, N * 2 * Wp, 2 * Wp, 2 * Wp, b.xm, N * Cp, Cp, false, true);
+        for (int64_t n = 0; n < N; n++) add_to(b.xm + n * Cp, b.node_in + n * CW, Cp);
         norm_adjoint(N, v.middle, e.rho_middle, b.xm, b.middle, s.norm_update);
         maps(a.merge, N, b.middle, N * Cp, Cp, C, b.message, N * Cp, Cp, false, true);
         std::memset(b.project, 0, N * M * PR * sizeof(T));
-        std::memset(b.scalar, 0, N * Cp * sizeof(T));
+        std::memset(b.scalar_value, 0, N * Cp * sizeof(T));
         edges_adjoint(c, a, v, e, b);
         maps(a.project, N, b.project, PR, M * PR, PR, b.xn, N * Cp, Cp, false, true);
-        dense(a.scalar_value, N, b.scalar, Cp, Cp, b.xn, Cp, true, true);
+        dense(a.scalar_value, N, b.scalar_value, Cp, Cp, b.xn, Cp, true, true);
         std::memcpy(b.x, b.middle, all_ * sizeof(T));
         norm_adjoint(N, v.x, e.rho, b.xn, b.x, s.norm_attention);
     }
@@ -1422,21 +1426,21 @@ private:
         for (int m = 0; m < M; m++)
             gemm<T>(N, PR, C, t.xn + m * N * Cp, Cp, 1, a.project[degree(m)].w, PR, t.project + m * PR,
                     M * PR, false);
-        dense(a.scalar_value, N, t.xn, Cp, C, t.scalar, Cp, false, false);
+        dense(a.scalar_value, N, t.xn, Cp, C, t.scalar_value, Cp, false, false);
         edges_tangent(c, a, v, e, t, radial_dot, log_f_dot);
         std::memcpy(t.middle, t.x, all_ * sizeof(T));
         maps(a.merge, N, t.message, N * Cp, Cp, Cp, t.middle, N * Cp, Cp, true, false);
         norm_tangent(N, v.middle, t.middle, e.rho_middle, t.xm, s.norm_update);
-        maps(a.factors, N, t.xm, N * Cp, Cp, C, t.ab, N * 2 * Wp, 2 * Wp, false, false);
+        maps(a.factors, N, t.xm, N * Cp, Cp, C, t.factors, N * 2 * Wp, 2 * Wp, false, false);
         for (int64_t n = 0; n < N; n++) {
-            std::memcpy(t.node_in + n * Ip, t.xm + n * Cp, Cp * sizeof(T));
-            pair_products(N, n, t.ab, v.ab, t.node_in + n * Ip + Cp, false);
-            pair_products(N, n, v.ab, t.ab, t.node_in + n * Ip + Cp, true);
+            std::memcpy(t.node_in + n * CW, t.xm + n * Cp, Cp * sizeof(T));
+            pair_products(N, n, t.factors, v.factors, t.node_in + n * CW + Cp, false);
+            pair_products(N, n, v.factors, t.factors, t.node_in + n * CW + Cp, true);
         }
-        dense(a.node_in, N, t.node_in, Ip, I, t.zn, Up, false, false);
+        dense(a.node_in, N, t.node_in, CW, CW, t.zn, Up, false, false);
         std::vector<T>& hd = scratch(0, N * Up);
         IVDEP
-        for (int64_t k = 0; k < N * Up; k++) hd[k] = first(v.zn[k], e.sigma_node[k]) * t.zn[k];
+        for (int64_t k = 0; k < N * Up; k++) hd[k] = silu_slope(v.zn[k], e.sigma_node[k]) * t.zn[k];
         dense(a.node_out, N, hd.data(), Up, U, t.node_out, columns, false, false);
         if (last(layer)) {
             IVDEP
@@ -1450,7 +1454,7 @@ private:
         gate(N, t.product, v.node_out, gated.data(), false);
         gate(N, v.product, t.node_out, gated.data(), true);
         maps(a.couple, N, gated.data(), N * Wp, Wp, W, x, N * Cp, Cp, true, false);
-        for (int64_t n = 0; n < N; n++) add_to(x + n * Cp, t.node_out + n * J, Cp);
+        for (int64_t n = 0; n < N; n++) add_to(x + n * Cp, t.node_out + n * CW, Cp);
     }
 
     void layer_adjoint_tangent(const Chunk<T>& c, int64_t layer, const std::vector<Values<T>>& tangents,
@@ -1460,7 +1464,7 @@ private:
         const Values<T>&v = c.value[layer], &b = c.adjoint[layer], &t = tangents[layer];
         const Extra<T>& e = c.extra[layer];
         const int64_t N = c.n, all_ = M * N * Cp, columns = a.node_out.columns;
-        std::memset(d.ab, 0, M * N * 2 * Wp * sizeof(T));
+        std::memset(d.factors, 0, M * N * 2 * Wp * sizeof(T));
         std::memset(d.middle, 0, all_ * sizeof(T));
         std::memcpy(d.middle, xbd, (last(layer) ? N * Cp : all_) * sizeof(T));
         std::memset(d.node_out, 0, N * columns * sizeof(T));
@@ -1486,39 +1490,39 @@ private:
         &zbd = scratch(3, N * Up);
         IVDEP
         for (int64_t k = 0; k < N * Up; k++) {
-            const T z = v.zn[k], sigma = e.sigma_node[k], slope = first(z, sigma);
+            const T z = v.zn[k], sigma = e.sigma_node[k], slope = silu_slope(z, sigma);
             h[k] = z * sigma, hd[k] = slope * t.zn[k], zb[k] = slope * b.zn[k];
-            zbd[k] = slope * d.zn[k] + second(z, sigma) * t.zn[k] * b.zn[k];
+            zbd[k] = slope * d.zn[k] + silu_curvature(z, sigma) * t.zn[k] * b.zn[k];
         }
         outer(grad.node_out, N, h.data(), Up, U, d.node_out, columns);
         outer(grad.node_out, N, hd.data(), Up, U, b.node_out, columns);
         add_rows(grad.node_out_bias, N, d.node_out, columns, columns);
-        outer(grad.node_in, N, v.node_in, Ip, I, zbd.data(), Up);
-        outer(grad.node_in, N, t.node_in, Ip, I, zb.data(), Up);
+        outer(grad.node_in, N, v.node_in, CW, CW, zbd.data(), Up);
+        outer(grad.node_in, N, t.node_in, CW, CW, zb.data(), Up);
         add_rows(grad.node_in_bias, N, zbd.data(), Up, U);
-        dense(a.node_in, N, zbd.data(), Up, U, d.node_in, Ip, false, true);
+        dense(a.node_in, N, zbd.data(), Up, U, d.node_in, CW, false, true);
         for (int64_t n = 0; n < N; n++) {
-            pair_products_adjoint(N, n, d.node_in + n * Ip + Cp, v.ab, d.ab);
-            pair_products_adjoint(N, n, b.node_in + n * Ip + Cp, t.ab, d.ab);
+            pair_products_adjoint(N, n, d.node_in + n * CW + Cp, v.factors, d.factors);
+            pair_products_adjoint(N, n, b.node_in + n * CW + Cp, t.factors, d.factors);
         }
-        outer(grad.factors, N, v.xm, N * Cp, Cp, C, d.ab, N * 2 * Wp, 2 * Wp);
-        outer(grad.factors, N, t.xm, N * Cp, Cp, C, b.ab, N * 2 * Wp, 2 * Wp);
-        maps(a.factors, N, d.ab, N * 2 * Wp, 2 * Wp, 2 * Wp, d.xm, N * Cp, Cp, false, true);
-        for (int64_t n = 0; n < N; n++) add_to(d.xm + n * Cp, d.node_in + n * Ip, Cp);
+        outer(grad.factors, N, v.xm, N * Cp, Cp, C, d.factors, N * 2 * Wp, 2 * Wp);
+        outer(grad.factors, N, t.xm, N * Cp, Cp, C, b.factors, N * 2 * Wp, 2 * Wp);
+        maps(a.factors, N, d.factors, N * 2 * Wp, 2 * Wp, 2 * Wp, d.xm, N * Cp, Cp, false, true);
+        for (int64_t n = 0; n < N; n++) add_to(d.xm + n * Cp, d.node_in + n * CW, Cp);
         norm_adjoint_tangent(N, v.middle, t.middle, e.rho_middle, b.xm, d.xm, d.middle, s.norm_update);
         outer(grad.merge, N, v.message, N * Cp, Cp, Cp, d.middle, N * Cp, Cp);
         outer(grad.merge, N, t.message, N * Cp, Cp, Cp, b.middle, N * Cp, Cp);
         maps(a.merge, N, d.middle, N * Cp, Cp, C, d.message, N * Cp, Cp, false, true);
         std::memset(d.project, 0, N * M * PR * sizeof(T));
-        std::memset(d.scalar, 0, N * Cp * sizeof(T));
+        std::memset(d.scalar_value, 0, N * Cp * sizeof(T));
         edges_adjoint_tangent(c, a, v, e, t, b, d, radial_dot, grad);
         outer(grad.project, N, v.xn, N * Cp, Cp, C, d.project, PR, M * PR);
         outer(grad.project, N, t.xn, N * Cp, Cp, C, b.project, PR, M * PR);
         add_rows(grad.project_bias, N, d.project, M * PR, PR);
-        outer(grad.scalar_value, N, v.xn, Cp, C, d.scalar, Cp);
-        outer(grad.scalar_value, N, t.xn, Cp, C, b.scalar, Cp);
+        outer(grad.scalar_value, N, v.xn, Cp, C, d.scalar_value, Cp);
+        outer(grad.scalar_value, N, t.xn, Cp, C, b.scalar_value, Cp);
         maps(a.project, N, d.project, PR, M * PR, PR, d.xn, N * Cp, Cp, false, true);
-        dense(a.scalar_value, N, d.scalar, Cp, Cp, d.xn, Cp, true, true);
+        dense(a.scalar_value, N, d.scalar_value, Cp, Cp, d.xn, Cp, true, true);
         std::memcpy(d.x, d.middle, all_ * sizeof(T));
         norm_adjoint_tangent(N, v.x, t.x, e.rho, b.xn, d.xn, d.x, s.norm_attention);
     }
@@ -1529,7 +1533,7 @@ private:
         for (int64_t i = 0; i < c.n; i++)
             for (int64_t p = c.first[i]; p < c.first[i + 1]; p++) {
                 if (c.entry[p] < 0) continue;
-                T* row = basis + i * M * SB + c.kind[c.neighbor[p]] * Bp;
+                T* row = basis + i * M * SB + c.species[c.neighbor[p]] * Bp;
                 UNROLL
                 for (int m = 0; m < M; m++)
                     for (int64_t k = 0; k < Bp; k += 8)
@@ -1541,7 +1545,7 @@ private:
         for (int64_t i = 0; i < c.n; i++)
             for (int64_t p = c.first[i]; p < c.first[i + 1]; p++) {
                 if (c.entry[p] < 0) continue;
-                const T* row = basis_b + i * M * SB + c.kind[c.neighbor[p]] * Bp;
+                const T* row = basis_b + i * M * SB + c.species[c.neighbor[p]] * Bp;
                 v8 on_y[M] = {};
                 for (int64_t k = 0; k < Bp; k += 8) {
                     v8 on_r = load<v8>(c.radial_adjoint + p * Bp + k);
@@ -1576,7 +1580,7 @@ public:
             add_basis(c, c.harmonics, c.radial, c.basis);
             T* x = c.value[0].x;
             maps(ends.represent, N, c.basis, SB, M * SB, SB, x, N * Cp, Cp, false, false);
-            for (int64_t n = 0; n < N; n++) add_to(x + n * Cp, ends.embedding + c.kind[n] * Cp, Cp);
+            for (int64_t n = 0; n < N; n++) add_to(x + n * Cp, ends.embedding + c.species[n] * Cp, Cp);
             for (int64_t layer = 0; layer < s.layers; layer++) layer_forward(c, layer);
             fill_rows(c.zr, N, Cp, ends.readout_in_bias, Cp);
             norm(N, c.x0, c.rho_r, c.xr, s.norm_readout, 1);
@@ -1602,7 +1606,7 @@ private:
         for (int64_t n = 0; n < c.n; n++) IVDEP
         for (int64_t k = 0; k < Cp; k++) {
             const int64_t at = n * Cp + k;
-            zb[at] = first(c.zr[at], c.sigma_r[at]) * ends.readout_out[k];
+            zb[at] = silu_slope(c.zr[at], c.sigma_r[at]) * ends.readout_out[k];
             c.xr_adjoint[at] = ends.readout_skip[k];
             x0b[at] = 0;
         }
@@ -1727,10 +1731,10 @@ private:
             for (int64_t k = 0; k < Cp; k++) {
                 const int64_t at = n * Cp + k;
                 const T z = c.zr[at], sigma = c.sigma_r[at], out = ends.readout_out[k];
-                grad_ends.readout_out[k] += seed * z * sigma + first(z, sigma) * zd[at];
+                grad_ends.readout_out[k] += seed * z * sigma + silu_slope(z, sigma) * zd[at];
                 grad_ends.readout_skip[k] += seed * c.xr[at] + xr_dot[at];
-                zb[at] = first(z, sigma) * out;
-                zbd[at] = second(z, sigma) * zd[at] * out + first(z, sigma) * seed * out;
+                zb[at] = silu_slope(z, sigma) * out;
+                zbd[at] = silu_curvature(z, sigma) * zd[at] * out + silu_slope(z, sigma) * seed * out;
                 xrbd[at] = seed * ends.readout_skip[k];
                 x0bd[at] = 0;
             }
@@ -1752,7 +1756,7 @@ private:
         }
         outer(grad_ends.represent, N, c.basis, SB, M * SB, SB, seeds, N * Cp, Cp);
         outer(grad_ends.represent, N, basis_dot, SB, M * SB, SB, xb, N * Cp, Cp);
-        for (int64_t n = 0; n < N; n++) add_to(grad_ends.embedding + c.kind[n] * Cp, seeds + n * Cp, Cp);
+        for (int64_t n = 0; n < N; n++) add_to(grad_ends.embedding + c.species[n] * Cp, seeds + n * Cp, Cp);
     }
 };
 
@@ -1764,12 +1768,12 @@ private:
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
 EXPORT void* geat_forward(const sapis::Shape* shape, const sapis::Batch* batch, const void* const* params,
-                          const double* multipliers, const double* harmonics, const double* centers,
+                          const double* multipliers, const double* coefficients, const double* centers,
                           const double* widths, const double* to_grid, const double* from_grid, REAL* energy,
                           REAL* features, REAL* gradient) {
     try {
-        auto* step = new sapis::Geat<REAL, DEGREES>(*shape, *batch, params, multipliers, harmonics, centers,
-                                                    widths, to_grid, from_grid);
+        auto* step = new sapis::Geat<REAL, DEGREES>(*shape, *batch, params, multipliers, coefficients,
+                                                    centers, widths, to_grid, from_grid);
         step->forward(energy, features, gradient);
         return step;
     } catch (const std::bad_alloc&) { return nullptr; }
