@@ -60,21 +60,21 @@ class _Shape(ctypes.Structure):
         *(
             (name, ctypes.c_int64)
             for name in (
-                "degrees",
+                "lmax",
                 "layers",
                 "channels",
                 "heads",
                 "invariants",
                 "key_width",
-                "radial",
-                "hidden",
-                "coupling",
-                "node",
-                "species",
-                "grid",
+                "n_radial",
+                "edge_hidden",
+                "coupling_channels",
+                "node_width",
+                "n_species",
+                "n_grid",
                 "softmax",
                 "gaunt",
-                "edge_units",
+                "born_hidden",
             )
         ),
         *(
@@ -95,7 +95,7 @@ class _Shape(ctypes.Structure):
 
 class _Batch(ctypes.Structure):
     _fields_ = [
-        *((name, ctypes.c_int64) for name in ("frames", "atoms", "block", "slots", "entries")),
+        *((name, ctypes.c_int64) for name in ("n_frames", "block", "slots", "entries")),
         *((name, ctypes.c_void_p) for name in ("n_atoms", "neighbor", "mask", "species", "vectors")),
     ]
 
@@ -129,21 +129,21 @@ class GeatKernel:
         self.constants = [t.to(device="cpu", dtype=torch.float64).contiguous() for t in constants]
         born, units = config.born_widths
         self.shape = _Shape(
-            degrees=degrees,
+            lmax=config.lmax,
             layers=config.layers,
             channels=config.channels,
             heads=config.heads,
             invariants=config.invariants,
             key_width=config.key_width,
-            radial=config.n_radial,
-            hidden=config.edge_hidden,
-            coupling=config.coupling_channels,
-            node=config.node_width,
-            species=model.n_species,
-            grid=grid[0].shape[0],
+            n_radial=config.n_radial,
+            edge_hidden=config.edge_hidden,
+            coupling_channels=config.coupling_channels,
+            node_width=config.node_width,
+            n_species=model.n_species,
+            n_grid=grid[0].shape[0],
             softmax=config.attention == "softmax",
             gaunt=config.product == "gaunt",
-            edge_units=units,
+            born_hidden=units,
             cutoff=model.cutoff,
             sum_scale=model.sum_scale,
             uniform=1.0 / model.mean_neighbors,
@@ -216,8 +216,7 @@ class _Step(torch.autograd.Function):
             None if t is None or graph.block else t.contiguous() for t in (graph.neighbor, graph.mask)
         )
         batch = _Batch(
-            frames=len(n_atoms),
-            atoms=a,
+            n_frames=len(n_atoms),
             block=graph.block[1] if graph.block else 0,
             slots=graph.dims[2],
             entries=vectors[0].numel(),
