@@ -22,7 +22,7 @@ from typing import Literal
 
 from sapis_lab.selftest._project import PATIENCE, Difference, Project, difference, small_study
 from sapis_lab.selftest.ranks import write_molecules
-from sapis_lab.sweep.events import read_events
+from sapis_lab.sweep.event_log import read_events
 
 NAME = "kill"
 TARGETS: dict[str, int] = {"engine": 1, "launcher": 1, "point": 3}

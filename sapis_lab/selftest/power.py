@@ -38,7 +38,7 @@ from sapis_lab.potential import WEIGHTS, load_potential
 from sapis_lab.records import FAILURE, RECORD, read_record
 from sapis_lab.selftest._project import PATIENCE, Project, difference, small_study
 from sapis_lab.selftest.ranks import write_molecules
-from sapis_lab.sweep.events import read_events
+from sapis_lab.sweep.event_log import read_events
 from sapis_lab.sweep.folder import MANIFEST, read_manifest
 from sapis_lab.sweep.whole import ANSWERS, WHOLE, verify
 

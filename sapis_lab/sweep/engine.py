@@ -13,16 +13,17 @@ import json
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from sapis_lab.config import ConfigError, differing_keys, dump_yaml, read_yaml
 from sapis_lab.files import read_json, write_text
 from sapis_lab.records import CHECKPOINT, FAILURE, RECORD, Record, read_raw, read_record
-from sapis_lab.sweep.events import EventLog
+from sapis_lab.sweep.event_log import EventLog
+from sapis_lab.sweep.events import Event, OnEvent
 from sapis_lab.sweep.executor import Executor
 from sapis_lab.sweep.folder import failure_reason, locked, point_folder
 from sapis_lab.sweep.keep import keep, kept_folder
@@ -38,7 +39,6 @@ __all__ = [
     "PRELOAD",
     "TARGET",
     "WORKER_ENVIRONMENT",
-    "Event",
     "LauncherDied",
     "Refused",
     "Stop",
@@ -67,36 +67,6 @@ class Refused(ConfigError):
 
 class Stopped(Exception):
     """The run was stopped by a signal; starting again continues it."""
-
-
-@dataclass(frozen=True)
-class Event:
-    """What `on_event` is told. `tick` comes twice a second while points run."""
-
-    kind: Literal[
-        "kept",
-        "failed_before",
-        "launching",
-        "launched",
-        "started",
-        "done",
-        "failed",
-        "killed",
-        "stopped",
-        "stopping",
-        "notice",
-        "tick",
-    ]
-    """`killed`: a point was, and will be started again. `stopped`: a point ended, saved, though nobody here
-    asked it to; it is no failure, and the next run goes on with it. `notice`: what a point wants people to
-    know though it goes on."""
-    id: str = ""
-    text: str = ""
-    seconds: float = 0.0
-    """Wall time of the point in this session, s; of `launched`, of starting the workers."""
-
-
-OnEvent = Callable[[Event], None]
 
 
 def run(

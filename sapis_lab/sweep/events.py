@@ -1,75 +1,37 @@
-"""The event log of a study, `events.jsonl`: one JSON object a line for everything that happened to its
-points, over all sessions.
-
-    {"time": "2026-05-04T12:31:07.512+00:00", "host": "node7", "process": 4711, "event": "done", "id":
-    "geat-l2-n1.0e5-d512-s0", ...}
-
-Lines are appended whole, also when several processes write, and never rewritten; a line that a kill cut off
-is dropped when it is read.
-"""
+"""What happens to points while they run, as it is told to whoever follows them."""
 
 from __future__ import annotations
 
-import json
-import os
-import platform
-from contextlib import suppress
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from sapis_lab.errors import ConfigError
-from sapis_lab.files import make_folder, parse_json, read_lossy
-
-if TYPE_CHECKING:
-    from sapis_lab.sweep.engine import Event
-
-EVENTS = "events.jsonl"
-_LEFT_OUT = {"tick", "kept", "failed_before"}
-"""Said again at every start, or twice a second: no news."""
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
 
 
-class EventLog:
-    """Called with the events of an engine, writes those that are news to `folder/events.jsonl`.
+@dataclass(frozen=True)
+class Event:
+    """What `on_event` is told. `tick` comes twice a second while points run."""
 
-    A disk that is full or read-only does not stop a study for its log: the point itself will say so.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.path = Path(folder) / EVENTS
-
-    def __call__(self, event: Event) -> None:
-        if event.kind in _LEFT_OUT:
-            return
-        about: dict[str, Any] = {"id": event.id, "text": event.text, "seconds": round(event.seconds, 3)}
-        self.write(event.kind, **{key: value for key, value in about.items() if value})
-
-    def write(self, event: str, **about: Any) -> None:
-        """Append one line."""
-        now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        line = json.dumps(
-            {"time": now, "host": platform.node(), "process": os.getpid(), "event": event, **about},
-            ensure_ascii=False,
-        )
-        try:
-            make_folder(self.path.parent)
-            fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
-            try:
-                # what a kill has cut off must not swallow this line
-                size = os.fstat(fd).st_size
-                torn = size > 0 and os.pread(fd, 1, size - 1) != b"\n"
-                os.write(fd, f"{chr(10) * torn}{line}\n".encode())
-            finally:
-                os.close(fd)
-        except OSError:
-            return
+    kind: Literal[
+        "kept",
+        "failed_before",
+        "launching",
+        "launched",
+        "started",
+        "done",
+        "failed",
+        "killed",
+        "stopped",
+        "stopping",
+        "notice",
+        "tick",
+    ]
+    """`killed`: a point was, and will be started again. `stopped`: a point ended, saved, though nobody here
+    asked it to; it is no failure, and the next run goes on with it. `notice`: what a point wants people to
+    know though it goes on."""
+    id: str = ""
+    text: str = ""
+    seconds: float = 0.0
+    """Wall time of the point in this session, s; of `launched`, of starting the workers."""
 
 
-def read_events(folder: Path) -> list[dict[str, Any]]:
-    """All whole lines of the log, in the order they were written."""
-    path = Path(folder) / EVENTS
-    found = []
-    for line in read_lossy(path).split("\n") if path.exists() else []:
-        with suppress(ConfigError):
-            found.append(parse_json(line, source=str(path)))
-    return found
+OnEvent = Callable[[Event], None]

@@ -21,7 +21,7 @@ from sapis_lab.config import home, read_yaml
 from sapis_lab.quantities import quantity
 from sapis_lab.records import RECORD, read_raw
 from sapis_lab.sweep.console import PlainConsole
-from sapis_lab.sweep.engine import Event
+from sapis_lab.sweep.events import Event
 from sapis_lab.sweep.folder import (
     PROGRESS,
     Manifest,

@@ -47,7 +47,7 @@ from sapis_lab.text import without_password
 
 if TYPE_CHECKING:
     from sapis_lab.data import FrameStore
-    from sapis_lab.sweep.engine import Event
+    from sapis_lab.sweep.events import Event
     from sapis_lab.sweep.plan import Plan
     from sapis_lab.sweep.points import Point
     from sapis_lab.sweep.slurm import SlurmQueue

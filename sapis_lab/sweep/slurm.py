@@ -35,7 +35,8 @@ from sapis_lab.config import Config, ConfigError, load
 from sapis_lab.errors import disk_error
 from sapis_lab.files import make_folder, read_json_list, write_text
 from sapis_lab.records import FAILURE, RECORD
-from sapis_lab.sweep.engine import Event, Stopped, work_through
+from sapis_lab.sweep.engine import Stopped, work_through
+from sapis_lab.sweep.events import Event
 from sapis_lab.sweep.executor import Ended, Executor
 from sapis_lab.sweep.folder import point_folder, read_progress
 from sapis_lab.sweep.launcher import STOPPED

@@ -21,7 +21,7 @@ from sapis_lab.report.verdict import read_fit
 from sapis_lab.scaling.history import read_decisions, read_history
 from sapis_lab.sweep import provenance, road, slurm
 from sapis_lab.sweep.engine import _recorded_science
-from sapis_lab.sweep.events import read_events
+from sapis_lab.sweep.event_log import read_events
 from sapis_lab.sweep.folder import failure_reason, inputs_hash, read_manifest, read_progress
 from sapis_lab.sweep.tuner.table import read_trials
 from sapis_lab.sweep.tuner.trial import _rows

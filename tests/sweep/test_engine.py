@@ -17,8 +17,9 @@ from stub_points import STEPS, StubPoint
 
 from sapis_lab.records import read_record
 from sapis_lab.sweep import engine
-from sapis_lab.sweep.engine import Event, Refused, Stopped
-from sapis_lab.sweep.events import read_events
+from sapis_lab.sweep.engine import Refused, Stopped
+from sapis_lab.sweep.event_log import read_events
+from sapis_lab.sweep.events import Event
 from sapis_lab.sweep.folder import Locked, holder, locked, state
 from sapis_lab.sweep.provenance import current_commit
 

@@ -18,8 +18,8 @@ from stub_points import StubPoint, record
 from sapis_lab.config import ConfigError
 from sapis_lab.records import Planned, read_record, write_record
 from sapis_lab.sweep import clean, export
-from sapis_lab.sweep.engine import Event
-from sapis_lab.sweep.events import EVENTS, EventLog, read_events
+from sapis_lab.sweep.event_log import EVENTS, EventLog, read_events
+from sapis_lab.sweep.events import Event
 from sapis_lab.sweep.folder import Locked, Manifest, holder, locked, state, write_manifest
 
 

@@ -18,7 +18,7 @@ from stub_points import STEPS, StubPoint
 from sapis_lab.config import ConfigError
 from sapis_lab.records import read_record, same_numbers
 from sapis_lab.sweep import engine, slurm
-from sapis_lab.sweep.engine import Event
+from sapis_lab.sweep.events import Event
 from sapis_lab.sweep.folder import point_folder, read_progress
 from sapis_lab.sweep.slurm import SlurmOptions, SlurmQueue, jobs_of, queue_of
 
