@@ -444,9 +444,7 @@ def bench_scaler(
     chosen = words_of(worlds, option="--worlds") if worlds else list(SHARES)
     names = words_of(policies, option="--policies")
     raise typer.Exit(
-        plainly(
-            lambda: run_scaler(names, chosen, n_worlds=n_worlds, console=stdout_console(), save=save)  # type: ignore[arg-type]
-        )
+        plainly(lambda: run_scaler(names, chosen, n_worlds=n_worlds, console=stdout_console(), save=save))
     )
 
 
