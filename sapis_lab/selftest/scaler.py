@@ -1,5 +1,5 @@
-"""What policies of scaling waste, on six synthetic worlds (`sapis bench scaler`; the worlds are described in
-`scaling.worlds`).
+"""What policies of scaling waste, on six synthetic worlds (`sapis selftest scaler`); the worlds are described
+in `scaling.worlds`.
 
 The constants of the policies were tuned on the seeds `TUNED_ON`; those from `FIRST_SEED` on, on which nothing
 was, are reported. Wanted: the posterior policy wastes no more than 6 % on every world, and nowhere three
