@@ -47,7 +47,7 @@ TABLE_COLUMN = [
     {"units", "quantities", "config"},
     {"records"},
     {"analysis"},
-    {"figures"},
+    {"figures", "policies"},
     {"report"},
 ]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -11,13 +10,12 @@ from rich.text import Text
 
 from sapis_lab.cli.common import (
     HELP,
+    Again,
     Json,
     Root,
     counts,
-    dataset_config,
     keeper,
     numbers,
-    positive_numbers,
     stdout_console,
     to_stderr,
 )
@@ -37,7 +35,6 @@ Rounds = Annotated[
     int, typer.Option("--rounds", min=1, help="Visits to every model; each lasts about --visit.")
 ]
 Visit = Annotated[float, typer.Option("--visit", min=0, help="Length of a visit, s; at least one step.")]
-Again = Annotated[bool, typer.Option("--again", help="Make runs once more that are in the file.")]
 Reference = Annotated[
     str, typer.Option("--reference", help="Model whose time is 1 in the ratios.", show_default=False)
 ]
@@ -271,107 +268,6 @@ def bench_engine(
     raise typer.Exit(run_engine(plan, cache=None, save=save, console=stdout_console()))
 
 
-@app.command("growth")
-def bench_growth(
-    data: Annotated[
-        str, typer.Option("--data", help="Name of a file in configs/data/, without `.yaml`.")
-    ] = "acac-300K",
-    model: Annotated[
-        str, typer.Option("--model", help="A model that grows, with options: `geat:lmax=1`.")
-    ] = "geat",
-    small: Annotated[float, typer.Option("--small", help="Number of parameters before growth.")] = 6e4,
-    large: Annotated[float, typer.Option("--large", help="Number of parameters after growth.")] = 2.4e5,
-    steps: Annotated[int, typer.Option("--steps", min=1, help="Steps before growth.")] = 1000,
-    more: Annotated[int, typer.Option("--more", min=5, help="Steps after growth.")] = 500,
-    rewarm: Annotated[
-        int,
-        typer.Option("--rewarm", min=0, help="Steps of the warm-up after growth; at most a fifth of --more."),
-    ] = 100,
-    rate: Annotated[
-        float, typer.Option("--rate", min=0, help="Peak learning rate after growth over the default.")
-    ] = 0.3,
-    batch: Annotated[int, typer.Option("--batch", min=1, help="Frames of a step.")] = 5,
-    seeds: Annotated[int, typer.Option("--seeds", min=1, help="How many seeds, from 0 on.")] = 3,
-    json_file: Json = None,
-) -> None:
-    """Grow a trained model and go on, against the larger model trained from scratch for the same training
-    FLOPs.
-
-    Prints what growth changes of energies and forces, and the validation errors of both. Every training has a
-    complete schedule of its own. Exit status: 1 if a training diverged or growth changed more than rounding.
-
-    Example: `SAPIS_DATA=/path/to/data sapis bench growth --steps 1000 --more 500 --seeds 3 --json
-    growth.json`
-    """
-    save = keeper(json_file, "growth")
-    from sapis_lab.bench.growth import Plan, run_growth
-
-    plan = Plan(
-        dataset_config(data, []),
-        model=model,
-        small=small,
-        large=large,
-        steps=steps,
-        more=more,
-        rewarm=rewarm,
-        rate=rate,
-        batch_size=batch,
-        n_seeds=seeds,
-    )
-    raise typer.Exit(run_growth(plan, cache=None, save=save, console=stdout_console()))
-
-
-@app.command("stability")
-def bench_stability(
-    model: Annotated[
-        str, typer.Option("--model", help="A model of this package, with options: `geat:lmax=1`.")
-    ] = "geat",
-    data: Annotated[
-        str, typer.Option("--data", help="`acac` (configs/data/acac-300K), `ethanol`, or a batch file.")
-    ] = "acac",
-    seeds: Annotated[int, typer.Option("--seeds", min=1, help="How many seeds, from 0 on.")] = 20,
-    factors: Annotated[
-        str, typer.Option("--factors", help="Learning rates over the model's default.")
-    ] = "0.5,1,2",
-    seconds: Annotated[float, typer.Option("--seconds", min=0, help="CPU time of every run, s.")] = 30.0,
-    n_params: Annotated[float, typer.Option("--size", help="Number of parameters.")] = 1e5,
-    workers: Annotated[int, typer.Option("--workers", min=1, help="Runs at a time, one thread each.")] = 2,
-    runs: Annotated[
-        Path | None,
-        typer.Option(
-            "--runs",
-            help="JSON-lines file of the finished runs.",
-            show_default="results/stability/runs.jsonl",
-        ),
-    ] = None,
-    again: Again = False,
-    json_file: Json = None,
-) -> None:
-    """Count how often training diverges, at the default learning rate of a model and at multiples of it.
-
-    Every finished run is kept in --runs and not done again. Exit status: 1 if a run diverged or failed.
-
-    Example: `SAPIS_DATA=/path/to/data sapis bench stability --seeds 20 --factors 0.5,1,2 --seconds 30
-    --workers 2`
-    """
-    save = keeper(json_file, "stability")
-    from sapis_lab.bench.stability import Plan, run_stability
-
-    plan = Plan(
-        model=model,
-        data=data,
-        n_seeds=seeds,
-        factors=positive_numbers(factors, "--factors"),
-        seconds=seconds,
-        n_params=n_params,
-        workers=workers,
-        again=again,
-    )
-    raise typer.Exit(
-        plainly(lambda: run_stability(plan, file=runs, cache=None, save=save, console=stdout_console()))
-    )
-
-
 @app.command("pack")
 def bench_pack(
     model: Annotated[
@@ -407,80 +303,5 @@ def bench_pack(
         settings=settings,
         save=save,
         console=stdout_console(),
-    )
-    raise typer.Exit(status)
-
-
-@app.command("scaler")
-def bench_scaler(
-    policies: Annotated[
-        str,
-        typer.Option(
-            "--policies",
-            help="Of null, greedy, jump, trigger, posterior, and `posterior without measurements`.",
-        ),
-    ] = "null,greedy,jump,trigger,posterior,posterior without measurements",
-    worlds: Annotated[
-        str, typer.Option("--worlds", help="Of the six; all when not given.", show_default=False)
-    ] = "",
-    n_worlds: Annotated[
-        int, typer.Option("--campaigns", min=2, help="Campaigns in each world, of each policy.")
-    ] = 32,
-    json_file: Json = None,
-) -> None:
-    """Measure what policies of scaling waste on six synthetic worlds, with the seeds on which nothing was
-    tuned.
-
-    Exit status: 1 if the posterior policy wastes more than 6 % on a world, or 3 points more than the best
-    fixed policy there.
-
-    Example: `sapis bench scaler --campaigns 32 --json results/scaler-worlds/scaler.json`
-    """
-    save = keeper(json_file, "scaler")
-    from sapis_lab.bench.scaler import run_scaler
-    from sapis_lab.bench.step import words_of
-    from sapis_lab.scaling.worlds import SHARES
-
-    chosen = words_of(worlds, option="--worlds") if worlds else list(SHARES)
-    names = words_of(policies, option="--policies")
-    raise typer.Exit(
-        plainly(
-            lambda: run_scaler(names, chosen, n_worlds=n_worlds, console=stdout_console(), save=save)  # type: ignore[arg-type]
-        )
-    )
-
-
-@app.command("fits")
-def bench_fits(
-    parts: Annotated[
-        str, typer.Option("--parts", help="Of recovery, lattices, speed, published.")
-    ] = "recovery,lattices,speed,published",
-    n_lattices: Annotated[int, typer.Option("--lattices", min=1, help="Synthetic lattices.")] = 500,
-    n_starts: Annotated[
-        int, typer.Option("--starts", min=1, max=24, help="Starts of the loop with numerical gradients.")
-    ] = 12,
-    json_file: Json = None,
-) -> None:
-    """Examine the fits of laws: exact recovery, start-dependent misses, speed against loops of scalar fits,
-    published tables.
-
-    Published tables are looked for in `$SAPIS_DATA/scaling`. Exit status: 1 if any optimum was missed.
-
-    Example: `SAPIS_DATA=/path/to/data sapis bench fits --json fits.json`
-    """
-    save = keeper(json_file, "fits")
-    from sapis_lab.bench.fits import run_fits
-    from sapis_lab.bench.step import words_of
-
-    data = Path(os.environ["SAPIS_DATA"]) if "SAPIS_DATA" in os.environ else None
-    status = plainly(
-        lambda: run_fits(
-            words_of(parts, option="--parts"),
-            n_lattices=n_lattices,
-            n_starts=n_starts,
-            data=data,
-            console=stdout_console(),
-            save=save,
-        )
     )
     raise typer.Exit(status)

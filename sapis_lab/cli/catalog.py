@@ -12,7 +12,7 @@ from sapis_lab.config import ConfigError, plainly
 
 app = typer.Typer()
 
-KIND_FOLDERS = ("models", "data", "oracles", "samplers")
+KIND_FOLDERS = ("models", "data", "oracles", "samplers", "policies")
 """Folders whose kinds can stand in a study."""
 
 
@@ -20,7 +20,9 @@ KIND_FOLDERS = ("models", "data", "oracles", "samplers")
 def kinds_of(
     folder: Annotated[
         str | None,
-        typer.Argument(help="models, data, oracles or samplers; all when not given.", show_default=False),
+        typer.Argument(
+            help="models, data, oracles, samplers or policies; all when not given.", show_default=False
+        ),
     ] = None,
     kind: Annotated[
         str | None, typer.Argument(help="Show the settings of one kind.", show_default=False)

@@ -54,6 +54,7 @@ Root = Annotated[
     Path | None,
     typer.Option("--root", help="Folder of the peers' environments; $SAPIS_PEERS or `.sapis/peers`."),
 ]
+Again = Annotated[bool, typer.Option("--again", help="Make runs once more that are in the file.")]
 
 
 def to_stderr(text: str) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 
 from sapis_lab.analysis.laws import Array
 from sapis_lab.analysis.posterior import Posterior
-from sapis_lab.scaling.policies import Prices, Rules, Runs, log_optimum, posterior_of
+from sapis_lab.policies import Prices, Rules, Runs, log_optimum, posterior_of
 
 
 class Candidate(NamedTuple):

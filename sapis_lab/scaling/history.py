@@ -23,9 +23,18 @@ from typing import Any
 
 import numpy as np
 
-from sapis_lab.config import ConfigError
+from sapis_lab.config import Config, ConfigError, load
 from sapis_lab.files import parse_json, read_text, write_text
-from sapis_lab.scaling.policies import Decision, Policy, Prices, Rules, Runs, decide, posterior_of
+from sapis_lab.policies import (
+    Decision,
+    PolicyChoice,
+    PolicyConfig,
+    Prices,
+    Rules,
+    Runs,
+    posterior_of,
+    written,
+)
 
 HISTORY, DECISIONS = "history.csv", "decisions.jsonl"
 COLUMNS = (
@@ -77,7 +86,7 @@ class Row:
 class Basis:
     """What a decision rests on besides the rows before it."""
 
-    policy: Policy
+    policy: PolicyConfig
     budget: float
     """Of the whole campaign, FLOPs."""
     prices: Prices
@@ -132,7 +141,7 @@ def decide_next(rows: Sequence[Row], basis: Basis) -> Decision:
         )
     cost = rules.growth * last
     cost = left if left < cost * (1 + rules.growth) else cost
-    decision = decide(basis.policy, runs, basis.prices, next_cost=cost, horizon=left, rules=rules)
+    decision = basis.policy.decide(runs, basis.prices, next_cost=cost, horizon=left, rules=rules)
     if decision.action != "stop" and math.isnan(decision.predicted[0]):
         predicted = posterior_of(runs).predict(decision.n_params, decision.n_frames)
         decision = replace(decision, predicted=predicted)
@@ -195,29 +204,32 @@ def read_decisions(folder: Path) -> list[Entry]:
     for number, line in enumerate(read_text(path).splitlines(), 1):
         try:
             raw = _restored(parse_json(line, source="not an entry"))
-            basis = raw["basis"]
-            entries.append(
-                Entry(
-                    raw["step"],
-                    raw["id"],
-                    Decision(**{**raw["decision"], "predicted": tuple(raw["decision"]["predicted"])}),
-                    Basis(
-                        basis["policy"], basis["budget"], Prices(**basis["prices"]), Rules(**basis["rules"])
-                    ),
-                )
-            )
+            decision = Decision(**{**raw["decision"], "predicted": tuple(raw["decision"]["predicted"])})
+            basis, step, id = raw["basis"], raw["step"], raw["id"]
+            policy, budget = basis["policy"], basis["budget"]
+            prices, rules = Prices(**basis["prices"]), Rules(**basis["rules"])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ConfigError(
                 f"{path}, line {number}: cannot be read ({error}); it was not written by this program"
             ) from None
+        chosen = load(_Recorded, {"policy": policy}, source=f"{path}, line {number}", recorded=True).policy
+        entries.append(Entry(step, id, decision, Basis(chosen, budget, prices, rules)))
     return entries
+
+
+class _Recorded(Config):
+    """A policy with the settings that it had then."""
+
+    policy: PolicyChoice
 
 
 _WORDS = {"inf": math.inf, "nan": math.nan}
 
 
 def _plain(value: Any) -> Any:
-    """JSON has no infinity and no NaN: words stand for them."""
+    """JSON has no infinity and no NaN: words stand for them; a policy is written as a study names it."""
+    if isinstance(value, PolicyConfig):
+        return written(value)
     if isinstance(value, dict):
         return {k: _plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):

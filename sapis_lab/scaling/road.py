@@ -32,6 +32,7 @@ from sapis_lab.data import DatasetConfig, DatasetInfo
 from sapis_lab.files import write_text
 from sapis_lab.growth import expanded
 from sapis_lab.models import ModelConfig
+from sapis_lab.policies import Decision, Prices, Rules, Runs
 from sapis_lab.quantities import quantity
 from sapis_lab.records import RECORD, Record, read_record, read_table
 from sapis_lab.scaling.design import next_points
@@ -49,7 +50,6 @@ from sapis_lab.scaling.history import (
     write_decisions,
     write_history,
 )
-from sapis_lab.scaling.policies import Decision, Prices, Rules, Runs
 from sapis_lab.sweep import engine, road
 from sapis_lab.sweep.folder import (
     Manifest,
@@ -170,7 +170,10 @@ def run_scale(
 
 def print_replay(name: str, console: Console) -> int:
     """Decide the whole history again and compare; the exit status, 1 where a decision differs."""
-    pairs = replayed(results_folder(name) / FOLDER)
+    folder = results_folder(name)
+    if (folder / "study.yaml").exists():
+        _recorded(folder)  # may name a folder with the kind of its policy
+    pairs = replayed(folder / FOLDER)
     differing = [entry.step for entry, again in pairs if not same(entry.decision, again)]
     for entry, again in pairs:
         mark = (
@@ -202,9 +205,7 @@ def print_design(
         ConfigError: no finished runs, those of several models, or a cost that does not grow with D.
     """
     folder = results_folder(name)
-    study: Study = load(
-        Study, read_yaml(folder / "study.yaml"), source=str(folder / "study.yaml"), recorded=True
-    )
+    study = _recorded(folder)
     table = read_table(folder)
     table = table[table["status"] == "done"]
     if table["model"].nunique() != 1:
@@ -258,9 +259,7 @@ def print_comparison(name: str, others: Sequence[str], console: Console) -> None
     folder = results_folder(name)
     refuse_if_running(folder)  # comparison.json is written there
     rows = read_history(folder / FOLDER)
-    study: Study = load(
-        Study, read_yaml(folder / "study.yaml"), source=str(folder / "study.yaml"), recorded=True
-    )
+    study = _recorded(folder)
     key, label = study.law.quantity, study.models[0].label
     test = key.replace("val_", "test_", 1)
     found = [_best_of(name, folder, label, key, test)]
@@ -289,6 +288,13 @@ def print_comparison(name: str, others: Sequence[str], console: Console) -> None
         folder / FOLDER / "comparison.json",
         json.dumps({"quantity": key, "model": label, "found": found}, indent=1) + "\n",
     )
+
+
+def _recorded(folder: Path) -> Study:
+    """The study as results were made with it."""
+    path = folder / "study.yaml"
+    study: Study = load(Study, read_yaml(path), source=str(path), recorded=True)
+    return study
 
 
 def _best_of(name: str, folder: Path, label: str, key: str, test: str) -> dict[str, Any]:
@@ -359,8 +365,8 @@ class _Session:
         began = time.monotonic()
         self._say(f"{self.study.name}: {self.study.question}", style="bold")
         self._say(
-            f"{len(self.campaign.seeds)} points to start from, then {self.options.policy} decisions up to "
-            f"{self.options.budget:.3g} FLOPs"
+            f"{len(self.campaign.seeds)} points to start from, then {self.options.policy.kind} decisions "
+            f"up to {self.options.budget:.3g} FLOPs"
         )
         if self.use.executor == "slurm":
             refuse_without_slurm()

@@ -23,7 +23,7 @@ import numpy as np
 
 from sapis_lab.analysis.laws import LAWS, Array
 from sapis_lab.analysis.optimum import Cost, optimum
-from sapis_lab.scaling.policies import Decision, Policy, Prices, Rules, Runs, decide
+from sapis_lab.policies import Decision, PolicyConfig, Prices, Rules, Runs
 
 LAW = LAWS["n+d+nd+e"]
 KAPPA = 6.0
@@ -85,7 +85,7 @@ class World:
 
 def campaign(
     world: World,
-    policy: Policy,
+    policy: PolicyConfig,
     *,
     seed: int,
     rules: Rules = Rules(),  # noqa: B008
@@ -107,8 +107,8 @@ def campaign(
     for t, cost in enumerate(costs):
         spent = 0.0
         while True:
-            step = decide(
-                policy, runs, prices, next_cost=float(cost), horizon=float(costs[t:].sum()), rules=rules
+            step = policy.decide(
+                runs, prices, next_cost=float(cost), horizon=float(costs[t:].sum()), rules=rules
             )
             aside = step.action in ("repeat", "measure")
             loss = float(measured(step.n_params, step.n_frames))

@@ -1,5 +1,4 @@
-"""Promises measured on this machine, with tables to read: `sapis selftest contracts | ranks | kill |
-coverage`."""
+"""Promises measured on this machine, with tables to read: `sapis selftest --help` lists them."""
 
 from sapis_lab.selftest.contracts import (
     SPECIES,

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import Field
 
 from sapis_lab.config import Config, Size
+from sapis_lab.policies import PolicyChoice, policy
 
 
 class ScaleOptions(Config):
@@ -15,8 +14,9 @@ class ScaleOptions(Config):
 
     budget: float = Field(gt=0, le=1e30)
     """Training FLOPs of everything: the lattice, measurements, and the runs that are decided on."""
-    policy: Literal["null", "greedy", "jump", "trigger", "posterior"] = "posterior"
-    """How the next run is chosen; see `sapis_lab.scaling.policies`."""
+    policy: PolicyChoice = policy("posterior")
+    """How the next run is chosen: the name of a kind, or a mapping with `kind` and its settings; `sapis kinds
+    policies` lists them."""
     ratio: float = Field(default=2.0, ge=1.01, le=1000)
     """Cost of a run over that of the one before. The last one takes all that is left, up to 1 + ratio."""
     sure: float = Field(default=0.5, ge=0.5, le=1)

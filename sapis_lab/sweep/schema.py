@@ -27,6 +27,10 @@ def study_schema() -> dict[str, Any]:
         "anyOf": [_name("train"), {"$ref": "#/$defs/TrainConfig"}],
     }
     train["properties"]["use"] = _name("train")
+    definitions["ScaleOptions"]["properties"]["policy"] = {
+        **_described(definitions["ScaleOptions"]["properties"]["policy"]),
+        "anyOf": [{"enum": list(kinds("policies"))}, *_settings("policies", definitions)],
+    }
     schema["required"] = [r for r in schema["required"] if r != "name"]  # the file name is the name
     return schema
 
@@ -41,6 +45,12 @@ def _name(folder: str) -> dict[str, Any]:
 
 def _composed(folder: str, definitions: dict[str, Any]) -> dict[str, Any]:
     options = [_name(folder), {"type": "object", "required": ["use"], "properties": {"use": _name(folder)}}]
+    return {"anyOf": [*options, *_settings(folder, definitions)]}
+
+
+def _settings(folder: str, definitions: dict[str, Any]) -> list[dict[str, Any]]:
+    """The settings of every kind in full."""
+    options = []
     for kind in kinds(folder):
         own = kind_class(folder, kind).model_json_schema(ref_template="#/$defs/{model}")
         definitions.update(own.pop("$defs", {}))
@@ -48,4 +58,4 @@ def _composed(folder: str, definitions: dict[str, Any]) -> dict[str, Any]:
         own["required"] = sorted({*own.get("required", []), "kind"})
         definitions[f"{folder}-{kind}"] = own
         options.append({"$ref": f"#/$defs/{folder}-{kind}"})
-    return {"anyOf": options}
+    return options

@@ -9,7 +9,7 @@ import pytest
 
 from sapis_lab.analysis.fit import fit
 from sapis_lab.analysis.laws import LAWS
-from sapis_lab.bench.fits import gadre, lattices, published_loop, recovery, takano
+from sapis_lab.selftest.fits import gadre, lattices, published_loop, recovery, takano
 
 SCALING = Path(os.environ.get("SAPIS_DATA", "/nonexistent")) / "scaling"
 tables = pytest.mark.skipif(not SCALING.is_dir(), reason="needs $SAPIS_DATA/scaling")

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from test_policies import PRICES, lattice, law
 
+from sapis_lab.policies import Rules
 from sapis_lab.scaling.design import next_points
-from sapis_lab.scaling.policies import Rules
 
 
 def test_the_candidates_come_by_information_per_cost_with_new_seeds():

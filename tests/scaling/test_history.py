@@ -3,13 +3,15 @@ them."""
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from test_policies import LAW, law
 
-from sapis_lab.config import ConfigError
+from sapis_lab.config import ConfigError, kinds
+from sapis_lab.policies import Prices, Rules, policy
 from sapis_lab.scaling.history import (
     COLUMNS,
     Basis,
@@ -23,7 +25,6 @@ from sapis_lab.scaling.history import (
     write_decisions,
     write_history,
 )
-from sapis_lab.scaling.policies import POLICIES, Prices, Rules
 
 PRICES = Prices(40.0, 0.85, 0.0, 2000.0)
 RULES = Rules(most_frames=2000)
@@ -36,7 +37,7 @@ def row(step, action, n, d, seed, total, *, predicted=(math.nan,) * 3, reason=""
     return Row(step, action, float(n), float(d), seed, flops, total + flops, *predicted, loss, reason)
 
 
-def campaign(policy, *, budget=3e9, truth=None, seed=0):
+def campaign(kind, *, budget=3e9, truth=None, seed=0):
     """Rows and entries of a campaign in a synthetic world."""
     generator = np.random.default_rng(seed)
     rows: list[Row] = []
@@ -46,7 +47,7 @@ def campaign(policy, *, budget=3e9, truth=None, seed=0):
             rows.append(
                 row(0, "seed", n, d, 0, total, generator=generator, truth=truth, reason="seed lattice")
             )
-    basis, entries = Basis(policy, budget, PRICES, RULES), []
+    basis, entries = Basis(policy(kind), budget, PRICES, RULES), []
     for step in range(1, 60):
         decision = decide_next(rows, basis)
         entries.append(Entry(step, None if decision.action == "stop" else f"point-{step}", decision, basis))
@@ -87,9 +88,9 @@ def test_files_hold_what_they_were_given(tmp_path, posterior_campaign):
     assert tuple(pd.read_csv(tmp_path / "history.csv").columns) == COLUMNS
 
 
-@pytest.mark.parametrize("policy", POLICIES)
-def test_the_whole_history_is_decided_again_from_its_table(tmp_path, policy, posterior_campaign):
-    rows, entries = posterior_campaign if policy == "posterior" else campaign(policy)
+@pytest.mark.parametrize("kind", kinds("policies"))
+def test_the_whole_history_is_decided_again_from_its_table(tmp_path, kind, posterior_campaign):
+    rows, entries = posterior_campaign if kind == "posterior" else campaign(kind)
     write_history(tmp_path, rows)
     write_decisions(tmp_path, entries)
     pairs = replayed(tmp_path)
@@ -97,6 +98,13 @@ def test_the_whole_history_is_decided_again_from_its_table(tmp_path, policy, pos
     assert all(
         same(entry.decision, again) and entry.decision.reason == again.reason for entry, again in pairs
     )
+
+
+def test_the_published_campaign_is_decided_again_as_it_was():
+    pairs = replayed(Path(__file__).parents[2] / "results" / "quickstart-scale" / "scale")
+    assert len(pairs) == 5
+    for entry, again in pairs:
+        assert same(entry.decision, again) and entry.decision.reason == again.reason
 
 
 def test_a_changed_measurement_changes_what_is_decided_after_it_and_nothing_before(
@@ -127,7 +135,7 @@ def test_two_surprises_end_a_campaign(posterior_campaign):
         replace(r, predicted=0.1, predicted_low=0.09, predicted_high=0.11) if i in path else r
         for i, r in enumerate(upto)
     ]
-    decision = decide_next(broken, Basis("posterior", 1e12, PRICES, RULES))
+    decision = decide_next(broken, Basis(policy("posterior"), 1e12, PRICES, RULES))
     assert decision.action == "stop" and "the law does not hold here" in decision.reason
 
 

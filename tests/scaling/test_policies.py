@@ -7,7 +7,10 @@ import pytest
 
 from sapis_lab.analysis.laws import LAWS
 from sapis_lab.analysis.optimum import Cost, optimum
-from sapis_lab.scaling.policies import POLICIES, Prices, Rules, Runs, decide, frontier, greedy_gains
+from sapis_lab.config import kinds
+from sapis_lab.policies import Prices, Rules, Runs, policy
+from sapis_lab.policies.greedy import greedy_gains
+from sapis_lab.policies.trigger import frontier
 
 KAPPA = 6.0
 PRICES = Prices(KAPPA)
@@ -31,15 +34,15 @@ def lattice(params, *, noise=0.0, seed=0, repeats=1, prices=PRICES):
     return Runs(n, d, loss, prices.of(n, d), np.repeat(np.arange(repeats), 9), np.zeros(len(n), bool))
 
 
-def next_step(policy, runs, *, rules=Rules(), prices=PRICES, factor=2.0, horizon=50.0):  # noqa: B008
+def next_step(kind, runs, *, rules=Rules(), prices=PRICES, factor=2.0, horizon=50.0):  # noqa: B008
     cost = factor * float(runs.cost[runs.last])
-    return decide(policy, runs, prices, next_cost=cost, horizon=horizon * cost, rules=rules)
+    return policy(kind).decide(runs, prices, next_cost=cost, horizon=horizon * cost, rules=rules)
 
 
-@pytest.mark.parametrize("policy", POLICIES)
-def test_a_run_of_the_path_costs_what_it_may(policy):
+@pytest.mark.parametrize("kind", kinds("policies"))
+def test_a_run_of_the_path_costs_what_it_may(kind):
     runs = lattice(law(), noise=0.02)
-    found = next_step(policy, runs, rules=Rules(measure=False))
+    found = next_step(kind, runs, rules=Rules(measure=False))
     assert found.cost == pytest.approx(2 * runs.cost[runs.last], rel=1e-6)
     assert found.n_params * found.n_frames * KAPPA == pytest.approx(found.cost, rel=1e-6)
 
@@ -205,8 +208,8 @@ def test_a_target_below_a_sure_floor_is_called_unreachable():
 
 def test_equal_tables_give_equal_decisions():
     runs = lattice(law(), noise=0.03)
-    for policy in POLICIES:
-        first, again = next_step(policy, runs), next_step(policy, runs)
+    for kind in kinds("policies"):
+        first, again = next_step(kind, runs), next_step(kind, runs)
         assert (first.action, first.n_params, first.n_frames, first.reason) == (
             again.action,
             again.n_params,

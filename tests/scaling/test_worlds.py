@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from sapis_lab.analysis.optimum import Cost, optimum, waste
-from sapis_lab.scaling.policies import Rules
+from sapis_lab.policies import Rules, policy
 from sapis_lab.scaling.worlds import KAPPA, LAW, MIDDLE, SHARES, World, campaign
 
 
@@ -28,19 +28,23 @@ def test_the_optimum_wastes_nothing_and_a_wrong_split_what_theory_says():
 
 
 def test_a_campaign_is_told_by_its_seed():
-    first, again, other = (campaign(World.named("plain"), "jump", seed=s, steps=2) for s in (3, 3, 4))
+    first, again, other = (campaign(World.named("plain"), policy("jump"), seed=s, steps=2) for s in (3, 3, 4))
     assert [s.waste for s in first] == [s.waste for s in again] != [s.waste for s in other]
 
 
 def test_measurements_are_paid_for():
-    steps = campaign(World.named("asymmetric"), "posterior", seed=0, steps=3)
-    without = campaign(World.named("asymmetric"), "posterior", seed=0, steps=3, rules=Rules(measure=False))
+    steps = campaign(World.named("asymmetric"), policy("posterior"), seed=0, steps=3)
+    without = campaign(
+        World.named("asymmetric"), policy("posterior"), seed=0, steps=3, rules=Rules(measure=False)
+    )
     assert any(s.measured > 0 for s in steps) and all(s.waste >= s.measured for s in steps)
     assert all(s.measured == 0 for s in without)
 
 
 @pytest.mark.parametrize("name", ["far in N", "far in D"])
 def test_the_posterior_policy_reaches_a_far_frontier_and_the_null_policy_does_not(name):
-    null, found = (campaign(World.named(name), policy, seed=1, steps=4) for policy in ("null", "posterior"))
+    null, found = (
+        campaign(World.named(name), policy(kind), seed=1, steps=4) for kind in ("null", "posterior")
+    )
     assert null[-1].waste > 2.0
     assert found[-1].waste < 0.3

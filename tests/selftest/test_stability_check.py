@@ -1,4 +1,4 @@
-"""`sapis bench stability`: divergence is seen and counted, runs are made once, and the table follows from
+"""`sapis selftest stability`: divergence is seen and counted, runs are made once, and the table follows from
 them."""
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 from sapis_lab import cli
 from sapis_lab.bench import accuracy, accuracy_log, accuracy_run
 from sapis_lab.bench.adapters import Code
-from sapis_lab.bench.stability import code_of, default_rate, summary
 from sapis_lab.config import expand_use
+from sapis_lab.selftest.stability import code_of, default_rate, summary
 
 ABSURD = 1e8
 
@@ -43,7 +43,7 @@ def invoke(data: Path, *arguments: str) -> Any:
         "--json",
         str(data.with_name("stability.json")),
     )
-    return CliRunner().invoke(cli.app, ["bench", "stability", *where, "--size", "3e3", *arguments])
+    return CliRunner().invoke(cli.app, ["selftest", "stability", *where, "--size", "3e3", *arguments])
 
 
 def here(bench: accuracy.Bench, code: Code, job: accuracy_log.Job, path: Path) -> dict[str, Any]:

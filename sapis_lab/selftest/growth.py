@@ -1,5 +1,5 @@
 """Whether growing a trained model pays: against the larger model trained from scratch at equal training FLOPs
-(`sapis bench growth`).
+(`sapis selftest growth`).
 
 Three trainings a seed, all with the package's own settings (configs/train/default.yaml: AdamW, loss,
 clipping, running average of the weights, which is what is scored; only the batch is smaller), on the same

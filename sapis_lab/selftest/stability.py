@@ -1,5 +1,5 @@
 """How often training diverges: many seeds, at the model's default learning rate and at multiples of it
-(`sapis bench stability`).
+(`sapis selftest stability`).
 
 Every run is one of `accuracy_run`: `seconds` of CPU time of one thread, rate = peak x min(1, t / 0.05 T),
 then cosine to zero, in the time t used of the budget T; gradients clipped, batches of 5; scored with the last

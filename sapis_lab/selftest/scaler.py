@@ -1,5 +1,5 @@
-"""What policies of scaling waste, on six synthetic worlds (`sapis bench scaler`; the worlds are described in
-`scaling.worlds`).
+"""What policies of scaling waste, on six synthetic worlds (`sapis selftest scaler`); the worlds are described
+in `scaling.worlds`.
 
 The constants of the policies were tuned on the seeds `TUNED_ON`; those from `FIRST_SEED` on, on which nothing
 was, are reported. Wanted: the posterior policy wastes no more than 6 % on every world, and nowhere three
@@ -18,12 +18,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sapis_lab.scaling.policies import POLICIES, Policy, Rules
+from sapis_lab.config import kinds
+from sapis_lab.policies import Rules, policy
 from sapis_lab.scaling.worlds import KAPPA, LAST, NOISE, SHARES, STEPS, World, campaign
 
 TUNED_ON = range(1000, 1048)
 FIRST_SEED = 3000
-FIXED: tuple[Policy, ...] = ("null", "greedy", "jump")
+FIXED = ("null", "greedy", "jump")
 WANTED, WANTED_BEYOND_BEST = 0.06, 0.03
 _TOLD = ("growth", "sure", "measurements", "cheap", "overhead")
 WITHOUT = "posterior without measurements"
@@ -31,7 +32,7 @@ WITHOUT = "posterior without measurements"
 
 
 def run_scaler(
-    policies: Sequence[Policy],
+    policies: Sequence[str],
     worlds: Sequence[str],
     *,
     n_worlds: int,
@@ -44,26 +45,26 @@ def run_scaler(
     Raises:
         ValueError: an unknown policy or world.
     """
-    for given, known in ((policies, (*POLICIES, WITHOUT)), (worlds, tuple(SHARES))):
+    for given, known in ((policies, (*kinds("policies"), WITHOUT)), (worlds, tuple(SHARES))):
         unknown = [name for name in given if name not in known]
         if unknown:
             raise ValueError(f"{unknown[0]!r} is not known; known are {', '.join(known)}")
     seeds = range(FIRST_SEED, FIRST_SEED + n_worlds)
     rows = []
     for world in worlds:
-        for policy in policies:
+        for name in policies:
             began = time.process_time()
             rows.append(
                 {
                     "world": world,
-                    "policy": policy,
-                    **_measured(world, policy, seeds),
+                    "policy": name,
+                    **_measured(world, name, seeds),
                     "cpu_seconds": time.process_time() - began,
                 }
             )
             row = rows[-1]
             told = (
-                f"{world}, {policy}: {100 * row['waste_last']:.1f} % (step 1 "
+                f"{world}, {name}: {100 * row['waste_last']:.1f} % (step 1 "
                 f"{100 * row['waste_by_step'][0]:.0f} %)"
             )
             console.print(Text(told, style="dim"), soft_wrap=True)
@@ -85,10 +86,10 @@ def run_scaler(
     return int(any(not v["holds"] for v in verdicts))
 
 
-def _measured(world: str, policy: str, seeds: range) -> dict[str, Any]:
-    rules = Rules(measure=policy != WITHOUT)
-    name: Any = "posterior" if policy == WITHOUT else policy
-    runs = [campaign(World.named(world), name, seed=seed, rules=rules) for seed in seeds]
+def _measured(world: str, name: str, seeds: range) -> dict[str, Any]:
+    rules = Rules(measure=name != WITHOUT)
+    chosen = policy("posterior" if name == WITHOUT else name)
+    runs = [campaign(World.named(world), chosen, seed=seed, rules=rules) for seed in seeds]
     waste = np.array([[step.waste for step in run] for run in runs])
     measured = np.array([[step.measured for step in run] for run in runs])
     cost = 2.0 ** np.arange(STEPS)
@@ -136,8 +137,8 @@ def _print(
     )
     table.add_column("world")
     policies = list(dict.fromkeys(row["policy"] for row in rows))
-    for policy in policies:
-        table.add_column(policy, justify="right")
+    for name in policies:
+        table.add_column(name, justify="right")
     for world in dict.fromkeys(row["world"] for row in rows):
         cells = {row["policy"]: row for row in rows if row["world"] == world}
         shown = [

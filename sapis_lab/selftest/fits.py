@@ -1,4 +1,4 @@
-"""Whether the fits of `analysis` can be trusted, and how fast they are (`sapis bench fits`).
+"""Whether the fits of `analysis` can be trusted, and how fast they are (`sapis selftest fits`).
 
     recovery    exact data of known laws: the largest relative error of a parameter
     lattices    noisy lattices of random laws: is any other optimum below the one that `fit` reports? Many

@@ -1,4 +1,4 @@
-"""`sapis bench growth`: growth changes nothing to rounding, the comparison is at equal FLOPs, and the
+"""`sapis selftest growth`: growth changes nothing to rounding, the comparison is at equal FLOPs, and the
 optimiser goes on where it was."""
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from sapis_lab import cli
-from sapis_lab.bench import growth
-from sapis_lab.bench.growth import Plan, function_change, run_growth
 from sapis_lab.data import DatasetConfig
 from sapis_lab.data.extxyz import ExtxyzConfig
 from sapis_lab.growth import grow
 from sapis_lab.models.geat import GeatConfig
+from sapis_lab.selftest import growth
+from sapis_lab.selftest.growth import Plan, function_change, run_growth
 from sapis_lab.training import TrainConfig
 from sapis_lab.training._module import TrainingModule
 
@@ -59,7 +59,7 @@ def comparison(data: DatasetConfig, cache: Path, **train: Any) -> growth._Compar
 
 
 def invoke(*arguments: str) -> Any:
-    return CliRunner().invoke(cli.app, ["bench", "growth", *arguments])
+    return CliRunner().invoke(cli.app, ["selftest", "growth", *arguments])
 
 
 def test_a_run_compares_growth_with_scratch_at_equal_flops_and_tells_all(
