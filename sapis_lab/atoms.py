@@ -7,7 +7,8 @@ models can be fed `edge_index`.
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Collection, Mapping
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -37,6 +38,21 @@ class AtomsBatch(Data):
     energy: Tensor | None
     forces: Tensor | None
     stress: Tensor | None
+    labels: dict[str, Tensor]
+    """labels of further targets by key; the attribute is there where there are some"""
+    present: dict[str, Tensor]
+    """(B,) or (A,) bool by key: which labels there are; the attribute is there where some are missing, and
+    those are zero"""
+
+    def label(self, key: str) -> Tensor:
+        """The labels of the target `key`."""
+        found = self[key] if key in ("energy", "forces", "stress") else self.labels[key]
+        assert isinstance(found, Tensor), f"the batch has no {key}"
+        return found
+
+    def labelled(self, key: str) -> Tensor | None:
+        """(B,) or (A,) bool: which frames, or atoms, have a label of `key`; None where all have."""
+        return self.present.get(key) if "present" in self else None  # type: ignore[operator]
 
     @property
     def num_nodes(self) -> int:
@@ -163,9 +179,12 @@ def collate(
     energy: np.ndarray | None = None,
     forces: np.ndarray | None = None,
     stress: np.ndarray | None = None,
+    labels: Mapping[str, np.ndarray] | None = None,
+    incomplete: Collection[str] = (),
     dtype: torch.dtype = torch.float32,
 ) -> AtomsBatch:
-    """The batch of flat arrays (see `AtomsBatch` for shapes and units).
+    """The batch of flat arrays (see `AtomsBatch` for shapes and units); labels of the keys `incomplete` may
+    be missing (NaN).
 
     Frames whose centre is far from the origin are moved there in float64 before positions are rounded to
     `dtype`: at 1000 Å float32 resolves 6e-5 Å, which moves forces by 2e-3 eV/Å.
@@ -175,6 +194,16 @@ def collate(
     def tensor(a: np.ndarray | None) -> Tensor | None:
         return None if a is None else torch.from_numpy(np.ascontiguousarray(a)).to(dtype)
 
+    given = {"energy": energy, "forces": forces, "stress": stress, **(labels or {})}
+    present: dict[str, Tensor] = {}
+    for key in incomplete:
+        if (values := given.get(key)) is not None:
+            there = ~np.isnan(values.reshape(len(values), -1)).any(1)
+            present[key] = torch.from_numpy(there)
+            given[key] = np.where(there.reshape(-1, *(1,) * (values.ndim - 1)), values, 0.0)
+    more: dict[str, Any] = {"labels": {key: tensor(given[key]) for key in labels}} if labels else {}
+    if present:
+        more["present"] = present
     return AtomsBatch(
         positions=tensor(positions),
         species=torch.from_numpy(species.astype(np.int64)),
@@ -182,7 +211,8 @@ def collate(
         n_atoms=torch.from_numpy(np.asarray(n_atoms, dtype=np.int64)),
         cell=tensor(cell),
         graph=graph,
-        energy=tensor(energy),
-        forces=tensor(forces),
-        stress=tensor(stress),
+        energy=tensor(given["energy"]),
+        forces=tensor(given["forces"]),
+        stress=tensor(given["stress"]),
+        **more,
     )

@@ -17,7 +17,7 @@ the origin, and the energy of many atoms is a long sum; both lose in float32 wha
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -45,7 +45,11 @@ class Prediction(NamedTuple):
 
 
 def predict(
-    model: Model, batch: AtomsBatch, *, stress: bool = False, differentiable: bool = False
+    model: Model,
+    batch: AtomsBatch,
+    *,
+    stress: bool | Literal["where periodic"] = False,
+    differentiable: bool = False,
 ) -> Prediction:
     """Energies, forces and, on request, stress of a batch.
 
@@ -53,7 +57,8 @@ def predict(
         differentiable: keep the graph, so that a loss of forces (and of node features) can be differentiated
             in the parameters. In the positions nothing is: forces of a further readout come from
             `model(batch)`.
-        stress: needs a cell of non-zero volume in every frame.
+        stress: needs a cell of non-zero volume in every frame; "where periodic": of frames without one it is
+            what the derivative in a strain is, eV, as if the volume were 1 Å³.
 
     Raises:
         ValueError: gradients in positions or cell are wanted, or stress without a volume.
@@ -71,7 +76,10 @@ def predict(
     energy, atomic, gradient, node_features = found or _by_autograd(model, vectors, batch, differentiable)
     with torch.set_grad_enabled(differentiable):
         forces = graph.forces(gradient)
-        tension = graph.strain_gradient(vectors, gradient) / _volume(batch).view(-1, 1, 1) if stress else None
+        tension = None
+        if stress:
+            volume = _volume(batch, zero_is_one=stress == "where periodic")
+            tension = graph.strain_gradient(vectors, gradient) / volume.view(-1, 1, 1)
     if not differentiable:
         energy, atomic = energy.detach(), atomic.detach()
     return Prediction(energy, forces, tension, node_features, atomic, gradient)
@@ -102,9 +110,25 @@ def predict_in_double(model: Model, batch: AtomsBatch, *, stress: bool = False) 
         return Prediction(energy, graph.forces(gradient), tension, node_features.detach(), atomic, gradient)
 
 
-def _volume(batch: AtomsBatch) -> Tensor:
-    """(B,) Å^3; ValueError where one is zero."""
+def node_features(model: Model, batch: AtomsBatch, *, differentiable: bool = False) -> Tensor:
+    """The invariant features of the atoms, (A, F), with `differentiable` as a function of the parameters; by
+    the compiled form of the model where there is one."""
+    with torch.no_grad():
+        vectors = batch.graph.vectors(batch.positions, batch.cell)
+    with torch.set_grad_enabled(differentiable):
+        found = model.energy_and_gradient(vectors, batch) if kernels.in_use() else None
+        if found is not None:
+            return found[2]
+        with torch.no_grad():
+            features = model.features(vectors, batch)
+        return model.evaluate(features, batch).node_features
+
+
+def _volume(batch: AtomsBatch, *, zero_is_one: bool = False) -> Tensor:
+    """(B,) Å^3; where one is zero ValueError, or 1."""
     volume = torch.linalg.det(batch.cell).abs()
+    if zero_is_one:
+        return torch.where(volume == 0, torch.ones_like(volume), volume)
     if bool((volume == 0).any()):
         raise ValueError("stress needs a cell of non-zero volume in every frame")
     return volume
@@ -133,6 +157,8 @@ def _by_autograd(
     with torch.enable_grad():
         leaves = tuple(f.detach().requires_grad_(True) for f in features)
         output = model.evaluate(leaves, batch)
+        if output.energy is None or output.atomic_energy is None:
+            raise ValueError("this model has learnt no energies, and so has no forces; see node_features")
         gradients = torch.autograd.grad(output.energy.sum(), leaves, create_graph=differentiable)
     with torch.set_grad_enabled(differentiable):
         return output.energy, output.atomic_energy, pullback(*gradients), output.node_features

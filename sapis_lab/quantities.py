@@ -1,62 +1,23 @@
-"""Every measured quantity once: its key in records and tables, its label, its unit, and which way is better.
+"""Every quantity that is known: those of a record, the errors of every target, and what was declared besides.
 
-Tables and files hold the quantity in the package's units (eV, Å); figures and reports show `value *
-display_factor` in `display_unit`. No torch here: the analysis side reads this file too.
+Errors follow from the targets (`sapis_lab.targets`). Those of a property that a study declares are known once
+its settings, or a table with them, were read. No torch here: the analysis side reads this file too.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterable
+from functools import cache
 
+from sapis_lab import outside
+from sapis_lab.config import kind_class, kinds
+from sapis_lab.measures import Measure, Quantity
+from sapis_lab.targets import Target
 
-@dataclass(frozen=True)
-class Quantity:
-    """One measured quantity.
+__all__ = ["Measure", "Quantity", "declare", "declared", "known", "quantity", "standard_targets"]
 
-    `display_unit` and `display_factor` say how people read it: meV/Å rather than eV/Å.
-    """
-
-    key: str
-    label: str
-    unit: str
-    better: Literal["lower", "higher", "none"] = "none"
-    display_unit: str = ""
-    display_factor: float = 1.0
-    is_time: bool = False
-    """True for wall and CPU times: the only columns of a runs table that two identical runs may differ in."""
-
-    @property
-    def axis(self) -> str:
-        """The label with its display unit, as an axis carries it."""
-        shown = self.display_unit or self.unit
-        return f"{self.label} ({shown})" if shown else self.label
-
-
-def _errors(prefix: str, name: str) -> list[Quantity]:
-    def error(key: str, label: str, unit: str) -> Quantity:
-        return Quantity(
-            f"{prefix}_{key}",
-            f"{name} {label}",
-            unit,
-            better="lower",
-            display_unit=f"m{unit}",
-            display_factor=1e3,
-        )
-
-    return [
-        error("force_rmse", "force RMSE", "eV/Å"),
-        error("force_mae", "force MAE", "eV/Å"),
-        error("energy_rmse", "energy RMSE", "eV"),
-        error("energy_mae", "energy MAE", "eV"),
-        error("energy_mae_per_atom", "energy MAE per atom", "eV"),
-    ]
-
-
-_ALL = [
-    *_errors("val", "validation"),
-    *_errors("test", "test"),
+_OF_A_RECORD = (
     Quantity("n_params", "trainable parameters N", ""),
     Quantity("n_params_equivariant", "equivariant parameters", ""),
     Quantity("n_params_scalar", "scalar parameters", ""),
@@ -74,23 +35,76 @@ _ALL = [
     Quantity("seconds_train", "training time", "s", is_time=True),
     Quantity("cpu_seconds_train", "training CPU time", "s", is_time=True),
     Quantity("seconds_total", "time of the point", "s", is_time=True),
-]
+)
+_SPLITS = ("val", "test")
 
-QUANTITIES: dict[str, Quantity] = {q.key: q for q in _ALL}
-"""All known quantities by key."""
+_measures: dict[str, Measure] = {}
+_quantities: dict[str, Quantity] = {}
+
+
+def declare(*what: Measure | Quantity) -> None:
+    """Make further quantities known to this process; a key that is declared again takes the new meaning."""
+    for one in what:
+        if isinstance(one, Measure):
+            _measures[one.key] = one
+        else:
+            _quantities[one.key] = one
+
+
+def declared(keys: Iterable[str]) -> list[Quantity]:
+    """Of these quantities, those that are known only because they were declared: what a table must carry
+    along."""
+    found = [q for key in keys if key not in _standard(outside.folders()) and (q := _find(key)) is not None]
+    return [q for q in found if q.measure not in _measures_of_kinds(outside.folders())]
+
+
+def known() -> dict[str, Quantity]:
+    """All quantities by key, in the order of tables."""
+    of_declared = [m.quantity(split) for split in _SPLITS for m in _measures.values()]
+    return _standard(outside.folders()) | {q.key: q for q in of_declared} | _quantities
+
+
+def standard_targets() -> tuple[Target, ...]:
+    """One target of every kind that needs no settings, in the order of tables."""
+    return _standard_targets(outside.folders())
+
+
+@cache
+def _standard_targets(folders: tuple[object, ...]) -> tuple[Target, ...]:
+    classes = {kind: kind_class("targets", kind) for kind in kinds("targets")}
+    plain = [
+        c(kind=kind)
+        for kind, c in classes.items()
+        if not any(f.is_required() for f in c.model_fields.values())
+    ]
+    return tuple(sorted((t for t in plain if isinstance(t, Target)), key=lambda target: target.place))
+
+
+@cache
+def _measures_of_kinds(folders: tuple[object, ...]) -> dict[str, Measure]:
+    return {m.key: m for target in _standard_targets(folders) for m in target.measures()}
+
+
+@cache
+def _standard(folders: tuple[object, ...]) -> dict[str, Quantity]:
+    errors = [m.quantity(split) for split in _SPLITS for m in _measures_of_kinds(folders).values()]
+    return {q.key: q for q in (*errors, *_OF_A_RECORD)}
+
+
+def _find(key: str) -> Quantity | None:
+    if (found := known().get(key)) is not None:
+        return found
+    named = re.fullmatch(r"(test_[A-Za-z0-9]+?)_(\w+)", key)  # further test sets, as in test_600K_force_mae
+    measure = named and ({**_measures_of_kinds(outside.folders()), **_measures}).get(named[2])
+    return measure.quantity(named[1]) if named and measure else None
 
 
 def quantity(key: str) -> Quantity:
     """The quantity called `key`; ValueError with the nearest known key otherwise."""
-    if key in QUANTITIES:
-        return QUANTITIES[key]
-    named = re.fullmatch(r"(test_[A-Za-z0-9]+)_((?:force|energy)_\w+)", key)
-    if named:  # further test sets, as in test_600K_force_mae
-        found = {q.key: q for q in _errors(named[1], named[1].replace("_", " "))}
-        if key in found:
-            return found[key]
+    if (found := _find(key)) is not None:
+        return found
     from difflib import get_close_matches
 
-    near = get_close_matches(key, QUANTITIES, n=1)
+    near = get_close_matches(key, known(), n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise ValueError(f"unknown quantity {key!r}{hint} known: {', '.join(QUANTITIES)}")
+    raise ValueError(f"unknown quantity {key!r}{hint} known: {', '.join(known())}")

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from sapis_lab.config import Config, ConfigError, dump, fingerprint, load
+from sapis_lab.config import Config, ConfigError, dump, fingerprint, kind_class, load
 from sapis_lab.errors import MissingFile
 from sapis_lab.files import (
     read_bytes,
@@ -28,7 +29,8 @@ from sapis_lab.files import (
     write_text,
     write_with,
 )
-from sapis_lab.quantities import QUANTITIES
+from sapis_lab.quantities import Quantity, declare, declared, known
+from sapis_lab.targets import Target
 from sapis_lab.text import for_spreadsheets, from_spreadsheets
 
 if TYPE_CHECKING:
@@ -235,26 +237,41 @@ def runs_table(points_folder: Path, expected: Sequence[Planned]) -> DataFrame:
 
     rows = [row for point in expected if (row := _row(Path(points_folder) / point.id, point)) is not None]
     metrics = {key for row in rows for key in row["metrics"]}
-    metric_columns = [k for k in QUANTITIES if k in metrics] + sorted(metrics - set(QUANTITIES))
+    order = known()
+    metric_columns = [k for k in order if k in metrics] + sorted(metrics - set(order))
     flat = [{**row, **row["metrics"]} for row in rows]
     dtypes = _DTYPES | dict.fromkeys(metric_columns, "float64")
     # before 3, "str" would turn None into 'None'
     text = "str" if int(pd.__version__.split(".")[0]) >= 3 else "object"
-    return pd.DataFrame(
+    table = pd.DataFrame(
         {
             c: pd.Series([row.get(c) for row in flat], dtype=text if t == "str" else t)
             for c, t in dtypes.items()
         }
     )
+    if of_study := declared(metric_columns):
+        table.attrs[_QUANTITIES] = [asdict(q) for q in of_study]
+    return table
 
 
 def _row(folder: Path, point: Planned) -> dict[str, Any] | None:
     if (folder / RECORD).exists():
-        return {**dump(believed_record(folder, point)), "status": "done"}
+        record = believed_record(folder, point)
+        _declare_targets(record.science)
+        return {**dump(record), "status": "done"}
     if (folder / FAILURE).exists():
         reason = read_lossy(folder / FAILURE).partition("\n")[0] or "no reason recorded"
         return {**dump(point), "status": "failed", "failure": reason, "metrics": {}}
     return None
+
+
+def _declare_targets(science: Mapping[str, Any]) -> None:
+    """Make the errors of the targets known that a record was trained for, beyond energies and forces."""
+    train = science.get("train")
+    for plain in (train.get("targets") or ()) if isinstance(train, Mapping) else ():
+        target = load(kind_class("targets", plain["kind"]), plain, source="targets", recorded=True)
+        assert isinstance(target, Target)
+        declare(*target.measures())
 
 
 def believed_record(folder: Path, point: Planned) -> Record:
@@ -295,11 +312,17 @@ def read_table(folder: Path) -> DataFrame:
         raise ConfigError(f"{path}: no such file; no point of this study has finished yet")
     data = io.BytesIO(read_bytes(path))
     try:
-        return pd.read_parquet(data)
+        table = pd.read_parquet(data)
     except (OSError, ValueError) as error:  # those of pyarrow are either
         raise ConfigError(
             f"{path}: cannot be read ({str(error).splitlines()[0]}); run the study again to write it anew"
         ) from None
+    declare(*(Quantity(**plain) for plain in table.attrs.get(_QUANTITIES, ())))
+    return table
+
+
+_QUANTITIES = "quantities"
+"""Where a table carries what is known of its columns by declaration alone."""
 
 
 def read_csv(path: Path, *, columns: Sequence[str], then: str) -> DataFrame:
@@ -329,7 +352,7 @@ def differing_columns(a: DataFrame, b: DataFrame) -> list[str]:
     """The columns in which two tables differ (or that one lacks); times, host, device, form of the step and
     commit aside."""
     ignored = {"host", "device", "kernel", "commit", "dirty"} | {
-        key for key, q in QUANTITIES.items() if q.is_time
+        key for key, q in known().items() if q.is_time
     }
     columns = [c for c in dict.fromkeys([*a, *b]) if c not in ignored]
     return [

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from sapis_lab.targets import ENERGY_MAE
+
 CELL = ["n_params_target", "n_frames", "seed"]
-ENERGY_MAE = "val_energy_mae"
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,13 @@ from pydantic import Field, field_validator
 from sapis_lab.analysis.laws import law_named
 from sapis_lab.config import Config, Seed
 from sapis_lab.quantities import quantity
+from sapis_lab.targets import ENERGY_MAE, LOSS
 
 
 class LawOptions(Config):
     """What the analysis does with a runs table."""
 
-    quantity: str = "val_force_rmse"
+    quantity: str = LOSS
     """The loss L: the key of one measured quantity, in its physical unit."""
     laws: tuple[str, ...] = ("n+d", "n+d+nd")
     """Forms to fit side by side, simplest first; the first is drawn where the data cannot choose."""
@@ -37,8 +38,8 @@ class LawOptions(Config):
     def _known_quantity(cls, key: str) -> str:
         if quantity(key).better != "lower":
             raise ValueError(
-                f"{key!r} is no error that a law could describe; wanted one such as val_force_rmse or "
-                f"test_energy_mae"
+                f"{key!r} is no error that a law could describe; wanted one such as {LOSS} or "
+                f"{ENERGY_MAE.replace('val_', 'test_')}"
             )
         return key
 

@@ -23,7 +23,6 @@ from numpy.typing import ArrayLike
 from sapis_lab.analysis.allocation import Allocation, allocation
 from sapis_lab.analysis.compare import (
     CELL,
-    ENERGY_MAE,
     CellRatios,
     Comparison,
     compare,
@@ -41,6 +40,7 @@ from sapis_lab.analysis.uncertainty import band, floor_band
 from sapis_lab.files import write_text
 from sapis_lab.quantities import Quantity
 from sapis_lab.quantities import quantity as quantity_named
+from sapis_lab.targets import ENERGY_MAE, LOSS
 
 SCHEMA = 1
 FLOOR_LAW = "n+d+e"
@@ -140,7 +140,7 @@ class StudyAnalysis:
 def analyse(
     runs: pd.DataFrame,
     *,
-    quantity: str = "val_force_rmse",
+    quantity: str = LOSS,
     laws: Sequence[str] = ("n+d", "n+d+nd"),
     n_bootstrap: int = 1000,
     n_simulations: int = 0,

@@ -31,6 +31,7 @@ import torch
 from rich.console import Console
 from rich.text import Text
 
+from sapis_lab.batches import TrainingStream
 from sapis_lab.config import home, plainly
 from sapis_lab.data import prepare
 from sapis_lab.derivatives import predict
@@ -40,10 +41,9 @@ from sapis_lab.sweep.events import Event
 from sapis_lab.sweep.plan import infos
 from sapis_lab.sweep.points import points
 from sapis_lab.sweep.study import Study, load_study
+from sapis_lab.tasks import energy_loss
 from sapis_lab.training import PointConfig
-from sapis_lab.training._batches import TrainingStream
-from sapis_lab.training._loss import loss
-from sapis_lab.training.run import _prepare, _set_up_process
+from sapis_lab.training.run import prepare_task, set_up_process
 
 WANTED = 0.15
 """Largest overhead that is wanted for points of 2 s."""
@@ -160,33 +160,33 @@ def _session(lattice: Sequence[PointConfig], folder: Path, plan: Plan, cache: Pa
 def _loaders(plan: Plan, cache: Path) -> list[dict[str, float]]:
     """Median CPU seconds of making a batch, and of the step that it is for, at each of `LOADER_SIZES`
     parameters."""
-    _set_up_process(1)
+    set_up_process(1)
     return [_loader(_points(replace(plan, n_params=n), 1, n=1, cache=cache)[0], cache) for n in LOADER_SIZES]
 
 
 def _loader(point: PointConfig, cache: Path) -> dict[str, float]:
-    setup = _prepare(point, cache)
+    task = prepare_task(point, cache)
     stream = TrainingStream(
-        setup.make,
-        setup.train_ids,
-        batch_size=setup.batch_size,
+        task.make,
+        task.train_ids,
+        batch_size=task.batch_size,
         seed=point.seed,
         augment=False,
         first_step=lambda: 0,
         rank=0,
         world=1,
     )
-    optimizer = torch.optim.AdamW(setup.model.parameters(), lr=1e-4, fused=True)
+    optimizer = torch.optim.AdamW(task.model.parameters(), lr=1e-4, fused=True)
     times = []
     for step in range(LOADER_STEPS):
         begin = time.process_time()
         batch = stream.batch(step)
         made = time.process_time()
         optimizer.zero_grad(set_to_none=True)
-        loss(
-            predict(setup.model, batch, differentiable=True),
+        energy_loss(
+            predict(task.model, batch, differentiable=True),
             batch,
-            scale=setup.model.energy_scale,
+            scale=task.model.energy_scale,
             config=point.train.loss,
         ).backward()
         optimizer.step()

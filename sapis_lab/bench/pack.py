@@ -47,8 +47,8 @@ from sapis_lab.derivatives import Prediction, predict
 from sapis_lab.kernels import reference_forms
 from sapis_lab.models import Model, ModelConfig
 from sapis_lab.sweep.engine import WORKER_ENVIRONMENT
+from sapis_lab.tasks import energy_loss
 from sapis_lab.training import TrainConfig
-from sapis_lab.training._loss import loss
 
 INPUT = "eth16"
 TOLERANCE = {"float32": 1e-5, "float64": 1e-11}
@@ -66,6 +66,7 @@ class _Energy(nn.Module):
 
     def forward(self, features: tuple[Tensor, ...], batch: AtomsBatch) -> tuple[Tensor, Tensor]:
         output = self.model.evaluate(features, batch)
+        assert output.energy is not None and output.atomic_energy is not None
         return output.energy, output.atomic_energy
 
 
@@ -109,7 +110,7 @@ class Pack:
         gradients, (energies, atomic) = grad(total, has_aux=True)(features)
         pairs = pullback(*gradients)
         prediction = Prediction(energies, batch.graph.forces(pairs), None, energies, atomic, pairs)
-        return loss(prediction, batch, scale=buffers["model.energy_scale"], config=self.settings.loss)
+        return energy_loss(prediction, batch, scale=buffers["model.energy_scale"], config=self.settings.loss)
 
     def gradient(self, k: int, name: str) -> Tensor:
         """Of one weight of model `k`."""
@@ -217,7 +218,7 @@ class PackJob(Job):
 
     def _single_loss(self, model: Model, batch: AtomsBatch) -> Tensor:
         prediction = predict(model, batch, differentiable=True)
-        return loss(prediction, batch, scale=model.energy_scale, config=self.settings.loss)
+        return energy_loss(prediction, batch, scale=model.energy_scale, config=self.settings.loss)
 
     def gradient_differences(self) -> dict[str, float]:
         """How far the packed gradients are from the single ones of the PyTorch and of the compiled form;

@@ -24,8 +24,8 @@ from sapis_lab.bench.worker import TrainingJob
 from sapis_lab.config import ConfigError, dump, expand_use, kind_class, load, override, plainly
 from sapis_lab.derivatives import predict
 from sapis_lab.models import ModelConfig
+from sapis_lab.tasks import energy_loss
 from sapis_lab.training import TrainConfig
-from sapis_lab.training._loss import loss
 
 OWN = 0.0
 """Stands for a model's own widths where a number of parameters is wanted: degrees, say, are then compared at
@@ -62,7 +62,7 @@ class StepJob(TrainingJob):
 
     def loss(self) -> Tensor:
         prediction = predict(self.model, self.batch, differentiable=True)
-        return loss(prediction, self.batch, scale=self.model.energy_scale, config=self.settings.loss)
+        return energy_loss(prediction, self.batch, scale=self.model.energy_scale, config=self.settings.loss)
 
     def energies_and_forces(self) -> tuple[Tensor, Tensor]:
         prediction = predict(self.model, self.batch)

@@ -14,7 +14,7 @@ molecular dynamics are not very similar, so only a clear contradiction is refuse
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -44,39 +44,68 @@ _CONTACT_FRAMES = 100
 
 
 def check_store(
-    store: FrameStore, splits: Mapping[str, np.ndarray], where: Where, *, length_unit: str = "Angstrom"
+    store: FrameStore,
+    splits: Mapping[str, np.ndarray],
+    where: Where,
+    *,
+    length_unit: str = "Angstrom",
+    may_lack: Collection[str] = (),
 ) -> None:
     """ValueError at the first thing that cannot be trusted in an unsealed store with these `splits`, read as
-    being in `length_unit`."""
+    being in `length_unit`; labels of the keys `may_lack` may be missing (NaN)."""
     for name, ids in splits.items():
         if not len(ids):
             raise ValueError(f"split {name!r} is empty; give it frames, or lower the other splits")
-    check_numbers(store, where)
+    check_numbers(store, where, may_lack=may_lack)
     check_elements(store, splits, where)
     check_lengths(store, where, length_unit=length_unit)
     check_overlaps(store, where)
-    check_forces_present(store, splits, where)
-    check_energies_vary(store, splits, where)
+    with_energy, with_forces = _labelled(store, "energy"), _labelled(store, "forces")
+    check_forces_present(store, _only(splits, with_forces), where)
+    check_energies_vary(store, _only(splits, with_energy), where)
     check_duplicates(store, splits, where)
-    check_energies_match_forces(store, splits["train"], where)
+    if len(both := splits["train"][(with_energy & with_forces)[splits["train"]]]):
+        check_energies_match_forces(store, both, where)
 
 
-def check_numbers(store: FrameStore, where: Where) -> None:
-    """Every stored number is finite, and energies are not all the same."""
-    names = {"positions": "Å", "forces": "eV/Å", "energy": "eV", "cell": "Å"} | dict.fromkeys(
-        store.columns, ""
-    )
-    per_atom = {"positions", "forces", "velocities", "charges"}
+def _labelled(store: FrameStore, key: str) -> np.ndarray:
+    """(n_frames,) bool: the frames that have a label of `key`; of an atom's labels, those whose first atom
+    has one."""
+    labels = store.label_column(key)
+    if store.is_per_atom(key):
+        labels = labels[store.offsets[:-1]]
+    return ~np.isnan(labels.reshape(len(labels), -1)[:, 0])
+
+
+def _only(splits: Mapping[str, np.ndarray], labelled: np.ndarray) -> dict[str, np.ndarray]:
+    """Of every split, the frames that are labelled; without the splits that have none."""
+    some = {name: ids[labelled[ids]] for name, ids in splits.items()}
+    return {name: ids for name, ids in some.items() if len(ids)}
+
+
+def check_numbers(store: FrameStore, where: Where, *, may_lack: Collection[str] = ()) -> None:
+    """Every stored number is finite; of labels that may be missing, those that are there."""
+    names = {"positions": "Å", "forces": "eV/Å", "energy": "eV", "cell": "Å"}
+    names |= dict.fromkeys(store.columns, "") | {key: p.unit for key, p in store.properties.items()}
     chunk = 1_000_000
     for name, unit in names.items():
-        values = store.column(name) if name in store.columns else getattr(store, name)
+        values = (
+            store.label_column(name)
+            if name in store.labels
+            else store.column(name)
+            if name in store.columns
+            else getattr(store, name)
+        )
+        of_atoms = store.is_per_atom(name)
         for start in range(0, len(values), chunk):
-            part = values[start : start + chunk]
-            bad = ~np.isfinite(part).reshape(len(part), -1).all(1)
+            part = values[start : start + chunk].reshape(len(values[start : start + chunk]), -1)
+            bad = ~np.isfinite(part).all(1)
+            if name in may_lack:
+                bad &= ~np.isnan(part).all(1)
             if bad.any():
                 row = start + int(np.argmax(bad))
-                frame = _frame_of(store, row) if name in per_atom else row
-                atom = f" of atom {row - store.offsets[frame]}" if name in per_atom else ""
+                frame = _frame_of(store, row) if of_atoms else row
+                atom = f" of atom {row - store.offsets[frame]}" if of_atoms else ""
                 raise ValueError(
                     f"{where(frame)}: {name}{atom} is {values[row].tolist()}, wanted finite "
                     f"numbers{unit and ' in ' + unit}; "
@@ -202,7 +231,7 @@ def check_forces_present(store: FrameStore, splits: Mapping[str, np.ndarray], wh
 
 def check_energies_vary(store: FrameStore, splits: Mapping[str, np.ndarray], where: Where) -> None:
     """The training energies are not all the same number."""
-    energy = store.energy[splits["train"]]
+    energy = store.energy[splits.get("train", np.zeros(0, np.int64))]
     if len(energy) > 2 and np.ptp(energy) == 0:
         first = where(int(splits["train"][0]))
         raise ValueError(

@@ -19,11 +19,11 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -39,12 +39,31 @@ _PER_FRAME = {"cell": Column("<f8", (3, 3)), "pbc": Column("|b1", (3,)), "energy
 _PER_ATOM = {"species": Column("|u1"), "positions": Column("<f8", (3,)), "forces": Column("<f4", (3,))}
 _OPTIONAL_PER_FRAME = {
     "stress": Column("<f8", (3, 3)),
+    "dipole": Column("<f8", (3,)),
     "time": Column("<f8"),
     "oracle": Column("|u1"),
     "round": Column("<i4"),
 }
 _OPTIONAL_PER_ATOM = {"velocities": Column("<f4", (3,)), "charges": Column("<f4")}
 OPTIONAL = (*_OPTIONAL_PER_FRAME, *_OPTIONAL_PER_ATOM)
+LABELS = ("energy", "forces", "stress", "dipole", "charges")
+"""Columns that are labels; a row of NaN is a label that is missing."""
+
+
+class Property(NamedTuple):
+    """A further label of a store, by declaration."""
+
+    per: Literal["frame", "atom"] = "frame"
+    """What a row belongs to."""
+    rank: Literal[0, 1, 2] = 0
+    """Cartesian indices of a row: (), (3,) or (3, 3)."""
+    unit: str = ""
+    """For people; numbers are as they were given."""
+
+    @property
+    def column(self) -> Column:
+        """Type and shape of a row."""
+        return Column("<f8" if self.per == "frame" else "<f4", (3,) * self.rank)
 
 
 @dataclass(frozen=True)
@@ -77,9 +96,35 @@ class Frames:
     """(n_atoms_total, 3) float32, Å/fs."""
     charges: np.ndarray | None = None
     """(n_atoms_total,) float32, e."""
+    dipole: np.ndarray | None = None
+    """(n_frames, 3) float64, e Å."""
+    properties: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Further labels by name, as they were declared; NaN where one is missing."""
+
+    def label(self, key: str) -> np.ndarray:
+        """The labels of the target `key`, (n_frames or n_atoms_total, ...). KeyError where there are none."""
+        found = getattr(self, key) if key in LABELS else self.properties[key]
+        if found is None:
+            raise KeyError(key)
+        return np.asarray(found)
 
     def __len__(self) -> int:
         return len(self.n_atoms)
+
+
+_COLUMNS = tuple(f.name for f in fields(Frames) if f.name not in ("n_atoms", "properties"))
+_OF_ATOMS = frozenset({**_PER_ATOM, **_OPTIONAL_PER_ATOM})
+_PROPERTY = "property-"
+
+
+def _array_of(name: str) -> str:
+    """The array that holds the property `name`."""
+    return f"{_PROPERTY}{name}"
+
+
+def _lacks_some(labels: np.ndarray) -> bool:
+    chunk = 1_000_000
+    return any(bool(np.isnan(labels[k : k + chunk]).any()) for k in range(0, len(labels), chunk))
 
 
 class FrameStore:
@@ -112,16 +157,21 @@ class FrameStore:
         return cls(arrays)
 
     @classmethod
-    def create(cls, folder: Path, *, columns: tuple[str, ...] = ()) -> FrameStore:
-        """An empty store with the optional `columns` (of stress, time, oracle, round, velocities,
-        charges)."""
+    def create(
+        cls, folder: Path, *, columns: tuple[str, ...] = (), properties: Mapping[str, Property] | None = None
+    ) -> FrameStore:
+        """An empty store with the optional `columns` (of stress, dipole, time, oracle, round, velocities,
+        charges) and with further labels, `properties` by name."""
+        properties = dict(properties or {})
         unknown = sorted(set(columns) - set(OPTIONAL))
         if unknown:
             raise ValueError(f"unknown columns {unknown}; a store may have {', '.join(OPTIONAL)}")
         optional = {k: v for k, v in (_OPTIONAL_PER_FRAME | _OPTIONAL_PER_ATOM).items() if k in columns}
-        schema = {"offsets": Column("<i8"), **_PER_FRAME, **_PER_ATOM, **optional}
+        declared = {_array_of(name): p.column for name, p in properties.items()}
+        schema = {"offsets": Column("<i8"), **_PER_FRAME, **_PER_ATOM, **optional, **declared}
+        facts = {"properties": {name: p._asdict() for name, p in properties.items()}} if properties else {}
         arrays = GrowingArrays.create(
-            Path(folder), schema, format=FORMAT, sealed=False, elements=[], metadata={}, splits={}
+            Path(folder), schema, format=FORMAT, sealed=False, elements=[], metadata={}, splits={}, **facts
         )
         # Offsets have one row more than there are frames; they are stored rather than summed up from sizes,
         # to be mapped like the rest.
@@ -134,24 +184,25 @@ class FrameStore:
         """Add frames at the end; after a crash either all of them are there or none."""
         n_frames, n_atoms = len(frames), int(np.sum(frames.n_atoms))
         rows = {"offsets": self.offsets[-1] + np.cumsum(frames.n_atoms, dtype=np.int64)}
-        for field in fields(Frames)[1:]:
-            value = getattr(frames, field.name)
-            wanted = field.name in self._arrays
+        given = {name: getattr(frames, name) for name in _COLUMNS}
+        given |= {_array_of(name): value for name, value in frames.properties.items()}
+        for name in dict.fromkeys([*given, *map(_array_of, self.properties)]):
+            value, wanted = given.get(name), name in self._arrays
             if wanted != (value is not None):
                 have = "has" if wanted else "has no"
                 raise ValueError(
-                    f"{self.folder} {have} column {field.name!r}, the frames to append "
+                    f"{self.folder} {have} column {name!r}, the frames to append "
                     f"{'lack it' if wanted else 'bring it'}; "
                     "name the same columns in create()"
                 )
-            if wanted:
-                n = n_atoms if field.name in {**_PER_ATOM, **_OPTIONAL_PER_ATOM} else n_frames
+            if value is not None:
+                n = n_atoms if self.is_per_atom(name) else n_frames
                 if len(value) != n:
                     raise ValueError(
-                        f"{field.name} has {len(value)} rows, wanted {n} ({n_frames} frames of {n_atoms} "
+                        f"{name} has {len(value)} rows, wanted {n} ({n_frames} frames of {n_atoms} "
                         f"atoms together)"
                     )
-                rows[field.name] = value
+                rows[name] = value
         self._arrays.append(rows)
         self._forget()
 
@@ -169,6 +220,8 @@ class FrameStore:
             write_bytes(self.folder / "splits" / f"{name}-{generation}.npy", file.getbuffer())
         named = np.concatenate(list(splits.values()))
         elements = [int(z) for z in np.unique(self.species[segments(self.offsets, named)[0]])]
+        if incomplete := [key for key in self.labels if _lacks_some(self.label_column(key))]:
+            self._arrays.manifest["incomplete"] = incomplete
         self._arrays.manifest.update(
             sealed=True,
             generation=generation,
@@ -243,6 +296,34 @@ class FrameStore:
         return tuple(name for name in OPTIONAL if name in self._arrays)
 
     @property
+    def properties(self) -> dict[str, Property]:
+        """The further labels that it was created with, by name."""
+        declared = self._arrays.manifest.get("properties", {})
+        return {name: Property(**said) for name, said in declared.items()}
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Keys of all labels it has a column of: energy, forces, and what it was created with."""
+        return (*(key for key in LABELS if key in self._arrays), *self.properties)
+
+    @property
+    def incomplete(self) -> tuple[str, ...]:
+        """Keys of the labels that some frames or atoms lack (known once sealed)."""
+        return tuple(self._arrays.manifest.get("incomplete", ()))
+
+    def label_column(self, key: str) -> np.ndarray:
+        """All labels of `key`, memory mapped; NaN where one is missing."""
+        if key not in self.labels:
+            raise ValueError(f"{self.folder} has no labels {key!r}; it has {', '.join(self.labels)}")
+        return self._arrays[key if key in LABELS else _array_of(key)]
+
+    def is_per_atom(self, name: str) -> bool:
+        """Whether rows of an array, or of a label, belong to atoms."""
+        name = name.removeprefix(_PROPERTY)
+        declared = self.properties.get(name)
+        return declared.per == "atom" if declared else name in {**_PER_ATOM, **_OPTIONAL_PER_ATOM}
+
+    @property
     def offsets(self) -> np.ndarray:
         """(n_frames + 1,) int64: the atoms of frame k are offsets[k]:offsets[k+1]."""
         return self._arrays["offsets"]
@@ -311,13 +392,18 @@ class FrameStore:
         """The frames `ids` (n,) gathered into new arrays, in that order."""
         ids = np.asarray(ids, dtype=np.int64)
         rows, n_atoms = segments(self.offsets, ids)
-        per_atom = {**_PER_ATOM, **_OPTIONAL_PER_ATOM}
         gathered = {
-            f.name: self._arrays[f.name][rows if f.name in per_atom else ids]
-            for f in fields(Frames)
-            if f.name in self._arrays
+            name: self._arrays[name][rows if name in _OF_ATOMS else ids]
+            for name in _COLUMNS
+            if name in self._arrays
         }
-        return Frames(n_atoms=n_atoms, **gathered)
+        if "properties" not in self._arrays.manifest:
+            return Frames(n_atoms=n_atoms, **gathered)
+        more = {
+            name: self._arrays[_array_of(name)][rows if declared.per == "atom" else ids]
+            for name, declared in self.properties.items()
+        }
+        return Frames(n_atoms=n_atoms, **gathered, properties=more)
 
     def composition(self, ids: np.ndarray | None = None) -> np.ndarray:
         """Atoms of each element of `elements` in the frames `ids` (all by default), (n, n_elements) int64."""

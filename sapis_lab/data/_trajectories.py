@@ -255,7 +255,7 @@ def _splits(config: TrajectoryDataConfig, made: _Made) -> dict[str, np.ndarray]:
 def _frames(task: TrajectoryTask, blocks: list[Block]) -> Frames:
     species, n_frames = np.array(task.species), sum(len(block.energy) for block in blocks)
     cell = np.zeros((3, 3)) if task.cell is None else np.array(task.cell)
-    more = {
+    more: dict[str, Any] = {
         name: np.concatenate([block.more[name] for block in blocks if len(block.energy)])
         for name in task.columns
     }

@@ -5,11 +5,12 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 
-from sapis_lab.analysis.compare import ENERGY_MAE, accuracy_per_flop
+from sapis_lab.analysis.compare import accuracy_per_flop
 from sapis_lab.analysis.study import StudyAnalysis
 from sapis_lab.figures._drawing import Drawing, NotDrawn
 from sapis_lab.figures._style import PAGE, RC, log_axes, looks, new_figure
 from sapis_lab.quantities import quantity
+from sapis_lab.targets import ENERGY_MAE
 
 PANELS = {"flops_train": "training", "flops_inference_per_frame": "inference"}
 

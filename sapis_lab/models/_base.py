@@ -31,10 +31,10 @@ MOST_WIDTH, MOST_LAYERS, MOST_RADIAL = 10**6, 100, 1024
 class Output(NamedTuple):
     """What a model returns."""
 
-    energy: Tensor
-    """(B,) interaction energy of every frame, eV"""
-    atomic_energy: Tensor
-    """(A,) its parts, by atoms, eV"""
+    energy: Tensor | None
+    """(B,) interaction energy of every frame, eV; None of a model that does not learn energies"""
+    atomic_energy: Tensor | None
+    """(A,) its parts, by atoms, eV; None likewise"""
     node_features: Tensor
     """(A, F) invariant features of every atom, which further readouts may use"""
     extras: dict[str, Tensor]
@@ -84,6 +84,8 @@ class Model(nn.Module, ABC):
     """The group under which energies are invariant by construction."""
     layout: ClassVar[Layout]
     """The layout of the neighbour graph that the model computes with."""
+    n_features: int = 0
+    """F, the number of node features, which heads read; 0 of a model that does not say."""
 
     energy_scale: Tensor
     species_row: Tensor
@@ -91,6 +93,8 @@ class Model(nn.Module, ABC):
     def __init__(self, *, species: tuple[int, ...], cutoff: float) -> None:
         super().__init__()
         self.species, self.cutoff = tuple(species), float(cutoff)
+        self.gives_energy = True
+        self.heads = nn.ModuleDict()
         lookup = torch.full((119,), len(species))
         lookup[torch.tensor(species)] = torch.arange(len(species))
         self.register_buffer("species_row", lookup, persistent=False)
@@ -127,6 +131,8 @@ class Model(nn.Module, ABC):
     def evaluate(self, features: tuple[Tensor, ...], batch: AtomsBatch) -> Output:
         """Energies of the frames from the geometry features."""
         atomic, node_features, extras = self.atomic_energy(features, batch)
+        if not self.gives_energy:
+            return Output(None, None, node_features, extras)
         atomic = atomic * self.energy_scale
         energy = atomic.new_zeros(batch.n_frames).index_add(0, batch.batch, atomic)
         return Output(energy, atomic, node_features, extras)
@@ -151,6 +157,18 @@ class Model(nn.Module, ABC):
     def equivariant_parameters(self) -> Iterator[str]:
         """Names of the parameters that act on features of degree l > 0 (or weigh couplings of them); the rest
         are scalar."""
+
+    def energy_parameters(self) -> Iterator[str]:
+        """Names of the parameters that energies alone depend on, not the node features: the readout."""
+        return iter(())
+
+    def forgo_energy(self) -> None:
+        """Learn and give no energies from here on: the readout is not trained, and not counted in N."""
+        self.gives_energy = False
+        readout = set(self.energy_parameters())
+        for name, parameter in self.named_parameters():
+            if name in readout:
+                parameter.requires_grad_(False)
 
     def multipliers(self) -> dict[str, float]:
         """m by parameter name: the model computes with W = m p, so that a step of Adam on p changes W by m

@@ -156,7 +156,7 @@ class Allegro(Model):
         super().__init__(species=species, cutoff=config.cutoff)
         f, c, degrees = config.channels, config.tensor_channels, config.lmax + 1
         self.pair_features = PairFeatures(config.cutoff, config.n_radial, lmax=config.lmax, envelope="value")
-        self.lmax, self.norm = config.lmax, mean_neighbors**-0.5
+        self.lmax, self.norm, self.n_features = config.lmax, mean_neighbors**-0.5, f
         self.pair_0, self.pair_1 = unit_normal(f, config.n_radial + 2 * len(species)), unit_normal(f, f)
         self.tensor_weight = unit_normal(c * degrees, f)
         self.products = nn.ModuleList(
@@ -203,6 +203,9 @@ class Allegro(Model):
         center = one_hot.view(g, i, 1, -1).expand(g, i, k, -1)
         neighbor = graph.neighbors_of(one_hot.unsqueeze(0)).view(g, 1, k, -1).expand(g, i, k, -1)
         return torch.cat([center, neighbor], 3).flatten(0, 2).T
+
+    def energy_parameters(self) -> Iterator[str]:
+        return iter(("readout_1",))
 
     def equivariant_parameters(self) -> Iterator[str]:
         """Weights of the tensors, the environments and the paths; nothing without degrees above 0."""

@@ -468,7 +468,7 @@ class Geat(Model):
     def __init__(self, config: GeatConfig, *, species: tuple[int, ...], mean_neighbors: float) -> None:
         super().__init__(species=species, cutoff=config.cutoff)
         l, c, rows = config.lmax + 1, config.channels, config.n_radial * len(species)
-        self.config, self.mean_neighbors = config, mean_neighbors
+        self.config, self.mean_neighbors, self.n_features = config, mean_neighbors, c
         self.sum_scale = 2.0 / math.sqrt(mean_neighbors)
         self.represent = _random(l, rows, c, fan=rows, multiplier=REPRESENT)
         self.embedding = nn.Parameter(torch.randn(len(species), c))
@@ -481,6 +481,9 @@ class Geat(Model):
         self.readout_out = _Dense(c, 1, multiplier=self.readout, of_bias=READOUT)
         self.readout_skip = _zeros(c, 1)  # linear skip of the readout: no dead start
         self._make_constants()
+
+    def energy_parameters(self) -> Iterator[str]:
+        return (name for name, _ in self.named_parameters() if name.startswith("readout_"))
 
     def equivariant_parameters(self) -> Iterator[str]:
         maps = ("project", "scalar_value", "merge", "factors", "couple", "represent")
@@ -500,7 +503,7 @@ class Geat(Model):
             multiplier = plain.get(owner.split("_")[0], 1.0)
             return multiplier * wide if own == "weight" or own == "readout_skip" else multiplier
 
-        return {name: of(name) for name, _ in self.named_parameters()}
+        return {n: 1.0 if n.startswith("heads.") else of(n) for n, _ in self.named_parameters()}
 
     def growth(self, to: ModelConfig) -> Growth:
         settled = _geat_growth.settled(self.config, to)

@@ -191,7 +191,7 @@ class Nequip(Model):
     def __init__(self, config: NequipConfig, *, species: tuple[int, ...], mean_neighbors: float) -> None:
         super().__init__(species=species, cutoff=config.cutoff)
         self.pair_features = PairFeatures(config.cutoff, config.n_radial, lmax=config.lmax)
-        c = config.channels
+        c = self.n_features = config.channels
         self.embedding = unit_normal(len(species), c)
         self.convolutions = nn.ModuleList(
             Convolution(config, i, o, n_species=len(species), mean_neighbors=mean_neighbors)
@@ -223,6 +223,9 @@ class Nequip(Model):
         scale = x.shape[1] ** -0.5
         energy = silu(x @ (self.readout_0 * scale)) @ (self.readout_1 * scale)
         return energy.squeeze(1), x, {}
+
+    def energy_parameters(self) -> Iterator[str]:
+        return iter(("readout_0", "readout_1"))
 
     def equivariant_parameters(self) -> Iterator[str]:
         """The convolutions except the hidden layers of their radial perceptrons; nothing without degrees

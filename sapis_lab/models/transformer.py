@@ -162,6 +162,7 @@ class Transformer(Model):
         self.pair_features = PairFeatures(
             config.cutoff, config.n_radial, n_directed=config.n_radial, envelope="log"
         )
+        self.n_features = c
         self.embedding = unit_normal(c, len(species))
         self.layers = nn.ModuleList(Layer(config, n_edge=n_edge) for _ in range(config.layers))
         self.readout_0, self.readout_bias_0 = unit_normal(c, c), nn.Parameter(torch.zeros(c))
@@ -198,6 +199,9 @@ class Transformer(Model):
             self.readout_1, silu(linear(self.readout_0, x, self.readout_bias_0)), self.readout_bias_1
         )
         return graph.unpad(energy.squeeze(0)), graph.unpad(x.T), {"attention": attention}
+
+    def energy_parameters(self) -> Iterator[str]:
+        return iter(("readout_0", "readout_1", "readout_bias_0", "readout_bias_1"))
 
     def equivariant_parameters(self) -> Iterator[str]:
         """None: nothing here transforms under rotations."""

@@ -40,25 +40,23 @@ from rich.text import Text
 
 from sapis_lab.accounting import counted_flops
 from sapis_lab.atoms import AtomsBatch
+from sapis_lab.batches import FixedBatches, TrainingStream
 from sapis_lab.bench.step import model_config
 from sapis_lab.config import expand_use, home, load, plainly
 from sapis_lab.data import DatasetConfig, prepare
 from sapis_lab.derivatives import predict
 from sapis_lab.growth import grow
 from sapis_lab.models import Model, ModelConfig
+from sapis_lab.tasks import Objective, Task, loss_sums, mean_loss
 from sapis_lab.training import PointConfig, TrainConfig
-from sapis_lab.training._batches import FixedBatches, TrainingStream
-from sapis_lab.training._loss import loss, loss_sums
-from sapis_lab.training._module import TrainingModule, rate_factor
-from sapis_lab.training._score import score
+from sapis_lab.training.module import TrainingModule, rate_factor
 from sapis_lab.training.run import (
     SCORING_BATCH,
     PointFailed,
-    _prepare,
-    _refuse_divergence,
-    _set_up_process,
-    _Setup,
+    prepare_task,
+    set_up_process,
 )
+from sapis_lab.training.scoring import score
 
 ROUNDING = 1e-5
 """Largest relative change of energies and forces that counts as rounding in float32."""
@@ -102,7 +100,7 @@ def run_growth(
     Raises:
         ConfigError: sizes that cannot be had, or that one does not grow into the other.
     """
-    _set_up_process(1)
+    set_up_process(1)
     cache = cache or home() / ".sapis" / "data"
     store = plainly(lambda: prepare(plan.data, cache=cache))
     config, n_species = model_config(plan.model), len(store.elements)
@@ -163,7 +161,7 @@ class _Comparison:
         self.plan, self.train, self.large, self.rewarm, self.seed = plan, train, large, rewarm, seed
         n_frames = len(prepare(plan.data, cache=cache).splits["train"])
 
-        def setup(config: ModelConfig, n_params: float) -> _Setup:
+        def task(config: ModelConfig, n_params: float) -> Task:
             point = PointConfig(
                 id=f"growth-s{seed}",
                 data=plan.data,
@@ -173,9 +171,9 @@ class _Comparison:
                 seed=seed,
                 train=train,
             )
-            return _prepare(point, cache)
+            return prepare_task(point, cache)
 
-        self.small, self.scratch = setup(small, plan.small), setup(large, plan.large)
+        self.small, self.scratch = task(small, plan.small), task(large, plan.large)
         self.validation = list(
             FixedBatches(self.small.make, self.small.store.splits["validation"], batch_size=SCORING_BATCH)
         )
@@ -201,7 +199,7 @@ class _Comparison:
             )
             console.print(Text(told, style="dim"), soft_wrap=True)
 
-        before = TrainingModule(self.small.model, self.train, steps=plan.steps, learning_rate=rate)
+        before = self.module(self.small.model, steps=plan.steps, learning_rate=rate)
         optimizer = self._fit(before, first=0, n=plan.steps, factor=scheduled(plan.steps))
         found = {"small": self._scored(before)}
         say(f"{self._n_params(before):,} parameters, {plan.steps} steps", found["small"])
@@ -214,13 +212,13 @@ class _Comparison:
             average=list(before.average),
         )
         growth = function_change(before.model, grown.model, self.validation)
-        after = TrainingModule(grown.model, self.train, steps=plan.more, learning_rate=plan.rate * rate)
+        after = self.module(grown.model, steps=plan.more, learning_rate=plan.rate * rate)
         after.average = list(grown.average or [])
         self._fit(after, first=plan.steps, n=plan.more, factor=self._rewarmed, state=grown.optimizer_state)
         found["grown"] = self._scored(after)
         say(f"grown to {self._n_params(after):,}, {plan.more} steps more", found["grown"])
 
-        scratch = TrainingModule(self.scratch.model, self.train, steps=n_scratch, learning_rate=rate)
+        scratch = self.module(self.scratch.model, steps=n_scratch, learning_rate=rate)
         self._fit(scratch, first=0, n=n_scratch, factor=scheduled(n_scratch))
         found["scratch"] = self._scored(scratch)
         say(f"{self._n_params(scratch):,} from scratch, {n_scratch} steps", found["scratch"])
@@ -238,6 +236,16 @@ class _Comparison:
             "rmse_ratio": found["grown"]["force_rmse"] / found["scratch"]["force_rmse"],
         }
 
+    def objective(self, model: Model) -> Objective:
+        """What `model` is trained for, as the small one is."""
+        return self.train.task.objective(model, self.small.objective.targets)
+
+    def module(self, model: Model, *, steps: int, learning_rate: float) -> TrainingModule:
+        """`model` as it is trained."""
+        return TrainingModule(
+            model, self.train, steps=steps, learning_rate=learning_rate, mean_loss=self.objective(model)
+        )
+
     def _rewarmed(self, step: int) -> float:
         """Rate over its peak after growth."""
         if step < self.rewarm:
@@ -245,12 +253,12 @@ class _Comparison:
         return 0.5 * (1 + math.cos(math.pi * (step - self.rewarm) / (self.plan.more - self.rewarm)))
 
     def _stream(self) -> TrainingStream:
-        setup = self.small
-        augment = self.train.augment and setup.model.symmetry == "none"
+        task = self.small
+        augment = self.train.augment and task.model.symmetry == "none"
         return TrainingStream(
-            setup.make,
-            setup.train_ids,
-            batch_size=setup.batch_size,
+            task.make,
+            task.train_ids,
+            batch_size=task.batch_size,
             seed=self.seed,
             augment=augment,
             first_step=lambda: 0,
@@ -293,31 +301,32 @@ class _Comparison:
         return optimizer
 
     def _loss(self, model: Model, batch: AtomsBatch) -> torch.Tensor:
-        return loss(
-            predict(model, batch, differentiable=True),
-            batch,
-            scale=model.energy_scale,
-            config=self.train.loss,
-        )
+        objective = self.objective(model)
+        found = objective.found(batch, differentiable=True)
+        return mean_loss(objective.targets, found, batch, scale=model.energy_scale)
 
-    def _flops(self, setup: _Setup) -> int:
+    def _flops(self, task: Task) -> int:
         """Of one training step, on the frames of step 0."""
         batch = self._stream().batch(0)
-        found = counted_flops(lambda: self._loss(setup.model, batch).backward())
-        setup.model.zero_grad(set_to_none=True)
+        found = counted_flops(lambda: self._loss(task.model, batch).backward())
+        task.model.zero_grad(set_to_none=True)
         return found
 
     def _scored(self, module: TrainingModule) -> dict[str, float]:
         """Validation errors and loss of the averaged weights."""
         with module.averaged() as model:
-            errors = score(model, self.validation, device=torch.device("cpu"))
+            errors = score(self.objective(model), self.validation, device=torch.device("cpu"))
             errors["loss"] = self._validation_loss(model)
-        _refuse_divergence({f"val_{name}": value for name, value in errors.items()}, self.small.force_rms)
+        if why := self.small.divergence({f"val_{name}": value for name, value in errors.items()}):
+            raise PointFailed(why)
         return errors
 
     def _validation_loss(self, model: Model) -> float:
+        objective = self.objective(model)
         sums = [
-            loss_sums(predict(model, b), b, scale=model.energy_scale, config=self.train.loss)
+            loss_sums(
+                objective.targets, objective.found(b, differentiable=False), b, scale=model.energy_scale
+            )
             for b in self.validation
         ]
         energy, force = (float(sum(part)) for part in zip(*sums, strict=True))

@@ -18,9 +18,9 @@ from sapis_lab.models import ModelConfig
 from sapis_lab.records import read_record
 from sapis_lab.selftest.contracts import SPECIES, random_molecule
 from sapis_lab.sweep.launcher import FAILURE, LOG, fork_ranks
+from sapis_lab.tasks import energy_loss
 from sapis_lab.training import PointConfig
-from sapis_lab.training._loss import loss
-from sapis_lab.training.run import _prepare
+from sapis_lab.training.run import prepare_task
 
 MODELS = ("geat", "nequip")
 """One with a compiled kernel and one without."""
@@ -73,18 +73,18 @@ def _idle(folder: Path, cache: Path) -> dict[str, Tensor]:
     """Of every parameter of a trained float64 point, which elements the loss of its training frames does not
     depend on."""
     point = load(PointConfig, read_yaml(folder / "config.yaml"), source=str(folder), recorded=True)
-    setup = _prepare(point, cache)
-    setup.model.load_state_dict(load_file(folder / "model.safetensors"))
-    batch = setup.make(setup.train_ids)
-    loss(
-        predict(setup.model, batch, differentiable=True),
+    task = prepare_task(point, cache)
+    task.model.load_state_dict(load_file(folder / "model.safetensors"))
+    batch = task.make(task.train_ids)
+    energy_loss(
+        predict(task.model, batch, differentiable=True),
         batch,
-        scale=setup.model.energy_scale,
+        scale=task.model.energy_scale,
         config=point.train.loss,
     ).backward()
     gradients = {
         name: torch.zeros_like(p) if p.grad is None else p.grad.abs()
-        for name, p in setup.model.named_parameters()
+        for name, p in task.model.named_parameters()
     }
     largest = max(float(g.max()) for g in gradients.values())
     return {name: g < 1e-11 * largest for name, g in gradients.items()}

@@ -12,6 +12,7 @@ from sapis_lab.analysis.regime import Regime, read_regime
 from sapis_lab.config import ConfigError, load
 from sapis_lab.data import DatasetInfo
 from sapis_lab.models import ModelConfig
+from sapis_lab.quantities import quantity
 from sapis_lab.records import Planned
 from sapis_lab.sweep.folder import results_folder
 from sapis_lab.sweep.study import Study
@@ -37,7 +38,7 @@ def points(study: Study, info: DatasetInfo) -> list[Point]:
     for model in study.models:
         for target in study.lattice.n_params:
             try:
-                sized[model.label, target] = _at_size(model, target, len(info.species))
+                sized[model.label, target] = _at_size(model, target, len(info.species), study.train)
             except ValueError as error:
                 problems.append(str(error))
     if problems:
@@ -97,7 +98,16 @@ def _unmeasured(study: Study, info: DatasetInfo) -> list[str]:
     """The law's error must be measured on a split that the data have."""
     sizes = {"val": info.n_validation, **info.n_test}
     key = study.law.quantity
-    split = key.partition("_force_" if "_force_" in key else "_energy_")[0]
+    measured = quantity(key)
+    split = measured.split
+    if not split:
+        return []
+    learnt = {m.key for target in study.train.task.targets(study.train) for m in target.measures()}
+    if measured.measure not in learnt:
+        return [
+            f"law.quantity: {key!r} is no error of what this study learns; measured are "
+            f"{', '.join(sorted(learnt))}"
+        ]
     if sizes.get(split):
         return []
     there = ", ".join(name for name, n in sizes.items() if n)
@@ -107,8 +117,18 @@ def _unmeasured(study: Study, info: DatasetInfo) -> list[str]:
     ]
 
 
+def _at_size(
+    model: ModelConfig, n_params: float, n_species: int, train: TrainConfig
+) -> tuple[ModelConfig, int]:
+    """The trunk with about `n_params` parameters, and N, which counts its heads as well."""
+    sized, n_trunk = _trunk(model, n_params, n_species)
+    if not train.heads:
+        return sized, n_trunk
+    return sized, train.task.n_params(sized, train, n_species=n_species)
+
+
 @cache
-def _at_size(model: ModelConfig, n_params: float, n_species: int) -> tuple[ModelConfig, int]:
+def _trunk(model: ModelConfig, n_params: float, n_species: int) -> tuple[ModelConfig, int]:
     sized = model.at_size(n_params, n_species=n_species)
     return sized, sized.n_params(n_species=n_species)
 

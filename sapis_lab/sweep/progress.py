@@ -4,7 +4,6 @@ status screens."""
 from __future__ import annotations
 
 import math
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -34,6 +33,7 @@ from sapis_lab.sweep.folder import (
     state,
 )
 from sapis_lab.sweep.launcher import LOG
+from sapis_lab.targets import LOSS
 
 if TYPE_CHECKING:
     from sapis_lab.sweep.plan import Plan, PointCost
@@ -422,13 +422,14 @@ def law_quantity(folder: Path) -> str:
     """The quantity that the law of a results folder describes."""
     path = folder / "study.yaml"
     law = (read_yaml(path).get("law") or {}) if path.exists() else {}
-    return str(law.get("quantity") or "val_force_rmse")
+    return str(law.get("quantity") or LOSS)
 
 
 def while_training(key: str) -> str:
     """What is known of a running point: for an error on test frames, which is measured at the end, that on
     validation frames."""
-    return re.sub(r"^test(_[A-Za-z0-9]+)?_(?=(?:force|energy)_)", "val_", key)
+    measured = quantity(key)
+    return f"val_{measured.measure}" if measured.split.startswith("test") else key
 
 
 # ------------------------------------------------------------------------------------------------ small words

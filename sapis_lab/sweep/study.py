@@ -19,9 +19,7 @@ from sapis_lab.sweep.scale_options import ScaleOptions
 from sapis_lab.sweep.slurm import SlurmOptions
 from sapis_lab.sweep.tuner.options import TuneOptions
 from sapis_lab.text import without_password
-from sapis_lab.training import TrainConfig
-from sapis_lab.training._compiled import StepChoice
-from sapis_lab.training._config import MOST_RATE
+from sapis_lab.training import MOST_RATE, StepChoice, TrainConfig
 
 _MOST_POINTS = 100_000
 

@@ -9,7 +9,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,8 @@ import lightning as L
 from sapis_lab.files import plain_rows, read_lossy, write_text
 from sapis_lab.records import CHECKPOINT
 from sapis_lab.training._checkpoint import SCIENCE
-from sapis_lab.training._module import TrainingModule
 from sapis_lab.training._signals import Stopped, StopSignals
+from sapis_lab.training.module import TrainingModule
 
 CURVE = "metrics.csv"
 PROGRESS = "progress.json"
@@ -85,6 +85,7 @@ class Curve(L.Callback):
         stop: StopSignals,
         science: dict[str, Any] | None = None,
         kernel: str = "PyTorch",
+        measured: Sequence[str] = (),
     ) -> None:
         self.folder, self.steps, self.validate, self.clock, self.checkpoint_seconds = (
             folder,
@@ -95,6 +96,8 @@ class Curve(L.Callback):
         )
         self.stop = stop
         self.science, self.kernel = science, kernel
+        self.expected = [f"val_{key}" for key in measured]
+        """Quantities that validations give."""
         self.kernels = [kernel]
         """Forms of the training step over all sessions."""
         self.validation_steps = {round(steps * (k + 1) / validations) for k in range(validations)}
@@ -153,7 +156,7 @@ class Curve(L.Callback):
             self.clock.start()
             row |= {f"val_{k}": v for k, v in self.last_validation.items()}
         if module.ranks.is_first:
-            append_row(self.folder / CURVE, {"step": done, **row})
+            append_row(self.folder / CURVE, {"step": done, **row}, expected=self.expected)
             for logger in trainer.loggers:
                 logger.log_metrics(row, step=done)
 
@@ -204,22 +207,20 @@ def show(
     write_text(folder / PROGRESS, json.dumps(said), durable=False)
 
 
-_ERRORS = ("force_rmse", "force_mae", "energy_rmse", "energy_mae", "energy_mae_per_atom")
-COLUMNS = ["step", "loss", "learning_rate", *(f"val_{key}" for key in _ERRORS)]
-"""What every curve begins with; further quantities get columns of their own behind, in the order in which
-they are first measured."""
+COLUMNS = ["step", "loss", "learning_rate"]
+"""What every curve begins with."""
 
 
-def append_row(path: Path, row: dict[str, float]) -> None:
+def append_row(path: Path, row: dict[str, float], *, expected: Sequence[str] = ()) -> None:
     """Add a row to metrics.csv, with its header where the file is new, and with columns for what was not
-    measured before.
+    measured before; a new file has columns for the quantities `expected` from the start.
 
     A wider header means a new file, in one step: a kill leaves the old one or the new one, and a row less at
     most, which is cut anyway.
     """
-    columns = _columns(path)
+    columns = _columns(path, expected)
     if columns is None or not set(row) <= set(columns):
-        wider = list(dict.fromkeys([*(columns or COLUMNS), *row]))
+        wider = list(dict.fromkeys([*(columns or (*COLUMNS, *expected)), *row]))
         _rewrite(path, wider, _rows(path))
         columns = wider
     with path.open("a", newline="") as f:
@@ -237,14 +238,14 @@ def cut_rows(path: Path, *, last_step: int) -> None:
         _rewrite(path, _columns(path) or COLUMNS, rows)
 
 
-def _columns(path: Path) -> list[str] | None:
+def _columns(path: Path, expected: Sequence[str] = ()) -> list[str] | None:
     """The columns of a curve; None where there is none, or not even its whole header."""
     if not path.exists():
         return None
     with path.open(newline="", encoding="utf-8", errors="replace") as f:
         header = f.readline()
-    names = header.rstrip("\n").split(",")
-    return names if header.endswith("\n") and names[: len(COLUMNS)] == COLUMNS else None
+    names, first = header.rstrip("\n").split(","), [*COLUMNS, *expected]
+    return names if header.endswith("\n") and names[: len(first)] == first else None
 
 
 def _rows(path: Path) -> list[dict[str, str]]:

@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from sapis_lab.config import Added, Config, FrameCount, Seed, Size, composed_kind, fingerprint, identity
+from sapis_lab.config import (
+    Added,
+    Config,
+    FrameCount,
+    Seed,
+    Size,
+    composed_kind,
+    fingerprint,
+    identity,
+    kind_class,
+)
 from sapis_lab.data import DatasetConfig
+from sapis_lab.heads import HeadConfig
 from sapis_lab.models import ModelConfig
+from sapis_lab.targets import EnergyTarget, ForcesTarget, Target
+from sapis_lab.tasks import TaskConfig
+from sapis_lab.tasks.energies import EnergiesConfig
 
+_ENERGIES = EnergiesConfig()
 MOST_RATE = 1000.0
+"""Largest learning rate."""
+StepChoice = Literal["auto", "eager", "compiled", "graph"]
+"""Forms of the training step that a study may ask for (`step_forms`)."""
 Rate = Annotated[float, Field(gt=0, le=MOST_RATE)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
@@ -28,6 +47,13 @@ class LossConfig(Config):
     """lambda_F."""
     energy_error: Literal["per_atom", "total"] = "per_atom"
     """MSE of the energy per atom, or of the energy of the frame."""
+
+    def targets(self) -> tuple[Target, ...]:
+        """Energies and forces with these weights."""
+        return (
+            EnergyTarget(weight=self.energy_weight, of=self.energy_error),
+            ForcesTarget(weight=self.force_weight),
+        )
 
     @model_validator(mode="after")
     def _something_to_learn(self) -> Self:
@@ -66,8 +92,16 @@ class TrainConfig(Config):
     """Largest norm of the gradient of the loss; none: no clipping."""
     ema: float | None = Field(default=0.99, gt=0, lt=1)
     """Decay of the running average of the weights, which is what is scored; none: the last weights are."""
+    task: Annotated[composed_kind("tasks", TaskConfig), Added(before=_ENERGIES)] = _ENERGIES  # type: ignore[valid-type]
+    """What is learnt: `energies` with their derivatives and, beside them, properties; or `properties`
+    alone."""
     loss: LossConfig = LossConfig()
     """Weights of energies and forces."""
+    targets: Annotated[tuple[composed_kind("targets", Target), ...], Added(before=())] = ()  # type: ignore[valid-type]
+    """What is learnt besides: stress, dipole, charges, or any property that the data have."""
+    heads: Annotated[dict[str, composed_kind("heads", HeadConfig)], Added(before={})] = {}  # type: ignore[valid-type]
+    """What predicts a target that does not come from the energy, by its name; where one has none it gets the
+    usual one."""
     references: Literal["ridge", "isolated"] = "ridge"
     """Reference energies of the species: ridge regression on the D frames, or the data set's isolated
     atoms."""
@@ -89,6 +123,25 @@ class TrainConfig(Config):
             raise ValueError(f"warmup {self.warmup} and decay {self.decay} exceed the whole schedule")
         return self
 
+    @model_validator(mode="after")
+    def _targets_fit_the_task(self) -> Self:
+        known = self.task.targets(self)
+        twice = [key for key, n in Counter(target.key for target in known).items() if n > 1]
+        if twice:
+            raise ValueError(
+                f"targets: {twice[0]} is there twice; weights of energy and forces are set in train.loss"
+            )
+        wanted = {target.key: target for target in known if not target.from_energy}
+        for key in self.heads:
+            if key not in wanted:
+                raise ValueError(
+                    f"heads: {key!r} is no target with a head; those are {', '.join(wanted) or 'none'}"
+                )
+        missing = {key: _usual_head(target) for key, target in wanted.items() if key not in self.heads}
+        if missing:  # written out, so that what is recorded says everything
+            object.__setattr__(self, "heads", {key: self.heads.get(key) or missing[key] for key in wanted})
+        return self
+
     def rate_of(self, model: ModelConfig) -> float:
         """Peak learning rate of a model: by label, by kind, by `default`, or the one rate for all."""
         if isinstance(self.learning_rate, float):
@@ -107,6 +160,13 @@ class TrainConfig(Config):
             return self.steps
         assert self.epochs is not None
         return max(1, round(self.epochs * n_frames / min(self.batch_size, n_frames)))
+
+
+def _usual_head(target: Target) -> HeadConfig:
+    kind = target.head or ("tensor" if target.rank else "scalar")
+    made = kind_class("heads", kind)(kind=kind)
+    assert isinstance(made, HeadConfig)
+    return made
 
 
 PointId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=200)]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 import platform
 import sys
@@ -30,33 +29,27 @@ from torch.utils.data import DataLoader
 
 from sapis_lab.accounting import STEP_FACTOR, FlopCounter
 from sapis_lab.atoms import AtomsBatch
+from sapis_lab.batches import FixedBatches, TrainingStream
 from sapis_lab.config import differing_keys, load, read_yaml
-from sapis_lab.data import FrameStore, fit_references, prepare
-from sapis_lab.derivatives import predict
+from sapis_lab.data import prepare
 from sapis_lab.errors import disk_error
 from sapis_lab.files import TEMPORARY
-from sapis_lab.growth import grow
 from sapis_lab.kernels import reference_forms
 from sapis_lab.models import Model
-from sapis_lab.potential import Potential, load_potential, save_potential
+from sapis_lab.potential import Potential, save_potential
 from sapis_lab.records import CHECKPOINT, RECORD, Record, read_raw, write_record
-from sapis_lab.references import ReferencesFrom
-from sapis_lab.training._batches import BatchMaker, FixedBatches, TrainingStream
+from sapis_lab.tasks import Task, mean_loss
 from sapis_lab.training._callbacks import CURVE, Clock, Curve, PointFailed, cut_rows, show
 from sapis_lab.training._checkpoint import PREVIOUS, CheckpointFiles, usable_checkpoint
-from sapis_lab.training._compiled import StepChoice, StepForm, chosen_form, make_step
-from sapis_lab.training._config import PointConfig
-from sapis_lab.training._loss import loss
-from sapis_lab.training._module import TrainingModule
+from sapis_lab.training._config import PointConfig, StepChoice
 from sapis_lab.training._ranks import PeerLost, Ranks, device_of, join
-from sapis_lab.training._score import score
 from sapis_lab.training._signals import STOPPED, Stopped, StopSignals
+from sapis_lab.training.module import TrainingModule
+from sapis_lab.training.scoring import score
+from sapis_lab.training.step_forms import StepForm, chosen_form, make_step
 
 __all__ = ["STOPPED", "PeerLost", "PointFailed", "Stopped", "run_point"]
 
-HOPELESS = 10.0
-"""A validation force RMSE above this multiple of the training force RMS counts as diverged: predicting zero
-forces gives 1."""
 SCORING_BATCH = 32
 FORM_NAMES = {"compiled": "PyTorch compiled", "graph": "CUDA graph"}
 """Forms of the step in records; of the eager step the model says what computes it."""
@@ -80,7 +73,7 @@ def run_point(
     Args:
         cache: folder of frame stores.   device: 'cpu', 'cuda' or 'cuda:K'.   threads: of the CPU; small
         models run best with one. checkpoint_seconds: wall time between checkpoints, s.   step: the form of
-        the training step, see `_compiled`. devices: processes that train the point together, this one
+        the training step, see `step_forms`. devices: processes that train the point together, this one
         included; each calls this function, and its environment says which it
             is (`_ranks.join`). On GPUs the ranks of a node take the GPUs from `device` on.
 
@@ -91,7 +84,7 @@ def run_point(
         PeerLost: another rank is gone.
     """
     began = time.perf_counter()
-    _set_up_process(threads)
+    set_up_process(threads)
     folder, cache = Path(folder), Path(cache)
     point: PointConfig = load(
         PointConfig, read_yaml(folder / "config.yaml"), source=str(folder / "config.yaml"), recorded=True
@@ -134,17 +127,17 @@ def _run(point: PointConfig, folder: Path, run: _Run) -> None:
     if run.ranks.is_first:
         _remove_temporaries(folder)
         _refuse_other_record(point, folder)
-    setup = _prepare(point, run.cache, siblings=folder.parent)
+    task = prepare_task(point, run.cache, siblings=folder.parent)
     module = TrainingModule(
-        setup.model,
+        task.model,
         point.train,
         steps=point.train.steps_for(point.n_frames),
         learning_rate=point.train.rate_of(point.model),
-        mean_loss=make_step(setup.model, point.train.loss, form=run.form, required=run.required),
+        mean_loss=make_step(task.objective, form=run.form, required=run.required),
         ranks=run.ranks,
         wants_stop=lambda: run.stop.asked > 0,
     )
-    trainer, clock, follow = _train(module, setup, point, folder=folder, run=run)
+    trainer, clock, follow = _train(module, task, point, folder=folder, run=run)
 
     def stop_if_asked() -> None:
         if run.stop.asked:
@@ -155,15 +148,16 @@ def _run(point: PointConfig, folder: Path, run: _Run) -> None:
             )
 
     metrics = {f"val_{key}": value for key, value in follow.last_validation.items()} | _test_scores(
-        module, setup, run, stop_if_asked
+        module, task, run, stop_if_asked
     )
-    _refuse_divergence(metrics, setup.force_rms)
+    if why := task.divergence(metrics):
+        raise PointFailed(why)
     if not run.ranks.is_first:
         return
     with module.averaged():
-        weights = save_potential(folder, _potential(setup, point))
+        weights = save_potential(folder, _potential(task, point))
     record = _record(
-        point, setup, module, metrics, clock=clock, run=run, kernel=", ".join(follow.kernels), weights=weights
+        point, task, module, metrics, clock=clock, run=run, kernel=", ".join(follow.kernels), weights=weights
     )
     _log_settings(trainer, record)
     show(
@@ -189,7 +183,7 @@ def _log_settings(trainer: L.Trainer, record: Record) -> None:
             logger.finalize("success")
 
 
-def _set_up_process(threads: int) -> None:
+def set_up_process(threads: int) -> None:
     """Denormals flushed (several models run 1.5 to 2.6 times slower with them on some processors), full
     precision, quiet libraries."""
     torch.set_num_threads(threads)
@@ -261,26 +255,19 @@ def _is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(w in str(error) for w in words)
 
 
-# ------------------------------------------------------------------------------------------------------ setup
+# ------------------------------------------------------------------------------------------------------ task
 
 
-@dataclass
-class _Setup:
-    """What a point trains on and with."""
+def prepare_task(point: PointConfig, cache: Path, *, siblings: Path | None = None) -> Task:
+    """What a point trains on and with.
 
-    store: FrameStore
-    train_ids: np.ndarray
-    make: BatchMaker
-    model: Model
-    references: np.ndarray
-    references_from: ReferencesFrom | None
-    mean_neighbors: float
-    force_rms: float
-    batch_size: int
+    Args:
+        cache: folder of frame stores.   siblings: the folder of the points, where one that names a parent
+        finds it.
 
-
-def _prepare(point: PointConfig, cache: Path, *, siblings: Path | None = None) -> _Setup:
-    """`siblings`: the folder of the points, where one that names a parent finds it."""
+    Raises:
+        ValueError: the settings do not fit the data.
+    """
     store = prepare(point.data, cache=cache)
     pool = store.splits["train"]
     if point.n_frames > len(pool):
@@ -288,109 +275,32 @@ def _prepare(point: PointConfig, cache: Path, *, siblings: Path | None = None) -
             f"n_frames={point.n_frames} exceeds the {len(pool)} labelled training frames of {store.folder}; "
             f"lower lattice.n_frames"
         )
-    ids = np.asarray(pool[: point.n_frames])
-    frames = store.frames(ids)
-    table = store.neighbors(point.model.cutoff)
-    mean_neighbors = float(table.edges(ids).n_edges.sum() / frames.n_atoms.sum())
-    force_rms = float(np.sqrt(np.mean(frames.forces.astype(np.float64) ** 2)))
-    if point.parent is None:
-        references = _references(point, store, ids)
-        made_from: ReferencesFrom | None = ReferencesFrom.of_frames(
-            store.composition(ids), store.elements, kind=point.train.references
-        )
-        model = point.model.build(species=store.elements, mean_neighbors=mean_neighbors, seed=point.seed)
-    else:
-        model, references, made_from, mean_neighbors = _inherited(point, store, siblings)
-    counted = sum(model.count().values())
+    task = point.train.task.prepare(point, store, np.asarray(pool[: point.n_frames]), siblings=siblings)
+    counted = sum(task.model.count().values())
     if point.n_params not in (None, counted):
         raise ValueError(
             f"{point.id} was planned with n_params={point.n_params}, but its model for the elements "
             f"{list(store.elements)} has {counted}; "
             "plan again now that the data are there: run the study again"
         )
-    dtype = getattr(torch, point.train.precision)
-    model = model.to(dtype)
-    if point.parent is None:
-        model.energy_scale.fill_(force_rms)
-    make = BatchMaker(store, references, layout=model.layout, cutoff=point.model.cutoff, dtype=dtype)
-    return _Setup(
-        store,
-        ids,
-        make,
-        model,
-        references,
-        made_from,
-        mean_neighbors,
-        force_rms,
-        min(point.train.batch_size, point.n_frames),
-    )
-
-
-def _inherited(
-    point: PointConfig, store: FrameStore, siblings: Path | None
-) -> tuple[Model, np.ndarray, ReferencesFrom | None, float]:
-    """Model, reference energies (n_species,) eV with their record, and mean neighbours of a point that starts
-    from its parent: the same function, in a model of the point's size."""
-    assert point.parent is not None
-    if siblings is None:
-        raise ValueError(f"{point.id} starts from {point.parent.id}, but nothing says where that point lies")
-    born = load_potential(siblings / point.parent.id)
-    if born.origin.get("fingerprint") != point.parent.fingerprint:
-        raise ValueError(
-            f"{siblings / point.parent.id} was made from other settings than the parent that {point.id} "
-            f"names; run that one again"
-        )
-    if tuple(born.model.species) != tuple(store.elements):
-        raise ValueError(
-            f"{point.parent.id} knows the elements {list(born.model.species)}, its child's data have "
-            f"{list(store.elements)}"
-        )
-    grown = grow(born.model.train().requires_grad_(True), point.model, seed=point.seed)
-    if grown.config != point.model:
-        raise ValueError(
-            f"{point.id}: its model is not the one that {point.parent.id} grows to; wanted {grown.config!r}"
-        )
-    references = np.array([born.references[int(z)] for z in store.elements])
-    return grown.model, references, born.references_from, born.mean_neighbors
-
-
-def _references(point: PointConfig, store: FrameStore, ids: np.ndarray) -> np.ndarray:
-    """Reference energies (n_species,) eV, from the D frames alone unless the isolated atoms are asked for.
-
-    Isolated atoms leave a constant, which the mean energy of the D frames sets: it is spread evenly over the
-    atoms.
-    """
-    counts, energies = store.composition(ids), store.energy[ids]
-    if point.train.references == "ridge":
-        present = counts.sum(0) > 0
-        fitted = np.full(counts.shape[1], energies.sum() / counts.sum())
-        fitted[present] = fit_references(counts[:, present], energies)
-        return fitted
-    isolated = store.isolated_atoms
-    if isolated is None:
-        raise ValueError(
-            f"train.references=isolated, but {store.folder} has no isolated-atom energies; use "
-            f"train.references=ridge"
-        )
-    atoms = np.array([isolated[z] for z in store.elements])
-    return atoms + (energies - counts @ atoms).sum() / counts.sum()
+    return task
 
 
 # ------------------------------------------------------------------------------------------------------ train
 
 
 def _train(
-    module: TrainingModule, setup: _Setup, point: PointConfig, *, folder: Path, run: _Run
+    module: TrainingModule, task: Task, point: PointConfig, *, folder: Path, run: _Run
 ) -> tuple[L.Trainer, Clock, Curve]:
     ranks = run.ranks
     start = ranks.from_first(_first_step(folder, point) if ranks.is_first else 0)
     validation = FixedBatches(
-        setup.make, np.asarray(setup.store.splits["validation"]), batch_size=SCORING_BATCH
+        task.make, np.asarray(task.store.splits["validation"]), batch_size=SCORING_BATCH
     )
 
     def validate() -> dict[str, float]:
-        with module.averaged() as model:
-            return score(model, validation, device=run.device, ranks=ranks)
+        with module.averaged():
+            return score(task.objective, validation, device=run.device, ranks=ranks)
 
     clock = Clock(n_ranks=ranks.size)
     follow = Curve(
@@ -402,7 +312,8 @@ def _train(
         checkpoint_seconds=run.checkpoint_seconds,
         stop=run.stop,
         science=point.science(),
-        kernel=_kernel(setup.model, run),
+        kernel=_kernel(task.model, run),
+        measured=task.objective.measured,
     )
     trainer = L.Trainer(
         max_steps=module.steps,
@@ -423,11 +334,11 @@ def _train(
         log_every_n_steps=module.steps + 1,
     )
     stream = TrainingStream(
-        setup.make,
-        setup.train_ids,
-        batch_size=setup.batch_size,
+        task.make,
+        task.train_ids,
+        batch_size=task.batch_size,
         seed=point.seed,
-        augment=point.train.augment and setup.model.symmetry == "none",
+        augment=point.train.augment and task.model.symmetry == "none",
         first_step=lambda: trainer.global_step,
         rank=ranks.rank,
         world=ranks.size,
@@ -458,59 +369,44 @@ def _first_step(folder: Path, point: PointConfig) -> int:
 
 
 def _test_scores(
-    module: TrainingModule, setup: _Setup, run: _Run, stop_if_asked: Callable[[], None]
+    module: TrainingModule, task: Task, run: _Run, stop_if_asked: Callable[[], None]
 ) -> dict[str, float]:
     """Errors on every test split, with the averaged weights: `test_force_rmse`, ... The last step has been
     validated."""
     metrics: dict[str, float] = {}
     module.to(run.device)
-    with module.averaged() as model:
-        for split, ids in setup.store.splits.items():
+    with module.averaged():
+        for split, ids in task.store.splits.items():
             if split in ("train", "validation") or not len(ids):
                 continue
-            batches = FixedBatches(setup.make, np.asarray(ids), batch_size=SCORING_BATCH)
-            errors = score(model, batches, device=run.device, ranks=run.ranks, between=stop_if_asked)
+            batches = FixedBatches(task.make, np.asarray(ids), batch_size=SCORING_BATCH)
+            errors = score(task.objective, batches, device=run.device, ranks=run.ranks, between=stop_if_asked)
             metrics |= {f"{split}_{key}": value for key, value in errors.items()}
     return metrics
 
 
-def _refuse_divergence(metrics: dict[str, float], force_rms: float) -> None:
-    bad = [k for k, v in metrics.items() if not math.isfinite(v)]
-    if bad:
-        raise PointFailed(f"diverged: {bad[0]} is {metrics[bad[0]]} at the end of the training")
-    error = metrics["val_force_rmse"]
-    if error > HOPELESS * force_rms:
-        times = error / force_rms
-        raise PointFailed(
-            f"diverged: validation force RMSE {error:.3g} eV/Å at the end, {times:.0f} times the force RMS "
-            f"of the data"
-        )
-
-
-def _potential(setup: _Setup, point: PointConfig) -> Potential:
-    references = dict(zip(setup.store.elements, (float(e) for e in setup.references), strict=True))
+def _potential(task: Task, point: PointConfig) -> Potential:
+    references = dict(zip(task.store.elements, (float(e) for e in task.references), strict=True))
     origin = {
         "id": point.id,
         "fingerprint": point.fingerprint,
         "n_frames": point.n_frames,
-        "data": setup.store.folder.name,
+        "data": task.store.folder.name,
     }
-    return Potential(
-        setup.model, point.model, references, setup.mean_neighbors, origin, setup.references_from
-    )
+    return Potential(task.model, point.model, references, task.mean_neighbors, origin, task.references_from)
 
 
 def _last(module: TrainingModule) -> float | None:
     return None if module.last_loss is None else float(module.last_loss)
 
 
-def _flops(module: TrainingModule, setup: _Setup, point: PointConfig, ranks: Ranks) -> dict[str, int]:
+def _flops(module: TrainingModule, task: Task, point: PointConfig, ranks: Ranks) -> dict[str, int]:
     """FLOPs of one training step and of one frame's inference, counted on the frames of step 0, whatever the
     number of ranks."""
     stream = TrainingStream(
-        setup.make,
-        setup.train_ids,
-        batch_size=setup.batch_size,
+        task.make,
+        task.train_ids,
+        batch_size=task.batch_size,
         seed=point.seed,
         augment=False,
         first_step=lambda: 0,
@@ -522,9 +418,9 @@ def _flops(module: TrainingModule, setup: _Setup, point: PointConfig, ranks: Ran
     batch: AtomsBatch = stream.batch(0).to(next(model.parameters()).device)
 
     with FlopCounter() as counter, reference_forms():
-        result = predict(model, batch, differentiable=True)
+        found = task.objective.found(batch, differentiable=True)
         inference = counter.total
-        loss(result, batch, scale=model.energy_scale, config=point.train.loss).backward()
+        mean_loss(task.objective.targets, found, batch, scale=model.energy_scale).backward()
     model.zero_grad(set_to_none=True)
     forward = point.model.flops(
         n_atoms=batch.graph.n_nodes, n_pairs=batch.graph.n_pairs, n_species=model.n_species
@@ -538,7 +434,7 @@ def _flops(module: TrainingModule, setup: _Setup, point: PointConfig, ranks: Ran
 
 def _record(
     point: PointConfig,
-    setup: _Setup,
+    task: Task,
     module: TrainingModule,
     metrics: dict[str, float],
     *,
@@ -548,8 +444,8 @@ def _record(
     weights: str,
 ) -> Record:
     counts = module.model.count()
-    flops = _flops(module, setup, point, run.ranks)
-    samples = module.steps * setup.batch_size
+    flops = _flops(module, task, point, run.ranks)
+    samples = module.steps * task.batch_size
     return Record(
         id=point.id,
         fingerprint=point.fingerprint,
@@ -567,7 +463,7 @@ def _record(
         steps=module.steps,
         epochs=samples / point.n_frames,
         samples=samples,
-        batch_size=setup.batch_size,
+        batch_size=task.batch_size,
         learning_rate=module.learning_rate,
         **flops,
         flops_train=flops["flops_per_step"] * module.steps,

@@ -22,8 +22,8 @@ from sapis_lab.bench.worker import answer
 from sapis_lab.config import ConfigError, dump
 from sapis_lab.derivatives import predict
 from sapis_lab.neighbors import neighbor_list
+from sapis_lab.tasks import energy_loss
 from sapis_lab.training import LossConfig
-from sapis_lab.training._loss import loss
 
 ROW = {
     "input",
@@ -197,7 +197,7 @@ def test_target_forces_are_minus_the_gradient_of_the_target_energies():
 def test_a_step_minimises_the_loss_of_the_package_and_counts_the_same_twice():
     config = model_config("geat-l1").at_size(2e3, n_species=3)
     job = StepJob(model=dump(config), input="eth16", device="cpu")
-    wanted = loss(
+    wanted = energy_loss(
         predict(job.model, job.batch, differentiable=True),
         job.batch,
         scale=job.model.energy_scale,

@@ -220,7 +220,7 @@ def test_frames_of_other_columns_are_refused(tmp_path):
     with pytest.raises(ValueError, match="has no column 'stress'"):
         store.append(random_frames(0, [3], stress=True))
     with pytest.raises(ValueError, match="unknown columns"):
-        FrameStore.create(tmp_path / "other", columns=("dipole",))
+        FrameStore.create(tmp_path / "other", columns=("spin",))
 
 
 def test_a_store_is_sent_to_other_processes_as_its_folder(tmp_path):

@@ -295,13 +295,13 @@ def train_all(numbers: range, home: Path, *, data: Path, cache: Path) -> Counter
 
 
 def test_what_is_accepted_trains_and_records(tmp_path, clusters, cache, monkeypatch):
-    monkeypatch.setattr(run, "HOPELESS", math.inf)  # two steps make no good model
+    monkeypatch.setattr("sapis_lab.tasks._base.HOPELESS", math.inf)  # two steps make no good model
     tally = train_all(range(40), tmp_path, data=clusters, cache=cache)
     assert tally["trained and recorded"] >= 30
 
 
 @pytest.mark.long
 def test_what_is_accepted_trains_and_records_a_thousand_times(tmp_path, clusters, cache, monkeypatch):
-    monkeypatch.setattr(run, "HOPELESS", math.inf)
+    monkeypatch.setattr("sapis_lab.tasks._base.HOPELESS", math.inf)
     tally = train_all(range(1000, 2000), tmp_path, data=clusters, cache=cache)
     assert tally["trained and recorded"] >= 800

@@ -23,8 +23,8 @@ from sapis_lab.kernels import _build
 from sapis_lab.kernels.geat import kernel_of
 from sapis_lab.models.geat import Geat, GeatConfig
 from sapis_lab.selftest import SPECIES, Frame, batch_of, random_crystal, random_molecule
-from sapis_lab.training._config import LossConfig
-from sapis_lab.training._loss import loss
+from sapis_lab.tasks import energy_loss
+from sapis_lab.training import LossConfig
 
 needs_compiler = pytest.mark.skipif(
     not any(map(shutil.which, ("g++", "clang++", "c++"))), reason="no C++ compiler"
@@ -85,7 +85,7 @@ def batch(structure: str, dtype: torch.dtype = torch.float64) -> AtomsBatch:
 
 def gradients(model: Geat, made: AtomsBatch) -> dict[str, Tensor]:
     result = predict(model, made, differentiable=True)
-    value = loss(result, made, scale=model.energy_scale, config=LossConfig())
+    value = energy_loss(result, made, scale=model.energy_scale, config=LossConfig())
     found = torch.autograd.grad(value, list(model.parameters()))
     names = [name for name, _ in model.named_parameters()]
     return {
@@ -127,7 +127,7 @@ def head_gradients(model: Geat, made: AtomsBatch, *, parts: str) -> dict[str, Te
     result = predict(model, made, differentiable=True)
     value = (result.node_features @ head).tanh().square().sum()
     if "energies" in parts:
-        value = value + loss(result, made, scale=model.energy_scale, config=LossConfig())
+        value = value + energy_loss(result, made, scale=model.energy_scale, config=LossConfig())
     found = torch.autograd.grad(value, list(model.parameters()), allow_unused=True, materialize_grads=True)
     names = [name for name, _ in model.named_parameters()]
     return {"forces": result.forces.detach(), **dict(zip(names, found, strict=True))}
@@ -205,7 +205,7 @@ def test_a_grown_model_keeps_its_function_in_both_forms() -> None:
 def test_gradients_can_be_taken_twice_and_after_another_batch() -> None:
     model, made = built({}), batch("molecules")
     result = predict(model, made, differentiable=True)
-    value = loss(result, made, scale=model.energy_scale, config=LossConfig())
+    value = energy_loss(result, made, scale=model.energy_scale, config=LossConfig())
     first = torch.autograd.grad(value, list(model.parameters()), retain_graph=True)
     gradients(model, batch("crystals"))
     again = torch.autograd.grad(value, list(model.parameters()))

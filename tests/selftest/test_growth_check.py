@@ -23,7 +23,6 @@ from sapis_lab.models.geat import GeatConfig
 from sapis_lab.selftest import growth
 from sapis_lab.selftest.growth import Plan, function_change, run_growth
 from sapis_lab.training import TrainConfig
-from sapis_lab.training._module import TrainingModule
 
 N_FRAMES, N_ATOMS = 30, 6
 SMALL, LARGE = GeatConfig().at_size(2e3, n_species=3), GeatConfig().at_size(8e3, n_species=3)
@@ -105,10 +104,10 @@ def test_a_run_compares_growth_with_scratch_at_equal_flops_and_tells_all(
 
 def test_moments_average_and_frames_go_on_after_growth(data: DatasetConfig, tmp_path: Path) -> None:
     compared = comparison(data, tmp_path)
-    before = TrainingModule(compared.small.model, compared.train, steps=3, learning_rate=0.01)
+    before = compared.module(compared.small.model, steps=3, learning_rate=0.01)
     optimizer = compared._fit(before, first=0, n=3, factor=lambda step: 1.0)
     grown = grow(before.model, LARGE, seed=0, optimizer_state=optimizer.state_dict(), average=before.average)
-    after = TrainingModule(grown.model, compared.train, steps=10, learning_rate=0.02)
+    after = compared.module(grown.model, steps=10, learning_rate=0.02)
     assert grown.average is not None
     after.average = grown.average
     seen: list[float] = []

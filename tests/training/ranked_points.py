@@ -21,15 +21,15 @@ from ase.io import write
 from safetensors.torch import load_file
 from torch import Tensor
 
+from sapis_lab.batches import TrainingStream
 from sapis_lab.config import dump, dump_yaml, kind_class, load, read_yaml
 from sapis_lab.files import write_text
 from sapis_lab.training import PointConfig
-from sapis_lab.training._batches import TrainingStream
-from sapis_lab.training._compiled import make_step
-from sapis_lab.training._module import TrainingModule
 from sapis_lab.training._ranks import join
 from sapis_lab.training._signals import StopSignals
-from sapis_lab.training.run import _prepare
+from sapis_lab.training.module import TrainingModule
+from sapis_lab.training.run import prepare_task
+from sapis_lab.training.step_forms import make_step
 
 TARGET = "sapis_lab.training.run:run_point"
 HERE = Path(__file__).resolve().parent
@@ -208,16 +208,16 @@ def save_gradients(folder: Path, *, cache: str, batch_sizes: list[int], devices:
     torch.set_num_threads(1)
     point = load(PointConfig, read_yaml(folder / "config.yaml"), source="test")
     ranks = join(devices, device=torch.device("cpu"), folder=folder)
-    setup = _prepare(point, Path(cache))
+    task = prepare_task(point, Path(cache))
     found = []
     for batch_size in batch_sizes:
-        step = make_step(setup.model, point.train.loss, form="eager")
+        step = make_step(task.objective, form="eager")
         module = TrainingModule(
-            setup.model, point.train, steps=1, learning_rate=0.1, mean_loss=step, ranks=ranks
+            task.model, point.train, steps=1, learning_rate=0.1, mean_loss=step, ranks=ranks
         )
         stream = TrainingStream(
-            setup.make,
-            setup.train_ids,
+            task.make,
+            task.train_ids,
             batch_size=batch_size,
             seed=0,
             augment=False,
@@ -230,10 +230,10 @@ def save_gradients(folder: Path, *, cache: str, batch_sizes: list[int], devices:
         found.append(
             [
                 module.last_loss,
-                *(None if p.grad is None else p.grad.clone() for p in setup.model.parameters()),
+                *(None if p.grad is None else p.grad.clone() for p in task.model.parameters()),
             ]
         )
-        setup.model.zero_grad(set_to_none=True)
+        task.model.zero_grad(set_to_none=True)
     torch.save(found, folder / f"gradients.rank{ranks.rank}.pt")
     ranks.wait()
     ranks.leave()

@@ -6,9 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sapis_lab import batches as _batches
+from sapis_lab.batches import TrainingStream, frames_of_step, random_rotations
 from sapis_lab.data import Frames, FrameStore
-from sapis_lab.training import _batches
-from sapis_lab.training._batches import TrainingStream, frames_of_step, random_rotations
 
 
 @given(n_frames=st.integers(1, 60), batch_size=st.integers(1, 20), seed=st.integers(0, 5))
@@ -119,6 +119,9 @@ def test_the_shares_of_any_number_of_ranks_differ_by_one_frame_at_most_and_make_
 
         def __call__(self, chosen, rotations):
             return chosen
+
+        def counts(self, chosen):
+            return torch.tensor([len(chosen), int(chosen.sum())])
 
     shares = [
         TrainingStream(

@@ -24,9 +24,11 @@ from sapis_lab.records import read_record
 from sapis_lab.selftest import SPECIES, Frame, batch_of, build, random_crystal, random_molecule
 from sapis_lab.sweep import engine
 from sapis_lab.sweep.study import load_study
-from sapis_lab.training import LossConfig, PointConfig, _compiled
-from sapis_lab.training._compiled import EagerStep, TracedStep, chosen_form, make_step
+from sapis_lab.tasks.energies import EnergyObjective
+from sapis_lab.training import LossConfig, PointConfig
+from sapis_lab.training import step_forms as _compiled
 from sapis_lab.training.run import run_point
+from sapis_lab.training.step_forms import TracedStep, chosen_form, make_step
 
 KINDS = kinds("models")
 EXACT = {torch.float32: 2e-5, torch.float64: 1e-11}
@@ -34,6 +36,12 @@ EXACT = {torch.float32: 2e-5, torch.float64: 1e-11}
 FORCES_SHOW = 1e-2
 """What the force term must at least change in the gradients, or a test of it would prove nothing."""
 LOSS = LossConfig(energy_weight=5.0, force_weight=1.0)
+
+
+def eager_step(model: Model, loss: LossConfig = LOSS) -> EnergyObjective:
+    return EnergyObjective(model, loss.targets())
+
+
 COUNTS = torch.tensor([3.0, 17.0], dtype=torch.float64)
 STRUCTURES: dict[str, Callable[[], list[Frame]]] = {
     "equal molecules": lambda: [random_molecule(6, np.random.default_rng(k)) for k in range(3)],
@@ -119,7 +127,7 @@ def test_a_traced_step_has_the_gradients_of_the_eager_one(
     made = traces(monkeypatch)
     model = model_of(kind)
     batch = batch_for(model, structure)
-    eager, step = EagerStep(model, LOSS), TracedStep(model, LOSS, form="compiled")
+    eager, step = eager_step(model), TracedStep(eager_step(model), form="compiled")
     step(batch, COUNTS)
     # what was traced is used with other values than it was traced with
     change(model)
@@ -129,7 +137,7 @@ def test_a_traced_step_has_the_gradients_of_the_eager_one(
     # and the force term is in it: gradients of the energies alone, which a compiled energy would give, are
     # others
     alone = gradients(
-        2.5 * EagerStep(model, LOSS.model_copy(update={"force_weight": 0.0}))(other, counts), model
+        2.5 * eager_step(model, LOSS.model_copy(update={"force_weight": 0.0}))(other, counts), model
     )
     assert difference(alone, wanted) > FORCES_SHOW
     # nothing that a CUDA graph could not capture or repeat: no work in place, no constants from the host, no
@@ -160,14 +168,14 @@ def traces(monkeypatch: pytest.MonkeyPatch) -> list[_compiled.Traced]:
 
 def test_a_step_without_the_force_term_is_refused(monkeypatch: pytest.MonkeyPatch, traced_only: None) -> None:
     honest, model = _compiled.trace, model_of("transformer", layers=1)
-    energies_alone = EagerStep(model, LOSS.model_copy(update={"force_weight": 0.0}))
+    energies_alone = eager_step(model, LOSS.model_copy(update={"force_weight": 0.0}))
     monkeypatch.setattr(_compiled, "trace", lambda step, parts, counts: honest(energies_alone, parts, counts))
     with pytest.raises(
         ValueError, match="run.step=compiled: its loss differs by .* from that of the eager step"
     ):
-        TracedStep(model, LOSS, form="compiled")(batch_for(model, "equal molecules"), COUNTS)
+        TracedStep(eager_step(model), form="compiled")(batch_for(model, "equal molecules"), COUNTS)
 
-    def only_gradients(step: EagerStep, parts: object, counts: Tensor) -> _compiled.Traced:
+    def only_gradients(step: EnergyObjective, parts: object, counts: Tensor) -> _compiled.Traced:
         """As pytorch issue 181581: the loss is right, the gradients are those of the energies."""
         right, wrong = honest(step, parts, counts), honest(energies_alone, parts, counts)
         return _compiled.Traced(lambda *flat: [right.graph(*flat)[0], *wrong.graph(*flat)[1:]], wrong.used)
@@ -176,7 +184,7 @@ def test_a_step_without_the_force_term_is_refused(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(
         ValueError, match="run.step=compiled: its gradient differs by .* from that of the eager step"
     ):
-        TracedStep(model, LOSS, form="compiled")(batch_for(model, "equal molecules"), COUNTS)
+        TracedStep(eager_step(model), form="compiled")(batch_for(model, "equal molecules"), COUNTS)
 
 
 def test_beyond_a_few_shapes_the_eager_step_is_taken_with_one_warning(
@@ -184,7 +192,7 @@ def test_beyond_a_few_shapes_the_eager_step_is_taken_with_one_warning(
 ) -> None:
     monkeypatch.setattr(_compiled, "LIMIT", 2)
     model = model_of("transformer", layers=1)
-    step, eager = TracedStep(model, LOSS, form="compiled"), EagerStep(model, LOSS)
+    step, eager = TracedStep(eager_step(model), form="compiled"), eager_step(model)
     sizes = range(3, 3 + _compiled.LIMIT + 2)
     frames = [[random_molecule(n, np.random.default_rng(n))] for n in sizes]
     batches = [moved(batch_of(f, layout="pairs", cutoff=4.0, dtype=torch.float64), seed=0) for f in frames]
@@ -202,12 +210,12 @@ def test_beyond_a_few_shapes_the_eager_step_is_taken_with_one_warning(
 
 def test_a_form_is_no_part_of_a_checkpoint() -> None:
     from sapis_lab.training import TrainConfig
-    from sapis_lab.training._module import TrainingModule
+    from sapis_lab.training.module import TrainingModule
 
     model = model_of("transformer")
     plain, traced = (
         TrainingModule(model, TrainConfig(steps=1), steps=1, learning_rate=0.1, mean_loss=step)
-        for step in (None, TracedStep(model, LOSS, form="compiled"))
+        for step in (eager_step(model), TracedStep(eager_step(model), form="compiled"))
     )
     assert list(plain.state_dict()) == list(traced.state_dict())
 
@@ -230,11 +238,11 @@ def test_inductor_has_the_gradients_of_the_eager_step(
 
 def _compiled_and_eager() -> tuple[list[Tensor], list[Tensor]]:
     model = model_of("transformer", layers=1)
-    batch, step = batch_for(model, "equal molecules"), TracedStep(model, LOSS, form="compiled")
+    batch, step = batch_for(model, "equal molecules"), TracedStep(eager_step(model), form="compiled")
     step(batch, COUNTS)
     change(model)
     other = moved(batch, seed=1)
-    return gradients(step(other, COUNTS), model), gradients(EagerStep(model, LOSS)(other, COUNTS), model)
+    return gradients(step(other, COUNTS), model), gradients(eager_step(model)(other, COUNTS), model)
 
 
 # ------------------------------------------------------------------------------------------------------ ranks
@@ -246,7 +254,7 @@ class Wrapped(nn.Module):
     def __init__(self, form: str) -> None:
         super().__init__()
         self.model = model_of("transformer", layers=1)
-        self.step = make_step(self.model, LOSS, form=form)
+        self.step = make_step(eager_step(self.model), form=form)
 
     def forward(self, batch: AtomsBatch) -> Tensor:
         return self.step(batch, COUNTS)
@@ -436,7 +444,7 @@ def test_a_replay_reads_new_inputs_and_parameters_from_the_old_addresses(
     monkeypatch.setattr(_compiled, "captured", held)
     model = model_of(kind)
     batch = batch_for(model, "equal molecules")
-    step, eager = TracedStep(model, LOSS, form="graph"), EagerStep(model, LOSS)
+    step, eager = TracedStep(eager_step(model), form="graph"), eager_step(model)
     first = step(batch, COUNTS)
     kept, value = gradients(eager(batch, COUNTS), model), first.item()
     other = moved(batch, seed=1)
@@ -455,7 +463,7 @@ def test_a_replay_reads_new_inputs_and_parameters_from_the_old_addresses(
 def test_parameters_that_moved_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_compiled, "captured", held)
     model = model_of("transformer", layers=1)
-    batch, step = batch_for(model, "equal molecules"), TracedStep(model, LOSS, form="graph")
+    batch, step = batch_for(model, "equal molecules"), TracedStep(eager_step(model), form="graph")
     step(batch, COUNTS)
     some = next(iter(model.parameters()))
     some.data = some.data.clone()
@@ -475,13 +483,13 @@ def test_a_failed_capture_stops_who_asked_for_it_and_is_told_to_who_did_not(
     model = model_of("transformer", layers=1)
     batch = batch_for(model, "equal molecules")
     with pytest.raises(RuntimeError, match="not permitted when stream is capturing"):
-        make_step(model, LOSS, form="graph")(batch, COUNTS)
-    step = make_step(model, LOSS, form="graph", required=False)
+        make_step(eager_step(model), form="graph")(batch, COUNTS)
+    step = make_step(eager_step(model), form="graph", required=False)
     with pytest.warns(
         RuntimeWarning, match="the eager step is taken: operation not permitted when stream is capturing$"
     ):
         loss = step(batch, COUNTS)
-    assert loss.item() == EagerStep(model, LOSS)(batch, COUNTS).item() == step(batch, COUNTS).item()
+    assert loss.item() == eager_step(model)(batch, COUNTS).item() == step(batch, COUNTS).item()
 
 
 @pytest.mark.gpu
@@ -493,7 +501,7 @@ def test_a_replay_on_a_gpu_has_the_gradients_of_the_eager_step(
 ) -> None:
     model = model_of(kind, dtype).to("cuda")
     batch, counts = batch_for(model, structure, dtype).to("cuda"), COUNTS.to("cuda", dtype)
-    step, eager = TracedStep(model, LOSS, form="graph"), EagerStep(model, LOSS)
+    step, eager = TracedStep(eager_step(model), form="graph"), eager_step(model)
     step(batch, counts)
     change(model)
     for seed in (1, 2):

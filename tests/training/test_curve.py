@@ -4,12 +4,19 @@ most."""
 from __future__ import annotations
 
 import csv
+from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 
-from sapis_lab.training import _callbacks
-from sapis_lab.training._callbacks import COLUMNS, append_row, cut_rows
+from sapis_lab.tasks.energies import EnergyObjective
+from sapis_lab.training import LossConfig, _callbacks
+from sapis_lab.training._callbacks import cut_rows
+
+MEASURED = [f"val_{key}" for key in EnergyObjective(torch.nn.Module(), LossConfig().targets()).measured]
+COLUMNS = [*_callbacks.COLUMNS, *MEASURED]
+append_row = partial(_callbacks.append_row, expected=MEASURED)
 
 
 def row(step: int, **measured: float) -> dict[str, float]:

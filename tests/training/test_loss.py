@@ -6,9 +6,9 @@ import torch
 
 from sapis_lab.atoms import collate, make_graph
 from sapis_lab.derivatives import Prediction
+from sapis_lab.tasks import energy_loss
 from sapis_lab.training import LossConfig, TrainConfig
-from sapis_lab.training._loss import loss
-from sapis_lab.training._module import rate_factor
+from sapis_lab.training.module import rate_factor
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_loss_is_weighted_mse_of_energies_plus_mean_squared_force_error(batch, e
     )
     config = LossConfig(energy_weight=7.0, force_weight=3.0, energy_error=energy_error)
     prediction = Prediction(energy, forces, None, forces, forces[:, 0], forces)
-    got = loss(prediction, batch, scale=scale, config=config)
+    got = energy_loss(prediction, batch, scale=scale, config=config)
     de = (energy - batch.energy).numpy() / 2.0 / (np.array([2, 3]) if energy_error == "per_atom" else 1)
     df = (forces - batch.forces).numpy() / 2.0
     assert float(got) == pytest.approx(7 * np.mean(de**2) + 3 * np.sum(df**2) / 5, rel=1e-12)

@@ -12,7 +12,7 @@ from sapis_lab.growth import expanded
 from sapis_lab.potential import Potential, load_potential
 from sapis_lab.records import read_record
 from sapis_lab.training import Parent, PointConfig
-from sapis_lab.training.run import _prepare, run_point
+from sapis_lab.training.run import prepare_task, run_point
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def family(tmp_path_factory, frames):  # noqa: F811
 
 def test_a_child_starts_with_the_energies_and_forces_of_its_parent(family):
     folder, parent, child = family
-    setup = _prepare(child, folder / "cache", siblings=folder)
+    setup = prepare_task(child, folder / "cache", siblings=folder)
     assert sum(setup.model.count().values()) > read_record(folder / "parent").n_params
     store = prepare(child.data, cache=folder / "cache")
     before = load_potential(folder / "parent")
@@ -84,4 +84,4 @@ def test_a_parent_made_from_other_settings_is_refused(family):
     folder, _, child = family
     other = child.model_copy(update={"parent": Parent(id="parent", fingerprint="0" * 64)})
     with pytest.raises(ValueError, match="made from other settings than the parent that child names"):
-        _prepare(other, folder / "cache", siblings=folder)
+        prepare_task(other, folder / "cache", siblings=folder)

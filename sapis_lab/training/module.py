@@ -11,11 +11,11 @@ import lightning as L
 import torch
 from torch import Tensor
 
+from sapis_lab.batches import Share
 from sapis_lab.models import Model
-from sapis_lab.training._batches import Share
-from sapis_lab.training._compiled import EagerStep, MeanLoss
 from sapis_lab.training._config import TrainConfig
 from sapis_lab.training._ranks import ALONE, Ranks
+from sapis_lab.training.step_forms import MeanLoss
 
 
 def rate_factor(step: int, *, steps: int, config: TrainConfig) -> float:
@@ -44,12 +44,12 @@ class TrainingModule(L.LightningModule):
         *,
         steps: int,
         learning_rate: float,
-        mean_loss: MeanLoss | None = None,
+        mean_loss: MeanLoss,
         ranks: Ranks = ALONE,
         wants_stop: Callable[[], bool] = lambda: False,
     ) -> None:
         super().__init__()
-        self.mean_loss = mean_loss or EagerStep(model, config.loss)
+        self.mean_loss = mean_loss
         self.model, self.config, self.steps, self.learning_rate = model, config, steps, learning_rate
         self.ranks, self.wants_stop, self.stop_agreed = ranks, wants_stop, False
         self.average: list[Tensor] = []

@@ -20,6 +20,7 @@ from torch.utils.data import IterableDataset
 from sapis_lab.atoms import AtomsBatch, Layout, block_is_cheaper, collate, make_graph
 from sapis_lab.data import Frames, FrameStore
 from sapis_lab.graphs import Graph
+from sapis_lab.targets import EnergyTarget, ForcesTarget, Per, Target
 
 _AUGMENT = 0x0A
 """Keeps the random streams of order and augmentation apart."""
@@ -57,6 +58,17 @@ def random_rotations(n: int, *, seed: int, step: int) -> np.ndarray:
     return np.moveaxis(np.array(rows), -1, 0) * sign[:, None, None]
 
 
+def rotated(labels: np.ndarray, rotations: np.ndarray, rank: int) -> np.ndarray:
+    """Labels (n, 3, ...) of Cartesian rank 0, 1 or 2, each turned by its own rotation (n, 3, 3)."""
+    if rank == 0:
+        return labels
+    if rank == 1:
+        return np.einsum("aij,aj->ai", rotations, labels)
+    return rotations @ labels @ rotations.transpose(0, 2, 1)
+
+
+_OF_BATCH = ("energy", "forces", "stress")
+"""Labels that a batch has attributes of."""
 HELD = 1 << 26
 """Bytes of positions up to which a store of molecules of one size is held as tensors."""
 
@@ -75,6 +87,8 @@ class BatchMaker:
     layout: Layout
     cutoff: float
     dtype: torch.dtype = torch.float32
+    targets: tuple[Target, ...] = (EnergyTarget(), ForcesTarget())
+    """What the batches carry labels of."""
     _graphs: dict[bytes, Graph] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -89,6 +103,15 @@ class BatchMaker:
         # it
         self._all_pairs = self.layout == "pairs" and not self._periodic and cheaper
         self._targets = self.store.energy - self.store.composition(np.arange(len(sizes))) @ self.references
+        keys = {target.key: target for target in self.targets}
+        lacking = [key for key in keys if key not in self.store.labels]
+        if lacking:
+            raise ValueError(
+                f"train.targets: {lacking[0]} is to be learnt, but {self.store.folder} has no such labels; "
+                f"it has {', '.join(self.store.labels)}"
+            )
+        self._incomplete = tuple(key for key in self.store.incomplete if key in keys)
+        self._further = {key: target for key, target in keys.items() if key not in _OF_BATCH}
         self._is_held = (
             self._all_pairs and bool((sizes == sizes[0]).all()) and self.store.positions.nbytes <= HELD
         )
@@ -110,6 +133,8 @@ class BatchMaker:
             energy=self._targets,
             forces=frames.forces,
             stress=frames.stress,
+            labels={key: frames.label(key) for key in self._further},
+            incomplete=self._incomplete,
             dtype=self.dtype,
         )
 
@@ -122,7 +147,14 @@ class BatchMaker:
         def atoms(x: Tensor) -> Tensor:
             return x.view(-1, n, *x.shape[1:]).index_select(0, chosen).flatten(0, 1)
 
+        def rows(key: str, x: Tensor) -> Tensor:
+            return atoms(x) if self.store.is_per_atom(key) else x.index_select(0, chosen)
+
         graph = self._block(self.n_atoms[ids])
+        more: dict[str, dict[str, Tensor]] = {}
+        for name in ("labels", "present"):
+            if name in held:  # type: ignore[operator]
+                more[name] = {key: rows(key, x) for key, x in held[name].items()}
         return AtomsBatch(
             positions=atoms(held.positions),
             species=atoms(held.species),
@@ -133,6 +165,7 @@ class BatchMaker:
             energy=held.energy.index_select(0, chosen),
             forces=atoms(held.forces),
             stress=held.stress.index_select(0, chosen) if "stress" in held else None,  # type: ignore[union-attr]
+            **more,
         )
 
     def __call__(self, ids: np.ndarray, rotations: np.ndarray | None = None) -> AtomsBatch:
@@ -142,11 +175,18 @@ class BatchMaker:
             return self._rows(np.array(ids, dtype=np.int64))
         frames = self.store.frames(ids)
         positions, forces, cell, stress = frames.positions, frames.forces, frames.cell, frames.stress
+        labels = {key: frames.label(key) for key in self._further}
         if rotations is not None:
             per_atom = np.repeat(rotations, frames.n_atoms, axis=0)
             positions, forces = (np.einsum("aij,aj->ai", per_atom, x) for x in (positions, forces))
             cell = cell @ rotations.transpose(0, 2, 1)
             stress = None if stress is None else rotations @ stress @ rotations.transpose(0, 2, 1)
+            labels = {
+                key: rotated(
+                    x, per_atom if self.store.is_per_atom(key) else rotations, self._further[key].rank
+                )
+                for key, x in labels.items()
+            }
         return collate(
             n_atoms=frames.n_atoms,
             species=frames.species,
@@ -156,8 +196,22 @@ class BatchMaker:
             energy=self._targets[ids],
             forces=forces,
             stress=stress,
+            labels=labels,
+            incomplete=self._incomplete,
             dtype=self.dtype,
         )
+
+    def counts(self, ids: np.ndarray) -> Tensor:
+        """(n_targets,) by what the sums of the loss over the frames `ids` are divided: the frames, or their
+        atoms, that have a label, and at least 1."""
+        return torch.tensor([max(1, t.n_labelled(self, ids)) for t in self.targets], dtype=self.dtype)
+
+    def n_labelled(self, key: str, per: Per, ids: np.ndarray) -> int:
+        """Frames, or atoms of frames, of `ids` that have a label of `key`."""
+        if key not in self._incomplete:
+            return len(ids) if per == "frame" else int(self.n_atoms[ids].sum())
+        labels = self.store.frames(np.asarray(ids)).label(key)
+        return int((~np.isnan(labels.reshape(len(labels), -1)).any(1)).sum())
 
     def _graph(self, ids: np.ndarray, frames: Frames) -> Graph:
         if self._all_pairs:
@@ -191,7 +245,7 @@ class Share(NamedTuple):
     batch: AtomsBatch | None
     """its frames; None where there are fewer frames than ranks"""
     counts: Tensor
-    """(2,) frames and atoms of the whole global batch, by which sums over frames and over atoms are
+    """(n_targets,) labelled frames, or atoms, of the whole global batch, by which the sums of the loss are
     divided"""
 
 
@@ -226,8 +280,8 @@ class TrainingStream(IterableDataset):
     def share(self, step: int) -> Share:
         """What this rank has of the global batch of `step`."""
         whole = self._chosen(step)
-        counts = torch.tensor([len(whole), int(self.make.n_atoms[whole].sum())], dtype=self.make.dtype)
-        return Share(self._batch(step, whole) if self.rank < len(whole) else None, counts)
+        batch = self._batch(step, whole) if self.rank < len(whole) else None
+        return Share(batch, self.make.counts(whole))
 
     def batch(self, step: int) -> AtomsBatch:
         """The frames of this rank at `step`, with the rotations that they have in the global batch."""

@@ -39,16 +39,13 @@ from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
 from sapis_lab.atoms import AtomsBatch
-from sapis_lab.derivatives import predict
 from sapis_lab.errors import Notice
 from sapis_lab.kernels import reference_forms
 from sapis_lab.kernels._build import usable_folder
-from sapis_lab.models import Model
-from sapis_lab.training._config import LossConfig
-from sapis_lab.training._loss import loss_sums
+from sapis_lab.tasks import Objective
+from sapis_lab.training._config import StepChoice
 
 StepForm = Literal["eager", "compiled", "graph"]
-StepChoice = Literal["auto", "eager", "compiled", "graph"]
 
 BACKEND = "inductor"
 """Of the form `compiled`: a backend of torch.compile, or `eager` for the traced graph as it is (tests, which
@@ -89,27 +86,15 @@ class MeanLoss(Protocol):
     """A form of the step: the loss of a batch, from which `backward` reaches the parameters."""
 
     def __call__(self, batch: AtomsBatch, counts: Tensor) -> Tensor:
-        """L, (); counts (2,): frames and atoms to divide the sums by."""
+        """L, (); counts (n_targets,): labelled frames, or atoms, to divide the sums by."""
 
 
-class EagerStep:
-    """The step by autograd."""
-
-    def __init__(self, model: Model, config: LossConfig) -> None:
-        self.model, self.config = model, config
-
-    def __call__(self, batch: AtomsBatch, counts: Tensor) -> Tensor:
-        prediction = predict(self.model, batch, differentiable=True)
-        energy, force = loss_sums(prediction, batch, scale=self.model.energy_scale, config=self.config)
-        return energy / counts[0] + force / counts[1]
-
-
-def make_step(model: Model, config: LossConfig, *, form: StepForm, required: bool = True) -> MeanLoss:
-    """The step of `model` in `form`. Where it cannot be captured: an error if `required`, else the eager step
-    and a warning."""
+def make_step(objective: Objective, *, form: StepForm, required: bool = True) -> MeanLoss:
+    """The step of an objective in `form`. Where it cannot be captured: an error if `required`, else the eager
+    step and a warning."""
     if form == "eager":
-        return EagerStep(model, config)
-    return TracedStep(model, config, form=form, required=required)
+        return objective
+    return TracedStep(objective, form=form, required=required)
 
 
 # ------------------------------------------------------------------------------------------- batch as tensors
@@ -124,17 +109,17 @@ class _Parts(NamedTuple):
 
 
 def _taken_apart(batch: AtomsBatch) -> _Parts:
-    values = (
-        batch.positions,
-        batch.species,
-        batch.n_atoms,
-        batch.cell,
-        batch.energy,
-        batch.forces,
-        *batch.graph,
-    )
+    values = [batch[name] if name in batch else None for name in _PLAIN]  # type: ignore[operator]
+    named = {name: dict(batch[name]) if name in batch else {} for name in _NAMED}  # type: ignore[operator]
+    values += [*batch.graph, *(v for labels in named.values() for v in labels.values())]
     tensors = [v for v in values if isinstance(v, Tensor)]
-    return _Parts(tensors, (type(batch.graph), tuple(_described(v) for v in values)))
+    keys = tuple((name, tuple(labels)) for name, labels in named.items())
+    return _Parts(tensors, (type(batch.graph), keys, tuple(_described(v) for v in values)))
+
+
+_PLAIN = ("positions", "species", "n_atoms", "cell", "energy", "forces", "stress")
+_NAMED = ("labels", "present")
+"""Mappings of tensors that a batch may have."""
 
 
 def _described(value: Any) -> Any:
@@ -145,22 +130,13 @@ def _described(value: Any) -> Any:
 
 
 def _put_together(tensors: Sequence[Tensor], shape: tuple[Any, ...]) -> AtomsBatch:
-    kind, described = shape
+    kind, keys, described = shape
     rest = iter(tensors)
-    values = [next(rest) if _is_tensor(d) else d for d in described]
-    positions, species, n_atoms, cell, energy, forces, *fields = values
-    graph = kind(*fields)
-    return AtomsBatch(
-        positions=positions,
-        species=species,
-        batch=graph.frame,
-        n_atoms=n_atoms,
-        cell=cell,
-        graph=graph,
-        energy=energy,
-        forces=forces,
-        stress=None,
-    )
+    values = iter([next(rest) if _is_tensor(d) else d for d in described])
+    plain = {name: next(values) for name in _PLAIN}
+    graph = kind(*(next(values) for _ in kind._fields))
+    named = {name: {key: next(values) for key in of_name} for name, of_name in keys if of_name}
+    return AtomsBatch(batch=graph.frame, graph=graph, **plain, **named)
 
 
 def _is_tensor(described: Any) -> bool:
@@ -173,7 +149,7 @@ def _is_tensor(described: Any) -> bool:
 class _Whole(nn.Module):
     """The eager step as a module, so that its parameters can be passed in."""
 
-    def __init__(self, step: EagerStep) -> None:
+    def __init__(self, step: Objective) -> None:
         super().__init__()
         self.model, self.step = step.model, step
 
@@ -190,7 +166,7 @@ class Traced(NamedTuple):
     """which trained parameters have a gradient, in their order"""
 
 
-def trace(step: EagerStep, parts: _Parts, counts: Tensor) -> Traced:
+def trace(step: Objective, parts: _Parts, counts: Tensor) -> Traced:
     """Loss and parameter gradients of the shape of `parts` as one graph of forward operations, in the PyTorch
     form of the model."""
     # a second of imports that the other forms do without
@@ -342,9 +318,9 @@ class TracedStep:
     knows of it."""
 
     def __init__(
-        self, model: Model, config: LossConfig, *, form: Literal["compiled", "graph"], required: bool = True
+        self, objective: Objective, *, form: Literal["compiled", "graph"], required: bool = True
     ) -> None:
-        self.eager, self.form, self.required = EagerStep(model, config), form, required
+        self.eager, self.form, self.required = objective, form, required
         self.buckets: dict[tuple[Any, ...], _Bucket] = {}
         self.given_up = self.warned = False
 

@@ -1,0 +1,48 @@
+"""Dipole moments of neutral frames from latent charges of the atoms, mu = sum_i q_i r_i.
+
+The charges of a frame add up to zero, whatever the network says, so that the moment does not depend on the
+origin (Unke & Meuwly, arXiv:1902.08408, eq. 14 and 15); they turn with nothing, and the moment turns with the
+frame. What charges cannot describe, the dipoles of the atoms themselves, `tensor` can.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor
+
+from sapis_lab.atoms import AtomsBatch
+from sapis_lab.heads._base import Head, HeadConfig, Perceptron
+from sapis_lab.targets import Target
+
+
+class ChargesConfig(HeadConfig):
+    """A vector per frame, as the moment of latent charges."""
+
+    kind: Literal["charges"] = "charges"
+
+    def build(self, target: Target, *, n_features: int, cutoff: float) -> Head:
+        if target.per != "frame" or target.rank != 1:
+            raise ValueError(
+                f"train.heads.{target.key}: latent charges make a vector per frame, the target is of rank "
+                f"{target.rank} per {target.per}"
+            )
+        return ChargesHead(self, n_features)
+
+
+class ChargesHead(Head):
+    """mu = sum_i (q_i - mean q) r_i with q_i = a MLP(x_i)."""
+
+    def __init__(self, config: ChargesConfig, n_features: int) -> None:
+        super().__init__()
+        self.network = Perceptron(n_features, config.hidden)
+
+    def charges(self, node_features: Tensor, batch: AtomsBatch) -> Tensor:
+        """(A,) latent charges, in units of the label over Å; zero in sum over every frame."""
+        own = self.atom_scale * self.network(node_features).squeeze(1)
+        excess = self.summed(own, batch) / batch.n_atoms
+        return own - excess.index_select(0, batch.batch)
+
+    def forward(self, node_features: Tensor, batch: AtomsBatch) -> Tensor:
+        charges = self.charges(node_features, batch)
+        return self.summed(charges.unsqueeze(1) * batch.positions, batch)

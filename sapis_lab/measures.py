@@ -1,0 +1,64 @@
+"""What a measured quantity is: its key in records and tables, its label, its unit, and which way is better.
+
+Tables and files hold a quantity in the package's units (eV, Å); figures and reports show
+`value * display_factor` in `display_unit`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """One measured quantity.
+
+    `display_unit` and `display_factor` say how people read it: meV/Å rather than eV/Å.
+    """
+
+    key: str
+    label: str
+    unit: str
+    better: Literal["lower", "higher", "none"] = "none"
+    display_unit: str = ""
+    display_factor: float = 1.0
+    is_time: bool = False
+    """True for wall and CPU times: the only columns of a runs table that two identical runs may differ in."""
+    split: str = ""
+    """Of an error: the frames it was measured on, 'val', 'test' or 'test_600K'."""
+    measure: str = ""
+    """Of an error: its key without the split, `force_rmse`."""
+
+    @property
+    def axis(self) -> str:
+        """The label with its display unit, as an axis carries it."""
+        shown = self.display_unit or self.unit
+        return f"{self.label} ({shown})" if shown else self.label
+
+
+@dataclass(frozen=True)
+class Measure:
+    """An error that is measured on several splits, a quantity on each of them."""
+
+    key: str
+    """Of the quantity, without the split: `force_rmse`."""
+    label: str
+    """As people read it: 'force RMSE'."""
+    unit: str
+    display_unit: str = ""
+    display_factor: float = 1.0
+
+    def quantity(self, split: str) -> Quantity:
+        """The quantity of this measure on the frames of `split`: 'val', 'test' or 'test_600K'."""
+        name = "validation" if split == "val" else split.replace("_", " ")
+        return Quantity(
+            f"{split}_{self.key}",
+            f"{name} {self.label}",
+            self.unit,
+            better="lower",
+            display_unit=self.display_unit,
+            display_factor=self.display_factor,
+            split=split,
+            measure=self.key,
+        )

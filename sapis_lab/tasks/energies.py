@@ -1,0 +1,165 @@
+"""Energies and what follows from them: forces, stress, and heads that learn properties beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+
+from sapis_lab.atoms import AtomsBatch
+from sapis_lab.batches import BatchMaker
+from sapis_lab.data import FrameStore, fit_references
+from sapis_lab.derivatives import predict
+from sapis_lab.growth import grow
+from sapis_lab.models import Model
+from sapis_lab.potential import load_potential
+from sapis_lab.references import ReferencesFrom
+from sapis_lab.targets import Target
+from sapis_lab.tasks._base import Found, Objective, PointSettings, Task, TaskConfig, TrainSettings, declared
+from sapis_lab.tasks._heads import head_of, normalise_heads, outputs
+
+
+class EnergyObjective(Objective):
+    """Energies, forces and on demand stress, by one derivative; outputs of heads from the same features."""
+
+    def __init__(self, model: Model, targets: Sequence[Target]) -> None:
+        super().__init__(model, targets)
+        self._stress = any(target.key == "stress" for target in targets)
+        self._heads = {t.key: head_of(model, t.key) for t in targets if not t.from_energy}
+
+    def found(self, batch: AtomsBatch, *, differentiable: bool) -> Found:
+        made = predict(
+            self.model,
+            batch,
+            stress="where periodic" if self._stress else False,
+            differentiable=differentiable,
+        )
+        if not self._heads:
+            return Found(made.energy, made.forces, made.stress, {}, {})
+        properties = outputs(self._heads, made.node_features, batch, differentiable=differentiable)
+        scales = {key: head.scale for key, head in self._heads.items()}
+        return Found(made.energy, made.forces, made.stress, properties, scales)
+
+
+class EnergiesConfig(TaskConfig):
+    """Energies and forces by the weights of `train.loss`, and `train.targets` beside them."""
+
+    kind: Literal["energies"] = "energies"
+
+    def targets(self, train: TrainSettings) -> tuple[Target, ...]:
+        """Energy, forces, then the further targets in their order."""
+        return declared((*train.loss.targets(), *train.targets))
+
+    def objective(self, model: Model, targets: Sequence[Target]) -> Objective:
+        return EnergyObjective(model, targets)
+
+    def prepare(
+        self, point: PointSettings, store: FrameStore, ids: np.ndarray, *, siblings: Path | None
+    ) -> Task:
+        targets = self.targets(point.train)
+        frames = store.frames(ids)
+        table = store.neighbors(point.model.cutoff)
+        mean_neighbors = float(table.edges(ids).n_edges.sum() / frames.n_atoms.sum())
+        force_rms = _force_rms(frames.forces, store)
+        if point.parent is None:
+            references = _references(point, store, ids)
+            made_from: ReferencesFrom | None = ReferencesFrom.of_frames(
+                store.composition(ids), store.elements, kind=point.train.references
+            )
+            model = point.model.build(species=store.elements, mean_neighbors=mean_neighbors, seed=point.seed)
+        else:
+            if any(not target.from_energy for target in targets):
+                raise ValueError(f"{point.id} starts from a parent; models with heads do not grow")
+            model, references, made_from, mean_neighbors = _inherited(point, store, siblings)
+        self.equip(model, point.train, seed=point.seed)
+        dtype = getattr(torch, point.train.precision)
+        model = model.to(dtype)
+        if point.parent is None:
+            model.energy_scale.fill_(force_rms)
+        normalise_heads(model, targets, point.train.heads, store, ids)
+        make = BatchMaker(
+            store, references, layout=model.layout, cutoff=point.model.cutoff, dtype=dtype, targets=targets
+        )
+        return Task(
+            store,
+            ids,
+            make,
+            self.objective(model, targets),
+            references,
+            made_from,
+            mean_neighbors,
+            min(point.train.batch_size, point.n_frames),
+            judged_by=("force_rmse", force_rms, "eV/Å", "force RMS"),
+        )
+
+
+def _force_rms(forces: np.ndarray, store: FrameStore) -> float:
+    squares = forces.astype(np.float64) ** 2
+    if "forces" not in store.incomplete:
+        return float(np.sqrt(np.mean(squares)))
+    if np.isnan(squares).all():
+        raise ValueError(
+            f"{store.folder}: no training frame has forces, which set the scale of energies; "
+            "wanted some, or train.task=properties"
+        )
+    return float(np.sqrt(np.nanmean(squares)))
+
+
+def _inherited(
+    point: PointSettings, store: FrameStore, siblings: Path | None
+) -> tuple[Model, np.ndarray, ReferencesFrom | None, float]:
+    """Model, reference energies (n_species,) eV with their record, and mean neighbours of a point that starts
+    from its parent: the same function, in a model of the point's size."""
+    assert point.parent is not None
+    if siblings is None:
+        raise ValueError(f"{point.id} starts from {point.parent.id}, but nothing says where that point lies")
+    born = load_potential(siblings / point.parent.id)
+    if born.origin.get("fingerprint") != point.parent.fingerprint:
+        raise ValueError(
+            f"{siblings / point.parent.id} was made from other settings than the parent that {point.id} "
+            f"names; run that one again"
+        )
+    if tuple(born.model.species) != tuple(store.elements):
+        raise ValueError(
+            f"{point.parent.id} knows the elements {list(born.model.species)}, its child's data have "
+            f"{list(store.elements)}"
+        )
+    grown = grow(born.model.train().requires_grad_(True), point.model, seed=point.seed)
+    if grown.config != point.model:
+        raise ValueError(
+            f"{point.id}: its model is not the one that {point.parent.id} grows to; wanted {grown.config!r}"
+        )
+    references = np.array([born.references[int(z)] for z in store.elements])
+    return grown.model, references, born.references_from, born.mean_neighbors
+
+
+def _references(point: PointSettings, store: FrameStore, ids: np.ndarray) -> np.ndarray:
+    """Reference energies (n_species,) eV, from the D frames alone unless the isolated atoms are asked for.
+
+    Isolated atoms leave a constant, which the mean energy of the D frames sets: it is spread evenly over the
+    atoms.
+    """
+    counts, energies = store.composition(ids), store.energy[ids]
+    if "energy" in store.incomplete:
+        labelled = ~np.isnan(energies)
+        if not labelled.any():
+            raise ValueError(
+                f"{store.folder}: no training frame has an energy; wanted some, or train.task=properties"
+            )
+        counts, energies = counts[labelled], energies[labelled]
+    if point.train.references == "ridge":
+        present = counts.sum(0) > 0
+        fitted = np.full(counts.shape[1], energies.sum() / counts.sum())
+        fitted[present] = fit_references(counts[:, present], energies)
+        return fitted
+    isolated = store.isolated_atoms
+    if isolated is None:
+        raise ValueError(
+            f"train.references=isolated, but {store.folder} has no isolated-atom energies; use "
+            f"train.references=ridge"
+        )
+    atoms = np.array([isolated[z] for z in store.elements])
+    return atoms + (energies - counts @ atoms).sum() / counts.sum()
