@@ -29,6 +29,7 @@
 #include "geat_pairs.h"
 #include "geat_pieces.h"
 #include "geat_attention.h"
+#include "geat_edges.h"
 #include "geat_update.h"
 #include "geat_layer.h"
 #include "geat_sweeps.h"

@@ -1,4 +1,5 @@
-// One layer, attention then update, in its four forms.
+// One layer,   x -> x + m (ii),   x -> x + scalars + W (gates * a (x) b) (iii),   in four forms: forward,
+// adjoint, and the tangents of both, the last with the gradients of its parameters.
 
 #pragma once
 #include "geat_step.h"

@@ -5,6 +5,7 @@
 
 namespace sapis {
 
+// Chunks of whole frames, about 32 atoms each.
 template <class T, int L> inline void Geat<T, L>::make_chunks() {
     const int64_t per_chunk = 32;
     int64_t atom = 0;
@@ -23,6 +24,7 @@ template <class T, int L> inline void Geat<T, L>::make_chunks() {
     for (auto& c : chunks) shape_chunk(saved_, c);
 }
 
+// The pairs of a frame, centre by centre: (i, i) first, then the neighbours within the cutoff.
 template <class T, int L>
 inline void Geat<T, L>::add_frame(Chunk<T>& c, int64_t frame, int64_t atom, int64_t start) {
     const T* v = static_cast<const T*>(batch.vectors);
@@ -32,7 +34,8 @@ inline void Geat<T, L>::add_frame(Chunk<T>& c, int64_t frame, int64_t atom, int6
         c.first.push_back(int64_t(c.neighbor.size()));
         c.species.push_back(int32_t(batch.species[atom + a]));
         c.atom.push_back(int32_t(atom + a));
-        c.neighbor.push_back(int32_t(c.n + a)), c.entry.push_back(-1);
+        c.neighbor.push_back(int32_t(c.n + a));
+        c.entry.push_back(-1);
         const int64_t row = batch.block ? (frame * batch.block + a) * batch.block : (atom + a) * batch.slots;
         const int64_t slots = batch.block ? n : batch.slots;
         for (int64_t k = 0; k < slots; k++) {
@@ -40,51 +43,70 @@ inline void Geat<T, L>::add_frame(Chunk<T>& c, int64_t frame, int64_t atom, int6
             const int64_t e = row + k;
             const T x = v[e], y = v[stride + e], z = v[2 * stride + e];
             if (x * x + y * y + z * z >= limit) continue;  // NaN stays, and shows
-            c.neighbor.push_back(int32_t(batch.block ? c.n + k : batch.neighbor[row + k] - start)),
-                c.entry.push_back(e);
+            c.neighbor.push_back(int32_t(batch.block ? c.n + k : batch.neighbor[row + k] - start));
+            c.entry.push_back(e);
         }
     }
     c.n += n;
 }
 
+// Parts of the arena for the values of one layer.
 template <class T, int L>
 inline void Geat<T, L>::shape_values(Arena& arena, const Chunk<T>& c, Values<T>& v, bool last_layer) const {
+    auto get = [&](T*& p, int64_t n) { p = arena.template get<T>(n); };
     const int64_t N = c.n, P = c.pairs;
-    v.x = arena.template get<T>(M * N * Cp), v.xn = arena.template get<T>(M * N * Cp),
-    v.project = arena.template get<T>(N * M * PR);
-    v.scalar_value = arena.template get<T>(N * Cp), v.invariants = arena.template get<T>(P * Qp),
-    v.z = arena.template get<T>(P * Ep);
-    v.edge_out = arena.template get<T>(P * Op), v.message = arena.template get<T>(M * N * Cp),
-    v.middle = arena.template get<T>(M * N * Cp);
-    v.xm = arena.template get<T>(M * N * Cp), v.factors = arena.template get<T>(M * N * 2 * Wp),
-    v.node_in = arena.template get<T>(N * CW);
-    v.zn = arena.template get<T>(N * Up), v.node_out = arena.template get<T>(N * CW);
-    v.grid = last_layer ? nullptr : arena.template get<T>(n_grid * N * 2 * Wp);
-    v.product = last_layer ? nullptr : arena.template get<T>(M * N * Wp);
+    get(v.x, M * N * Cp);
+    get(v.xn, M * N * Cp);
+    get(v.project, N * M * PR);
+    get(v.scalar_value, N * Cp);
+    get(v.invariants, P * Qp);
+    get(v.z, P * Ep);
+    get(v.edge_out, P * Op);
+    get(v.message, M * N * Cp);
+    get(v.middle, M * N * Cp);
+    get(v.xm, M * N * Cp);
+    get(v.factors, M * N * 2 * Wp);
+    get(v.node_in, N * CW);
+    get(v.zn, N * Up);
+    get(v.node_out, N * CW);
+    v.grid = v.product = nullptr;
+    if (last_layer) return;
+    get(v.grid, n_grid * N * 2 * Wp);
+    get(v.product, M * N * Wp);
 }
 
+// Parts of the arena for all that a chunk keeps.
 template <class T, int L> inline void Geat<T, L>::shape_chunk(Arena& arena, Chunk<T>& c) const {
+    auto get = [&](T*& p, int64_t n) { p = arena.template get<T>(n); };
     const int64_t N = c.n, P = c.pairs;
-    c.harmonics = arena.template get<T>(P * MP), c.radial = arena.template get<T>(P * Bp);
-    c.radial_slope = arena.template get<T>(P * Bp), c.log_f = arena.template get<T>(P),
-    c.slope = arena.template get<T>(P);
-    c.unit = arena.template get<T>(P * 3), c.jacobian = arena.template get<T>(P * 3 * MP),
-    c.basis = arena.template get<T>(N * M * SB);
-    c.x0 = arena.template get<T>(N * Cp), c.xr = arena.template get<T>(N * Cp),
-    c.rho_r = arena.template get<T>(N);
-    c.xr_adjoint = arena.template get<T>(N * Cp), c.zr = arena.template get<T>(N * Cp),
-    c.sigma_r = arena.template get<T>(N * Cp);
-    c.radial_adjoint = arena.template get<T>(P * Bp), c.harmonics_adjoint = arena.template get<T>(P * MP);
-    c.log_f_adjoint = arena.template get<T>(P);
+    get(c.harmonics, P * MP);
+    get(c.radial, P * Bp);
+    get(c.radial_slope, P * Bp);
+    get(c.log_f, P);
+    get(c.slope, P);
+    get(c.unit, P * 3);
+    get(c.jacobian, P * 3 * MP);
+    get(c.basis, N * M * SB);
+    get(c.x0, N * Cp);
+    get(c.xr, N * Cp);
+    get(c.rho_r, N);
+    get(c.xr_adjoint, N * Cp);
+    get(c.zr, N * Cp);
+    get(c.sigma_r, N * Cp);
+    get(c.radial_adjoint, P * Bp);
+    get(c.harmonics_adjoint, P * MP);
+    get(c.log_f_adjoint, P);
     c.value.resize(s.layers), c.adjoint.resize(s.layers), c.extra.resize(s.layers);
     for (int64_t layer = 0; layer < s.layers; layer++) {
         shape_values(arena, c, c.value[layer], last(layer));
         shape_values(arena, c, c.adjoint[layer], last(layer));
         Extra<T>& e = c.extra[layer];
-        e.rho = arena.template get<T>(L * N), e.rho_middle = arena.template get<T>(L * N),
-        e.sigma = arena.template get<T>(P * Ep);
-        e.sigma_node = arena.template get<T>(N * Up), e.rho_edge = arena.template get<T>(P),
-        e.weights = arena.template get<T>(P * Op);
+        get(e.rho, L * N);
+        get(e.rho_middle, L * N);
+        get(e.sigma, P * Ep);
+        get(e.sigma_node, N * Up);
+        get(e.rho_edge, P);
+        get(e.weights, P * Op);
     }
 }
 
@@ -127,20 +149,25 @@ template <class T, int L> inline void Geat<T, L>::geometry(Chunk<T>& c) const {
         }
     }
     exponentials(c.radial, c.pairs * Bp);
-    for (int64_t p = 0; p < c.pairs; p++) IVDEP
-    for (int64_t k = 0; k < Bp; k++) {
-        if (k >= B || c.entry[p] < 0) c.radial[p * Bp + k] = 0;
-        c.radial_slope[p * Bp + k] *= c.radial[p * Bp + k];
+    for (int64_t p = 0; p < c.pairs; p++) {
+        IVDEP
+        for (int64_t k = 0; k < Bp; k++) {
+            if (k >= B || c.entry[p] < 0) c.radial[p * Bp + k] = 0;
+            c.radial_slope[p * Bp + k] *= c.radial[p * Bp + k];
+        }
     }
 }
 
+// Y_lm(u) and dY_lm/dv of one pair, u = v / r with components y, z, x.
 template <class T, int L> inline void Geat<T, L>::harmonics(const T* u, T r, T* value, T* jacobian) const {
     const T Y = u[0], Z = u[1], X = u[2];
     T power[L + 1], re[L + 1], im[L + 1];
     power[0] = re[0] = 1, im[0] = 0;
-    for (int k = 1; k <= L; k++)
-        power[k] = power[k - 1] * Z, re[k] = X * re[k - 1] - Y * im[k - 1],
+    for (int k = 1; k <= L; k++) {
+        power[k] = power[k - 1] * Z;
+        re[k] = X * re[k - 1] - Y * im[k - 1];
         im[k] = X * im[k - 1] + Y * re[k - 1];
+    }
     for (int l = 0; l < L; l++)
         for (int m = -l; m <= l; m++) {
             const int a = std::abs(m), at = l * l + l + m;
@@ -161,6 +188,7 @@ template <class T, int L> inline void Geat<T, L>::harmonics(const T* u, T r, T* 
         }
 }
 
+// The sum in (i): basis_i += Y_m(r_ij) delta(s, Z_j) R_k(r_ij), rows (i, m) of S Bp.
 template <class T, int L>
 inline void Geat<T, L>::add_basis(const Chunk<T>& c, const T* harmonics_, const T* radial_, T* basis) const {
     for (int64_t i = 0; i < c.n; i++)
@@ -175,6 +203,7 @@ inline void Geat<T, L>::add_basis(const Chunk<T>& c, const T* harmonics_, const 
         }
 }
 
+// From the adjoint of the basis to those of Y and R; adds.
 template <class T, int L> inline void Geat<T, L>::basis_adjoint(Chunk<T>& c, const T* basis_b) const {
     for (int64_t i = 0; i < c.n; i++)
         for (int64_t p = c.first[i]; p < c.first[i + 1]; p++) {

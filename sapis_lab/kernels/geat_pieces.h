@@ -5,8 +5,7 @@
 
 namespace sapis {
 
-// y[m] (+)= x[m] W_l, rows of all atoms.  `x` (M, N, ldx), `y` row n of component m at y + m * ym + n *
-// yn.
+// y[m] (+)= x[m] W_l for the rows n of all atoms: of x at x + m xm + n xn, k wide, of y at y + m ym + n yn.
 template <class T, int L>
 inline void Geat<T, L>::maps(const Map<T>* map, int64_t N, const T* x, int64_t xm, int64_t xn, int64_t k,
                              T* y, int64_t ym, int64_t yn, bool add, bool turned) const {
@@ -22,7 +21,7 @@ inline void Geat<T, L>::maps(const Map<T>* map, int64_t N, const T* x, int64_t x
     }
 }
 
-// dL/dW_l += sum over rows of x^T y.
+// dL/dW_l += sum over m, n of x^T y.
 template <class T, int L>
 inline void Geat<T, L>::outer(const Map<T>* grad, int64_t N, const T* x, int64_t xm, int64_t xn, int64_t k,
                               const T* y, int64_t ym, int64_t yn) const {
@@ -37,6 +36,7 @@ inline void Geat<T, L>::outer(const Map<T>* grad, int64_t N, const T* x, int64_t
     }
 }
 
+// y (+)= x W for rows of scalars.
 template <class T, int L>
 inline void Geat<T, L>::dense(const Map<T>& map, int64_t rows, const T* x, int64_t xn, int64_t k, T* y,
                               int64_t yn, bool add, bool turned) {
@@ -44,13 +44,14 @@ inline void Geat<T, L>::dense(const Map<T>& map, int64_t rows, const T* x, int64
     gemm<T>(rows, columns, k, x, xn, 1, turned ? map.transposed : map.w, columns, y, yn, add);
 }
 
+// dL/dW += x^T y.
 template <class T, int L>
 inline void Geat<T, L>::outer(const Map<T>& grad, int64_t rows, const T* x, int64_t xn, int64_t k, const T* y,
                               int64_t yn) {
     gemm<T>(k, grad.columns, rows, x, 1, xn, y, yn, grad.w, grad.columns, true);
 }
 
-// Soft norm y = x rho, rho = (1 + strength mean_m sum_c x^2)^(-1/2) per atom and degree.
+// Soft norm y = x rho per atom and degree, rho = (1 + strength mean_m sum_c x^2)^(-1/2), strength = 1/(tau C).
 template <class T, int L>
 inline void Geat<T, L>::norm(int64_t N, const T* x, T* rho, T* y, double strength, int degrees) const {
     for (int l = 0; l < degrees; l++)
@@ -66,8 +67,8 @@ inline void Geat<T, L>::norm_adjoint(int64_t N, const T* x, const T* rho, const 
                                      int degrees) const {  // adds to xb
     for (int l = 0; l < degrees; l++)
         for (int64_t n = 0; n < N; n++) {
-            const T root = rho[l * N + n],
-                    k = -T(strength / (2 * l + 1)) * root * root * root * dot(N, n, l, x, yb);
+            const T root = rho[l * N + n];
+            const T k = -T(strength / (2 * l + 1)) * root * root * root * dot(N, n, l, x, yb);
             each(N, n, l, [&](int64_t at) {
                 store(xb + at, load<v8>(xb + at) + root * load<v8>(yb + at) + k * load<v8>(x + at));
             });
@@ -79,8 +80,8 @@ inline void Geat<T, L>::norm_tangent(int64_t N, const T* x, const T* xd, const T
                                      int degrees) const {
     for (int l = 0; l < degrees; l++)
         for (int64_t n = 0; n < N; n++) {
-            const T root = rho[l * N + n],
-                    change = -T(strength / (2 * l + 1)) * root * root * root * dot(N, n, l, x, xd);
+            const T root = rho[l * N + n];
+            const T change = -T(strength / (2 * l + 1)) * root * root * root * dot(N, n, l, x, xd);
             each(N, n, l,
                  [&](int64_t at) { store(yd + at, load<v8>(xd + at) * root + load<v8>(x + at) * change); });
         }

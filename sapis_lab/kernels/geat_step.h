@@ -20,6 +20,7 @@ struct Shape {
     double energy_scale;
 };
 
+// Frames in one of the layouts of graphs.PairGraph.
 struct Batch {
     int64_t n_frames;
     int64_t block;    // atoms of a padded molecule, 0 for a table
@@ -31,6 +32,7 @@ struct Batch {
     const void* vectors;     // (3, G, I, K)
 };
 
+// The parameters of a layer, and those outside of layers, in the order in which Python hands them over.
 enum {
     PROJECT,
     PROJECT_BIAS,
@@ -58,27 +60,32 @@ template <class T> struct Map {
     T *w = nullptr, *transposed = nullptr;
 };
 
+// Of one layer.
 template <class T> struct Weights {
     Map<T> project[8], merge[8], factors[8], couple[8];  // one a degree
     Map<T> scalar_value, edge_radial, edge_invariant, edge_out, node_in, node_out;
     T *project_bias, *edge_bias, *edge_out_bias, *node_in_bias, *node_out_bias;
 };
 
+// Of the representation (i) and the readout.
 template <class T> struct Ends {
     Map<T> represent[8], readout_in;
     T *embedding, *readout_in_bias, *readout_out, *readout_out_bias, *readout_skip;
 };
 
 // The values of one layer; the same struct holds their tangents, adjoints and tangents of adjoints.
+// x and xn go into (ii), with xn = soft norm of x; middle = x + m and xm go into (iii).
 template <class T> struct Values {
-    T *x, *xn, *project, *scalar_value, *invariants, *z, *edge_out, *message, *middle, *xm, *factors,
-        *node_in, *zn, *node_out, *grid, *product;
+    T *x, *xn, *project, *scalar_value, *invariants, *z, *edge_out, *message;
+    T *middle, *xm, *factors, *node_in, *zn, *node_out, *grid, *product;
 };
-template <class T>
-struct Extra {  // of the values: norms and sigmoids; of the adjoints: gradients in the weights of heads
+// What the sweeps back need besides: norms rho and sigmoids sigma of the values, and the adjoints of the
+// weights of heads.
+template <class T> struct Extra {
     T *rho, *sigma, *rho_middle, *sigma_node, *rho_edge, *weights;
 };
 
+// Whole frames that are computed together, with everything that the sweep back needs. 0, r: of the readout.
 template <class T> struct Chunk {
     int64_t n = 0, pairs = 0;
     std::vector<int64_t> first, entry;  // rows of a centre; place in `vectors`, -1 for the pair (i, i)
@@ -89,17 +96,18 @@ template <class T> struct Chunk {
     std::vector<Extra<T>> extra;
 };
 
+// A step in float or double (T) with L = lmax + 1 degrees.
 template <class T, int L> class Geat {
 public:
     Geat(const Shape& shape, const Batch& b, const void* const* p, const double* m,
          const double* coefficients_, const double* centers_, const double* widths_, const double* to,
          const double* from)
-        : s(shape), C(s.channels), Cp(round8(C)), H(s.heads), Q(s.invariants), D(s.key_width),
+        : s(shape), C(s.channels), Cp(round8(C)), H(s.heads), Q(s.invariants), Qp(round8(Q)), D(s.key_width),
           Dp(round8(Q * D)), PR(2 * Dp + Cp), B(s.n_radial), Bp(round8(B)), E(s.edge_hidden), Ep(round8(E)),
-          O(H * (L + 2)), Op(round8(O) + 8), Qp(round8(Q)), W(s.coupling_channels), Wp(round8(W)),
-          U(s.node_width), Up(round8(U)), CW(Cp + L * Wp), S(s.n_species), SB(S * Bp), n_grid(s.n_grid),
-          batch(b), coefficients(coefficients_, coefficients_ + L * L * L),
-          centers(centers_, centers_ + s.n_radial), widths(widths_, widths_ + s.n_radial) {
+          O(H * (L + 2)), Op(round8(O) + 8), W(s.coupling_channels), Wp(round8(W)), U(s.node_width),
+          Up(round8(U)), CW(Cp + L * Wp), S(s.n_species), SB(S * Bp), n_grid(s.n_grid), batch(b),
+          coefficients(coefficients_, coefficients_ + L * L * L), centers(centers_, centers_ + s.n_radial),
+          widths(widths_, widths_ + s.n_radial) {
         int64_t count = s.layers * PER_LAYER + ENDS;
         multipliers.assign(m, m + count);
         for (int64_t k = 0; k < count; k++) params.push_back(static_cast<const T*>(p[k]));
@@ -108,9 +116,10 @@ public:
         to_grid_t.resize(M * n_grid);
         from_grid_t.resize(n_grid * M);
         for (int64_t g = 0; g < n_grid; g++)
-            for (int m_ = 0; m_ < M; m_++)
-                to_grid_t[m_ * n_grid + g] = to_grid[g * M + m_],
-                                        from_grid_t[g * M + m_] = from_grid[m_ * n_grid + g];
+            for (int m_ = 0; m_ < M; m_++) {
+                to_grid_t[m_ * n_grid + g] = to_grid[g * M + m_];
+                from_grid_t[g * M + m_] = from_grid[m_ * n_grid + g];
+            }
         make_weights();
         make_chunks();
     }
@@ -119,11 +128,13 @@ public:
 
 private:
     typedef typename Lanes<T>::v8 v8;
-    static constexpr int M = L * L;
-    static constexpr int64_t MP = (M + 7) & ~7;
+    static constexpr int M = L * L;              // components
+    static constexpr int64_t MP = (M + 7) & ~7;  // padded
     const Shape s;
-    const int64_t C, Cp, H, Q, D, Dp, PR, B, Bp, E, Ep, O, Op, Qp, W, Wp, U, Up, CW, S, SB,
-        n_grid;  // p: padded to 8
+    // C channels, H heads, Q invariants, D key width, B radial functions, E hidden width of the edge network,
+    // O its outputs (with logits), W coupling channels, U hidden width of the node network, S species; with
+    // p, padded to 8 lanes. Rows: PR of queries, keys and values, CW of scalars and a value per degree and W.
+    const int64_t C, Cp, H, Q, Qp, D, Dp, PR, B, Bp, E, Ep, O, Op, W, Wp, U, Up, CW, S, SB, n_grid;
     Batch batch;
     Arena weights_, saved_;
     std::vector<Weights<T>> w;
@@ -140,10 +151,11 @@ private:
         return l;
     }
     bool last(int64_t layer) const { return layer == s.layers - 1; }
-    int64_t lane(int64_t c) const {
-        return (c % (C / H)) * H + c / (C / H);
-    }  // place of channel c among the values
+    // Place of channel c among the values: the head is the fast index.
+    int64_t lane(int64_t c) const { return (c % (C / H)) * H + c / (C / H); }
+    // Place of channel d of key q: <q, k> sums d registers of all q.
     int64_t key(int64_t q, int64_t d) const { return d * Q + q; }
+    // Places of the lanes of degree l of atom n in (M, N, Cp), and the inner product over them.
     template <class F> void each(int64_t N, int64_t n, int l, F&& f) const {
         for (int m = l * l; m < (l + 1) * (l + 1); m++)
             for (int64_t c = 0; c < Cp; c += 8) f((m * N + n) * Cp + c);
@@ -153,6 +165,7 @@ private:
         each(N, n, l, [&](int64_t at) { total += load<v8>(x + at) * load<v8>(y + at); });
         return sum8<T>(total);
     }
+    // The queries of component m of atom n; keys follow at Dp, values at 2 Dp.
     T* query(T* project, int64_t n, int m) const { return project + (n * M + m) * PR; }
     const T* query(const T* project, int64_t n, int m) const { return project + (n * M + m) * PR; }
 
@@ -192,12 +205,6 @@ private:
                               T* xbd, double strength, int degrees = L) const;
 
     // geat_attention.h
-    T counted(const T* x, const T* y) const;
-    T inner(const T* x, const T* y) const;
-    void hidden(const T* z, const T* sigma, T* h) const;
-    void hidden_tangent(const T* z, const T* sigma, const T* zd, T* hd) const;
-    void hidden_adjoint(const T* h, T rho, const T* yb, T* hb) const;
-    template <class F> static void blocks(const Chunk<T>& c, F&& f);
     template <bool tangent>
     void invariants(const Chunk<T>& c, int64_t i, const T* project, const T* dot_, T* invariants) const;
     template <bool tangent>
@@ -217,8 +224,16 @@ private:
     void message_adjoint_tangent(const Chunk<T>& c, int64_t i, const Values<T>& v, const Values<T>& t,
                                  const T* yd_, const T* mb, const T* mbd, Values<T>& bd, T* weights,
                                  int64_t N) const;
-    void edges(Chunk<T>& c, const Weights<T>& a, Values<T>& v, Extra<T>& e) const;
     T alpha_adjoint(const T* out, const T* weights, int64_t h) const;
+
+    // geat_edges.h
+    T counted(const T* x, const T* y) const;
+    T inner(const T* x, const T* y) const;
+    void hidden(const T* z, const T* sigma, T* h) const;
+    void hidden_tangent(const T* z, const T* sigma, const T* zd, T* hd) const;
+    void hidden_adjoint(const T* h, T rho, const T* yb, T* hb) const;
+    template <class F> static void blocks(const Chunk<T>& c, F&& f);
+    void edges(Chunk<T>& c, const Weights<T>& a, Values<T>& v, Extra<T>& e) const;
     void edges_adjoint(Chunk<T>& c, const Weights<T>& a, const Values<T>& v, const Extra<T>& e,
                        Values<T>& b) const;
     void edges_tangent(const Chunk<T>& c, const Weights<T>& a, const Values<T>& v, const Extra<T>& e,

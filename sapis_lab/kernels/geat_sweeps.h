@@ -1,4 +1,5 @@
-// The readout and the sweeps over all layers: energies with dE/dv, then gradients of the parameters.
+// The sweeps over all layers and the readout   E_i = silu(y W + b) W' + b' + y w,   y the soft norm of the
+// scalars: `forward` gives energies with dE/dv, `backward` the gradients of the parameters.
 
 #pragma once
 #include "geat_step.h"
@@ -61,12 +62,16 @@ inline void Geat<T, L>::backward_chunk(Chunk<T>& c, const T* energy, const T* gr
     std::vector<Values<T>> t(s.layers);
     Values<T> d;
     T *radial_dot, *log_f_dot, *basis_dot, *x0_dot, *x0b, *x0bd, *xbd;
+    auto get = [&](T*& p, int64_t n) { p = arena.template get<T>(n); };
     auto shape = [&] {
-        c.harmonics_dot = arena.template get<T>(P * MP), radial_dot = arena.template get<T>(P * Bp),
-        log_f_dot = arena.template get<T>(P);
-        basis_dot = arena.template get<T>(N * M * SB), x0_dot = arena.template get<T>(N * Cp),
-        x0b = arena.template get<T>(N * Cp);
-        x0bd = arena.template get<T>(N * Cp), xbd = arena.template get<T>(M * N * Cp);
+        get(c.harmonics_dot, P * MP);
+        get(radial_dot, P * Bp);
+        get(log_f_dot, P);
+        get(basis_dot, N * M * SB);
+        get(x0_dot, N * Cp);
+        get(x0b, N * Cp);
+        get(x0bd, N * Cp);
+        get(xbd, M * N * Cp);
         for (int64_t layer = 0; layer < s.layers; layer++) shape_values(arena, c, t[layer], last(layer));
         shape_values(arena, c, d, s.layers == 1);
     };

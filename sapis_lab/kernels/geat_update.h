@@ -1,11 +1,14 @@
-// Update (iii): invariants <a, b>_l, gates and the Gaunt product.
+// The parts of update (iii), each with its adjoint and the tangents of both:
+//
+//     <a, b>_l = sum_m a_m b_m / sqrt(2l + 1),   a (x) b = F ((G a) (G b)) with G to and F from the Lebedev
+//     grid, gates_l times the product.
 
 #pragma once
 #include "geat_step.h"
 
 namespace sapis {
 
-// sum_m a b / sqrt(2l+1) of every degree and channel; a the first, b the second half of the rows.
+// <a, b>_l of every coupling channel; a is the first, b the second half of the rows.
 template <class T, int L>
 inline void Geat<T, L>::pair_products(int64_t N, int64_t n, const T* a, const T* b, T* invariants,
                                       bool add) const {
@@ -59,7 +62,7 @@ inline void Geat<T, L>::gate_adjoint(int64_t N, const T* yb, const T* x, T* node
         }
 }
 
-// t = P ((G a) (G b)); the plain form hands a on.
+// a (x) b = F ((G a) (G b)); without the product, a is handed on.
 template <class T, int L> inline void Geat<T, L>::to_grid_of(int64_t N, const T* ab, T* grid) const {
     gemm<T>(n_grid, N * 2 * Wp, M, to_grid.data(), M, 1, ab, N * 2 * Wp, grid, N * 2 * Wp, false);
 }

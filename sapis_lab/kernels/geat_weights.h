@@ -17,16 +17,15 @@ inline void Geat<T, L>::visit_layer(int64_t layer, Weights<T>& a, F&& f) const {
         int64_t side = c / (Q * D), q = c % (Q * D) / D, d = c % D;
         return side * Dp + key(q, d);
     };
-    auto invariant = [&](int64_t c) {
-        return c < C ? c : Cp + (c - C) / W * Wp + (c - C) % W;
-    };  // rows of node_in, columns of node_out
+    // rows of node_in, columns of node_out
+    auto invariant = [&](int64_t c) { return c < C ? c : Cp + (c - C) / W * Wp + (c - C) % W; };
+    auto factor_ = [&](int64_t c) { return c / W * Wp + c % W; };
+    auto value = [&](int64_t c) { return lane(c); };
     auto same = [](int64_t c) { return c; };
     for (int l = 0; l < L; l++) {
         f(base + PROJECT, l * C * wide, a.project[l], C, wide, same, projected, false);
-        f(base + MERGE, l * C * C, a.merge[l], C, C, [&](int64_t c) { return lane(c); }, same, false);
-        f(
-            base + FACTORS, l * C * 2 * W, a.factors[l], C, 2 * W, same,
-            [&](int64_t c) { return c / W * Wp + c % W; }, false);
+        f(base + MERGE, l * C * C, a.merge[l], C, C, value, same, false);
+        f(base + FACTORS, l * C * 2 * W, a.factors[l], C, 2 * W, same, factor_, false);
         if (!last(layer)) f(base + COUPLE, l * W * C, a.couple[l], W, C, same, same, false);
     }
     auto vector = [](T* p) {
@@ -35,7 +34,7 @@ inline void Geat<T, L>::visit_layer(int64_t layer, Weights<T>& a, F&& f) const {
         return v;
     };
     f(base + PROJECT_BIAS, 0, vector(a.project_bias), 1, wide, same, projected, false);
-    f(base + SCALAR_VALUE, 0, a.scalar_value, C, C, same, [&](int64_t c) { return lane(c); }, false);
+    f(base + SCALAR_VALUE, 0, a.scalar_value, C, C, same, value, false);
     f(base + EDGE_RADIAL, 0, a.edge_radial, B, E, same, same, true);
     f(base + EDGE_INVARIANT, 0, a.edge_invariant, Q, E, same, same, true);
     f(base + EDGE_BIAS, 0, vector(a.edge_bias), 1, E, same, same, false);
@@ -59,10 +58,9 @@ template <class T, int L> template <class F> inline void Geat<T, L>::visit_ends(
         v.columns = columns;
         return v;
     };
+    auto radial = [&](int64_t r) { return r / B * Bp + r % B; };
     for (int l = 0; l < L; l++)
-        f(
-            base + REPRESENT, l * S * B * C, a.represent[l], S * B, C,
-            [&](int64_t r) { return r / B * Bp + r % B; }, same, false);
+        f(base + REPRESENT, l * S * B * C, a.represent[l], S * B, C, radial, same, false);
     f(base + EMBEDDING, 0, vector(a.embedding, Cp), S, C, same, same, false);
     f(base + READOUT_IN, 0, a.readout_in, C, C, same, same, false);
     f(base + READOUT_IN_BIAS, 0, vector(a.readout_in_bias, Cp), 1, C, same, same, false);
@@ -71,32 +69,44 @@ template <class T, int L> template <class F> inline void Geat<T, L>::visit_ends(
     f(base + READOUT_SKIP, 0, vector(a.readout_skip, 1), C, 1, same, same, false);
 }
 
+// Parts of the arena for weights with, if `both`, their transposes.
 template <class T, int L>
 inline void Geat<T, L>::shape_weights(Arena& arena, std::vector<Weights<T>>& all_, Ends<T>& e,
                                       bool both) const {
+    auto get = [&](T*& p, int64_t n) { p = arena.template get<T>(n); };
     auto map = [&](Map<T>& m, int64_t rows, int64_t columns) {
         m.rows = round8(rows), m.columns = columns;
-        m.w = arena.template get<T>(m.rows * columns);
-        m.transposed = both ? arena.template get<T>(columns * m.rows) : nullptr;
+        get(m.w, m.rows * columns);
+        m.transposed = nullptr;
+        if (both) get(m.transposed, columns * m.rows);
     };
     for (int64_t layer = 0; layer < s.layers; layer++) {
         Weights<T>& a = all_[layer];
         for (int l = 0; l < L; l++) {
-            map(a.project[l], Cp, PR), map(a.merge[l], Cp, Cp), map(a.factors[l], Cp, 2 * Wp);
+            map(a.project[l], Cp, PR);
+            map(a.merge[l], Cp, Cp);
+            map(a.factors[l], Cp, 2 * Wp);
             if (!last(layer)) map(a.couple[l], Wp, Cp);
         }
-        map(a.scalar_value, Cp, Cp), map(a.edge_radial, Bp, Ep), map(a.edge_invariant, Qp, Ep),
-            map(a.edge_out, Ep, Op);
-        map(a.node_in, CW, Up), map(a.node_out, Up, last(layer) ? Cp : CW);
-        a.project_bias = arena.template get<T>(PR), a.edge_bias = arena.template get<T>(Ep),
-        a.edge_out_bias = arena.template get<T>(Op);
-        a.node_in_bias = arena.template get<T>(Up), a.node_out_bias = arena.template get<T>(CW);
+        map(a.scalar_value, Cp, Cp);
+        map(a.edge_radial, Bp, Ep);
+        map(a.edge_invariant, Qp, Ep);
+        map(a.edge_out, Ep, Op);
+        map(a.node_in, CW, Up);
+        map(a.node_out, Up, last(layer) ? Cp : CW);
+        get(a.project_bias, PR);
+        get(a.edge_bias, Ep);
+        get(a.edge_out_bias, Op);
+        get(a.node_in_bias, Up);
+        get(a.node_out_bias, CW);
     }
     for (int l = 0; l < L; l++) map(e.represent[l], SB, Cp);
     map(e.readout_in, Cp, Cp);
-    e.embedding = arena.template get<T>(S * Cp), e.readout_in_bias = arena.template get<T>(Cp);
-    e.readout_out = arena.template get<T>(Cp), e.readout_out_bias = arena.template get<T>(1),
-    e.readout_skip = arena.template get<T>(Cp);
+    get(e.embedding, S * Cp);
+    get(e.readout_in_bias, Cp);
+    get(e.readout_out, Cp);
+    get(e.readout_out_bias, 1);
+    get(e.readout_skip, Cp);
 }
 
 template <class T, int L>
@@ -106,9 +116,8 @@ inline void Geat<T, L>::places(std::vector<int64_t>& at, int64_t columns, F&& co
     for (int64_t c = 0; c < columns; c++) at[c] = column(c);
 }
 
-template <class T, int L>
-inline double Geat<T, L>::factor(
-    int64_t parameter) const {  // the sum over neighbours is scaled within the representation's weights
+// m of W = m p; the sum over neighbours in (i) is scaled within the weights of the representation.
+template <class T, int L> inline double Geat<T, L>::factor(int64_t parameter) const {
     return multipliers[parameter] * (parameter == s.layers * PER_LAYER + REPRESENT ? s.sum_scale : 1.0);
 }
 

@@ -49,8 +49,8 @@ struct Arena {
     size_t used = 0, size = 0;
     template <class T> T* get(int64_t n) {
         size_t at = used;
-        used += (size_t(n) * sizeof(T) + 127) &
-                ~size_t(63);  // a spare line: rows may be read past their end by one register
+        // a spare line: rows may be read past their end by one register
+        used += (size_t(n) * sizeof(T) + 127) & ~size_t(63);
         return base ? reinterpret_cast<T*>(base + at) : nullptr;
     }
     void allocate() {

@@ -31,27 +31,9 @@ With these norms such a run trains badly instead of ending in NaN.
 Weights are W = m p with Adam acting on p, which makes m a multiplier of the learning rate: 1 for equivariant
 maps, 0.5 for edge and node networks, 0.3 for the readout, times 40 / channels where the fan-in is the
 channels and 2 / layers within more than two layers, so that one rate serves all sizes
-(`GeatConfig.width_factor`, `depth_factor`). No single weight is to blame for divergence: two dozen tensors
-push the same output together, and halving the rate of any one group does not stop it, while halving that of
-all equivariant maps does. Maps at 0.25 and the rest as it is, at a higher rate, gave the same error after 60
-s of CPU time.
+(`GeatConfig.width_factor`, `depth_factor`).
 
-With Adam the rate that is safe falls with the number of steps: 0.02 held for 12,000 steps of five frames and
-spiked in a run of 26,000, 0.01 held for 26,000 and spiked in runs of 65,000 and more, 0.005 held for 70,000;
-PaiNN and TensorNet fail alike. A spike is a burst of some thirty steps in which all weights grow fourfold;
-then the first layer's features are so large that the second layer stops learning, and the run recovers slowly
-or never. Second moments that shrink with the gradients are the likely cause, since the steps then grow: the
-largest second moment so far (AMSGrad, `train.amsgrad`) or eps = 1e-4 instead of 1e-8 brought 0.02 through
-22,000 steps, which weight decay, beta2 = 0.99 and a bound on the norm of the whole gradient did not; a bound
-on the gradient of every tensor by its running RMS did, with a larger error than 0.01 without it. In 60 s
-plain Adam does better, and 0.01 is its default; after 1200 s (results/accuracy-at-equal-time) AMSGrad at 0.02
-has a validation error of 6.9 meV/Å on acetylacetone, Adam at 0.01 16.4.
-
-What earns its place at equal CPU time (60 s, three seeds, results/accuracy-at-equal-time): the product brings
-the validation force error to 0.86 of that without it on acetylacetone, 0.85 on 3BPA at mixed temperatures and
-0.94 on periodic LiPS; softmax attention to 0.97, 0.99 and 0.96 of that with equal weights, no more than seeds
-differ, for the same time per step. Degree 2 brings 0.83 of degree 1, degree 3 is not worth its time at 10^5
-parameters, and neither are three layers.
+What was tried, what failed and what earns its place: docs/geat.md.
 
 A model can grow without changing its function (`_geat_growth`, `sapis_lab.growth`): the soft norms then keep
 the channels of their birth in the mean, and the radial functions their centres and widths, which `born`
