@@ -136,7 +136,7 @@ def _with_more(data: DatasetConfig, n_frames: int) -> DatasetConfig:
 def _widened(old: ModelConfig, n_params: int, *, n_species: int, eta: float) -> ModelConfig:
     """The settings of `old`, grown selectively to about `n_params` parameters, with what they must remember
     of their birth."""
-    model = old._without_storage(n_species)
+    model = old.without_storage(n_species)
 
     def grown(factor: float) -> ModelConfig:
         return model.growth(expanded(old, factor, eta=eta)).config
