@@ -25,8 +25,7 @@ from torch import Tensor
 
 from sapis_lab.atoms import AtomsBatch
 from sapis_lab.derivatives import predict
-from sapis_lab.models import Model, ModelConfig
-from sapis_lab.models._base import Origin
+from sapis_lab.models import Model, ModelConfig, Origin
 
 Settings = TypeVar("Settings", bound=ModelConfig)
 

@@ -101,7 +101,8 @@ def scale(
         raise ConfigError("--target goes with --design")
     if not (design or replay or against):
         _refuse_early(name, settings, called)
-    from sapis_lab.scaling.road import print_comparison, print_design, print_replay, run_scale
+    from sapis_lab.scaling.answers import print_comparison, print_design, print_replay
+    from sapis_lab.scaling.session import run_scale
 
     if design:
         place = numbers(target, "--target") if target else None

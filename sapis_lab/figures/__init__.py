@@ -5,7 +5,8 @@ Every public module of this folder is one kind of figure, found by listing the f
     draw(study: StudyAnalysis) -> Drawing | NotDrawn
 
 `draw_all(study, folder)` writes, for each kind, NAME.pdf, NAME.svg, NAME.png, NAME.csv (every plotted number)
-and NAME.txt (the caption), and not_drawn.json, which says why the others are missing.
+and NAME.txt (the caption), and not_drawn.json, which says why the others are missing. `draw_tuning` and
+`draw_regime` draw what a tuning found, of which no study analysis knows.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from pathlib import Path
 from sapis_lab import config
 from sapis_lab.analysis.study import StudyAnalysis
 from sapis_lab.figures._drawing import SUFFIXES, Drawing, NotDrawn, save
+from sapis_lab.figures._regime import draw_regime
+from sapis_lab.figures._tuning import draw_tuning
 from sapis_lab.files import make_folder, write_text
 
 NOT_DRAWN = "not_drawn.json"
@@ -48,4 +51,14 @@ def draw_all(study: StudyAnalysis, folder: Path) -> list[Path]:
     return [*written, folder / NOT_DRAWN]
 
 
-__all__ = ["NOT_DRAWN", "Drawing", "NotDrawn", "draw", "draw_all", "kinds", "save"]
+__all__ = [
+    "NOT_DRAWN",
+    "Drawing",
+    "NotDrawn",
+    "draw",
+    "draw_all",
+    "draw_regime",
+    "draw_tuning",
+    "kinds",
+    "save",
+]

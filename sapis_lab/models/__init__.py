@@ -4,6 +4,6 @@ A new model is one new file `<kind>.py` with a `ModelConfig` and the `Model` tha
 tests find and examine it.
 """
 
-from sapis_lab.models._base import TOLERANCE, TOLERANCE_SMALL, Flops, Model, ModelConfig, Output
+from sapis_lab.models._base import TOLERANCE, TOLERANCE_SMALL, Flops, Model, ModelConfig, Origin, Output
 
-__all__ = ["TOLERANCE", "TOLERANCE_SMALL", "Flops", "Model", "ModelConfig", "Output"]
+__all__ = ["TOLERANCE", "TOLERANCE_SMALL", "Flops", "Model", "ModelConfig", "Origin", "Output"]

@@ -248,18 +248,18 @@ class ModelConfig(KindConfig):
             f"kinds, geat's do"
         )
 
-    def _without_storage(self, n_species: int) -> Model:
+    def without_storage(self, n_species: int) -> Model:
         with torch.device("meta"):
             return self._build(tuple(range(1, n_species + 1)), 1.0)
 
     @property
     def layout(self) -> Layout:
         """The layout of the neighbour graph that its model computes with."""
-        return self._without_storage(1).layout
+        return self.without_storage(1).layout
 
     def n_params(self, *, n_species: int) -> int:
         """Exact number of trainable parameters, counted on a model without storage."""
-        return sum(p.numel() for p in self._without_storage(n_species).parameters() if p.requires_grad)
+        return sum(p.numel() for p in self.without_storage(n_species).parameters() if p.requires_grad)
 
     @abstractmethod
     def flops(self, *, n_atoms: int, n_pairs: int, n_species: int) -> Flops:

@@ -1,2 +1,2 @@
-"""Deciding what to run next: policies on the table of runs so far, designs, synthetic worlds, and the road of
-`sapis scale`."""
+"""A campaign that scales a model by itself: its session, history and designs, and synthetic worlds to try
+policies in (`sapis_lab.policies`)."""

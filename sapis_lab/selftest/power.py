@@ -31,8 +31,7 @@ import numpy as np
 import pandas as pd
 
 from sapis_lab.config import ConfigError, read_yaml
-from sapis_lab.data import FrameStore
-from sapis_lab.data._store import is_sealed
+from sapis_lab.data import FrameStore, is_sealed
 from sapis_lab.files import MIB, digest, is_temporary, read_json
 from sapis_lab.potential import WEIGHTS, load_potential
 from sapis_lab.records import FAILURE, RECORD, read_record

@@ -12,7 +12,8 @@ from rich.console import Console
 
 import sapis_lab
 from sapis_lab.config import ConfigError
-from sapis_lab.scaling import road as scaling
+from sapis_lab.scaling.campaign import resolve
+from sapis_lab.scaling.session import Session, run_scale
 from sapis_lab.sweep import road
 from sapis_lab.sweep.resources import Resources, resources
 from sapis_lab.sweep.study import RunOptions
@@ -58,13 +59,10 @@ def test_study_tune_and_scale_give_equal_resources_to_equal_settings(project, mo
     settings = ("run.devices=2", "run.device=cpu", "scale.budget=1e16")
     study = road.prepare_job(road.Request("quickstart-scale", settings)).use
     assert (study.workers, study.devices) == (4, 2)
-    assert (
-        tuning._use(tuning.TuneRequest("rate-rule"), scaling.resolve("quickstart-scale", settings).study)
-        == study
-    )
+    assert tuning._use(tuning.TuneRequest("rate-rule"), resolve("quickstart-scale", settings).study) == study
     found = []
-    monkeypatch.setattr(scaling._Session, "run", lambda self: found.append(self.use) or 0)
-    assert scaling.run_scale("quickstart-scale", Console(quiet=True), settings=settings) == 0
+    monkeypatch.setattr(Session, "run", lambda self: found.append(self.use) or 0)
+    assert run_scale("quickstart-scale", Console(quiet=True), settings=settings) == 0
     assert found == [study]
 
 
@@ -109,7 +107,7 @@ def test_tune_on_slurm_is_refused_with_what_to_use_instead(project, storage, wor
 
 
 def scale(request: road.Request, console: Console) -> int:
-    return scaling.run_scale(request.name, console, settings=request.settings)
+    return run_scale(request.name, console, settings=request.settings)
 
 
 @pytest.mark.parametrize("command", [road.run_study, scale])

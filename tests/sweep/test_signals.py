@@ -15,7 +15,10 @@ from stub_points import StubPoint, record
 from sapis_lab import cli
 from sapis_lab.files import write_text
 from sapis_lab.records import Planned, write_record
-from sapis_lab.scaling import road as scaling
+from sapis_lab.scaling import session as scaling
+from sapis_lab.scaling.ledger import Ledger
+from sapis_lab.scaling.session import Session
+from sapis_lab.scaling.workers import Workers
 from sapis_lab.sweep import engine, road
 from sapis_lab.sweep.executor import Ended
 from sapis_lab.sweep.folder import Manifest, write_manifest
@@ -162,24 +165,35 @@ def test_a_signal_that_a_library_swallows_stops_a_study_before_its_answers(train
 
 
 @pytest.mark.parametrize(
-    ("step", "status"),
-    [("resolve", 75), ("_train", 75), ("_go_on", 75), ("_end_workers", 75), ("_conclude", 75), (None, 0)],
+    ("holder", "step", "status"),
+    [
+        (scaling, "resolve", 75),
+        (Workers, "train", 75),
+        (Session, "_go_on", 75),
+        (Workers, "end", 75),
+        (Session, "_conclude", 75),
+        (None, None, 0),
+    ],
 )
-def test_a_campaign_that_is_signalled_after_a_step_ends_by_what_is_left(project, monkeypatch, step, status):
-    session = scaling._Session
-    for name, value in (("_train", True), ("_add", None), ("_go_on", 0), ("_conclude", None)):
-        monkeypatch.setattr(session, name, lambda *_, value=value: value)
+def test_a_campaign_that_is_signalled_after_a_step_ends_by_what_is_left(
+    project, monkeypatch, holder, step, status
+):
+    for owner, name, value in (
+        (Workers, "train", True),
+        (Ledger, "add", None),
+        (Session, "_go_on", 0),
+        (Session, "_conclude", None),
+    ):
+        monkeypatch.setattr(owner, name, lambda *_, value=value, **named: value)
     monkeypatch.setattr(road, "_prepare_data", lambda *_: None)
-    holder = scaling if step == "resolve" else session
     if step is not None:
         monkeypatch.setattr(holder, step, then_send(getattr(holder, step)))
     assert scaling.run_scale("quickstart-scale", Console(quiet=True)) == status
 
 
 def test_a_campaign_that_is_signalled_when_nothing_is_left_is_complete(project, monkeypatch):
-    session = scaling._Session
-    monkeypatch.setattr(session, "_run", lambda self: setattr(self, "status", 0) or 0)
-    monkeypatch.setattr(session, "_end_workers", then_send(session._end_workers))
+    monkeypatch.setattr(Session, "_run", lambda self: setattr(self, "status", 0) or 0)
+    monkeypatch.setattr(Workers, "end", then_send(Workers.end))
     assert scaling.run_scale("quickstart-scale", Console(quiet=True)) == 0
 
 

@@ -21,7 +21,7 @@ def family(tmp_path_factory, frames):  # noqa: F811
     folder = tmp_path_factory.mktemp("points")
     parent = point(folder / "parent", frames)
     run_point(folder / "parent", cache=folder / "cache")
-    model = parent.model._without_storage(2).growth(expanded(parent.model, 2.0, eta=0.5)).config
+    model = parent.model.without_storage(2).growth(expanded(parent.model, 2.0, eta=0.5)).config
     child = parent.model_copy(
         update={
             "id": "child",

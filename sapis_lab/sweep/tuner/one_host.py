@@ -21,8 +21,9 @@ from sapis_lab.sweep.executor import Ended
 from sapis_lab.sweep.notices import Notices
 from sapis_lab.sweep.tuner import tickets
 from sapis_lab.sweep.tuner.options import TuneOptions
+from sapis_lab.sweep.tuner.outcome import Outcome, outcome
 from sapis_lab.sweep.tuner.space import Cell
-from sapis_lab.sweep.tuner.trial import Outcome, Running, begin, note_pruned, outcome, tidy
+from sapis_lab.sweep.tuner.trial import Running, begin, note_pruned, tidy
 
 if TYPE_CHECKING:
     from optuna import Study as OptunaStudy

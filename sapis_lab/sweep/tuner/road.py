@@ -425,7 +425,7 @@ def _conclude(request: TuneRequest, tuning: Tuning, table: Any, console: Console
 
 def draw(folder: Path, tuning: Tuning) -> None:
     """The figures of the trials."""
-    from sapis_lab.figures._tuning import draw_tuning
+    from sapis_lab.figures import draw_tuning
     from sapis_lab.sweep.tuner.table import read_trials
 
     logs = [name for name, axis in tuning.tune.space.items() if axis.log is not None]
@@ -441,7 +441,7 @@ def draw(folder: Path, tuning: Tuning) -> None:
 def fit_regime(folder: Path, console: Console) -> None:
     """results/NAME/regime.json and what it says, where a rate or a batch was tuned by one error."""
     from sapis_lab.analysis.regime import fit_folder
-    from sapis_lab.figures._regime import draw_regime
+    from sapis_lab.figures import draw_regime
 
     regime = plainly(
         lambda: fit_folder(folder.parent), about="the trials are kept, but their rule could not be fitted"

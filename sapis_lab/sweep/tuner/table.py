@@ -14,8 +14,8 @@ from sapis_lab.files import write_text
 from sapis_lab.quantities import quantity
 from sapis_lab.records import RECORD, read_csv, read_raw
 from sapis_lab.sweep.tuner import tickets
+from sapis_lab.sweep.tuner.outcome import outcome
 from sapis_lab.sweep.tuner.space import Cell, study_settings
-from sapis_lab.sweep.tuner.trial import outcome
 from sapis_lab.text import for_spreadsheets
 
 if TYPE_CHECKING:

@@ -31,6 +31,7 @@ from sapis_lab.files import make_folder
 from sapis_lab.quantities import quantity
 from sapis_lab.sweep.engine import Refused
 from sapis_lab.sweep.tuner.options import Axis, TuneOptions
+from sapis_lab.sweep.tuner.outcome import Outcome
 from sapis_lab.sweep.tuner.space import Cell, is_whole
 
 if TYPE_CHECKING:
@@ -40,8 +41,6 @@ if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
     from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial, Trial
-
-    from sapis_lab.sweep.tuner.trial import Outcome
 
 FOLDER, REASON, DEATHS, SETTINGS = "folder", "reason", "deaths", "settings"
 """User attributes: of a trial the folder of its point, why it failed, how often its process died; of a study

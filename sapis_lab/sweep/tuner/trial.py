@@ -1,5 +1,5 @@
-"""One trial seen from its folder: what to run, what it reports on the way, how it ended. The files are the
-truth; storages are told."""
+"""One trial seen from its folder: what to run, and what it reports on the way. The files are the truth;
+storages are told."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING
 
 from sapis_lab.config import ConfigError, dump_yaml
 from sapis_lab.files import plain_rows, read_lossy, write_text
-from sapis_lab.records import FAILURE, RECORD, read_raw
+from sapis_lab.records import FAILURE, RECORD
 from sapis_lab.sweep.engine import SCIENCE
-from sapis_lab.sweep.folder import failure_reason
 from sapis_lab.sweep.tuner import tickets
 from sapis_lab.sweep.tuner.options import TuneOptions
+from sapis_lab.sweep.tuner.outcome import PRUNED, Outcome, outcome
 from sapis_lab.sweep.tuner.space import Cell
 
 if TYPE_CHECKING:
@@ -25,21 +25,7 @@ if TYPE_CHECKING:
 
     from sapis_lab.training import PointConfig
 
-PRUNED = "pruned.json"
 CURVE = "metrics.csv"
-DIVERGED = "diverged"
-"""How the reason of a point begins whose loss left all bounds."""
-
-State = Literal["done", "pruned", "diverged", "failed"]
-
-
-class Outcome(NamedTuple):
-    """How a trial ended."""
-
-    state: State
-    values: tuple[float, ...] = ()
-    """The objectives, where it is done."""
-    reason: str = ""
 
 
 @dataclass
@@ -104,29 +90,6 @@ def prepare(folder: Path, point: PointConfig) -> None:
     (folder / FAILURE).unlink(missing_ok=True)
     write_text(folder / "config.yaml", dump_yaml(point))
     write_text(folder / SCIENCE, json.dumps(point.science(), indent=1) + "\n")
-
-
-def outcome(folder: Path, keys: Sequence[str]) -> Outcome | None:
-    """How the trial in `folder` ended; None while it has not. A record counts before anything else.
-
-    Args:
-        keys: the objectives.
-    """
-    if (folder / RECORD).exists():
-        raw = read_raw(folder / RECORD)
-        values = {**raw, **raw.get("metrics", {})}
-        missing = [k for k in keys if k not in values]
-        if missing:
-            return Outcome(
-                "failed", reason=f"its record has no {missing[0]!r}; the data have no frames to measure it on"
-            )
-        return Outcome("done", tuple(float(values[k]) for k in keys))
-    if (folder / PRUNED).exists():
-        return Outcome("pruned")
-    if (folder / FAILURE).exists():
-        reason = failure_reason(folder)
-        return Outcome("diverged" if reason.startswith(DIVERGED) else "failed", reason=reason)
-    return None
 
 
 def note_pruned(running: Running) -> None:

@@ -1,4 +1,4 @@
-"""The road of `sapis scale`: what is refused before anything is spent; a campaign that is killed ends as one
+"""`sapis scale`: what is refused before anything is spent; a campaign that is killed ends as one
 that was not; warm starts and later labels reach the points."""
 
 import json
@@ -14,8 +14,9 @@ from rich.console import Console
 
 from sapis_lab.config import ConfigError
 from sapis_lab.records import RECORD, read_record
+from sapis_lab.scaling.answers import print_comparison, print_design
+from sapis_lab.scaling.campaign import resolve
 from sapis_lab.scaling.history import ASIDE, decide_next, read_decisions, read_history, replayed, same
-from sapis_lab.scaling.road import print_comparison, print_design, resolve
 from sapis_lab.sweep.folder import point_folder
 
 TINY = [
