@@ -46,7 +46,7 @@ from sapis_lab.config import kind_class, load
 from sapis_lab.derivatives import Prediction, predict
 from sapis_lab.kernels import reference_forms
 from sapis_lab.models import Model, ModelConfig
-from sapis_lab.sweep.engine import WORKER_ENVIRONMENT
+from sapis_lab.sweep.local import WORKER_ENVIRONMENT
 from sapis_lab.training import TrainConfig
 from sapis_lab.training._loss import loss
 
