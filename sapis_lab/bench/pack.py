@@ -143,7 +143,7 @@ class PackJob(Job):
         device: str = "cpu",
         precision: str = "float32",
     ) -> None:
-        config: ModelConfig = load(kind_class("models", model["kind"]), model, source="the model")
+        config = load(kind_class("models", model["kind"], ModelConfig), model, source="the model")
         data, self.settings, self.device = make_input(input), TrainConfig(steps=1), torch.device(device)
         dtype = getattr(torch, precision)
         self.models = [

@@ -319,7 +319,7 @@ def collect_study(name: str, console: Console, *, resubmit: bool = False) -> int
             from sapis_lab.sweep.study import Study
             from sapis_lab.training import PointConfig
 
-            study: Study = load(
+            study = load(
                 Study, read_yaml(folder / "study.yaml"), source=str(folder / "study.yaml"), recorded=True
             )
             places = [point_folder(folder, id) for id in gone]
