@@ -26,7 +26,7 @@ from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType, UnionType
-from typing import Annotated, Any, ClassVar, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, TypeVar, Union, get_args, get_origin, overload
 
 import yaml
 from pydantic import (
@@ -49,6 +49,7 @@ from sapis_lab.text import without_password
 HOME_VARIABLE = "SAPIS_HOME"
 
 T = TypeVar("T")
+M = TypeVar("M", bound=BaseModel)
 
 
 def plainly(function: Callable[[], T], *, about: str = "") -> T:
@@ -154,6 +155,9 @@ class KindConfig(Config):
     """Raised when the numbers this kind produces change; part of every fingerprint."""
 
 
+K = TypeVar("K", bound=KindConfig)
+
+
 @cache
 def _leaf_types(cls: type[Config], field: str) -> frozenset[Any]:
     """The types that a field admits, those of the items of lists and mappings included."""
@@ -252,8 +256,13 @@ def kind_module(folder: str, kind: str) -> ModuleType:
     return importlib.import_module(modules[kind])
 
 
-def kind_class(folder: str, kind: str) -> type[KindConfig]:
-    """The settings class of `kind`. ValueError names the nearest kind when there is none of that name."""
+@overload
+def kind_class(folder: str, kind: str) -> type[KindConfig]: ...
+@overload
+def kind_class(folder: str, kind: str, base: type[K]) -> type[K]: ...
+def kind_class(folder: str, kind: str, base: type[KindConfig] = KindConfig) -> type[KindConfig]:
+    """The settings class of `kind`, a `base`. ValueError names the nearest kind when there is none of that
+    name."""
     module = kind_module(folder, kind)
     found = [
         value
@@ -264,6 +273,8 @@ def kind_class(folder: str, kind: str) -> type[KindConfig]:
         raise ValueError(
             f"{module.__file__} must define exactly one KindConfig, found {[c.__name__ for c in found]}"
         )
+    if not issubclass(found[0], base):
+        raise ValueError(f"{module.__file__}: {found[0].__name__} must be a {base.__name__}")
     return found[0]
 
 
@@ -499,7 +510,7 @@ def yaml_text(plain: Mapping[str, Any]) -> str:
     return yaml.dump(plain, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 
 
-def load(cls: type[BaseModel], raw: Any, *, source: str, recorded: bool = False) -> Any:
+def load(cls: type[M], raw: Any, *, source: str, recorded: bool = False) -> M:
     """`raw` as `cls`; ConfigError with one line per problem, naming `source`, the field, what it got and what
     it wanted.
 

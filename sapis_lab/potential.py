@@ -372,8 +372,8 @@ def _described(path: Path) -> tuple[Description, ModelConfig]:
     kind = saved.model.get("kind")
     if not isinstance(kind, str):
         raise ConfigError(f"{path}: model.kind: wanted the name of a model kind, got {kind!r}")
-    cls = plainly(lambda: kind_class("models", kind), about=f"{path}: model.kind")
-    config: ModelConfig = load(cls, saved.model, source=f"{path}: model", recorded=True)
+    cls = plainly(lambda: kind_class("models", kind, ModelConfig), about=f"{path}: model.kind")
+    config = load(cls, saved.model, source=f"{path}: model", recorded=True)
     # a default in the place of what was trained with would be another function of the same weights
     missing = [name for name, info in cls.model_fields.items() if _is_missing(name, info, saved.model)]
     if missing:

@@ -295,6 +295,13 @@ def test_an_unknown_kind_is_told_with_the_nearest():
         kind_class("models", "gaet")
 
 
+def test_a_kind_of_another_sort_is_told():
+    from sapis_lab.data import DatasetConfig
+
+    with pytest.raises(ValueError, match=r"geat\.py: GeatConfig must be a DatasetConfig"):
+        kind_class("models", "geat", DatasetConfig)
+
+
 def test_a_dump_is_plain(configs):
     assert dump(Outer(train=Inner(size=2))) == {"train": {"size": 2, "rates": {}}, "names": []}
 

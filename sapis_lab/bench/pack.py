@@ -46,7 +46,7 @@ from sapis_lab.config import kind_class, load
 from sapis_lab.derivatives import Prediction, predict
 from sapis_lab.kernels import reference_forms
 from sapis_lab.models import Model, ModelConfig
-from sapis_lab.sweep.engine import WORKER_ENVIRONMENT
+from sapis_lab.sweep.local import WORKER_ENVIRONMENT
 from sapis_lab.tasks import energy_loss
 from sapis_lab.training import TrainConfig
 
@@ -144,7 +144,7 @@ class PackJob(Job):
         device: str = "cpu",
         precision: str = "float32",
     ) -> None:
-        config: ModelConfig = load(kind_class("models", model["kind"]), model, source="the model")
+        config = load(kind_class("models", model["kind"], ModelConfig), model, source="the model")
         data, self.settings, self.device = make_input(input), TrainConfig(steps=1), torch.device(device)
         dtype = getattr(torch, precision)
         self.models = [

@@ -40,7 +40,7 @@ class StepJob(TrainingJob):
     """
 
     def __init__(self, *, model: dict[str, Any], input: str, device: str) -> None:
-        config: ModelConfig = load(kind_class("models", model["kind"]), model, source="the model")
+        config = load(kind_class("models", model["kind"], ModelConfig), model, source="the model")
         data, self.settings = make_input(input), TrainConfig(steps=1)
         self.device = torch.device(device)
         self.model = config.build(species=data.elements, mean_neighbors=data.mean_neighbors, seed=0)
@@ -166,7 +166,11 @@ def model_config(text: str) -> ModelConfig:
         return override(expand_use(name, "models"), options)
 
     raw = plainly(settings, about=about)
-    config = load(plainly(lambda: kind_class("models", raw.get("kind", "")), about=about), raw, source=about)
+    config = load(
+        plainly(lambda: kind_class("models", raw.get("kind", ""), ModelConfig), about=about),
+        raw,
+        source=about,
+    )
     if config.cutoff != CUTOFF:
         raise ConfigError(
             f"{about}: the inputs have neighbours within {CUTOFF:g} Å, got cutoff={config.cutoff:g}"

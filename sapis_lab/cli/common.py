@@ -90,7 +90,8 @@ def dataset_config(name: str, settings: list[str]) -> Any:
 
     holder = create_model("Data", data=(composed_kind("data", DatasetConfig), ...))
     raw = override({"data": name}, [f"data.{s}" for s in settings])
-    return load(holder, raw, source=f"configs/data/{name}.yaml").data
+    made: Any = load(holder, raw, source=f"configs/data/{name}.yaml")
+    return made.data
 
 
 def check_json(json_file: Path | None) -> None:

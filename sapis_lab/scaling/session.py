@@ -21,6 +21,7 @@ from sapis_lab.scaling.sizing import point_of
 from sapis_lab.scaling.workers import Workers
 from sapis_lab.sweep import engine, road
 from sapis_lab.sweep.folder import Manifest, inputs_hash, locked, refuse_if_running, write_manifest
+from sapis_lab.sweep.prepare import data_identity, prepare_data
 from sapis_lab.sweep.progress import duration, shown
 from sapis_lab.sweep.provenance import note_finished, write_provenance
 from sapis_lab.sweep.resources import resources
@@ -113,13 +114,13 @@ class Session:
         engine.refuse_other_settings([p.config for p in self.campaign.seeds], self.folder)
         write_text(self.folder / "study.yaml", dump_yaml(self.study))
         self._write_manifest()
-        road._prepare_data(self.study, self.use.cores, self.console)
+        prepare_data(self.study, cores=self.use.cores, console=self.console)
         write_provenance(
             self.folder,
             command=self.command.split(),
             device=self.use.device,
             workers=self.use.workers,
-            data=road._data_identity(self.study),
+            data=data_identity(self.study),
         )
         if not self.workers.train(self.campaign.seeds):
             return road.SOME_FAILED

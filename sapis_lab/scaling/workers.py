@@ -3,7 +3,7 @@ that serve the whole session, or as jobs of Slurm."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,15 @@ from rich.text import Text
 from sapis_lab.records import RECORD
 from sapis_lab.scaling.campaign import Campaign
 from sapis_lab.sweep import engine, road
+from sapis_lab.sweep.events import OnEvent
 from sapis_lab.sweep.folder import failure_reason, point_folder, state
 from sapis_lab.sweep.launcher import LOG
-from sapis_lab.sweep.local import PRELOAD, LocalPool
+from sapis_lab.sweep.local import LocalPool
 from sapis_lab.sweep.plan import plan
 from sapis_lab.sweep.points import Point
+from sapis_lab.sweep.prepare import prepare_data
 from sapis_lab.sweep.progress import Board
-from sapis_lab.sweep.resources import Resources, slurm_queue
+from sapis_lab.sweep.resources import Resources, point_arguments, slurm_queue
 
 
 class Workers:
@@ -56,7 +58,8 @@ class Workers:
         if any(not (point_folder(self.folder, c.id) / RECORD).exists() for c in configs):
             for data in {c.data.model_dump_json(): c.data for c in configs}.values():
                 if data != study.data:
-                    road._prepare_data(study.model_copy(update={"data": data}), self.use.cores, self.console)
+                    other = study.model_copy(update={"data": data})
+                    prepare_data(other, cores=self.use.cores, console=self.console)
             self._run_points(chosen, configs)
         states = {c.id: state(point_folder(self.folder, c.id)) for c in configs}
         for id in (id for id, s in states.items() if s == "failed"):
@@ -104,26 +107,21 @@ class Workers:
 
     def _started(self) -> _Kept:
         """Workers that serve the whole session: importing everything takes longer than many a point."""
-        run, log = self.campaign.study.run, self.folder / LOG
-        modules = [*PRELOAD, *engine.kind_modules([p.config for p in self.campaign.seeds])]
-        return _Kept(
-            LocalPool(
-                log,
-                cache=run.cache_folder.absolute(),
-                workers=self.use.workers,
-                device=self.use.device,
-                devices=self.use.devices,
-                arguments=engine.point_arguments(self.folder, self.use.device),
-                preload=modules,
-            )
+        run, use = self.campaign.study.run, self.use
+        task = engine.training_task(
+            [p.config for p in self.campaign.seeds],
+            cache=run.cache_folder,
+            arguments=point_arguments(run, use.device),
         )
+        log = self.folder / LOG
+        return _Kept(LocalPool(log, task, workers=use.workers, device=use.device, devices=use.devices))
 
 
 class _Kept:
     """A pool that outlives one call of the engine."""
 
     def __init__(self, pool: LocalPool) -> None:
-        self.pool = pool
+        self.pool, self.task = pool, pool.task
         self.start, self.stop, self.poll, self.end = pool.start, pool.stop, pool.poll, pool.close
 
     @property
@@ -133,6 +131,10 @@ class _Kept:
     @property
     def running(self) -> tuple[str, ...]:
         return self.pool.running
+
+    def open(self, on_event: OnEvent, give_up: Callable[[], bool]) -> None:
+        """Once, and without a word: the console has said what begins."""
+        self.pool.open(give_up=give_up)
 
     def close(self) -> None:
         """What the engine does after each run; the session ends the pool."""

@@ -382,9 +382,9 @@ def read_progress(folder: Path) -> Progress | None:
         return None
 
 
-def state(folder: Path) -> State:
-    """The state of the point in `folder`, from its files."""
-    if (folder / RECORD).exists():
+def state(folder: Path, *, answer: str = RECORD) -> State:
+    """The state of the point in `folder`, or of another job with its `answer`, from its files."""
+    if (folder / answer).exists():
         return "done"
     if (folder / FAILURE).exists():
         return "failed"

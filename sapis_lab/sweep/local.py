@@ -1,9 +1,8 @@
-"""Points on this machine: a pool of workers that a launcher forks, one process (or `devices` ranks) per
-point.
+"""Jobs on this machine: a pool of workers that a launcher forks, one process (or `devices` ranks) per job.
 
-The launcher (`sapis_lab.sweep.launcher`) has imported everything once, so a point starts in a tenth of a
+The launcher (`sapis_lab.sweep.launcher`) has imported everything once, so a job starts in a tenth of a
 second. Nothing outlives the pool: the launcher ends when the pool's process does, however it ends, and the
-system kills every point when the launcher ends.
+system kills every job when the launcher ends.
 """
 
 from __future__ import annotations
@@ -15,21 +14,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from sapis_lab.sweep.executor import Ended
+from sapis_lab.sweep.events import Event, OnEvent
+from sapis_lab.sweep.executor import Ended, Task
 from sapis_lab.sweep.provenance import current_commit
 
-TARGET = "sapis_lab.training.run:run_point"
-PRELOAD = (
-    "torch",
-    "lightning.pytorch",
-    "torch.utils.tensorboard",
-    "torch.utils.flop_counter",
-    "sapis_lab.training.run",
-)
 WORKER_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
@@ -47,63 +39,59 @@ class LauncherDied(RuntimeError):
 
 
 class LocalPool:
-    """Runs up to `workers` points at a time in processes of their own.
+    """Runs up to `workers` jobs at a time in processes of their own.
 
     Args:
-        log: file for what the launcher itself says.   cache: folder of the frame stores.
-        workers: points at a time.   device: 'cpu', 'cuda' or 'cuda:K'; with 'cuda' the points take the GPUs
-        in turn. devices: of every point; with more than one the launcher starts that many ranks, which train
-        together. arguments: further ones of the target.   target: the function that trains a point,
-        `module:function`, called as
-            `function(folder, cache=..., device=..., **arguments)`, with `devices=` where a point has several.
-        preload: modules to import before the first point: a file that is edited meanwhile must not reach the
-        points that start later. give_up: asked while the launcher starts; when it says yes, the pool closes
-        itself and raises KeyboardInterrupt.
+        log: file for what the launcher itself says.   task: what the jobs do.
+        workers: jobs at a time.   device: 'cpu', 'cuda' or 'cuda:K'; with 'cuda' the jobs take the GPUs in
+            turn.
+        devices: of every job; with more than one the launcher starts that many ranks, which work together.
 
     Raises:
-        LauncherDied: the launcher ended by itself, here or in any later call; points go on from their
-        checkpoints when started again.
+        LauncherDied: the launcher ended by itself, in any call; points go on from their checkpoints when
+            started again.
     """
 
     def __init__(
-        self,
-        log: Path,
-        *,
-        cache: Path,
-        workers: int = 1,
-        device: str = "cpu",
-        devices: int = 1,
-        arguments: Mapping[str, Any] | None = None,
-        target: str = TARGET,
-        preload: Sequence[str] = PRELOAD,
-        give_up: Callable[[], bool] = lambda: False,
+        self, log: Path, task: Task, *, workers: int = 1, device: str = "cpu", devices: int = 1
     ) -> None:
-        self.device, self.devices, self.target = device, devices, target
-        self.arguments = {
-            "cache": str(cache),
-            **(arguments or {}),
-            **({"devices": devices} if devices > 1 else {}),
-        }
+        self.log, self.task, self.device, self.devices = log, task, device, devices
         self._idle = list(range(workers))
         self._slots: dict[str, int] = {}
-        began = time.monotonic()
-        self._launcher = _Launcher(log, preload, give_up)
-        self.seconds_to_start = time.monotonic() - began
-        """How long the launcher took to import everything, s."""
+        self._started: _Launcher | None = None
+
+    def open(
+        self, on_event: OnEvent = lambda event: None, give_up: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Start the launcher, which imports everything, unless it runs.
+
+        Raises:
+            KeyboardInterrupt: `give_up`, asked meanwhile, said yes; the launcher has ended.
+        """
+        if self._started is None:
+            on_event(Event("launching"))
+            began = time.monotonic()
+            self._started = _Launcher(self.log, self.task.preload, give_up)
+            on_event(Event("launched", seconds=time.monotonic() - began))
+
+    @property
+    def _launcher(self) -> _Launcher:
+        assert self._started is not None, "the pool is not open"
+        return self._started
 
     @property
     def n_free(self) -> int:
-        """Workers without a point."""
+        """Workers without a job."""
         return len(self._idle)
 
     @property
     def running(self) -> tuple[str, ...]:
-        """Ids of the points that run."""
+        """Ids of the jobs that run."""
         return tuple(self._slots)
 
     def start(self, *folders: Path) -> None:
-        """Start the points whose `config.yaml` lies in `folders`, at most `n_free`; the name of the folder is
-        the point's id."""
+        """Start the jobs in `folders`, at most `n_free`."""
+        ranked = {"devices": self.devices} if self.devices > 1 else {}
         for folder in folders:
             assert self._idle, "no worker is free"
             slot = self._idle.pop(0)
@@ -111,23 +99,23 @@ class LocalPool:
             self._launcher.ask(
                 start=folder.name,
                 folder=str(folder),
-                target=self.target,
-                arguments={**self.arguments, "device": self._device(slot)},
-                **({"ranks": self.devices} if self.devices > 1 else {}),
+                target=self.task.target,
+                arguments={**self.task.arguments, **ranked, "device": self._device(slot)},
+                **({"ranks": self.devices} if ranked else {}),
             )
 
     def _device(self, slot: int) -> str:
-        """With several devices a point, the first of them."""
+        """With several devices a job, the first of them."""
         return self.device if self.device != "cuda" else f"cuda:{slot * self.devices % max(1, _n_gpus())}"
 
     def stop(self, *ids: str, number: int = signal.SIGTERM) -> None:
-        """Send a signal to running points: SIGTERM lets them save and end with status 75, SIGKILL ends them
+        """Send a signal to running jobs: SIGTERM lets them save and end with status 75, SIGKILL ends them
         at once."""
         for id in ids:
             self._launcher.ask(stop=id, signal=int(number))
 
     def poll(self, timeout: float) -> list[Ended]:
-        """The points that have ended since, waiting at most `timeout` seconds for one."""
+        """The jobs that have ended since, waiting at most `timeout` seconds for one."""
         ended = []
         for answer in self._launcher.answers(timeout):
             if "ended" in answer:
@@ -137,8 +125,9 @@ class LocalPool:
         return ended
 
     def close(self) -> None:
-        """End the launcher, and with it every point that still runs."""
-        self._launcher.close()
+        """End the launcher, and with it every job that still runs."""
+        if self._started is not None:
+            self._started.close()
 
     def __enter__(self) -> Self:
         return self
@@ -148,7 +137,7 @@ class LocalPool:
 
 
 class _Launcher:
-    """The process that forks the points, seen from this side."""
+    """The process that forks the jobs, seen from this side."""
 
     def __init__(self, log: Path, preload: Sequence[str], give_up: Callable[[], bool]) -> None:
         self.log = log

@@ -164,7 +164,7 @@ def _point(
         "seed": seed,
         "train": train,
     }
-    config: PointConfig = load(PointConfig, settings, source=where)
+    config = load(PointConfig, settings, source=where)
     planned = Planned(
         id=config.id,
         fingerprint=config.fingerprint,

@@ -1,5 +1,5 @@
 """What a study's points run on: how many at a time, on which device, with how many of it, through which
-executor.
+executor, and what their training is told beside its settings.
 
 Decided here alone, for `study run`, `tune` and `scale`, from the section `run:` of the study file and the
 flags that override it.
@@ -18,6 +18,7 @@ from sapis_lab.sweep.provenance import n_cores
 if TYPE_CHECKING:
     from sapis_lab.sweep.slurm import SlurmQueue
     from sapis_lab.sweep.study import RunOptions, Study
+    from sapis_lab.training import PointConfig
 
 Where = Literal["local", "slurm"]
 
@@ -78,26 +79,36 @@ def slurm_device(run: RunOptions) -> str:
     return run.device
 
 
+def point_arguments(run: RunOptions, device: str) -> dict[str, Any]:
+    """What `run` says to the training of every point, beyond its device; defaults are left out.
+
+    Raises:
+        ConfigError: `run.step` wants another device.
+    """
+    if run.step == "graph" and not device.startswith("cuda"):
+        raise ConfigError(
+            f"run.step: 'graph' replays CUDA graphs and wants CUDA, got device {device}; use auto, eager or "
+            f"compiled"
+        )
+    fields = type(run).model_fields
+    return {key: value for key in _TOLD if (value := getattr(run, key)) != fields[key].default}
+
+
+_TOLD = ("step", "checkpoint_seconds")
+"""Keys of `run:` that are arguments of `run_point`, with its defaults."""
+
+
 def slurm_queue(
-    study: Study, folder: Path, *, points: Sequence[Any], expected: Mapping[str, float]
+    study: Study, folder: Path, *, points: Sequence[PointConfig], expected: Mapping[str, float]
 ) -> SlurmQueue:
     """Slurm, as an executor of `points` of the study.
 
     Args:
         folder: results folder.   expected: time of every point, s.
     """
-    from sapis_lab.sweep.engine import kind_modules, point_arguments
-    from sapis_lab.sweep.local import PRELOAD
+    from sapis_lab.sweep.engine import training_task
     from sapis_lab.sweep.slurm import SlurmQueue
 
-    device = slurm_device(study.run)
-    return SlurmQueue(
-        folder,
-        study.run.slurm,
-        cache=study.run.cache_folder.absolute(),
-        device=device,
-        devices=study.run.devices,
-        arguments=point_arguments(folder, device),
-        expected=expected,
-        preload=[*PRELOAD, *kind_modules(points)],
-    )
+    run, device = study.run, slurm_device(study.run)
+    task = training_task(points, cache=run.cache_folder, arguments=point_arguments(run, device))
+    return SlurmQueue(folder, run.slurm, task, device=device, devices=run.devices, expected=expected)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from rich.console import Console
 from rich.text import Text
 
-from sapis_lab.config import ConfigError, dump_yaml, fingerprint, load, plainly, read_yaml
+from sapis_lab.config import ConfigError, dump_yaml, load, plainly, read_yaml
 from sapis_lab.files import read_json, write_text
 from sapis_lab.records import RECORD, Planned, runs_table, write_table
 from sapis_lab.sweep.console import PlainConsole
@@ -37,10 +37,11 @@ from sapis_lab.sweep.folder import (
 )
 from sapis_lab.sweep.keep import KEPT, keep, restore
 from sapis_lab.sweep.launcher import LOG
-from sapis_lab.sweep.progress import Board, DataBoard, duration, shown
+from sapis_lab.sweep.prepare import data_identity, prepare_data
+from sapis_lab.sweep.progress import Board, duration, shown
 from sapis_lab.sweep.provenance import FILE as PROVENANCE
 from sapis_lab.sweep.provenance import note_finished, write_provenance
-from sapis_lab.sweep.resources import Resources, resources, slurm_queue
+from sapis_lab.sweep.resources import Resources, point_arguments, resources, slurm_queue
 from sapis_lab.sweep.signals import Stop, interrupting
 from sapis_lab.sweep.whole import finished, note_answers, records_digest, refuse_damaged
 from sapis_lab.text import without_password
@@ -166,9 +167,9 @@ def _run(job: Job, request: Request, console: Console, stop: Stop | None = None)
             command=request.command,
             device=job.use.device,
             workers=job.use.workers,
-            data=_data_identity(study),
+            data=data_identity(study),
         )
-        store = _prepare_data(study, job.use.cores, console)
+        store = prepare_data(study, cores=job.use.cores, console=console)
         if _planned_for_others(job, store):
             job = prepare_job(request)
             engine.refuse_other_settings([p.config for p in job.points], folder)
@@ -209,6 +210,7 @@ def _train(job: Job, request: Request, console: Console) -> None:
             workers=job.use.workers,
             device=job.use.device,
             devices=job.use.devices,
+            arguments=point_arguments(run, job.use.device),
             on_event=board,
             retry_failed=request.retry_failed,
         )
@@ -312,12 +314,12 @@ def collect_study(name: str, console: Console, *, resubmit: bool = False) -> int
         if taken_over:
             console.print(Text(taken_over, style="yellow"), soft_wrap=True)
         jobs = slurm.jobs_of(folder)
-        gone = slurm.lost(folder, jobs)
+        gone = slurm.lost(jobs)
         if gone and resubmit:
             from sapis_lab.sweep.study import Study
             from sapis_lab.training import PointConfig
 
-            study: Study = load(
+            study = load(
                 Study, read_yaml(folder / "study.yaml"), source=str(folder / "study.yaml"), recorded=True
             )
             places = [point_folder(folder, id) for id in gone]
@@ -413,39 +415,6 @@ def _write_settings(job: Job, request: Request) -> None:
         expected_seconds=job.plan.expected_seconds,
     )
     write_manifest(request.folder, manifest)
-
-
-def _data_identity(study: Study) -> dict[str, Any]:
-    identity = study.data.identity()
-    return {"kind": study.data.kind, "fingerprint": fingerprint(identity)}
-
-
-def _prepare_data(study: Study, cores: int, console: Console) -> FrameStore:
-    """The frame store and the neighbour tables of all cutoffs, made once and before any point needs them."""
-    from sapis_lab.data import prepare
-
-    with DataBoard(console) as board:
-        about = f"data {study.data.kind!r}"
-        store = plainly(
-            lambda: prepare(study.data, cache=study.run.cache_folder, n_workers=cores, progress=board),
-            about=about,
-        )
-        if study.train.references == "isolated" and store.isolated_atoms is None:
-            raise ConfigError(
-                f"train.references: 'isolated' is wanted, but {about} have no energies of isolated atoms; "
-                f"use ridge"
-            )
-        for cutoff in sorted({m.cutoff for m in study.models}):
-            plainly(lambda cutoff=cutoff: store.neighbors(cutoff), about=about)  # type: ignore[misc]
-    sizes = {name: len(ids) for name, ids in store.splits.items()}
-    console.print(
-        Text(
-            f"data ready: {', '.join(f'{n} {name}' for name, n in sizes.items())} frames in "
-            f"{shown(store.folder)}"
-        ),
-        soft_wrap=True,
-    )
-    return store
 
 
 def _planned_for_others(job: Job, store: FrameStore) -> bool:

@@ -1,11 +1,13 @@
-"""Points as Slurm job arrays, submitted through submitit. State lives in the points' folders alone; a job is
-only told their names.
+"""Jobs (folders, see `executor`) as Slurm job arrays, submitted through submitit. State lives in the folders
+alone; an element of an array is only told their names.
 
-    results/NAME/slurm/submissions.json   what was submitted: one array each, with the ids of the points of
-    every element results/NAME/slurm/JOB_0_log.out      what an element says, over all its restarts
+    FOLDER/slurm/submissions.json   what was submitted: one array each, with the ids of every element
+    FOLDER/slurm/JOB_0_log.out      what an element says, over all its restarts
 
-An element of an array runs a *bundle* of points one after the other, each on one node or as a step over
-several. Warned of its time limit, or preempted, it lets its point save, and goes back into the queue; it
+FOLDER is results/NAME for the points of a study, which lie in its points/.
+
+An element of an array runs a *bundle* of ids one after the other, each on one node or as a step over
+several. Warned of its time limit, or preempted, it lets what runs save, and goes back into the queue; it
 continues from the checkpoints. What becomes of a job is read from `squeue`, since a task that was killed
 never tells submitit, and `sacct` wants a database that many clusters lack.
 """
@@ -22,8 +24,8 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -35,12 +37,12 @@ from sapis_lab.config import Config, ConfigError, load
 from sapis_lab.errors import disk_error
 from sapis_lab.files import make_folder, read_json_list, write_text
 from sapis_lab.records import FAILURE, RECORD
-from sapis_lab.sweep.engine import Stopped, work_through
-from sapis_lab.sweep.events import Event
-from sapis_lab.sweep.executor import Ended, Executor
-from sapis_lab.sweep.folder import point_folder, read_progress
+from sapis_lab.sweep.events import Event, OnEvent
+from sapis_lab.sweep.executor import Ended, Executor, Task
+from sapis_lab.sweep.folder import read_progress
+from sapis_lab.sweep.jobs import Stopped, work_through
 from sapis_lab.sweep.launcher import STOPPED
-from sapis_lab.sweep.local import PRELOAD, TARGET, LocalPool, worker_environment
+from sapis_lab.sweep.local import LocalPool, worker_environment
 from sapis_lab.sweep.signals import Stop, stop_signals
 from sapis_lab.text import never_fails
 
@@ -145,12 +147,14 @@ def refuse_without_slurm() -> None:
 
 
 class SlurmQueue:
-    """The points of one study in the queue of Slurm, as an executor; leaving it (`close`, `stop`) leaves the
-    jobs where they are.
+    """Slurm's queue as an executor of the folders in one place; leaving it (`close`, `stop`) leaves the jobs
+    where they are.
 
     Args:
-        folder: results folder.   cache, device, devices, arguments, target, preload: as of `LocalPool`, on
-        the nodes. expected: time of every point, s; what bundles are made by.
+        folder: where `slurm/` lies, of the results of a study say; the folders that are started lie in it, or
+            in one folder of it.
+        task, device, devices: as of `LocalPool`, on the nodes.   expected: time of every id, s; what bundles
+            are made by.
 
     Raises:
         ConfigError: this machine has no Slurm.
@@ -160,27 +164,15 @@ class SlurmQueue:
         self,
         folder: Path,
         options: SlurmOptions,
+        task: Task,
         *,
-        cache: Path,
         device: str = "cpu",
         devices: int = 1,
-        arguments: Mapping[str, Any] | None = None,
         expected: Mapping[str, float] | None = None,
-        target: str = TARGET,
-        preload: Sequence[str] = PRELOAD,
     ) -> None:
         refuse_without_slurm()
-        self.folder, self.options, self.expected = folder, options, expected or {}
+        self.folder, self.options, self.task, self.expected = folder, options, task, expected or {}
         self.device, self.devices = device, devices
-        self.how = {
-            "cache": str(cache),
-            "device": device,
-            "devices": devices,
-            "nodes": options.nodes,
-            "arguments": dict(arguments or {}),
-            "target": target,
-            "preload": list(preload),
-        }
         self.running: tuple[str, ...] = ()
         self.submitted: list[tuple[str, int, int]] = []
         """Id, number of elements and number of points of every array submitted here."""
@@ -193,21 +185,27 @@ class SlurmQueue:
         """The queue takes everything."""
         return sys.maxsize
 
+    def open(self, on_event: OnEvent, give_up: Callable[[], bool]) -> None:
+        """The queue is always ready."""
+
     def start(self, *folders: Path) -> None:
-        """Submit the points that have no living job yet.
+        """Submit the folders that have no living job yet.
 
         Raises:
             ConfigError: Slurm refused the jobs; the message has its words.
         """
+        if not folders:
+            return
+        (at,) = {str(f.absolute().parent.relative_to(self.folder.absolute())) for f in folders}
         self._given |= {f.name: f for f in folders}
         alive = {id for id, job in jobs_of(self.folder).items() if job.alive}
         ids = [f.name for f in folders if f.name not in alive]
         bundles = bundled(ids, self.expected, least=60 * self.options.bundle_minutes)
         limit = _max_array_size() if bundles else 1
         for k in range(0, len(bundles), limit):
-            self._submit(bundles[k : k + limit])
+            self._submit(at, bundles[k : k + limit])
 
-    def _submit(self, bundles: list[list[str]]) -> None:
+    def _submit(self, at: str, bundles: list[list[str]]) -> None:
         import submitit
         from submitit.core.utils import FailedJobError, FailedSubmissionError
 
@@ -220,13 +218,16 @@ class SlurmQueue:
             "job": None,
             "host": platform.node(),
             "submitted": datetime.now(UTC).isoformat(timespec="seconds"),
+            "at": at,
+            "answer": self.task.answer,
             "bundles": bundles,
         }
+        bundle = _Bundle(str(self.folder), at, self.task, self.device, self.devices, self.options.nodes)
         _write(self.folder, [*past, entry])
         executor = submitit.SlurmExecutor(folder=place)
         try:
             executor.update_parameters(job_name=entry["name"], **self._parameters())
-            jobs = executor.map_array(partial(run_bundle, str(self.folder), self.how), bundles)
+            jobs = executor.map_array(partial(run_bundle, bundle), bundles)
         except (FailedJobError, FailedSubmissionError, subprocess.SubprocessError, OSError) as error:
             with suppress(OSError):
                 _write(self.folder, past)
@@ -265,7 +266,7 @@ class SlurmQueue:
         return {key: value for key, value in wanted.items() if value is not None}
 
     def poll(self, timeout: float) -> list[Ended]:
-        """The points that have ended since; Slurm is asked every few seconds."""
+        """What has ended since; Slurm is asked every few seconds."""
         time.sleep(timeout)
         if time.monotonic() < self._next:
             return []
@@ -277,7 +278,7 @@ class SlurmQueue:
         ended = []
         for id, folder in list(self._given.items()):
             job = jobs.get(id)
-            if (folder / RECORD).exists() or (folder / FAILURE).exists():
+            if self.task.has_ended(folder):
                 ended.append(Ended(id, 0))
             elif job is None or not job.alive:
                 # Files of another host may be seen later than the end of its job.
@@ -288,7 +289,7 @@ class SlurmQueue:
                 self._missed.add(id)
         for one in ended:
             del self._given[one.id]
-        self.running = tuple(id for id in running(self.folder, jobs) if id in self._given)
+        self.running = tuple(id for id in running(jobs) if id in self._given)
         return ended
 
     def stop(self, *ids: str) -> None:
@@ -367,7 +368,7 @@ class SlurmSilent(ConfigError):
 
 
 class Job(NamedTuple):
-    """The job that last had a point."""
+    """The job that last had an id."""
 
     number: str
     """As Slurm's commands take it: `12_3`, or `12` where the array has one element; empty if it never got
@@ -377,6 +378,14 @@ class Job(NamedTuple):
     reason: str
     log: Path
     bundle: tuple[str, ...]
+    at: Path
+    """Where the folders of its ids lie."""
+    answer: str
+    """The file that says that one of them is done."""
+
+    def has_ended(self, id: str) -> bool:
+        """Whether one of its ids is done or has failed."""
+        return (self.at / id / self.answer).exists() or (self.at / id / FAILURE).exists()
 
     @property
     def alive(self) -> bool:
@@ -394,7 +403,7 @@ class Job(NamedTuple):
 
 
 def jobs_of(folder: Path) -> dict[str, Job]:
-    """The last job of every point that was ever submitted, by id.
+    """The last job of everything that was ever submitted from `folder`, by id.
 
     Raises:
         SlurmSilent: there are submissions, and Slurm cannot be asked about them.
@@ -420,22 +429,23 @@ def jobs_of(folder: Path) -> dict[str, Job]:
             alone = entry.job or ""
             gone = (f"{alone}_{k}" if alone and len(entry.bundles) > 1 else alone, "GONE", "")
             number, word, reason = known.get((entry.name, k), gone)
-            job = Job(number, word, reason, folder / FOLDER / f"{number}_0_log.out", bundle)
+            log = folder / FOLDER / f"{number}_0_log.out"
+            job = Job(number, word, reason, log, bundle, folder / entry.at, entry.answer)
             jobs |= dict.fromkeys(bundle, job)
     return jobs
 
 
-def running(folder: Path, jobs: Mapping[str, Job]) -> Iterator[str]:
-    """The points that run at this moment: of every running job the first that has not ended."""
+def running(jobs: Mapping[str, Job]) -> Iterator[str]:
+    """The ids that run at this moment: of every running job the first that has not ended."""
     for job in {j.number: j for j in jobs.values() if j.state in ("RUNNING", "COMPLETING")}.values():
-        first = next((id for id in job.bundle if not _has_ended(point_folder(folder, id))), None)
+        first = next((id for id in job.bundle if not job.has_ended(id)), None)
         if first is not None and jobs[first].number == job.number:
             yield first
 
 
-def lost(folder: Path, jobs: Mapping[str, Job]) -> dict[str, Job]:
-    """The points that have not ended and whose job is no more."""
-    return {id: job for id, job in jobs.items() if not job.alive and not _has_ended(point_folder(folder, id))}
+def lost(jobs: Mapping[str, Job]) -> dict[str, Job]:
+    """The ids that have not ended and whose job is no more."""
+    return {id: job for id, job in jobs.items() if not job.alive and not job.has_ended(id)}
 
 
 class Queue(NamedTuple):
@@ -454,9 +464,9 @@ def queue_of(folder: Path) -> Queue:
         return Queue(frozenset(), (f"Slurm cannot be asked: {error}",))
     if not jobs:
         return Queue(frozenset(), ())
-    gone = lost(folder, jobs)
-    waiting = {id: job for id, job in jobs.items() if job.alive and not _has_ended(point_folder(folder, id))}
-    now = frozenset(running(folder, jobs))
+    gone = lost(jobs)
+    waiting = {id: job for id, job in jobs.items() if job.alive and not job.has_ended(id)}
+    now = frozenset(running(jobs))
     n_jobs = len({job.number for job in waiting.values()})
     lines = [
         f"Slurm: {len(now)} points running, {len(waiting) - len(now)} queued, in {n_jobs} jobs; {len(gone)} "
@@ -472,10 +482,6 @@ def queue_of(folder: Path) -> Queue:
     elif not waiting:
         lines.append(f"no jobs are left; gather them: sapis study collect {folder.name}")
     return Queue(now, tuple(lines))
-
-
-def _has_ended(place: Path) -> bool:
-    return (place / RECORD).exists() or (place / FAILURE).exists()
 
 
 def _ask(*command: str) -> str:
@@ -496,6 +502,9 @@ class _Submission(Config):
     job: str | None
     host: str
     submitted: str
+    at: str = "points"
+    """Folder of the folders with these ids, from the one that `slurm/` lies in."""
+    answer: str = RECORD
     bundles: tuple[tuple[str, ...], ...]
 
 
@@ -515,8 +524,19 @@ def _write(folder: Path, submissions: Sequence[_Submission | dict[str, Any]]) ->
 # ------------------------------------------------------------------------------------------------- in the job
 
 
-def run_bundle(folder: str, how: dict[str, Any], ids: Sequence[str]) -> str:
-    """What an element of the array does: run those of its points that have not ended, one after the other.
+class _Bundle(NamedTuple):
+    """What all elements of an array are told."""
+
+    folder: str
+    at: str
+    task: Task
+    device: str
+    devices: int
+    n_nodes: int
+
+
+def run_bundle(bundle: _Bundle, ids: Sequence[str]) -> str:
+    """What an element of the array does: run those of its ids that have not ended, one after the other.
 
     Told to save (SIGUSR1, SIGUSR2), it puts itself back into the queue. Told to end (SIGTERM: preempted, or
     cancelled), it saves and waits: Slurm, which knows which of the two it was, puts it back or not, but takes
@@ -525,11 +545,12 @@ def run_bundle(folder: str, how: dict[str, Any], ids: Sequence[str]) -> str:
     never_fails(sys.stdout, sys.stderr)
     job = _own_number()
     os.environ["SAPIS_JOB"] = f"Slurm job {job}"
-    places = [place for id in ids if not _has_ended(place := point_folder(Path(folder), id))]
+    task, folder = bundle.task, Path(bundle.folder)
+    places = [place for id in ids if not task.has_ended(place := folder / bundle.at / id)]
     print(f"Slurm job {job} on {platform.node()}: {len(places)} of {len(ids)} points to run", flush=True)
     if not places:
         return "nothing to do"
-    before = _steps_done(places)
+    before = _steps_done(places, task)
     with stop_signals() as stop:
 
         def tell(event: Event) -> None:
@@ -538,53 +559,42 @@ def run_bundle(folder: str, how: dict[str, Any], ids: Sequence[str]) -> str:
             _tell(event)
 
         try:
-            with _workers(Path(folder) / FOLDER / f"{job}_workers.txt", how, stop) as executor:
+            with closing(_workers(bundle, folder / FOLDER / f"{job}_workers.txt")) as executor:
+                executor.open(lambda event: None, lambda: stop.asked > 0)
                 work_through(places, executor, stop, tell)
             return "done"
         except (Stopped, KeyboardInterrupt):
-            _leave(job, stop, fruitful=_steps_done(places) > before)
+            _leave(job, stop, fruitful=_steps_done(places, task) > before)
     raise SystemExit(STOPPED)
 
 
-@contextmanager
-def _workers(log: Path, how: dict[str, Any], stop: Stop) -> Iterator[Executor]:
-    """What runs the points in this job: workers on this node, or steps over several nodes."""
-    options = dict(how)
-    n_nodes = options.pop("nodes")
-    executor = (
-        LocalPool(log, give_up=lambda: stop.asked > 0, **options)
-        if n_nodes == 1
-        else _Steps(log, n_nodes, how)
-    )
-    try:
-        yield executor
-    finally:
-        executor.close()
+def _workers(bundle: _Bundle, log: Path) -> Executor:
+    """What runs the folders in this job: workers on this node, or steps over several nodes."""
+    if bundle.n_nodes == 1:
+        return LocalPool(log, bundle.task, device=bundle.device, devices=bundle.devices)
+    return _Steps(log, bundle)
 
 
 class _Steps:
-    """Points one at a time, each a step of this job with a task for every rank, on all its nodes."""
+    """Folders one at a time, each a step of this job with a task for every rank, on all its nodes."""
 
-    def __init__(self, log: Path, n_nodes: int, how: dict[str, Any]) -> None:
-        self.log, self.environment = log, {**os.environ, **worker_environment()}
-        given = {
-            "cache": how["cache"],
-            "devices": how["devices"],
-            "device": how["device"],
-            **how["arguments"],
-        }
+    def __init__(self, log: Path, bundle: _Bundle) -> None:
+        self.log, self.task, self.environment = log, bundle.task, {**os.environ, **worker_environment()}
         # Ranks that stop end one after the other, with status 75: srun must not end the rest. One that dies
         # is noticed by the others.
         self.step = [
             "srun",
-            f"--nodes={n_nodes}",
-            f"--ntasks={how['devices']}",
+            f"--nodes={bundle.n_nodes}",
+            f"--ntasks={bundle.devices}",
             "--kill-on-bad-exit=0",
             "--unbuffered",
         ]
         self.program = [sys.executable, "-m", "sapis_lab.sweep.run_ranks"]
         self.options = [
-            word for key, value in given.items() for word in (f"--{key.replace('_', '-')}", str(value))
+            f"--devices={bundle.devices}",
+            f"--device={bundle.device}",
+            f"--target={bundle.task.target}",
+            f"--arguments={json.dumps(dict(bundle.task.arguments))}",
         ]
         self.process: subprocess.Popen[bytes] | None = None
         self.running: tuple[str, ...] = ()
@@ -592,6 +602,9 @@ class _Steps:
     @property
     def n_free(self) -> int:
         return int(self.process is None)
+
+    def open(self, on_event: OnEvent, give_up: Callable[[], bool]) -> None:
+        """Every step starts by itself."""
 
     def start(self, *folders: Path) -> None:
         (folder,) = folders
@@ -655,10 +668,11 @@ def _own_number() -> str:
     )
 
 
-def _steps_done(places: Collection[Path]) -> int:
+def _steps_done(places: Collection[Path], task: Task) -> int:
     """A number that grows with every step of any of the points."""
     return sum(
-        10**9 if _has_ended(place) else (now.step if (now := read_progress(place)) else 0) for place in places
+        10**9 if task.has_ended(place) else (now.step if (now := read_progress(place)) else 0)
+        for place in places
     )
 
 

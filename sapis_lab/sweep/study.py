@@ -238,5 +238,4 @@ def load_study(name: str, settings: Sequence[str] = (), *, called: str | None = 
         ConfigError: no such study, an unknown key, a value that cannot be used; the message names file and
         field.
     """
-    study: Study = load(Study, raw_study(name, settings, called=called), source=f"studies/{name}.yaml")
-    return study
+    return load(Study, raw_study(name, settings, called=called), source=f"studies/{name}.yaml")

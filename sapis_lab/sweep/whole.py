@@ -250,9 +250,7 @@ def store_problems(folder: Path) -> VerifiedStore:
     from sapis_lab.data import FrameStore, is_sealed, store_folder
     from sapis_lab.sweep.study import Study
 
-    study: Study = load(
-        Study, read_yaml(folder / "study.yaml"), source=str(folder / "study.yaml"), recorded=True
-    )
+    study = load(Study, read_yaml(folder / "study.yaml"), source=str(folder / "study.yaml"), recorded=True)
     place = store_folder(study.data, study.run.cache_folder)
     try:
         if not is_sealed(place):

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from sapis_lab.atoms import AtomsBatch
-
 Per = Literal["frame", "atom"]
 
 
@@ -43,6 +41,25 @@ class Predicted(Protocol):
     @property
     def scales(self) -> dict[str, Tensor]:
         """Spread of the training labels of the same, (), in their units."""
+
+
+class Labelled(Protocol):
+    """What targets look at of a batch (`atoms.AtomsBatch`)."""
+
+    @property
+    def n_frames(self) -> int:
+        """B."""
+
+    n_atoms: Tensor
+    """(B,)"""
+    cell: Tensor
+    """(B, 3, 3) Å"""
+
+    def label(self, key: str) -> Tensor:
+        """The labels of the target `key`; zero where one is missing."""
+
+    def labelled(self, key: str) -> Tensor | None:
+        """(B,) or (A,) bool: where there is one; None where all have one."""
 
 
 class Rows(Protocol):
@@ -91,7 +108,7 @@ class Target(KindConfig):
     def prediction(self, found: Predicted) -> Tensor:
         """What was predicted of this target."""
 
-    def error(self, found: Predicted, batch: AtomsBatch) -> Tensor:
+    def error(self, found: Predicted, batch: Labelled) -> Tensor:
         """Prediction minus label; zero where there is no label."""
         difference = self.prediction(found) - batch.label(self.key)
         mask = batch.labelled(self.key)
@@ -101,7 +118,7 @@ class Target(KindConfig):
         return difference.where(mask.view(shape), difference.new_zeros(()))
 
     @abstractmethod
-    def loss_sum(self, found: Predicted, batch: AtomsBatch, scale: Tensor) -> Tensor:
+    def loss_sum(self, found: Predicted, batch: Labelled, scale: Tensor) -> Tensor:
         """`weight` times the sum of squared errors over the frames, or atoms, of the batch, ().
 
         Args:
@@ -113,7 +130,7 @@ class Target(KindConfig):
         """By what a sum over the frames `ids` is divided: the frames, or atoms, that have a label."""
         return rows.n_labelled(self.key, self.per, ids)
 
-    def sums(self, found: Predicted, batch: AtomsBatch) -> list[Tensor | int]:
+    def sums(self, found: Predicted, batch: Labelled) -> list[Tensor | int]:
         """Sums over a batch from which `scores` follow: by default of |error| and error² over all components,
         and the number of components."""
         error = self.error(found, batch).double()
@@ -140,7 +157,7 @@ class HeadTarget(Target):
     def prediction(self, found: Predicted) -> Tensor:
         return found.properties[self.key]
 
-    def loss_sum(self, found: Predicted, batch: AtomsBatch, scale: Tensor) -> Tensor:
+    def loss_sum(self, found: Predicted, batch: Labelled, scale: Tensor) -> Tensor:
         error = self.error(found, batch) / found.scales[self.key]
         return self.weight * error.square().sum()
 

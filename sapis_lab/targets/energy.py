@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from sapis_lab.targets._base import Measure, Per, Predicted, Target
+from sapis_lab.targets._base import Labelled, Measure, Per, Predicted, Target
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from sapis_lab.atoms import AtomsBatch
 
 
 class EnergyTarget(Target):
@@ -43,13 +41,13 @@ class EnergyTarget(Target):
         assert found.energy is not None
         return found.energy
 
-    def loss_sum(self, found: Predicted, batch: AtomsBatch, scale: Tensor) -> Tensor:
+    def loss_sum(self, found: Predicted, batch: Labelled, scale: Tensor) -> Tensor:
         error = self.error(found, batch) / scale
         if self.of == "per_atom":
             error = error / batch.n_atoms
         return self.weight * error.square().sum()
 
-    def sums(self, found: Predicted, batch: AtomsBatch) -> list[Tensor | int]:
+    def sums(self, found: Predicted, batch: Labelled) -> list[Tensor | int]:
         error = self.error(found, batch).double()
         mask = batch.labelled(self.key)
         return [

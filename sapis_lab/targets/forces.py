@@ -6,12 +6,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from sapis_lab.targets._base import Measure, Per, Predicted, Target, usual_measures
+from sapis_lab.targets._base import Labelled, Measure, Per, Predicted, Target, usual_measures
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from sapis_lab.atoms import AtomsBatch
 
 
 class ForcesTarget(Target):
@@ -34,6 +32,6 @@ class ForcesTarget(Target):
         assert found.forces is not None
         return found.forces
 
-    def loss_sum(self, found: Predicted, batch: AtomsBatch, scale: Tensor) -> Tensor:
+    def loss_sum(self, found: Predicted, batch: Labelled, scale: Tensor) -> Tensor:
         error = self.error(found, batch) / scale
         return self.weight * error.square().sum()

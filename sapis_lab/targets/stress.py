@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from sapis_lab.targets._base import Measure, Per, Predicted, Target, usual_measures
+from sapis_lab.targets._base import Labelled, Measure, Per, Predicted, Target, usual_measures
 from sapis_lab.units import EV_PER_A3_TO_GPA
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from sapis_lab.atoms import AtomsBatch
 
 
 class StressTarget(Target):
@@ -38,7 +36,7 @@ class StressTarget(Target):
         assert found.stress is not None
         return found.stress
 
-    def loss_sum(self, found: Predicted, batch: AtomsBatch, scale: Tensor) -> Tensor:
+    def loss_sum(self, found: Predicted, batch: Labelled, scale: Tensor) -> Tensor:
         volume = batch.cell.det().abs()
         error = self.error(found, batch) * (volume / batch.n_atoms / scale).view(-1, 1, 1)
         return self.weight * error.square().sum()

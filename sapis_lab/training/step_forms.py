@@ -109,7 +109,7 @@ class _Parts(NamedTuple):
 
 
 def _taken_apart(batch: AtomsBatch) -> _Parts:
-    values = [batch[name] if name in batch else None for name in _PLAIN]  # type: ignore[operator]
+    values = [batch.get(name) for name in _PLAIN]  # type: ignore[operator]
     named = {name: dict(batch[name]) if name in batch else {} for name in _NAMED}  # type: ignore[operator]
     values += [*batch.graph, *(v for labels in named.values() for v in labels.values())]
     tensors = [v for v in values if isinstance(v, Tensor)]

@@ -6,6 +6,7 @@ python stub_points.py FOLDER WORKERS WORK...      # exit status 0, or 75 when st
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -17,6 +18,7 @@ from sapis_lab.config import Config, dump, fingerprint, load, read_yaml
 from sapis_lab.errors import Notice
 from sapis_lab.files import write_text
 from sapis_lab.records import Record, write_record
+from sapis_lab.sweep.executor import Task
 
 STEPS = 40
 
@@ -65,6 +67,31 @@ def run_point(folder: Path, *, cache: str, device: str) -> None:
         # whole or not at all: points are killed at any moment
         write_text(folder / "last.ckpt", str(step + 1))
     write_record(folder, record(point))
+
+
+MEASURE = Task("stub_points:measure", arguments={"factor": 2.0}, preload=("stub_points",), answer="done.json")
+"""Jobs that are no points: numbers to be doubled."""
+
+
+def write_job(folder: Path, work: str = "ok", value: float = 1.0) -> Path:
+    """A folder in which `measure` can work, as `work` says: ok, slow, raise, kill, nothing."""
+    write_text(folder / "asked.json", json.dumps({"work": work, "value": value}))
+    return folder
+
+
+def measure(folder: Path, *, device: str, factor: float) -> None:
+    """Answer with a multiple of what was asked."""
+    asked = json.loads((folder / "asked.json").read_text())
+    (folder / "pid").write_text(str(os.getpid()))
+    print(f"{folder.name} is measured on {device}", flush=True)
+    if asked["work"] == "raise":
+        raise ValueError("no model to measure")
+    if asked["work"] == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if asked["work"] == "slow":
+        time.sleep(60)
+    if asked["work"] != "nothing":
+        write_text(folder / "done.json", json.dumps({"value": factor * asked["value"]}))
 
 
 def record(point: StubPoint) -> Record:

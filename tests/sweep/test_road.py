@@ -17,6 +17,7 @@ from sapis_lab.files import write_text
 from sapis_lab.records import Planned, write_record
 from sapis_lab.sweep import road
 from sapis_lab.sweep.folder import Manifest, read_manifest, write_manifest
+from sapis_lab.sweep.prepare import prepare_data
 from sapis_lab.sweep.study import load_study
 from sapis_lab.sweep.whole import finished, note_answers, records_digest
 
@@ -40,7 +41,7 @@ def test_isolated_atoms_that_the_data_lack_are_missed_before_any_point_starts(pr
         ConfigError,
         match=r"train\.references: 'isolated' is wanted, but data 'xtb' have no energies of isolated atoms",
     ):
-        road._prepare_data(study, 1, Console(quiet=True))
+        prepare_data(study, cores=1, console=Console(quiet=True))
 
 
 @pytest.mark.parametrize(
@@ -52,7 +53,7 @@ def test_what_goes_wrong_with_the_data_is_one_message(project, monkeypatch, erro
 
     monkeypatch.setattr("sapis_lab.data.prepare", prepare)
     with pytest.raises(ConfigError, match=f"data 'xtb': .*{error}"):
-        road._prepare_data(load_study("quickstart"), 1, Console(quiet=True))
+        prepare_data(load_study("quickstart"), cores=1, console=Console(quiet=True))
 
 
 def test_the_lattice_is_planned_again_when_the_finished_data_hold_other_elements(project, monkeypatch):
@@ -61,18 +62,26 @@ def test_the_lattice_is_planned_again_when_the_finished_data_hold_other_elements
     request = road.Request("quickstart", ("lattice.n_params=[3e3]", "models=[transformer]"))
     job = road.prepare_job(request)
 
-    def prepared(*_):
+    def prepared(*_, **__):
         known.append(replace(INFO, species=(1, 6, 7, 8)))
         return SimpleNamespace(elements=(1, 6, 7, 8), splits=SPLITS)
 
     trained = []
-    monkeypatch.setattr(road, "_prepare_data", prepared)
+    monkeypatch.setattr(road, "prepare_data", prepared)
     monkeypatch.setattr(road, "_train", lambda job, *_: trained.extend(p.config for p in job.points))
     monkeypatch.setattr(road, "_conclude", lambda *_, **__: 0)
     assert road._run(job, request, Console(quiet=True)) == 0
     counts = [p.n_params for p in read_manifest(request.folder).points]
     assert counts == [p.n_params for p in trained] == [p.model.n_params(n_species=4) for p in trained]
     assert counts != [p.planned.n_params for p in job.points]
+
+
+def test_what_the_run_says_to_every_point_reaches_the_engine(project, monkeypatch):
+    request = road.Request("quickstart", ("run.step=compiled", "run.device=cpu", "lattice.n_params=[3e3]"))
+    told = []
+    monkeypatch.setattr("sapis_lab.sweep.engine.run", lambda *_, arguments, **__: told.append(arguments))
+    road._train(road.prepare_job(request), request, Console(quiet=True))
+    assert told == [{"step": "compiled"}]
 
 
 @pytest.fixture

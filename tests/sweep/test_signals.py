@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,8 @@ from sapis_lab.scaling.ledger import Ledger
 from sapis_lab.scaling.session import Session
 from sapis_lab.scaling.workers import Workers
 from sapis_lab.sweep import engine, road
-from sapis_lab.sweep.executor import Ended
+from sapis_lab.sweep.events import OnEvent
+from sapis_lab.sweep.executor import Ended, Task
 from sapis_lab.sweep.folder import Manifest, write_manifest
 from sapis_lab.sweep.signals import STOP_SIGNALS, interrupting, stop_signals
 
@@ -60,9 +62,11 @@ class SignalledExecutor:
     """Points are done as they start; a signal arrives while it closes."""
 
     def __init__(self, number: int) -> None:
-        self.number = number
+        self.number, self.task = number, Task("m:f")
         self.n_free, self.running = 10, ()
         self.ended: list[Ended] = []
+
+    def open(self, on_event: OnEvent, give_up: Callable[[], bool]) -> None: ...
 
     def start(self, *folders: Path) -> None:
         for folder in folders:
@@ -185,7 +189,7 @@ def test_a_campaign_that_is_signalled_after_a_step_ends_by_what_is_left(
         (Session, "_conclude", None),
     ):
         monkeypatch.setattr(owner, name, lambda *_, value=value, **named: value)
-    monkeypatch.setattr(road, "_prepare_data", lambda *_: None)
+    monkeypatch.setattr(scaling, "prepare_data", lambda *_, **__: None)
     if step is not None:
         monkeypatch.setattr(holder, step, then_send(getattr(holder, step)))
     assert scaling.run_scale("quickstart-scale", Console(quiet=True)) == status

@@ -13,12 +13,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import slurm_node
-from stub_points import STEPS, StubPoint
+from stub_points import MEASURE, STEPS, StubPoint, write_job
 
 from sapis_lab.config import ConfigError
 from sapis_lab.records import read_record, same_numbers
 from sapis_lab.sweep import engine, slurm
 from sapis_lab.sweep.events import Event
+from sapis_lab.sweep.executor import Task
 from sapis_lab.sweep.folder import point_folder, read_progress
 from sapis_lab.sweep.slurm import SlurmOptions, SlurmQueue, jobs_of, queue_of
 
@@ -43,9 +44,13 @@ def _asks_this_slurm(node: slurm_node.SlurmNode, monkeypatch: pytest.MonkeyPatch
     wait_for(lambda: not node.ask("squeue", "--noheader"))
 
 
+def task(folder: Path) -> Task:
+    return Task("stub_points:run_point", arguments={"cache": str(folder)}, preload=("stub_points",))
+
+
 def queue(folder: Path, **options: object) -> SlurmQueue:
     values = SlurmOptions.model_validate({"time": 10, "bundle_minutes": 0, **options})
-    return SlurmQueue(folder, values, cache=folder, target="stub_points:run_point", preload=["stub_points"])
+    return SlurmQueue(folder, values, task(folder))
 
 
 def run(points: list[StubPoint], folder: Path, **options: object) -> tuple[list[str], list[Event]]:
@@ -116,7 +121,7 @@ def test_one_job_cancelled_and_slurmd_killed_and_restarted(tmp_path, node):
     time.sleep(1)
     node.start_slurmd()
     wait_for(lambda: not any(job.alive for job in jobs_of(tmp_path).values()))
-    lost = slurm.lost(tmp_path, jobs_of(tmp_path))
+    lost = slurm.lost(jobs_of(tmp_path))
     assert list(lost) == ["p0"] and "is CANCELLED" in lost["p0"].told
     assert any("lost    p0: Slurm job" in line for line in queue_of(tmp_path).lines)
     assert [sessions(f) for f in folders[1:]] == [1, 1, 1]
@@ -190,6 +195,23 @@ def test_what_slurm_refuses_is_told_in_its_words(tmp_path):
     assert jobs_of(tmp_path) == {}
 
 
+def test_any_folder_may_be_a_job_with_an_answer_of_its_own(tmp_path):
+    """As evaluations of points are, beside the jobs of the points themselves."""
+    place = tmp_path / "evaluations"
+    folders = [write_job(place / name, work) for name, work in (("a", "ok"), ("b", "ok"), ("c", "raise"))]
+    values = SlurmOptions.model_validate({"time": 10, "bundle_minutes": 0})
+    events: list[Event] = []
+    engine.run_jobs(folders, SlurmQueue(place, values, MEASURE), on_event=events.append)
+    assert {e.id: e.kind for e in events if e.kind in ("done", "failed")} == {
+        "a": "done",
+        "b": "done",
+        "c": "failed",
+    }
+    assert sorted(p.parent.name for p in place.glob("*/done.json")) == ["a", "b"]
+    assert slurm.lost(jobs_of(place)) == {} and jobs_of(tmp_path) == {}
+    assert queue_of(place).lines[0] == "Slurm: 0 points running, 0 queued, in 0 jobs; 0 lost"
+
+
 def test_an_interrupt_leaves_the_jobs_in_the_queue(tmp_path):
     points = [StubPoint(id="p", work="slow")]
     (folder,) = submit(points, tmp_path)
@@ -223,13 +245,13 @@ def test_a_study_gives_the_same_table_as_on_this_machine(project, sapis, node, s
     assert local.returncode == 2 and "is being run already, by the Slurm jobs" in local.stderr
     folder = project / "results" / study
     wait_for(lambda: list(folder.glob("points/*/progress.json")), seconds=300)
-    cancelled = jobs_of(folder)[next(iter(slurm.running(folder, jobs_of(folder))))].number
+    cancelled = jobs_of(folder)[next(iter(slurm.running(jobs_of(folder))))].number
     subprocess.run(["scancel", cancelled], check=True)
     node.kill_slurmd()
     time.sleep(1)
     node.start_slurmd()
     print(sapis("study", "status", study).stdout)
-    wait_for(lambda: slurm.lost(folder, jobs_of(folder)))
+    wait_for(lambda: slurm.lost(jobs_of(folder)))
     open_ends = sapis("study", "collect", study)
     assert (
         open_ends.returncode == 75
@@ -281,7 +303,7 @@ def test_a_campaign_runs_its_decisions_as_jobs_and_decides_what_it_does_on_this_
 def test_ranks_over_two_nodes_train_what_they_train_on_one(project, sapis, tmp_path_factory, monkeypatch):
     """And they save, go back into the queue and continue when they are warned."""
     pytest.importorskip("tblite", reason="the study generates its labels with tblite")
-    words = ["smoke", "--only", "geat-l2-n3.0e3-d8-s0", "--set", "train.steps=200", "--set", "run.devices=2"]
+    words = ["smoke", "--only", "geat-l2-n3.0e3-d8-s0", "--set", "train.steps=1000", "--set", "run.devices=2"]
     here = sapis("study", "run", *words, "--as", "here", timeout=900)
     assert here.returncode == 0, here.stdout + here.stderr
     with slurm_node.SlurmNode(tmp_path_factory.mktemp("nodes"), n_nodes=2) as nodes:

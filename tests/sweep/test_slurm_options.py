@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from sapis_lab.config import ConfigError, load
+from sapis_lab.sweep.executor import Task
 from sapis_lab.sweep.slurm import SlurmOptions, SlurmQueue, bundled, jobs_of, private_folder
 from sapis_lab.sweep.study import RunOptions
 
@@ -80,7 +81,7 @@ def test_no_value_reaches_a_shell(tmp_path, monkeypatch):
         flags={"comment": evil, "exclusive": True, "nice": 5},
     )
     executor = submitit.SlurmExecutor(folder=folder)
-    executor.update_parameters(job_name="sapis-x", **SlurmQueue(folder, asked, cache=folder)._parameters())
+    executor.update_parameters(job_name="sapis-x", **SlurmQueue(folder, asked, Task("m:f"))._parameters())
     script = tmp_path / "job.sh"
     script.write_text(executor._make_submission_file_text("true", "uid"))
     subprocess.run(["/bin/bash", str(script)], check=True, cwd=tmp_path)
@@ -95,7 +96,7 @@ def test_a_machine_without_slurm_is_told(tmp_path, monkeypatch):
         ConfigError,
         match="'slurm' wants sbatch, squeue, scontrol, srun, which this machine does not have; use local",
     ):
-        SlurmQueue(tmp_path, SlurmOptions(), cache=tmp_path)
+        SlurmQueue(tmp_path, SlurmOptions(), Task("m:f"))
 
 
 def test_a_study_that_was_never_submitted_asks_nothing(tmp_path, monkeypatch):

@@ -315,14 +315,12 @@ def test_it_stops_on_sigterm_refuses_a_second_one_shows_its_state_and_goes_on(
 
 @pytest.mark.parametrize(
     ("moment", "name"),
-    [("_prepare_data", "SIGUSR1"), ("close", "SIGTERM"), ("report", "SIGUSR2"), ("draw", "SIGTERM")],
+    [("prepare_data", "SIGUSR1"), ("close", "SIGTERM"), ("report", "SIGUSR2"), ("draw", "SIGTERM")],
 )
 def test_a_signal_at_any_moment_stops_it_and_it_goes_on(
     project: Path, tune, monkeypatch, moment: str, name: str
 ):
-    holder = {"_prepare_data": "sapis_lab.sweep.road", "close": "sapis_lab.sweep.local.LocalPool"}.get(
-        moment, "sapis_lab.sweep.tuner.road"
-    )
+    holder = "sapis_lab.sweep.local.LocalPool" if moment == "close" else "sapis_lab.sweep.tuner.road"
     usual = pkgutil.resolve_name(f"{holder}.{moment}")
 
     def signalled(*arguments: Any, **named: Any) -> Any:

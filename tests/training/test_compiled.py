@@ -23,6 +23,7 @@ from sapis_lab.models import Model
 from sapis_lab.records import read_record
 from sapis_lab.selftest import SPECIES, Frame, batch_of, build, random_crystal, random_molecule
 from sapis_lab.sweep import engine
+from sapis_lab.sweep.resources import point_arguments
 from sapis_lab.sweep.study import load_study
 from sapis_lab.tasks.energies import EnergyObjective
 from sapis_lab.training import LossConfig, PointConfig
@@ -402,9 +403,8 @@ def test_a_replay_is_refused_without_cuda(tmp_path: Path, project: Path) -> None
         run_point(tmp_path / "p", cache=tmp_path / "cache", step="graph")
     with pytest.raises(ConfigError, match=f"run: step: {wanted}='cpu'"):
         load_study("quickstart", ["run.step=graph", "run.device=cpu"])
-    write_text(tmp_path / "r" / "study.yaml", dump_yaml(load_study("quickstart", ["run.step=graph"])))
     with pytest.raises(ConfigError, match=f"run.step: {wanted} cpu"):
-        engine.run([], folder=tmp_path / "r", cache=tmp_path / "cache")
+        point_arguments(load_study("quickstart", ["run.step=graph"]).run, "cpu")
 
 
 @pytest.mark.parametrize("step", ["auto", "compiled"])
@@ -418,8 +418,9 @@ def test_the_step_of_a_study_reaches_its_points(
     write_text(tmp_path / "tells.py", code)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     config = point(tmp_path / "p", tmp_path, "transformer")
-    write_text(tmp_path / "r" / "study.yaml", dump_yaml(load_study("quickstart", [f"run.step={step}"])))
-    engine.run([config], folder=tmp_path / "r", cache=tmp_path, target="tells:run_point", preload=["tells"])
+    arguments = point_arguments(load_study("quickstart", [f"run.step={step}"]).run, "cpu")
+    how = {"arguments": arguments, "target": "tells:run_point", "preload": ["tells"]}
+    engine.run([config], folder=tmp_path / "r", cache=tmp_path, **how)
     assert (tmp_path / "r" / "points" / "p" / "told").read_text() == step
 
 

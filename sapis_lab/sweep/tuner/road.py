@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,12 +19,12 @@ from rich.text import Text
 
 from sapis_lab.config import ConfigError, dump_yaml, plainly, read_yaml
 from sapis_lab.files import write_text
-from sapis_lab.sweep.engine import POINT_ARGUMENTS
+from sapis_lab.sweep.engine import PRELOAD, TARGET, training_task
 from sapis_lab.sweep.files import checked_name, checked_url, raw_study
 from sapis_lab.sweep.folder import locked, results_folder
-from sapis_lab.sweep.local import PRELOAD, TARGET
+from sapis_lab.sweep.prepare import data_identity, prepare_data
 from sapis_lab.sweep.progress import duration, shown
-from sapis_lab.sweep.resources import Resources, resources
+from sapis_lab.sweep.resources import Resources, point_arguments, resources
 from sapis_lab.sweep.signals import interrupting, stop_signals
 from sapis_lab.text import without_password
 
@@ -140,8 +140,6 @@ def _tune_here(request: TuneRequest, tuning: Tuning, console: Console) -> int:
 
 def _ready(request: TuneRequest, tuning: Tuning, console: Console) -> Tuning:
     """Data and settings; the tuning again, now that the data are there."""
-    from sapis_lab.sweep.road import _prepare_data
-
     study = tuning.study
     n = sum(tuning.tune.trials for _ in tuning.cells)
     console.print(Text(f"{study.name}: {study.question}", style="bold"), soft_wrap=True)
@@ -151,7 +149,7 @@ def _ready(request: TuneRequest, tuning: Tuning, console: Console) -> Tuning:
     )
     console.print(Text(text), soft_wrap=True)
     write_text(request.folder / "study.yaml", dump_yaml(study))
-    _prepare_data(study, _use(request, study).cores, console)
+    prepare_data(study, cores=_use(request, study).cores, console=console)
     return resolve(request)
 
 
@@ -159,14 +157,13 @@ def _ready(request: TuneRequest, tuning: Tuning, console: Console) -> Tuning:
 def _provenance(request: TuneRequest, study: Study, use: Resources) -> Iterator[None]:
     """Write where the numbers come from: around a session that trains, which alone is part of it."""
     from sapis_lab.sweep.provenance import note_finished, write_provenance
-    from sapis_lab.sweep.road import _data_identity
 
     write_provenance(
         request.folder,
         command=request.command,
         device=use.device,
         workers=use.workers,
-        data=_data_identity(study),
+        data=data_identity(study),
     )
     yield
     note_finished(request.folder)
@@ -249,30 +246,18 @@ def _pool(request: TuneRequest, tuning: Tuning, n_stops: Callable[[], int], use:
     """The pool that runs points; None when it was told to stop while it started."""
     from sapis_lab.sweep.local import LocalPool
 
-    study = tuning.study
+    run, log = tuning.study.run, request.folder / f"log-{os.getpid()}.txt"
     kinds = {type(kind).__module__ for cell in tuning.cells for kind in (cell.base.config.data, cell.family)}
-    preload = request.preload if request.preload is not None else (*PRELOAD, *sorted(kinds))
-    told = {
-        key: value
-        for key, default in POINT_ARGUMENTS.items()
-        if (value := getattr(study.run, key)) != default
-    }
-    log = request.folder / f"log-{os.getpid()}.txt"
-    with ExitStack() as stack:
+    task = training_task(
+        (),
+        cache=run.cache_folder,
+        arguments=point_arguments(run, use.device),
+        target=request.target,
+        preload=request.preload if request.preload is not None else (*PRELOAD, *sorted(kinds)),
+    )
+    with LocalPool(log, task, workers=use.workers, device=use.device, devices=use.devices) as pool:
         try:
-            pool = stack.enter_context(
-                LocalPool(
-                    log,
-                    cache=study.run.cache_folder.absolute(),
-                    workers=use.workers,
-                    device=use.device,
-                    devices=use.devices,
-                    arguments=told,
-                    target=request.target,
-                    preload=preload,
-                    give_up=lambda: n_stops() > 0,
-                )
-            )
+            pool.open(give_up=lambda: n_stops() > 0)
         except KeyboardInterrupt:
             yield None
             return

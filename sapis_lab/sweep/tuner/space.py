@@ -73,16 +73,15 @@ class Cell:
             "n_frames": values.get(_FRAMES, base.n_frames),
             "seed": self.seeds[number % len(self.seeds)],
         }
-        point: PointConfig = load(PointConfig, settings, source=id)
-        return point
+        return load(PointConfig, settings, source=id)
 
     def _model(self, values: Mapping[str, Any], target: float) -> ModelConfig:
         if not values and target == self.base.config.n_params_target:
             return self.base.config.model
         cls = type(self.family)
-        wanted: ModelConfig = load(cls, _with(dump(self.family), values), source="model")
+        wanted = load(cls, _with(dump(self.family), values), source="model")
         sized = wanted.at_size(target, n_species=self.n_species)
-        kept: ModelConfig = load(cls, _with(dump(sized), values), source="model")
+        kept = load(cls, _with(dump(sized), values), source="model")
         counted = kept.n_params(n_species=self.n_species)
         allowed = _TOLERANCE if target >= 1e4 else _TOLERANCE_SMALL
         if abs(counted / target - 1) > allowed:
