@@ -14,13 +14,16 @@ from sapis_lab.potential import Potential, load_potential
 
 class SapisCalculator(Calculator):
     """Energy and its parts by atoms (eV, reference energies included in both), forces (eV/Å) and, with a
-    cell, stress (eV/Å^3, Voigt, tension positive) of a trained potential."""
+    cell, stress (eV/Å^3, Voigt, tension positive) of a trained potential; what its heads have learnt besides,
+    such as `dipole` (e Å) and `charges` (e), by the keys of the targets."""
 
     implemented_properties = ["energy", "energies", "free_energy", "forces", "stress"]
 
     def __init__(self, potential: Potential, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.potential = potential
+        energies = self.implemented_properties if potential.model.gives_energy else []
+        self.implemented_properties = [*energies, *potential.heads]
 
     def calculate(
         self, atoms: Any = None, properties: Any = ("energy",), system_changes: Any = all_changes
@@ -29,8 +32,12 @@ class SapisCalculator(Calculator):
         assert self.atoms is not None
         periodic = bool(np.any(self.atoms.pbc)) and self.atoms.cell.rank == 3
         found = self.potential.predict(self.atoms, stress=periodic and "stress" in properties)
+        own = frozenset(found.properties) - found.per_atom
+        self.results = {key: value[0] if key in own else value for key, value in found.properties.items()}
+        if not self.potential.model.gives_energy:
+            return
         energy = float(found.energy[0])
-        self.results = {
+        self.results |= {
             "energy": energy,
             "energies": found.atomic_energies,
             "free_energy": energy,

@@ -114,7 +114,7 @@ def node_features(model: Model, batch: AtomsBatch, *, differentiable: bool = Fal
     """The invariant features of the atoms, (A, F), with `differentiable` as a function of the parameters; by
     the compiled form of the model where there is one."""
     with torch.no_grad():
-        vectors = batch.graph.vectors(batch.positions, batch.cell)
+        vectors = batch.graph.vectors(batch.positions, batch.cell).to(model.energy_scale.dtype)
     with torch.set_grad_enabled(differentiable):
         found = model.energy_and_gradient(vectors, batch) if kernels.in_use() else None
         if found is not None:

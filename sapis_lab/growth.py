@@ -65,6 +65,8 @@ def grow(
         ValueError: `to` shrinks a size or is another function; the family does not grow; state or average do
         not fit the model.
     """
+    if model.heads:
+        raise ValueError("the model has heads, whose growth is not known; wanted one of energies alone")
     plan = model.growth(to)
     grown = plan.config.build(species=model.species, mean_neighbors=plan.mean_neighbors, seed=seed).to(
         model.energy_scale

@@ -23,9 +23,21 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from sapis_lab.atoms import AtomsBatch
-from sapis_lab.config import Added, Config, ConfigError, dump, kind_class, load, plainly, read_yaml, yaml_text
-from sapis_lab.derivatives import predict_in_double
+from sapis_lab.config import (
+    Added,
+    Config,
+    ConfigError,
+    composed_kind,
+    dump,
+    kind_class,
+    load,
+    plainly,
+    read_yaml,
+    yaml_text,
+)
+from sapis_lab.derivatives import node_features, predict_in_double
 from sapis_lab.files import digest, with_checksum, without_checksum, write_bytes, write_text
+from sapis_lab.heads import HeadConfig, apply, attach, head_of
 from sapis_lab.models import Model, ModelConfig
 from sapis_lab.references import ReferencesFrom, UndeterminedEnergy
 from sapis_lab.structures import (
@@ -37,6 +49,7 @@ from sapis_lab.structures import (
     passes,
     prepared,
 )
+from sapis_lab.targets import Target
 
 FORMAT = 1
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.yaml"
@@ -74,7 +87,8 @@ class Predictions:
     n_atoms: np.ndarray
     """(B,) int64"""
     energy: np.ndarray
-    """(B,) total energies, reference energies included, eV"""
+    """(B,) total energies, reference energies included, eV; NaN, as forces and parts of the energy are, of a
+    potential that learnt properties alone"""
     forces: np.ndarray
     """(A, 3) eV/Å"""
     atomic_energies: np.ndarray
@@ -84,6 +98,11 @@ class Predictions:
     """(B, 3, 3) eV/Å^3, tension positive, on request"""
     pairs: PairGradients | None = None
     """On request."""
+    properties: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """What the heads of the potential predict, by the keys of their targets: (B, ...) or (A, ...), in the
+    units of the labels that they learnt."""
+    per_atom: frozenset[str] = frozenset()
+    """Which of the properties belong to atoms."""
 
     def __len__(self) -> int:
         return len(self.n_atoms)
@@ -104,7 +123,21 @@ class Predictions:
             self.atomic_energies[atoms],
             None if self.stress is None else self.stress[k : k + 1],
             pairs,
+            {
+                key: values[atoms if key in self.per_atom else slice(k, k + 1)]
+                for key, values in self.properties.items()
+            },
+            self.per_atom,
         )
+
+
+class Learnt(Config):
+    """A target with the head that predicts it."""
+
+    target: composed_kind("targets", Target)  # type: ignore[valid-type]
+    """What is predicted."""
+    head: composed_kind("heads", HeadConfig)  # type: ignore[valid-type]
+    """By what."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +155,8 @@ class Potential:
     references_from: ReferencesFrom | None = None
     """What the reference energies were made from; None in older files, of whose energies nothing can be
     warned."""
+    heads: Mapping[str, Learnt] = field(default_factory=dict)
+    """What it learnt beside the energy, or instead of it, by the keys of the targets."""
     _warned: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
 
     @property
@@ -201,6 +236,8 @@ class Potential:
         """The predictions of structures that are computed at once."""
         batch = batch_in_double(structures, layout=self.model.layout, cutoff=self.model.cutoff)
         batch = batch.to(self.model.energy_scale.device)
+        if not self.model.gives_energy:
+            return self._properties_alone(batch, stress=stress, pairs=pairs)
         result = predict_in_double(self.model, batch, stress=stress)
         energy, forces = result.energy.cpu().numpy(), result.forces.cpu().numpy()
         ends = np.cumsum([len(s.species) for s in structures])
@@ -219,6 +256,32 @@ class Potential:
             + np.array([self.references[int(z)] for s in structures for z in s.species]),
             stress=None if result.stress is None else result.stress.cpu().numpy(),
             pairs=self._pairs(batch, result.pair_gradient, structures) if pairs else None,
+            properties=self._properties(result.node_features, batch),
+            per_atom=self._per_atom,
+        )
+
+    @property
+    def _per_atom(self) -> frozenset[str]:
+        return frozenset(key for key, learnt in self.heads.items() if learnt.target.per == "atom")
+
+    @torch.no_grad()
+    def _properties(self, features: torch.Tensor, batch: AtomsBatch) -> dict[str, np.ndarray]:
+        found = apply({key: head_of(self.model, key) for key in self.heads}, features, batch)
+        return {key: value.cpu().numpy() for key, value in found.items()}
+
+    def _properties_alone(self, batch: AtomsBatch, *, stress: bool, pairs: bool) -> Predictions:
+        if stress or pairs:
+            raise ValueError(
+                f"this potential learnt {', '.join(self.heads)} and no energies: no stress, no pairs"
+            )
+        n_atoms = batch.n_atoms.cpu().numpy()
+        return Predictions(
+            n_atoms=n_atoms,
+            energy=np.full(len(n_atoms), np.nan),
+            forces=np.full((n_atoms.sum(), 3), np.nan),
+            atomic_energies=np.full(n_atoms.sum(), np.nan),
+            properties=self._properties(node_features(self.model, batch), batch),
+            per_atom=self._per_atom,
         )
 
     def _pairs(
@@ -258,6 +321,8 @@ def _joined(parts: Sequence[Predictions]) -> Predictions:
         together("atomic_energies"),
         None if parts[0].stress is None else together("stress"),
         pairs,
+        {key: np.concatenate([p.properties[key] for p in parts]) for key in parts[0].properties},
+        parts[0].per_atom,
     )
 
 
@@ -280,6 +345,12 @@ def save_potential(folder: Path, potential: Potential) -> str:
             if potential.references_from is None
             else {"references_from": potential.references_from.plain()}
         ),
+        **(
+            {"heads": {key: dump(learnt) for key, learnt in potential.heads.items()}}
+            if potential.heads
+            else {}
+        ),
+        **({} if potential.model.gives_energy else {"gives_energy": False}),
         "precision": str(potential.dtype).removeprefix("torch."),
         "units": UNITS,
         "origin": dict(potential.origin),
@@ -307,8 +378,7 @@ def load_potential(path: str | Path, *, device: str = "cpu") -> Potential:
         )
     saved, config = _described(folder / DESCRIPTION)
     weights = _weights(folder / WEIGHTS, config, saved)
-    model = config.build(species=saved.species, mean_neighbors=saved.mean_neighbors, seed=0)
-    model = model.to(dtype=getattr(torch, saved.precision))
+    model = _built(config, saved)
     model.load_state_dict(weights)
     model.eval().requires_grad_(False)
     return Potential(
@@ -318,7 +388,19 @@ def load_potential(path: str | Path, *, device: str = "cpu") -> Potential:
         saved.mean_neighbors,
         saved.origin,
         saved.references_from,
+        saved.heads,
     )
+
+
+def _built(config: ModelConfig, saved: Description) -> Model:
+    """The model that a description says, with its heads, its numbers still to come."""
+    model = config.build(species=saved.species, mean_neighbors=saved.mean_neighbors, seed=0)
+    if not saved.gives_energy:
+        model.forgo_energy()
+    with torch.random.fork_rng(devices=[]):
+        for learnt in saved.heads.values():
+            attach(model, learnt.target, learnt.head)
+    return model.to(dtype=getattr(torch, saved.precision))
 
 
 class Description(Config):
@@ -334,6 +416,10 @@ class Description(Config):
     """Average number of neighbours, which sets the size of sums over them."""
     reference_energies: dict[int, float]
     """Reference energy of every species, eV, by atomic number."""
+    heads: dict[str, Learnt] = {}
+    """What it learnt beside the energy, or instead of it, by the keys of the targets."""
+    gives_energy: bool = True
+    """Whether it learnt energies."""
     precision: Literal["float32", "float64"]
     """Floating-point type of the weights."""
     units: dict[str, str] = UNITS
@@ -405,11 +491,8 @@ def _weights(path: Path, config: ModelConfig, saved: Description) -> dict[str, t
             f"{saved.weights_sha256[:12]}): "
             "it was damaged, or comes from another potential"
         )
-    dtype = getattr(torch, saved.precision)
     with torch.device("meta"):  # shapes without memory, however large the description says the model is
-        model = config.build(species=saved.species, mean_neighbors=saved.mean_neighbors, seed=0).to(
-            dtype=dtype
-        )
+        model = _built(config, saved)
     wanted = {name: (tuple(t.shape), _DTYPES[t.dtype]) for name, t in model.state_dict().items()}
     try:
         with safe_open(path, framework="pt") as file:

@@ -30,3 +30,6 @@ ENERGY = {
 """Names of energy units a config may state, in eV."""
 LENGTH = {"Angstrom": 1.0, "Bohr": BOHR_TO_ANGSTROM, "nm": 10.0}
 """Names of length units a config may state, in Å."""
+DEBYE_TO_E_ANGSTROM = 1e-21 / 299_792_458 / ELEMENTARY_CHARGE * 1e10
+DIPOLE = {"e*Angstrom": 1.0, "Debye": DEBYE_TO_E_ANGSTROM, "e*Bohr": BOHR_TO_ANGSTROM}
+"""Names of units of dipole moments a config may state, in e Å."""

@@ -12,7 +12,7 @@ from sapis_lab.config import ConfigError, plainly
 
 app = typer.Typer()
 
-KIND_FOLDERS = ("models", "data", "oracles", "samplers", "policies")
+KIND_FOLDERS = ("models", "heads", "targets", "tasks", "data", "oracles", "samplers", "policies")
 """Folders whose kinds can stand in a study."""
 
 

@@ -27,7 +27,7 @@ from sapis_lab.files import make_folder
 from sapis_lab.oracles import OracleConfig
 from sapis_lab.samplers import SamplerConfig
 
-STORED = ("stress", "charges")
+STORED = ("stress", "charges", "dipole")
 """Labels besides energy and forces for which a store has a column."""
 
 

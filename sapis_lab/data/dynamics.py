@@ -51,7 +51,7 @@ class SystemConfig(Config):
 class DynamicsDataConfig(TrajectoryDataConfig):
     """Labelled trajectories of one system."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2  # 1 stored no dipoles
     location_fields: ClassVar[frozenset[str]] = frozenset({"root"})
 
     kind: Literal["dynamics"] = "dynamics"

@@ -16,13 +16,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import ClassVar, Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from sapis_lab import units
-from sapis_lab.config import MOST_NAME, Seed
+from sapis_lab.config import MOST_NAME, Added, Seed
 from sapis_lab.data._base import DatasetConfig, DatasetInfo, Progress, bytes_estimate, mean_pairs
 from sapis_lab.data._checks import check_store
 from sapis_lab.data._elements import ATOMIC_NUMBER, SYMBOLS
@@ -35,11 +35,21 @@ from sapis_lab.data._extxyz import (
     read_species,
     spelled,
 )
+from sapis_lab.data._further_labels import (
+    DipoleUnit,
+    FurtherLabel,
+    filled,
+    of_charges,
+    of_dipole,
+    read_label,
+    refuse_names,
+)
 from sapis_lab.data._npz import open_npz, read_member, read_numbers
 from sapis_lab.data._sources import DATA_VARIABLE, data_root, known_root, need_file, reading, source_record
 from sapis_lab.data._splits import is_test_split, nested_order
-from sapis_lab.data._store import Frames, FrameStore
+from sapis_lab.data._store import LABELS, Frames, FrameStore
 from sapis_lab.neighbors import wrapped
+from sapis_lab.targets import PropertyName
 
 Files = tuple[str, ...]
 
@@ -98,14 +108,25 @@ class ExtxyzConfig(DatasetConfig):
     -volume times tension."""
     format: Literal["auto", "extxyz", "npz"] = "auto"
     """File format; auto goes by the ending .npz."""
-    energy_key: str = "energy"
-    """Key of the energy in the comment line of extended XYZ."""
-    forces_key: str = "forces"
-    """Name of the forces column in extended XYZ."""
+    energy_key: str | None = "energy"
+    """Key of the energy in the comment line of extended XYZ; null: the files have no energies to learn."""
+    forces_key: str | None = "forces"
+    """Name of the forces column in extended XYZ; null: the files have no forces."""
     stress_key: str | None = None
     """Key of the stress (9 numbers, or 6 in the order xx yy zz yz xz xy), if it is to be read."""
     virial_key: str | None = None
     """Key of the virial (9 or 6 numbers, energy unit), if that is to be read instead."""
+    dipole_key: Annotated[str | None, Added(before=None)] = None
+    """Key (or array) of the dipole moment, 3 numbers, if it is to be read."""
+    dipole_unit: Annotated[DipoleUnit, Added(before="e*Angstrom")] = "e*Angstrom"
+    """Unit of dipole moments in the files."""
+    charges_key: Annotated[str | None, Added(before=None)] = None
+    """Column (or array) of the partial charges, e, if they are to be read."""
+    properties: Annotated[dict[PropertyName, FurtherLabel], Added(before={})] = {}
+    """Further labels by name: what a target `{kind: property, name: ...}` learns."""
+    missing: Annotated[Literal["refuse", "mask"], Added(before="refuse")] = "refuse"
+    """What to do about a frame that lacks one of these labels: refuse the files, or leave the label out of
+    the loss and the errors."""
     npz_keys: dict[Literal["species", "positions", "energy", "forces", "cell", "pbc"], str] = {}
     """Array names in .npz files; by default those of sGDML and rMD17 are recognised. A cell alone means
     periodic."""
@@ -156,6 +177,9 @@ class ExtxyzConfig(DatasetConfig):
                     f"only (test_600K), "
                     "because the quantities of a split are named after it"
                 )
+        refuse_names(self.properties)
+        if self.energy_key is None and self.forces_key is not None:
+            raise ValueError("energy_key is null and forces_key is not; forces are learnt with energies")
         if self.stress_key and self.virial_key:
             raise ValueError("give stress_key or virial_key, not both")
         if self.force_unit is not None:
@@ -168,6 +192,15 @@ class ExtxyzConfig(DatasetConfig):
         if isinstance(self.isolated_atoms, str):
             _refuse_absolute(self.isolated_atoms)
         return self
+
+    def further_labels(self) -> dict[str, FurtherLabel]:
+        """Labels besides energy, forces and stress, by name."""
+        own = {}
+        if self.dipole_key is not None:
+            own["dipole"] = of_dipole(self.dipole_key, self.dipole_unit)
+        if self.charges_key is not None:
+            own["charges"] = of_charges(self.charges_key)
+        return own | self.properties
 
     def _groups(self) -> dict[str, Files]:
         """The files in the order in which their frames are stored."""
@@ -208,7 +241,13 @@ class ExtxyzConfig(DatasetConfig):
     def build_store(self, folder: Path, *, n_workers: int, progress: Progress) -> None:
         root = data_root(self.root)
         groups = self._groups()
-        store = FrameStore.create(folder, columns=("stress",) if self.stress_key or self.virial_key else ())
+        further = self.further_labels()
+        columns = ("stress",) if self.stress_key or self.virial_key else ()
+        store = FrameStore.create(
+            folder,
+            columns=(*columns, *(name for name in further if name in LABELS)),
+            properties={name: label.stored for name, label in further.items() if name not in LABELS},
+        )
         places: list[str] = []
         ranges = {}
         n_files = sum(len(names) for names in groups.values())
@@ -223,7 +262,16 @@ class ExtxyzConfig(DatasetConfig):
                 progress("reading files", n_done, n_files)
             ranges[group] = np.arange(first, store.n_frames)
         splits = _splits(self, _Species(store.species, store.offsets), ranges)
-        check_store(store, splits, lambda frame: places[frame], length_unit=self.length_unit)
+        absent = [
+            name for name, key in (("energy", self.energy_key), ("forces", self.forces_key)) if key is None
+        ]
+        check_store(
+            store,
+            splits,
+            lambda frame: places[frame],
+            length_unit=self.length_unit,
+            may_lack=store.labels if self.missing == "mask" else absent,
+        )
         isolated = _isolated_atoms(self, root)
         _check_isolated_atoms(self, store, splits, isolated, places)
         files = [need_file(root, _split_slice(name)[0]) for names in groups.values() for name in names]
@@ -361,8 +409,12 @@ def _read_file(config: ExtxyzConfig, root: Path, name: str, *, at_most: int | No
 
 def _read_xyz(config: ExtxyzConfig, path: Path, wanted: slice, at_most: int | None) -> _Part:
     raw = []
+    further: dict[str, list[np.ndarray]] = {name: [] for name in config.further_labels()}
     for frame in read_extxyz(path, wanted=wanted):
-        raw.append(_labels(config, frame, f"{path}, frame {frame.number}"))
+        place = f"{path}, frame {frame.number}"
+        raw.append(_labels(config, frame, place))
+        for name, label in config.further_labels().items():
+            further[name].append(read_label(frame, name, label, place, may_lack=config.missing == "mask"))
         if at_most is not None and len(raw) >= at_most:
             break
     if not raw:
@@ -387,7 +439,11 @@ def _read_xyz(config: ExtxyzConfig, path: Path, wanted: slice, at_most: int | No
     # look different.
     frames.cell[~frames.pbc.any(1)] = 0.0
     _wrap_scattered(frames)
-    return _Part(frames, [f"{path}, frame {r.frame.number}" for r in raw])
+    together = {
+        name: np.concatenate(v) if config.further_labels()[name].per == "atom" else np.array(v)
+        for name, v in further.items()
+    }
+    return _Part(filled(frames, together), [f"{path}, frame {r.frame.number}" for r in raw])
 
 
 class _Labels(NamedTuple):
@@ -398,22 +454,28 @@ class _Labels(NamedTuple):
 
 
 def _labels(config: ExtxyzConfig, frame: XyzFrame, place: str) -> _Labels:
-    """Energy and forces of one frame as the file has them, stress already as tension in eV/Å³."""
-    energy_key = _written(frame.info, config.energy_key, place)
-    forces_key = _written(frame.columns, config.forces_key, place)
-    if energy_key is None:
+    """Energy and forces of one frame as the file has them, stress already as tension in eV/Å³; NaN for what
+    is not there and may be missing."""
+    energy_key, forces_key = (
+        None if key is None else _written(there, key, place)
+        for there, key in ((frame.info, config.energy_key), (frame.columns, config.forces_key))
+    )
+    may_lack = config.missing == "mask"
+    if energy_key is None and config.energy_key is not None and not may_lack:
         raise ValueError(
             f"{place}: no key {config.energy_key!r} in the comment line; it has {', '.join(frame.info)}; set "
             f"energy_key"
         )
-    if forces_key is None:
+    if forces_key is None and config.forces_key is not None and not may_lack:
         raise ValueError(
             f"{place}: no column {config.forces_key!r}; it has "
             f"{', '.join(('species', 'pos', *frame.columns))}; "
             "set forces_key, or leave out files without forces"
         )
-    energy = float(numbers_of(frame.info[energy_key], (), f"{place}: {energy_key}"))
-    forces = frame.columns[forces_key]
+    energy = float("nan")
+    if energy_key is not None:
+        energy = float(numbers_of(frame.info[energy_key], (), f"{place}: {energy_key}"))
+    forces = np.full(frame.positions.shape, np.nan) if forces_key is None else frame.columns[forces_key]
     if forces.shape != frame.positions.shape:
         raise ValueError(
             f"{place}: {config.forces_key} has shape {forces.shape}, wanted {frame.positions.shape}"
@@ -433,6 +495,8 @@ def _stress(config: ExtxyzConfig, frame: XyzFrame, place: str) -> np.ndarray | N
     if wanted is None:
         return None
     key = _written(frame.info, wanted, place)
+    if config.missing == "mask" and (key is None or not frame.pbc.all()):
+        return np.full((3, 3), np.nan)
     if key is None:
         raise ValueError(f"{place}: no key {wanted!r} in the comment line; it has {', '.join(frame.info)}")
     if not frame.pbc.all():
@@ -459,16 +523,24 @@ def _npz_arrays(config: ExtxyzConfig, path: Path) -> dict[str, np.ndarray]:
     given_keys: dict[str, str] = dict(config.npz_keys)  # type: ignore[arg-type]
     arrays = {}
     with open_npz(path) as archive:
+        absent = {"energy": config.energy_key is None, "forces": config.forces_key is None}
         for what in _NPZ_NAMES:
+            if absent.get(what):
+                continue
             key = given_keys.get(what) or _npz_key(archive, what, path)
             if key is not None and what == "pbc":
                 arrays[what] = read_member(archive, key, path)
             elif key is not None:
                 wanted = "atomic numbers" if what == "species" else "numbers"
                 arrays[what] = read_numbers(archive, key, path, wanted=wanted)
+        for name, label in config.further_labels().items():
+            arrays[f"label {name}"] = read_numbers(archive, label.key or name, path)
         _refuse_unread_cell(archive, given_keys, arrays, path)
+    n_frames, z = len(arrays["positions"]), arrays["species"]
+    arrays.setdefault("energy", np.full(n_frames, np.nan))
+    arrays.setdefault("forces", np.full(arrays["positions"].shape, np.nan))
     arrays["energy"] = arrays["energy"].reshape(-1)
-    n_frames, z = len(arrays["energy"]), arrays["species"]
+    n_frames = len(arrays["energy"])
     if z.ndim not in (1, 2) or 0 in z.shape or (z.ndim == 2 and len(z) not in (1, n_frames)):
         raise ValueError(
             f"{path}: species have shape {z.shape}, wanted (n_atoms,) or (n_frames, n_atoms), with "
@@ -592,7 +664,15 @@ def _read_npz(config: ExtxyzConfig, path: Path, wanted: slice) -> _Part:
         forces=f[wanted].reshape(-1, 3) * _force_factor(config),
     )
     _wrap_scattered(frames)
-    return _Part(frames, places)
+    further = {}
+    for name, label in config.further_labels().items():
+        shape = (n_frames, *((n,) if label.per == "atom" else ()), *label.shape)
+        values = arrays[f"label {name}"]
+        if values.size != int(np.prod(shape)) or len(values) != n_frames:
+            raise ValueError(f"{path}: {label.key or name} has shape {values.shape}, wanted {shape}")
+        values = label.factor * values.astype(np.float64).reshape(shape)[wanted]
+        further[name] = values.reshape(-1, *label.shape) if label.per == "atom" else values
+    return _Part(filled(frames, further), places)
 
 
 _MOST_CELLS = 120
@@ -667,7 +747,7 @@ def _read_isolated_atoms(config: ExtxyzConfig, path: Path) -> dict[int, float]:
             raise ValueError(
                 f"{place}: {len(frame.species)} atoms, wanted one in every frame of a file of isolated atoms"
             )
-        key = _written(frame.info, config.energy_key, place)
+        key = _written(frame.info, config.energy_key or "energy", place)
         if key is None:
             raise ValueError(
                 f"{place}: no key {config.energy_key!r} in the comment line; it has {', '.join(frame.info)}"

@@ -110,6 +110,20 @@ def attach(model: nn.Module, target: Target, config: HeadConfig) -> None:
     heads[place_of(target.key)] = config.build(target, n_features=n_features, cutoff=cutoff)
 
 
+def apply(heads: Mapping[str, Head], node_features: Tensor, batch: AtomsBatch) -> dict[str, Tensor]:
+    """What every head predicts, by the keys of their targets."""
+    return {key: head(node_features, batch) for key, head in heads.items()}
+
+
+def head_of(model: nn.Module, key: str) -> Head:
+    """The head of the target `key`."""
+    heads = model.heads
+    assert isinstance(heads, nn.ModuleDict)
+    head = heads[place_of(key)]
+    assert isinstance(head, Head)
+    return head
+
+
 def place_of(key: str) -> str:
     """The name of a target's head in `model.heads`, which is none of ModuleDict's own attributes."""
     return f"to_{key}"

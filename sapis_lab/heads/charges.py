@@ -45,4 +45,10 @@ class ChargesHead(Head):
 
     def forward(self, node_features: Tensor, batch: AtomsBatch) -> Tensor:
         charges = self.charges(node_features, batch)
-        return self.summed(charges.unsqueeze(1) * batch.positions, batch)
+        moments = charges.unsqueeze(1) * (batch.positions - self._center(batch)).to(charges.dtype)
+        return self.summed(moments, batch)
+
+    def _center(self, batch: AtomsBatch) -> Tensor:
+        """(A, 3) the centre of the frame of every atom, which keeps digits and changes nothing else."""
+        center = self.summed(batch.positions, batch) / batch.n_atoms.unsqueeze(1)
+        return center.index_select(0, batch.batch)

@@ -69,7 +69,7 @@ class TensorHead(Head):
         """(A, 3) or (A, 3, 3)."""
         graph = batch.graph
         with torch.no_grad():
-            vectors = graph.vectors(batch.positions, batch.cell)
+            vectors = graph.vectors(batch.positions, batch.cell).to(x.dtype)
         center, neighbor = self.of_center(x), self.of_neighbor(x)
         if isinstance(graph, EdgeGraph):
             pairs = center.index_select(0, graph.center) + neighbor.index_select(0, graph.neighbor)

@@ -6,7 +6,7 @@ follow from the list of targets of a training; nothing else holds a list of meas
 what is computed with tensors uses their methods alone.
 """
 
-from sapis_lab.targets._base import Per, Predicted, Rows, Target, measured_quantities, mentioned
+from sapis_lab.targets._base import Per, Predicted, PropertyName, Rows, Target, measured_quantities, mentioned
 from sapis_lab.targets.energy import EnergyTarget
 from sapis_lab.targets.forces import ForcesTarget
 
@@ -23,6 +23,7 @@ __all__ = [
     "ForcesTarget",
     "Per",
     "Predicted",
+    "PropertyName",
     "Rows",
     "Target",
     "measured_quantities",

@@ -14,7 +14,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from sapis_lab.targets._base import HeadTarget, Measure, Per, usual_measures
+from sapis_lab.targets._base import HeadTarget, Measure, Per, PropertyName, usual_measures
 
 FROM_ENERGY = ("energy", "forces", "stress")
 
@@ -23,7 +23,7 @@ class PropertyTarget(HeadTarget):
     """A property that the data have a column of, in its own unit. Errors are per component."""
 
     kind: Literal["property"] = "property"
-    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)
+    name: PropertyName
     """Its column in the data; its errors are `val_NAME_rmse`, `test_NAME_mae`, ..."""
     per: Per = "frame"  # type: ignore[misc]
     """What a label belongs to: a frame or an atom."""

@@ -10,16 +10,9 @@ from torch import Tensor
 
 from sapis_lab.atoms import AtomsBatch
 from sapis_lab.data import FrameStore, fit_references
-from sapis_lab.heads import Head, HeadConfig, place_of
+from sapis_lab.heads import Head, HeadConfig, apply, head_of
 from sapis_lab.models import Model
 from sapis_lab.targets import Target
-
-
-def head_of(model: Model, key: str) -> Head:
-    """The head of the target `key`."""
-    head = model.heads[place_of(key)]
-    assert isinstance(head, Head)
-    return head
 
 
 def outputs(
@@ -27,7 +20,7 @@ def outputs(
 ) -> dict[str, Tensor]:
     """What every head predicts."""
     with torch.set_grad_enabled(differentiable):
-        return {key: head(node_features, batch) for key, head in heads.items()}
+        return apply(heads, node_features, batch)
 
 
 def normalise_heads(

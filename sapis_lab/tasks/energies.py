@@ -14,12 +14,13 @@ from sapis_lab.batches import BatchMaker
 from sapis_lab.data import FrameStore, fit_references
 from sapis_lab.derivatives import predict
 from sapis_lab.growth import grow
+from sapis_lab.heads import head_of
 from sapis_lab.models import Model
 from sapis_lab.potential import load_potential
 from sapis_lab.references import ReferencesFrom
 from sapis_lab.targets import Target
 from sapis_lab.tasks._base import Found, Objective, PointSettings, Task, TaskConfig, TrainSettings, declared
-from sapis_lab.tasks._heads import head_of, normalise_heads, outputs
+from sapis_lab.tasks._heads import normalise_heads, outputs
 
 
 class EnergyObjective(Objective):

@@ -14,10 +14,11 @@ from sapis_lab.atoms import AtomsBatch
 from sapis_lab.batches import BatchMaker
 from sapis_lab.data import FrameStore
 from sapis_lab.derivatives import node_features
+from sapis_lab.heads import head_of
 from sapis_lab.models import Model
 from sapis_lab.targets import Target
 from sapis_lab.tasks._base import Found, Objective, PointSettings, Task, TaskConfig, TrainSettings, declared
-from sapis_lab.tasks._heads import head_of, normalise_heads, outputs
+from sapis_lab.tasks._heads import normalise_heads, outputs
 
 
 class PropertyObjective(Objective):

@@ -36,7 +36,7 @@ from sapis_lab.errors import disk_error
 from sapis_lab.files import TEMPORARY
 from sapis_lab.kernels import reference_forms
 from sapis_lab.models import Model
-from sapis_lab.potential import Potential, save_potential
+from sapis_lab.potential import Learnt, Potential, save_potential
 from sapis_lab.records import CHECKPOINT, RECORD, Record, read_raw, write_record
 from sapis_lab.tasks import Task, mean_loss
 from sapis_lab.training._callbacks import CURVE, Clock, Curve, PointFailed, cut_rows, show
@@ -393,7 +393,14 @@ def _potential(task: Task, point: PointConfig) -> Potential:
         "n_frames": point.n_frames,
         "data": task.store.folder.name,
     }
-    return Potential(task.model, point.model, references, task.mean_neighbors, origin, task.references_from)
+    heads = {
+        target.key: Learnt(target=target, head=point.train.heads[target.key])
+        for target in task.objective.targets
+        if not target.from_energy
+    }
+    return Potential(
+        task.model, point.model, references, task.mean_neighbors, origin, task.references_from, heads
+    )
 
 
 def _last(module: TrainingModule) -> float | None:
