@@ -20,7 +20,7 @@ import pytest
 
 from sapis_lab.errors import Notice
 from sapis_lab.files import digest
-from sapis_lab.kernels import _build
+from sapis_lab.kernels import Refusal, _build
 
 needs_compiler = pytest.mark.skipif(shutil.which("gcc") is None, reason="no C compiler")
 pytestmark = needs_compiler
@@ -66,14 +66,14 @@ def compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Compiler:
     return made
 
 
-def load() -> ctypes.CDLL | None:
+def load() -> ctypes.CDLL | Refusal:
     """As a new process does."""
     return _build.library.__wrapped__("geat")
 
 
 def answer() -> int:
     found = load()
-    assert found is not None
+    assert isinstance(found, ctypes.CDLL)
     return found.answer()
 
 
@@ -239,7 +239,7 @@ def test_a_temporary_folder_that_another_has_prepared_is_not_used(
     prepared.chmod(0o777)
     monkeypatch.setenv("SAPIS_KERNEL_CACHE", str(tmp_path / "compiler/version"))  # a file
     with pytest.warns(Notice, match="PyTorch does its work.* is no folder; .*can be written to by everybody"):
-        assert load() is None
+        assert isinstance(load(), Refusal)
 
 
 @pytest.fixture
@@ -299,7 +299,7 @@ def test_a_compiler_that_fails_leaves_the_work_to_pytorch(
 ) -> None:
     compiler.behave(fault)
     with pytest.warns(Notice, match=f"PyTorch does its work.*{words}"):
-        assert load() is None
+        assert isinstance(load(), Refusal)
     assert compiler.n_built == n_built and not list((tmp_path / "cache").glob("*.so"))
     compiler.behave()
     assert answer() == 42
