@@ -22,7 +22,7 @@ from sapis_lab.geometry.couplings import quadrature
 from sapis_lab.geometry.harmonics import solid_coefficients
 from sapis_lab.graphs import EdgeGraph, PairGraph
 from sapis_lab.kernels import Kernel, Refusal
-from sapis_lab.kernels._build import check_numbers, library
+from sapis_lab.kernels.libraries import check_numbers, library
 from sapis_lab.kernels.shapes import GeatShape
 
 ABI = 1

@@ -16,7 +16,7 @@ from test_geat_kernel import batch, built, needs_compiler
 
 from sapis_lab import kernels
 from sapis_lab.atoms import AtomsBatch
-from sapis_lab.kernels import Refusal, _build, geat
+from sapis_lab.kernels import Refusal, geat, libraries
 from sapis_lab.kernels.geat import GeatKernel
 from sapis_lab.models.geat import Geat
 
@@ -33,7 +33,7 @@ SMALL: dict[str, object] = {
 
 
 def library() -> ctypes.CDLL:
-    found = _build.library("geat", ("REAL=double", "DEGREES=2"))
+    found = libraries.library("geat", ("REAL=double", "DEGREES=2"))
     assert not isinstance(found, Refusal)
     return found
 
@@ -50,7 +50,7 @@ def test_the_library_of_these_sources_is_of_the_version_of_the_page_that_calls_i
 def test_another_abi_number_is_refused_and_both_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(geat, "ABI", 99)
     said = rf"geat_abi is 1 in {re.escape(library()._name)} and 99 in sapis_lab/kernels/geat\.py"
-    with pytest.raises(_build.OtherVersionError, match=said):
+    with pytest.raises(libraries.OtherVersionError, match=said):
         built(SMALL).kernel(torch.device("cpu"))
 
 
@@ -62,20 +62,20 @@ def test_a_struct_of_another_size_is_refused(struct: str, name: str, monkeypatch
 
     size = ctypes.sizeof(getattr(geat, struct))
     monkeypatch.setattr(geat, struct, Longer)
-    with pytest.raises(_build.OtherVersionError, match=f"{name} is {size} in .* and {size + 8} in"):
+    with pytest.raises(libraries.OtherVersionError, match=f"{name} is {size} in .* and {size + 8} in"):
         geat._Library(library())
 
 
 @needs_compiler
 def test_another_number_of_parameters_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(geat, "_LAYER", geat._LAYER[:-1])
-    with pytest.raises(_build.OtherVersionError, match="geat_layer_parameters is 15 in .* and 14 in"):
+    with pytest.raises(libraries.OtherVersionError, match="geat_layer_parameters is 15 in .* and 14 in"):
         geat._Library(library())
 
 
 def test_a_library_from_before_the_numbers_is_refused() -> None:
-    with pytest.raises(_build.OtherVersionError, match=r"geat_abi is missing in old\.so and 1 in"):
-        _build.check_numbers(SimpleNamespace(_name="old.so"), {"geat_abi": 1}, caller="geat.py")
+    with pytest.raises(libraries.OtherVersionError, match=r"geat_abi is missing in old\.so and 1 in"):
+        libraries.check_numbers(SimpleNamespace(_name="old.so"), {"geat_abi": 1}, caller="geat.py")
 
 
 # ----------------------------------------------------------------------------------------------------- bounds
@@ -180,15 +180,15 @@ def test_the_key_of_a_library_holds_every_source(tmp_path: Path, monkeypatch: py
     for path in [*FOLDER.glob("*.cpp"), *FOLDER.glob("*.h")]:
         (tmp_path / path.name).write_bytes(path.read_bytes())
     (tmp_path / "stranger.h").write_text("// of no kernel\n")
-    monkeypatch.setattr(_build, "__file__", str(tmp_path / "_build.py"))
-    monkeypatch.setattr(_build, "_compiler", lambda: "/usr/bin/true")
-    monkeypatch.setattr(_build, "_version", lambda compiler: "1")
-    monkeypatch.setattr(_build, "_is_whole", lambda target: True)
+    monkeypatch.setattr(libraries, "__file__", str(tmp_path / "libraries.py"))
+    monkeypatch.setattr(libraries, "_compiler", lambda: "/usr/bin/true")
+    monkeypatch.setattr(libraries, "_version", lambda compiler: "1")
+    monkeypatch.setattr(libraries, "_is_whole", lambda target: True)
 
     def key() -> str:
-        return _build.build("geat", folder=tmp_path / "cache").name
+        return libraries.build("geat", folder=tmp_path / "cache").name
 
-    before, names = key(), [path.name for path in _build.sources(tmp_path / "geat.cpp")]
+    before, names = key(), [path.name for path in libraries.sources(tmp_path / "geat.cpp")]
     written = {path.name for path in tmp_path.iterdir() if path.suffix in (".cpp", ".h")}
     assert names[0] == "geat.cpp" and {*names, "stranger.h"} == written
     for name in [*names, "stranger.h"]:
@@ -201,21 +201,21 @@ def test_the_key_of_a_library_holds_every_source(tmp_path: Path, monkeypatch: py
 
 @needs_compiler
 def test_the_sources_are_those_that_the_compiler_reads() -> None:
-    flags = [*_build.FLAGS, "-DREAL=float", "-DDEGREES=3", "-MM"]
+    flags = [*libraries.FLAGS, "-DREAL=float", "-DDEGREES=3", "-MM"]
     listed = subprocess.run(
-        [_build._compiler(), *flags, str(FOLDER / "geat.cpp")], capture_output=True, text=True, check=True
+        [libraries._compiler(), *flags, str(FOLDER / "geat.cpp")], capture_output=True, text=True, check=True
     ).stdout.replace("\\\n", " ")
     read = {Path(name).resolve() for name in listed.split(":", 1)[1].split()}
-    assert read == set(_build.sources(FOLDER / "geat.cpp")) and len(read) > 8
+    assert read == set(libraries.sources(FOLDER / "geat.cpp")) and len(read) > 8
 
 
 def test_the_package_ships_every_source() -> None:
     project = tomllib.loads((FOLDER.parents[1] / "pyproject.toml").read_text())
     patterns = project["tool"]["setuptools"]["package-data"]["sapis_lab"]
     shipped = {path for pattern in patterns for path in FOLDER.parent.glob(pattern)}
-    assert set(_build.sources(FOLDER / "geat.cpp")) <= shipped
+    assert set(libraries.sources(FOLDER / "geat.cpp")) <= shipped
 
 
 def test_lines_of_the_sources_fit_the_page() -> None:
-    for path in _build.sources(FOLDER / "geat.cpp"):
+    for path in libraries.sources(FOLDER / "geat.cpp"):
         assert max(map(len, path.read_text().splitlines())) <= 110, path
