@@ -437,13 +437,11 @@ def _soft_norm(x: Tensor, k: _Constants, strength: float) -> Tensor:
 class _Layer(nn.Module):
     """Attention (ii) and update (iii)."""
 
-    def __init__(self, config: GeatConfig, *, last: bool, mean_neighbors: float) -> None:
+    def __init__(self, config: GeatConfig, shape: GeatShape, *, last: bool) -> None:
         super().__init__()
-        self.uniform = 1.0 / mean_neighbors
         l, c, q, d = config.lmax + 1, config.channels, config.invariants, config.key_width
         w, hid, node = config.coupling_channels, config.edge_hidden, config.node_width
-        self.config, self.last = config, last
-        self.born_channels, self.born_hidden = config.born_widths
+        self.config, self.shape, self.last = config, shape, last
         wide, deep = config.width_factor, config.depth_factor
         self.map, self.edge, self.node = MAP * wide * deep, EDGE * deep, NODE * wide * deep
         keys = 2 * q * d
@@ -476,7 +474,7 @@ class _Layer(nn.Module):
         graph, config = edges.graph, self.config
         (g, i, slots), (m, n, c) = graph.dims, x.shape
         q, d, h, l = config.invariants, config.key_width, config.heads, config.lmax + 1
-        xn = _soft_norm(x, k, 1.0 / self.born_channels)
+        xn = _soft_norm(x, k, self.shape.norm_attention)
         weight = (k.spread @ (self.map * self.project).view(l, -1)).view(m, c, -1)
         projected = torch.baddbmm((k.spread[:, :1] @ self.project_bias).unsqueeze(1), xn, weight)
         query_key, value = projected.split([2 * q * d, c], -1)
@@ -485,14 +483,14 @@ class _Layer(nn.Module):
         hidden = torch.addmm(self.edge_bias, self.edge_radial, edges.radial, alpha=self.edge, beta=self.edge)
         hidden = F.silu(torch.addmm(hidden, self.edge_invariant, invariants, alpha=self.edge))
         if config.edge_norm is not None:  # over the units of birth: those of growth are not zero
-            size = hidden[: self.born_hidden].square().sum(0, keepdim=True)
-            hidden = hidden * torch.rsqrt(1 + size / (config.edge_norm * self.born_hidden))
+            size = hidden[: self.shape.born_hidden].square().sum(0, keepdim=True)
+            hidden = hidden * torch.rsqrt(1 + size / (config.edge_norm * self.shape.born_hidden))
         out = torch.addmm(self.edge_out_bias, self.edge_out, hidden, alpha=self.edge, beta=self.edge)
         if config.attention == "softmax":
             logits, filters = out.split([h, h * (l + 1)], 0)
             attention = torch.softmax(logits.view(h, g, i, slots) + edges.log_f, -1)
         else:
-            filters, attention = out, edges.log_f.exp() * self.uniform
+            filters, attention = out, edges.log_f.exp() * self.shape.uniform
         on_y, on_x = (filters.view(l + 1, h, g, i, slots) * attention).split([l, 1], 0)
 
         def heads(t: Tensor) -> Tensor:  # (F, N, C) -> (H, N, F c)
@@ -512,7 +510,7 @@ class _Layer(nn.Module):
         """x + the gated product, (M, N, C); in the last layer the scalars only, (N, C)."""
         m, n, c = x.shape
         l, w = self.config.lmax + 1, self.config.coupling_channels
-        xn = _soft_norm(x, k, 1.0 / (self.config.soft_norm * self.born_channels))
+        xn = _soft_norm(x, k, self.shape.norm_update)
         a, b = _per_degree(xn, self.map * self.factors, k.spread).split(w, -1)
         invariants = (k.norm @ (a * b).view(m, -1)).view(l, n, w).transpose(0, 1).reshape(n, l * w)
         out = self.node_out(F.silu(self.node_in(torch.cat([xn[0], invariants], -1))))
@@ -542,12 +540,11 @@ class Geat(Model):
         super().__init__(species=species, cutoff=config.cutoff)
         l, c, rows = config.lmax + 1, config.channels, config.n_radial * len(species)
         self.config, self.mean_neighbors, self.n_features = config, mean_neighbors, c
-        self.sum_scale = 2.0 / math.sqrt(mean_neighbors)
+        self.shape = config.shape(n_species=len(species), mean_neighbors=mean_neighbors)
         self.represent = _random(l, rows, c, fan=rows, multiplier=REPRESENT)
         self.embedding = nn.Parameter(torch.randn(len(species), c))
         self.layers = nn.ModuleList(
-            _Layer(config, last=i == config.layers - 1, mean_neighbors=mean_neighbors)
-            for i in range(config.layers)
+            _Layer(config, self.shape, last=i == config.layers - 1) for i in range(config.layers)
         )
         self.readout = READOUT * config.width_factor
         self.readout_in = _Dense(c, c, multiplier=self.readout, of_bias=READOUT)
@@ -581,7 +578,7 @@ class Geat(Model):
     def growth(self, to: ModelConfig) -> Growth:
         config = self.config.grown(to)
         shape = config.shape(n_species=self.n_species, mean_neighbors=self.mean_neighbors)
-        return Growth(config, self.mean_neighbors, _geat_growth.origins(self.kernel_shape(), shape))
+        return Growth(config, self.mean_neighbors, _geat_growth.origins(self.shape, shape))
 
     def _make_constants(self) -> None:
         """Cast from float64 whenever the model changes type or device, so that float64 is exact."""
@@ -676,7 +673,7 @@ class Geat(Model):
         )
 
     def kernel_shape(self) -> GeatShape:
-        return self.config.shape(n_species=self.n_species, mean_neighbors=self.mean_neighbors)
+        return self.shape
 
     # ---- energies
 
@@ -694,7 +691,7 @@ class Geat(Model):
         xn = x
         if self.config.readout_norm is not None:
             xn = x * torch.rsqrt(
-                1 + x.square().sum(1, keepdim=True) / (self.config.readout_norm * self.config.born_widths[0])
+                1 + x.square().sum(1, keepdim=True) / (self.config.readout_norm * self.shape.born_channels)
             )
         hidden = self.readout_out(F.silu(self.readout_in(xn)))
         energy = torch.addmm(hidden, xn, self.readout_skip, alpha=self.readout)
@@ -710,5 +707,5 @@ class Geat(Model):
             kind = one_hot.index_select(0, graph.neighbor.reshape(-1)).view(n, 1, slots, -1)
         by_species = (harmonics.unsqueeze(2) * kind.transpose(2, 3).contiguous()).view(n, -1, slots)
         basis = torch.bmm(by_species, radial).view(n, harmonics.shape[1], -1).transpose(0, 1)
-        x = _per_degree(basis * (self.sum_scale * REPRESENT), self.represent, self._k.spread)
+        x = _per_degree(basis * (self.shape.sum_scale * REPRESENT), self.represent, self._k.spread)
         return x + (self._k.spread[:, :1] @ (one_hot @ self.embedding).view(1, -1)).view_as(x)
