@@ -22,7 +22,6 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from sapis_lab import kernels
 from sapis_lab.atoms import AtomsBatch
 from sapis_lab.models import Model
 
@@ -116,7 +115,7 @@ def node_features(model: Model, batch: AtomsBatch, *, differentiable: bool = Fal
     with torch.no_grad():
         vectors = batch.graph.vectors(batch.positions, batch.cell).to(model.energy_scale.dtype)
     with torch.set_grad_enabled(differentiable):
-        found = model.energy_and_gradient(vectors, batch) if kernels.in_use() else None
+        found = model.energy_and_gradient(vectors, batch)
         if found is not None:
             return found[2]
         with torch.no_grad():
@@ -137,8 +136,6 @@ def _volume(batch: AtomsBatch, *, zero_is_one: bool = False) -> Tensor:
 def _compiled(
     model: Model, vectors: Tensor, batch: AtomsBatch, differentiable: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
-    if not kernels.in_use():
-        return None
     with torch.set_grad_enabled(differentiable):
         found = model.energy_and_gradient(vectors, batch)
         if found is None:

@@ -23,7 +23,10 @@
 // with the head as the fast index, so that a weight per head is a repeating pattern of lanes and a sum over
 // the channels of a head folds one register.
 
+#include <memory>
 #include <new>
+#include <stdexcept>
+#include <string>
 
 #include "geat_weights.h"
 #include "geat_pairs.h"
@@ -37,22 +40,50 @@
 // One library a floating-point type and number of degrees: -DREAL=float -DDEGREES=3.
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
+typedef sapis::Geat<REAL, DEGREES> Step;
+
+// Runs `work`; false where it throws, with what it said in `error`: empty where memory did not suffice.
+static thread_local std::string error;
+template <class F> static bool done(F&& work) {
+    error.clear();
+    try {
+        work();
+        return true;
+    } catch (const std::bad_alloc&) {
+    } catch (const std::exception& e) { error = e.what(); }
+    return false;
+}
+
+// What geat.py compares with its own before it calls anything else.
+EXPORT int64_t geat_abi() { return sapis::ABI; }
+EXPORT int64_t geat_shape_bytes() { return sizeof(sapis::Shape); }
+EXPORT int64_t geat_batch_bytes() { return sizeof(sapis::Batch); }
+EXPORT int64_t geat_layer_parameters() { return sapis::PER_LAYER; }
+EXPORT int64_t geat_end_parameters() { return sapis::ENDS; }
+
+// Why the last call in this thread has failed; empty where memory did not suffice.
+EXPORT const char* geat_error() { return error.c_str(); }
+
+// The step, to be freed by `geat_free`; null where it failed.
 EXPORT void* geat_forward(const sapis::Shape* shape, const sapis::Batch* batch, const void* const* params,
                           const double* multipliers, const double* coefficients, const double* centers,
                           const double* widths, const double* to_grid, const double* from_grid, REAL* energy,
                           REAL* features, REAL* gradient) {
-    try {
-        auto* step = new sapis::Geat<REAL, DEGREES>(*shape, *batch, params, multipliers, coefficients,
-                                                    centers, widths, to_grid, from_grid);
+    std::unique_ptr<Step> step;
+    const bool ok = done([&] {
+        sapis::check(*shape, DEGREES);
+        sapis::check(*shape, *batch);
+        step = std::make_unique<Step>(*shape, *batch, params, multipliers, coefficients, centers, widths,
+                                      to_grid, from_grid);
         step->forward(energy, features, gradient);
-        return step;
-    } catch (const std::bad_alloc&) { return nullptr; }
+    });
+    return ok ? step.release() : nullptr;
 }
+
+// 0, or 1 where it failed.
 EXPORT int geat_backward(void* step, const REAL* energy, const REAL* gradient, const REAL* features,
                          REAL* const* grads) {
-    try {
-        static_cast<sapis::Geat<REAL, DEGREES>*>(step)->backward(energy, gradient, features, grads);
-    } catch (const std::bad_alloc&) { return 1; }
-    return 0;
+    return !done([&] { static_cast<Step*>(step)->backward(energy, gradient, features, grads); });
 }
-EXPORT void geat_free(void* step) { delete static_cast<sapis::Geat<REAL, DEGREES>*>(step); }
+
+EXPORT void geat_free(void* step) { delete static_cast<Step*>(step); }

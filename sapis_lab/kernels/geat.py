@@ -11,8 +11,8 @@ float32 or float64, lmax up to 3, heads a power of two up to 8.
 from __future__ import annotations
 
 import ctypes
-from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -20,11 +20,15 @@ from torch.autograd.function import once_differentiable
 
 from sapis_lab.geometry.couplings import quadrature
 from sapis_lab.geometry.harmonics import solid_coefficients
-from sapis_lab.kernels._build import library
+from sapis_lab.graphs import EdgeGraph, PairGraph
+from sapis_lab.kernels import Kernel, Refusal
+from sapis_lab.kernels.libraries import check_numbers, library
+from sapis_lab.kernels.shapes import GeatShape
 
-if TYPE_CHECKING:
-    from sapis_lab.graphs import PairGraph
-    from sapis_lab.models.geat import Geat
+ABI = 1
+"""Of geat_shape.h: raised whenever what follows here, or an entry point, changes."""
+MOST_LMAX, HEADS, MOST_KEYS = 3, (1, 2, 4, 8), 500
+"""Largest degree, numbers of heads and largest product of invariants and key width that its buffers hold."""
 
 _LAYER = (
     "project",
@@ -52,7 +56,7 @@ _ENDS = (
     "readout_out.bias",
     "readout_skip",
 )
-"""Parameters in the order of geat.cpp."""
+"""Parameters in the order of geat_shape.h."""
 
 
 class _Shape(ctypes.Structure):
@@ -87,7 +91,6 @@ class _Shape(ctypes.Structure):
                 "norm_update",
                 "norm_edge",
                 "norm_readout",
-                "energy_scale",
             )
         ),
     ]
@@ -97,88 +100,106 @@ class _Batch(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_int64) for name in ("n_frames", "block", "slots", "entries")),
         *((name, ctypes.c_void_p) for name in ("n_atoms", "neighbor", "mask", "species", "vectors")),
+        ("energy_scale", ctypes.c_double),
     ]
 
 
 class _Library:
-    """Typed entry points of a compiled library."""
+    """Typed entry points of a compiled library, which must be of the same version as this page."""
 
     def __init__(self, lib: ctypes.CDLL) -> None:
+        wanted = {
+            "geat_abi": ABI,
+            "geat_shape_bytes": ctypes.sizeof(_Shape),
+            "geat_batch_bytes": ctypes.sizeof(_Batch),
+            "geat_layer_parameters": len(_LAYER),
+            "geat_end_parameters": len(_ENDS),
+        }
+        check_numbers(lib, wanted, caller="sapis_lab/kernels/geat.py")
         self.forward, self.backward, self.free = lib.geat_forward, lib.geat_backward, lib.geat_free
         self.forward.argtypes, self.forward.restype = [ctypes.c_void_p] * 12, ctypes.c_void_p
         self.backward.argtypes, self.backward.restype = [ctypes.c_void_p] * 5, ctypes.c_int
         self.free.argtypes, self.free.restype = [ctypes.c_void_p], None
+        self.error = lib.geat_error
+        self.error.argtypes, self.error.restype = [], ctypes.c_char_p
+
+    def failure(self) -> Exception:
+        """What the call that has just failed in this thread said."""
+        said = self.error().decode()
+        if said:
+            return ValueError(f"the GEAT kernel cannot compute this: {said}")
+        return MemoryError("the GEAT kernel could not allocate its work space")
 
 
-class GeatKernel:
-    """What the kernel needs to know of one model, and the call."""
+class GeatKernel(Kernel):
+    """On one CPU thread; what it needs to know of one model, and the call."""
 
-    def __init__(self, model: Geat, lib: ctypes.CDLL) -> None:
-        self.lib = _Library(lib)
-        config, degrees = model.config, model.config.lmax + 1
-        named, multipliers = dict(model.named_parameters()), model.multipliers()
-        places = [f"layers.{i}.{name}" for i in range(config.layers) for name in _LAYER] + list(_ENDS)
-        self.names = [name for name in places if name in named]  # the last layer has no `couple`
-        self.place = [i for i, name in enumerate(places) if name in named]
+    shape: ClassVar[type] = GeatShape
+    device: ClassVar[str] = "cpu"
+    name: ClassVar[str] = "C++"
+
+    @classmethod
+    def made(
+        cls, shape: GeatShape, *, multipliers: Mapping[str, float], dtype: torch.dtype
+    ) -> GeatKernel | Refusal:
+        real = {torch.float32: "float", torch.float64: "double"}.get(dtype)
+        keys = shape.invariants * shape.key_width
+        reasons = {
+            f"{str(dtype).removeprefix('torch.')}: wanted float32 or float64": real is None,
+            f"lmax {shape.lmax} > {MOST_LMAX}": shape.lmax > MOST_LMAX,
+            f"heads {shape.heads}: wanted 1, 2, 4 or 8": shape.heads not in HEADS,
+            f"invariants x key_width {keys} > {MOST_KEYS}": keys > MOST_KEYS,
+        }
+        if any(reasons.values()):
+            return Refusal("; ".join(reason for reason, holds in reasons.items() if holds))
+        lib = library("geat", (f"REAL={real}", f"DEGREES={shape.lmax + 1}"))
+        return lib if isinstance(lib, Refusal) else cls(shape, multipliers, dtype, lib)
+
+    def __init__(
+        self, shape: GeatShape, multipliers: Mapping[str, float], dtype: torch.dtype, lib: ctypes.CDLL
+    ) -> None:
+        self.lib, self.dtype = _Library(lib), dtype
+        degrees = shape.lmax + 1
+        places = [f"layers.{i}.{name}" for i in range(shape.layers) for name in _LAYER] + list(_ENDS)
+        self.names = [name for name in places if name in multipliers]  # the last layer has no `couple`
+        self.place = [i for i, name in enumerate(places) if name in multipliers]
         self.n_places = len(places)
         self.multipliers = (ctypes.c_double * len(places))(*(multipliers.get(name, 0.0) for name in places))
         table = [solid_coefficients(l, m) if m <= l else [] for l in range(degrees) for m in range(degrees)]
         rows = [[*row, *([0.0] * (degrees - len(row)))] for row in table]
-        grid = quadrature(config.lmax)
-        constants = (torch.tensor(rows, dtype=torch.float64), *model.radial_functions(), *grid)
+        grid = quadrature(shape.lmax)
+        tables = (torch.tensor(t, dtype=torch.float64) for t in (rows, shape.centers, shape.widths))
+        constants = (*tables, *grid)
         self.constants = [t.to(device="cpu", dtype=torch.float64).contiguous() for t in constants]
-        born, units = config.born_widths
-        self.shape = _Shape(
-            lmax=config.lmax,
-            layers=config.layers,
-            channels=config.channels,
-            heads=config.heads,
-            invariants=config.invariants,
-            key_width=config.key_width,
-            n_radial=config.n_radial,
-            edge_hidden=config.edge_hidden,
-            coupling_channels=config.coupling_channels,
-            node_width=config.node_width,
-            n_species=model.n_species,
-            n_grid=grid[0].shape[0],
-            softmax=config.attention == "softmax",
-            gaunt=config.product == "gaunt",
-            born_hidden=units,
-            cutoff=model.cutoff,
-            sum_scale=model.sum_scale,
-            uniform=1.0 / model.mean_neighbors,
-            norm_attention=1.0 / born,
-            norm_update=1.0 / (config.soft_norm * born),
-            norm_edge=1.0 / (config.edge_norm * units) if config.edge_norm else 0.0,
-            norm_readout=1.0 / (config.readout_norm * born) if config.readout_norm else 0.0,
-            energy_scale=1.0,
-        )
+        shared = {field[0]: getattr(shape, field[0]) for field in _Shape._fields_ if field[0] != "n_grid"}
+        self.sizes = _Shape(n_grid=grid[0].shape[0], **shared)
 
     def __call__(
-        self, model: Geat, vectors: Tensor, graph: PairGraph, n_atoms: Tensor, species: Tensor
+        self,
+        vectors: Tensor,
+        *,
+        graph: EdgeGraph | PairGraph,
+        n_atoms: Tensor,
+        species: Tensor,
+        parameters: Mapping[str, Tensor],
+        energy_scale: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Energies (A,), dE/dv in the layout of `vectors` (3, G, I, K), and scalar features (A, C), all
-        differentiable in the parameters.
+        """As of `Kernel`; v (3, G, I, K), features (A, C).
 
         Raises:
-            ValueError: gradients in `vectors` are asked for, which are not there.
+            ValueError: gradients in `vectors` are asked for, which are not there; a type, a species or a
+                layout that does not fit the model.
         """
+        assert isinstance(graph, PairGraph)
         if vectors.requires_grad and torch.is_grad_enabled():
             raise ValueError(
                 "the GEAT kernel gives gradients in the parameters, not in the displacements (for forces of "
-                "a readout of the "
-                "features): call model(batch), which is differentiable in the positions"
+                "a readout of the features): call model(batch), which is differentiable in the positions"
             )
-        named = dict(model.named_parameters())
-        return _Step.apply(
-            self,
-            float(model.energy_scale),
-            vectors,
-            graph,
-            n_atoms,
-            species,
-            *(named[name] for name in self.names),
-        )
+        values = [parameters[name] for name in self.names]
+        if mixed := {t.dtype for t in (vectors, *values)} - {self.dtype}:
+            raise ValueError(f"the GEAT kernel is built for {self.dtype}, got {mixed} among its inputs")
+        return _Step.apply(self, energy_scale, vectors, graph, n_atoms, species, *values)
 
 
 def _address(t: Tensor | None) -> int | None:
@@ -210,8 +231,7 @@ class _Step(torch.autograd.Function):
         vectors, parameters = vectors.contiguous(), tuple(p.contiguous() for p in parameters)
         a = len(species)
         energy, gradient = vectors.new_empty(a), torch.empty_like(vectors)
-        features = vectors.new_empty(a, kernel.shape.channels)
-        kernel.shape.energy_scale = scale
+        features = vectors.new_empty(a, kernel.sizes.channels)
         neighbor, mask = (
             None if t is None or graph.block else t.contiguous() for t in (graph.neighbor, graph.mask)
         )
@@ -225,12 +245,13 @@ class _Step(torch.autograd.Function):
             mask=_address(mask),
             species=_address(species),
             vectors=_address(vectors),
+            energy_scale=scale,
         )
         pointers = (ctypes.c_void_p * kernel.n_places)()
         for place, p in zip(kernel.place, parameters, strict=True):
             pointers[place] = p.data_ptr()
         step = kernel.lib.forward(
-            ctypes.addressof(kernel.shape),
+            ctypes.addressof(kernel.sizes),
             ctypes.addressof(batch),
             ctypes.addressof(pointers),
             ctypes.addressof(kernel.multipliers),
@@ -240,7 +261,7 @@ class _Step(torch.autograd.Function):
             _address(gradient),
         )
         if not step:
-            raise MemoryError("the GEAT kernel could not allocate its work space")
+            raise kernel.lib.failure()
         ctx.kernel, ctx.kept = kernel, (batch, vectors, neighbor, mask, n_atoms, species, parameters)
         ctx.handle = _Handle(step, kernel.lib.free)
         ctx.set_materialize_grads(False)
@@ -268,31 +289,5 @@ class _Step(torch.autograd.Function):
             ctypes.addressof(pointers),
         )
         if failed:
-            raise MemoryError("the GEAT kernel could not allocate its work space")
+            raise kernel.lib.failure()
         return (None,) * 6 + tuple(gradients)
-
-
-_KERNELS: WeakKeyDictionary[Geat, tuple[torch.dtype, GeatKernel | None]] = WeakKeyDictionary()
-
-
-def kernel_of(model: Geat) -> GeatKernel | None:
-    """The kernel where it can compute this model: built, lmax <= 3, heads 1, 2, 4 or 8, products within its
-    buffers; made once a model."""
-    dtype = model.energy_scale.dtype
-    known = _KERNELS.get(model)
-    if known is None or known[0] != dtype:
-        known = _KERNELS[model] = dtype, _made(model, dtype)
-    return known[1]
-
-
-def _made(model: Geat, dtype: torch.dtype) -> GeatKernel | None:
-    config, real = model.config, {torch.float32: "float", torch.float64: "double"}.get(dtype)
-    if (
-        real is None
-        or config.lmax > 3
-        or config.heads not in (1, 2, 4, 8)
-        or config.invariants * config.key_width > 500
-    ):
-        return None
-    lib = library("geat", (f"REAL={real}", f"DEGREES={config.lmax + 1}"))
-    return None if lib is None else GeatKernel(model, lib)

@@ -17,7 +17,7 @@ inline void Geat<T, L>::invariants(const Chunk<T>& c, int64_t i, const T* projec
                                    T* invariants) const {
     const int64_t to = c.first[i + 1];
     const T *q0 = query(project, i, 0), *qd0 = tangent ? query(dot_, i, 0) : nullptr;
-    T acc[2][512];
+    T acc[2][(MOST_KEYS + 63) / 64 * 64];
     for (int64_t p = c.first[i]; p < to; p += 2) {  // two pairs at a time share the loads of the query
         const bool two = p + 1 < to;
         const int64_t j = c.neighbor[p], k = c.neighbor[two ? p + 1 : p];

@@ -90,7 +90,7 @@ inline void Geat<T, L>::edges_adjoint(Chunk<T>& c, const Weights<T>& a, const Va
         std::vector<T>& zb = scratch<T>(0, P * Ep);
         for (int64_t i = i0; i < i1; i++) {
             message_adjoint(c, i, v, b.message, b, e.weights, c.n);
-            T mean[8] = {};
+            T mean[MOST_HEADS] = {};
             for (int64_t p = c.first[i]; p < c.first[i + 1]; p++)
                 for (int64_t h = 0; h < H; h++)
                     mean[h] +=
@@ -150,7 +150,7 @@ inline void Geat<T, L>::edges_tangent(const Chunk<T>& c, const Weights<T>& a, co
         }
         dense(a.edge_out, P, hd.data(), Ep, E, t.edge_out + p0 * Op, Op, false, false);
         for (int64_t i = i0; i < i1; i++) {
-            T mean[8] = {};
+            T mean[MOST_HEADS] = {};
             for (int64_t p = c.first[i]; p < c.first[i + 1]; p++)
                 for (int64_t h = 0; h < H; h++)
                     mean[h] += v.edge_out[p * Op + h] * (t.edge_out[p * Op + h] += log_f_dot[p]);
@@ -175,7 +175,7 @@ inline void Geat<T, L>::edges_adjoint_tangent(const Chunk<T>& c, const Weights<T
         for (int64_t i = i0; i < i1; i++) {
             message_adjoint_tangent(c, i, v, t, c.harmonics_dot, b.message, bd.message, bd,
                                     wd.data() - p0 * Op, c.n);
-            T mean[8] = {}, mean_d[8] = {};
+            T mean[MOST_HEADS] = {}, mean_d[MOST_HEADS] = {};
             auto on_alpha = [&](int64_t p, int64_t h_) {
                 return alpha_adjoint(v.edge_out + p * Op, e.weights + p * Op, h_);
             };

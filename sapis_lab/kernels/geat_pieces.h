@@ -51,7 +51,8 @@ inline void Geat<T, L>::outer(const Map<T>& grad, int64_t rows, const T* x, int6
     gemm<T>(k, grad.columns, rows, x, 1, xn, y, yn, grad.w, grad.columns, true);
 }
 
-// Soft norm y = x rho per atom and degree, rho = (1 + strength mean_m sum_c x^2)^(-1/2), strength = 1/(tau C).
+// Soft norm y = x rho per atom and degree, rho = (1 + strength mean_m sum_c x^2)^(-1/2), strength = 1/(tau
+// C).
 template <class T, int L>
 inline void Geat<T, L>::norm(int64_t N, const T* x, T* rho, T* y, double strength, int degrees) const {
     for (int l = 0; l < degrees; l++)

@@ -1,57 +1,14 @@
-// What Python hands over, what a step keeps, and the step as a class; its parts follow in files of their own.
+// What a step keeps, and the step as a class; its parts follow in files of their own.
 
 #pragma once
 #include <cstdint>
 #include <vector>
 
+#include "geat_shape.h"
 #include "memory.h"
 #include "numerics.h"
 
 namespace sapis {
-
-// Sizes and constants of a model, by the names that Python has for them.
-struct Shape {
-    int64_t lmax, layers, channels, heads, invariants, key_width;
-    int64_t n_radial, edge_hidden, coupling_channels, node_width, n_species, n_grid;
-    int64_t softmax, gaunt;  // 1, or 0 for the cheaper forms: weights f / mean_neighbors, gated linear update
-    int64_t born_hidden;     // hidden units of the edge networks whose squares their soft norm counts
-    double cutoff, sum_scale, uniform;
-    double norm_attention, norm_update, norm_edge, norm_readout;  // 1 / (tau n) of the soft norms
-    double energy_scale;
-};
-
-// Frames in one of the layouts of graphs.PairGraph.
-struct Batch {
-    int64_t n_frames;
-    int64_t block;    // atoms of a padded molecule, 0 for a table
-    int64_t slots;    // K
-    int64_t entries;  // G I K of `vectors`
-    const int64_t *n_atoms, *neighbor;
-    const uint8_t* mask;
-    const int64_t* species;  // row of the species of every atom
-    const void* vectors;     // (3, G, I, K)
-};
-
-// The parameters of a layer, and those outside of layers, in the order in which Python hands them over.
-enum {
-    PROJECT,
-    PROJECT_BIAS,
-    SCALAR_VALUE,
-    EDGE_RADIAL,
-    EDGE_INVARIANT,
-    EDGE_BIAS,
-    EDGE_OUT,
-    EDGE_OUT_BIAS,
-    MERGE,
-    FACTORS,
-    NODE_IN,
-    NODE_IN_BIAS,
-    NODE_OUT,
-    NODE_OUT_BIAS,
-    COUPLE,
-    PER_LAYER
-};
-enum { REPRESENT, EMBEDDING, READOUT_IN, READOUT_IN_BIAS, READOUT_OUT, READOUT_OUT_BIAS, READOUT_SKIP, ENDS };
 
 // Weights with their multipliers, padded, both ways round (y = x W and x~ = y~ W^T), or gradients in the
 // place of `w`.
@@ -62,14 +19,15 @@ template <class T> struct Map {
 
 // Of one layer.
 template <class T> struct Weights {
-    Map<T> project[8], merge[8], factors[8], couple[8];  // one a degree
+    Map<T> project[MOST_DEGREES], merge[MOST_DEGREES], factors[MOST_DEGREES],
+        couple[MOST_DEGREES];  // one a degree
     Map<T> scalar_value, edge_radial, edge_invariant, edge_out, node_in, node_out;
     T *project_bias, *edge_bias, *edge_out_bias, *node_in_bias, *node_out_bias;
 };
 
 // Of the representation (i) and the readout.
 template <class T> struct Ends {
-    Map<T> represent[8], readout_in;
+    Map<T> represent[MOST_DEGREES], readout_in;
     T *embedding, *readout_in_bias, *readout_out, *readout_out_bias, *readout_skip;
 };
 
@@ -98,6 +56,8 @@ template <class T> struct Chunk {
 
 // A step in float or double (T) with L = lmax + 1 degrees.
 template <class T, int L> class Geat {
+    static_assert(L >= 1 && L <= MOST_DEGREES);
+
 public:
     Geat(const Shape& shape, const Batch& b, const void* const* p, const double* m,
          const double* coefficients_, const double* centers_, const double* widths_, const double* to,

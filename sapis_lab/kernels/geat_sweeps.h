@@ -48,7 +48,7 @@ template <class T, int L> inline void Geat<T, L>::sweep_back(Chunk<T>& c, T* gra
                 sum +=
                     load<v8>(c.harmonics_adjoint + p * MP + m) * load<v8>(c.jacobian + (p * 3 + k3) * MP + m);
             gradient[k3 * stride + c.entry[p]] =
-                T(s.energy_scale) * (sum8<T>(sum) + radial_ * c.unit[3 * p + k3]);
+                T(batch.energy_scale) * (sum8<T>(sum) + radial_ * c.unit[3 * p + k3]);
         }
     }
 }
@@ -57,7 +57,7 @@ template <class T, int L>
 inline void Geat<T, L>::backward_chunk(Chunk<T>& c, const T* energy, const T* gradient, const T* features,
                                        std::vector<Weights<T>>& grad, Ends<T>& grad_ends) const {
     const int64_t N = c.n, P = c.pairs, stride = batch.entries;
-    const T scale = T(s.energy_scale);
+    const T scale = T(batch.energy_scale);
     Arena arena;
     std::vector<Values<T>> t(s.layers);
     Values<T> d;
@@ -163,7 +163,7 @@ template <class T, int L> inline void Geat<T, L>::forward(T* energy, T* features
                 const int64_t at = n * Cp + k;
                 total += c.zr[at] * c.sigma_r[at] * ends.readout_out[k] + c.xr[at] * ends.readout_skip[k];
             }
-            energy[c.atom[n]] = T(s.energy_scale) * total;
+            energy[c.atom[n]] = T(batch.energy_scale) * total;
             std::memcpy(features + int64_t(c.atom[n]) * C, c.x0 + n * Cp, C * sizeof(T));
         }
         sweep_back(c, gradient);

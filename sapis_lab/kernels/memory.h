@@ -65,7 +65,7 @@ struct Arena {
 
 // Buffers that live for one stage; one set a thread.
 template <class T> inline std::vector<T>& scratch(int which, int64_t n) {
-    static thread_local std::vector<T> buffers[8];
+    static thread_local std::vector<T> buffers[8];  // which: 0 to 7
     if (int64_t(buffers[which].size()) < n + 64) buffers[which].resize(n + 64);
     return buffers[which];
 }

@@ -15,6 +15,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from sapis_lab import kernels
 from sapis_lab.atoms import AtomsBatch, Layout
 from sapis_lab.config import MOST_NAME, KindConfig, dump, load
 
@@ -137,16 +138,37 @@ class Model(nn.Module, ABC):
         energy = atomic.new_zeros(batch.n_frames).index_add(0, batch.batch, atomic)
         return Output(energy, atomic, node_features, extras)
 
-    def energy_and_gradient(self, vectors: Tensor, batch: AtomsBatch) -> tuple[Tensor, Tensor, Tensor] | None:
-        """Energies per atom (A,), dE/dvectors and node features by a compiled form, all once differentiable
-        in the parameters, where it can compute this model on this device; by default there is none, and
-        autograd differentiates `evaluate`."""
+    def kernel_shape(self) -> object | None:
+        """What a compiled form must know of this model, of a class in `sapis_lab.kernels.shapes`; by default
+        there is none, and autograd differentiates `evaluate`."""
         return None
 
     def kernel(self, device: torch.device) -> str:
         """What computes this model's training step on `device`: 'PyTorch', or the name of a compiled form
         ('C++')."""
-        return "PyTorch"
+        found = kernels.find(self, device)
+        return "PyTorch" if isinstance(found, kernels.Refusal) else found.name
+
+    def why_no_kernel(self, device: torch.device) -> str | None:
+        """Why PyTorch computes it there ('lmax 4 > 3', 'no C++ compiler found: ...'); None where a compiled
+        form does."""
+        found = kernels.find(self, device)
+        return found.reason if isinstance(found, kernels.Refusal) else None
+
+    def energy_and_gradient(self, vectors: Tensor, batch: AtomsBatch) -> tuple[Tensor, Tensor, Tensor] | None:
+        """Energies per atom (A,), dE/dvectors and node features by the compiled form for this device, all
+        once differentiable in the parameters; None where there is none."""
+        found = kernels.find(self, vectors.device)
+        if isinstance(found, kernels.Refusal):
+            return None
+        return found(
+            vectors,
+            graph=batch.graph,
+            n_atoms=batch.n_atoms,
+            species=self.species_row.index_select(0, batch.species),
+            parameters=dict(self.named_parameters()),
+            energy_scale=float(self.energy_scale),
+        )
 
     def forward(self, batch: AtomsBatch) -> Output:
         """Energies, differentiable in the positions to any order (slower than `derivatives.predict` where

@@ -22,77 +22,28 @@ Heads hold c = C/H value channels each, head by head.  Where the heads of the la
 an old head becomes several that attend alike, on disjoint channels; their moments are copies too, though each
 has a share of the gradient.
 
-Legend as in `geat`: L degrees, C channels, H heads, c channels of a head, Q invariants, d key width, B radial
+Legend as in `geat`: L degrees, C channels, H heads, c channels of a head, Q invariants, D key width, B radial
 functions, S species, W coupling channels.  An axis is given as the old position of every new one, -1 where
 there was none.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
-from sapis_lab.models._base import ModelConfig, Origin
-
-if TYPE_CHECKING:
-    from sapis_lab.models.geat import GeatConfig
-
-_SIZES = {
-    "lmax": "lmax",
-    "layers": "layers",
-    "channels": "channels",
-    "heads": "heads",
-    "invariants": "invariants",
-    "key_width": "key_width",
-    "n_radial": "n_radial",
-    "edge_hidden": "edge_hidden",
-    "coupling": "coupling_channels",
-    "node_hidden": "node_width",
-}
-"""Sizes that may grow, by the setting that gives them."""
-_FREE = {"kind", "name", "born", *_SIZES}
-"""Settings that may differ; all others are part of the function."""
+from sapis_lab.kernels.shapes import GeatShape
+from sapis_lab.models._base import Origin
 
 _YES, _NO = torch.tensor(True), torch.tensor(False)
 """Zero masks of whole parameters."""
 
 
-def settled(old: GeatConfig, to: ModelConfig) -> GeatConfig:
-    """`to` with what a model grown from `old` must remember of its birth.
-
-    Raises:
-        ValueError: another kind, cutoff, norm or birth, or a size that shrinks; names field, got and wanted.
-    """
-    if not isinstance(to, type(old)):
-        raise ValueError(f"kind: got {to.kind!r}, wanted {old.kind!r}: a model grows within its kind")
-    for field in type(old).model_fields:
-        if field not in _FREE and getattr(to, field) != getattr(old, field):
-            raise ValueError(
-                f"{field}: got {getattr(to, field)}, wanted {getattr(old, field)}: another value is another "
-                f"function"
-            )
-    for field, size in _SIZES.items():
-        got, had = getattr(to, size), getattr(old, size)
-        if got < had:
-            via = "" if size == field else f" {size}"
-            raise ValueError(f"{field}: got {got}{via}, wanted at least {had}: a model does not shrink")
-    past = () if old.born is None else old.born.n_radial
-    first, hidden = old.born_widths
-    sizes = past if past and to.n_radial == old.n_radial else (*past, old.n_radial)
-    same = (first, hidden) == (to.channels, to.edge_hidden) and set(sizes) == {to.n_radial}
-    born = None if same else {"channels": first, "edge_hidden": hidden, "n_radial": sizes}
-    if to.born is not None and to.born != old.born and to.born.model_dump() != born:
-        raise ValueError(f"born: got {to.born!r}, wanted null, from which it follows as {born}")
-    return type(old).model_validate({**to.model_dump(), "born": born})
-
-
-def origins(old: GeatConfig, new: GeatConfig, *, n_species: int) -> dict[str, Origin]:
-    """Where every parameter of a model with settings `new` comes from."""
+def origins(old: GeatShape, new: GeatShape) -> dict[str, Origin]:
+    """Where every parameter of a model of shape `new` comes from."""
     radial, channels = _appended(old.n_radial, new.n_radial), _appended(old.channels, new.channels)
     degrees = _appended(old.lmax + 1, new.lmax + 1)
-    species, one = torch.arange(n_species), torch.arange(1)
+    species, one = torch.arange(old.n_species), torch.arange(1)
     old_degree = (degrees >= 0).view(-1, 1, 1)
     found = {
         "represent": Origin(
@@ -114,7 +65,7 @@ def origins(old: GeatConfig, new: GeatConfig, *, n_species: int) -> dict[str, Or
     return found
 
 
-def _kept(old: GeatConfig, new: GeatConfig, *, last: bool) -> dict[str, Origin]:
+def _kept(old: GeatShape, new: GeatShape, *, last: bool) -> dict[str, Origin]:
     """Of the parameters of a layer that the old model has."""
     l, c, q, d, w = old.lmax + 1, old.channels, old.invariants, old.key_width, old.coupling_channels
     degrees, channels = _appended(l, new.lmax + 1), _appended(c, new.channels)
@@ -130,7 +81,7 @@ def _kept(old: GeatConfig, new: GeatConfig, *, last: bool) -> dict[str, Origin]:
     keys = _pairs(invariants, width, d)
     projected = _joined((keys, q * d), (keys, q * d), (values, c))
     filters = torch.cat([degrees, torch.tensor([l])])  # of Y per degree, then of Psi_j
-    logits = [(heads, old.heads)] if old.attention == "softmax" else []
+    logits = [(heads, old.heads)] if old.softmax else []
     edge_rows = _joined(*logits, (_pairs(filters, heads, old.heads), (l + 1) * old.heads))
     per_coupling = _pairs(degrees, coupled, w)
     node_rows = _joined((channels, c), (per_coupling, l * w))
@@ -173,7 +124,7 @@ def _kept(old: GeatConfig, new: GeatConfig, *, last: bool) -> dict[str, Origin]:
     return found
 
 
-def _inserted(old: GeatConfig, new: GeatConfig) -> dict[str, Origin]:
+def _inserted(old: GeatShape, new: GeatShape) -> dict[str, Origin]:
     """Of the parameters of a new layer, as drawn except for what it writes into degrees that something
     reads."""
     old_degree = (torch.arange(new.lmax + 1) <= old.lmax).view(-1, 1, 1)
@@ -217,7 +168,7 @@ def _joined(*parts: tuple[Tensor, int]) -> Tensor:
     return torch.cat(joined)
 
 
-def _heads(old: GeatConfig, new: GeatConfig) -> tuple[Tensor, Tensor]:
+def _heads(old: GeatShape, new: GeatShape) -> tuple[Tensor, Tensor]:
     """The axes of heads (H,) and of value channels (C,), head by head; an old head becomes as many as its
     channels need."""
     c, wide = old.channels // old.heads, new.channels // new.heads

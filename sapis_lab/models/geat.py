@@ -60,12 +60,12 @@ from sapis_lab.geometry.couplings import quadrature, spread
 from sapis_lab.geometry.harmonics import n_components, spherical_harmonics, spherical_harmonics_jacobian
 from sapis_lab.geometry.radial import exp_normal_centers, log_envelope
 from sapis_lab.graphs import PairGraph
-from sapis_lab.kernels.geat import kernel_of
+from sapis_lab.kernels.shapes import GeatShape
 from sapis_lab.models import _geat_growth
 from sapis_lab.models._base import MOST_LAYERS, MOST_RADIAL, MOST_WIDTH, Flops, Growth, Model, ModelConfig
 
 # Shape legend: M components, L degrees (lmax + 1), N nodes, C channels, H heads, c channels of a head, G
-# groups, I centres and K slots of a group (see PairGraph), P pairs (G I K), Q invariants, d key width, B
+# groups, I centres and K slots of a group (see PairGraph), P pairs (G I K), Q invariants, D key width, B
 # radial functions, S species, W coupling channels.
 
 MAP, REPRESENT, EDGE, NODE, READOUT = 1.0, 1.0, 0.5, 0.5, 0.3
@@ -77,6 +77,22 @@ REFERENCE_WIDTH = 40
 
 CLOSED = -1e4
 """log f of slots without a pair: exp underflows to an exact zero."""
+
+_GROWING = {
+    "lmax": "lmax",
+    "layers": "layers",
+    "channels": "channels",
+    "heads": "heads",
+    "invariants": "invariants",
+    "key_width": "key_width",
+    "n_radial": "n_radial",
+    "edge_hidden": "edge_hidden",
+    "coupling": "coupling_channels",
+    "node_hidden": "node_width",
+}
+"""Sizes that may grow, by the setting that gives them."""
+_FREE = {"kind", "name", "born", *_GROWING}
+"""Settings that may differ; all others are part of the function."""
 
 
 class Born(Config):
@@ -189,6 +205,35 @@ class GeatConfig(ModelConfig):
         }
         return self.model_copy(update=changes)
 
+    def grown(self, to: ModelConfig) -> GeatConfig:
+        """`to` with what a model grown from these settings must remember of its birth.
+
+        Raises:
+            ValueError: another kind, cutoff, norm or birth, or a size that shrinks; names field, got and
+                wanted.
+        """
+        if not isinstance(to, type(self)):
+            raise ValueError(f"kind: got {to.kind!r}, wanted {self.kind!r}: a model grows within its kind")
+        for field in type(self).model_fields:
+            if field not in _FREE and getattr(to, field) != getattr(self, field):
+                raise ValueError(
+                    f"{field}: got {getattr(to, field)}, wanted {getattr(self, field)}: another value is "
+                    f"another function"
+                )
+        for field, size in _GROWING.items():
+            got, had = getattr(to, size), getattr(self, size)
+            if got < had:
+                via = "" if size == field else f" {size}"
+                raise ValueError(f"{field}: got {got}{via}, wanted at least {had}: a model does not shrink")
+        past = () if self.born is None else self.born.n_radial
+        first, hidden = self.born_widths
+        sizes = past if past and to.n_radial == self.n_radial else (*past, self.n_radial)
+        same = (first, hidden) == (to.channels, to.edge_hidden) and set(sizes) == {to.n_radial}
+        born = None if same else {"channels": first, "edge_hidden": hidden, "n_radial": sizes}
+        if to.born is not None and to.born != self.born and to.born.model_dump() != born:
+            raise ValueError(f"born: got {to.born!r}, wanted null, from which it follows as {born}")
+        return type(self).model_validate({**to.model_dump(), "born": born})
+
     @property
     def born_widths(self) -> tuple[int, int]:
         """Channels and hidden width of the edge networks at birth, which soft norms keep when the model
@@ -225,6 +270,52 @@ class GeatConfig(ModelConfig):
     def node_width(self) -> int:
         """Hidden width of the node networks."""
         return max(1, int(self.node_hidden * self.channels))
+
+    def radial_functions(self) -> tuple[Tensor, Tensor]:
+        """Centres and widths of the radial functions, (B, 1) float64; those that a growth appends lie evenly
+        between the ends and are as narrow as in a model born with as many."""
+        sizes = (self.n_radial,) if self.born is None else (*self.born.n_radial, self.n_radial)
+        centers, width = exp_normal_centers(sizes[0])
+        parts, widths = [centers], [torch.full_like(centers, width)]
+        for before, after in zip(sizes[:-1], sizes[1:], strict=True):
+            low, high = centers[0], centers[-1]
+            # midpoints of the old centres where their number nearly doubles
+            between = (torch.arange(after - before, dtype=torch.float64) + 0.5) / max(after - before, 1)
+            parts.append(low + (high - low) * between)
+            widths.append(torch.full_like(between, exp_normal_centers(after)[1]))
+        return torch.cat(parts).view(-1, 1), torch.cat(widths).view(-1, 1)
+
+    def shape(self, *, n_species: int, mean_neighbors: float) -> GeatShape:
+        """What growth and compiled forms must know of a model with these settings."""
+        born_channels, born_hidden = self.born_widths
+        with torch.device("cpu"):  # also where a model is built without storage
+            centers, widths = self.radial_functions()
+        return GeatShape(
+            lmax=self.lmax,
+            layers=self.layers,
+            channels=self.channels,
+            heads=self.heads,
+            invariants=self.invariants,
+            key_width=self.key_width,
+            n_radial=self.n_radial,
+            edge_hidden=self.edge_hidden,
+            coupling_channels=self.coupling_channels,
+            node_width=self.node_width,
+            n_species=n_species,
+            born_channels=born_channels,
+            born_hidden=born_hidden,
+            softmax=self.attention == "softmax",
+            gaunt=self.product == "gaunt",
+            cutoff=float(self.cutoff),
+            sum_scale=2.0 / math.sqrt(mean_neighbors),
+            uniform=1.0 / mean_neighbors,
+            norm_attention=1.0 / born_channels,
+            norm_update=1.0 / (self.soft_norm * born_channels),
+            norm_edge=1.0 / (self.edge_norm * born_hidden) if self.edge_norm else 0.0,
+            norm_readout=1.0 / (self.readout_norm * born_channels) if self.readout_norm else 0.0,
+            centers=tuple(centers.view(-1).tolist()),
+            widths=tuple(widths.view(-1).tolist()),
+        )
 
     def n_params(self, *, n_species: int) -> int:
         """Exact number of trainable parameters, in closed form."""
@@ -346,13 +437,11 @@ def _soft_norm(x: Tensor, k: _Constants, strength: float) -> Tensor:
 class _Layer(nn.Module):
     """Attention (ii) and update (iii)."""
 
-    def __init__(self, config: GeatConfig, *, last: bool, mean_neighbors: float) -> None:
+    def __init__(self, config: GeatConfig, shape: GeatShape, *, last: bool) -> None:
         super().__init__()
-        self.uniform = 1.0 / mean_neighbors
         l, c, q, d = config.lmax + 1, config.channels, config.invariants, config.key_width
         w, hid, node = config.coupling_channels, config.edge_hidden, config.node_width
-        self.config, self.last = config, last
-        self.born_channels, self.born_hidden = config.born_widths
+        self.config, self.shape, self.last = config, shape, last
         wide, deep = config.width_factor, config.depth_factor
         self.map, self.edge, self.node = MAP * wide * deep, EDGE * deep, NODE * wide * deep
         keys = 2 * q * d
@@ -385,7 +474,7 @@ class _Layer(nn.Module):
         graph, config = edges.graph, self.config
         (g, i, slots), (m, n, c) = graph.dims, x.shape
         q, d, h, l = config.invariants, config.key_width, config.heads, config.lmax + 1
-        xn = _soft_norm(x, k, 1.0 / self.born_channels)
+        xn = _soft_norm(x, k, self.shape.norm_attention)
         weight = (k.spread @ (self.map * self.project).view(l, -1)).view(m, c, -1)
         projected = torch.baddbmm((k.spread[:, :1] @ self.project_bias).unsqueeze(1), xn, weight)
         query_key, value = projected.split([2 * q * d, c], -1)
@@ -394,14 +483,14 @@ class _Layer(nn.Module):
         hidden = torch.addmm(self.edge_bias, self.edge_radial, edges.radial, alpha=self.edge, beta=self.edge)
         hidden = F.silu(torch.addmm(hidden, self.edge_invariant, invariants, alpha=self.edge))
         if config.edge_norm is not None:  # over the units of birth: those of growth are not zero
-            size = hidden[: self.born_hidden].square().sum(0, keepdim=True)
-            hidden = hidden * torch.rsqrt(1 + size / (config.edge_norm * self.born_hidden))
+            size = hidden[: self.shape.born_hidden].square().sum(0, keepdim=True)
+            hidden = hidden * torch.rsqrt(1 + size / (config.edge_norm * self.shape.born_hidden))
         out = torch.addmm(self.edge_out_bias, self.edge_out, hidden, alpha=self.edge, beta=self.edge)
         if config.attention == "softmax":
             logits, filters = out.split([h, h * (l + 1)], 0)
             attention = torch.softmax(logits.view(h, g, i, slots) + edges.log_f, -1)
         else:
-            filters, attention = out, edges.log_f.exp() * self.uniform
+            filters, attention = out, edges.log_f.exp() * self.shape.uniform
         on_y, on_x = (filters.view(l + 1, h, g, i, slots) * attention).split([l, 1], 0)
 
         def heads(t: Tensor) -> Tensor:  # (F, N, C) -> (H, N, F c)
@@ -421,7 +510,7 @@ class _Layer(nn.Module):
         """x + the gated product, (M, N, C); in the last layer the scalars only, (N, C)."""
         m, n, c = x.shape
         l, w = self.config.lmax + 1, self.config.coupling_channels
-        xn = _soft_norm(x, k, 1.0 / (self.config.soft_norm * self.born_channels))
+        xn = _soft_norm(x, k, self.shape.norm_update)
         a, b = _per_degree(xn, self.map * self.factors, k.spread).split(w, -1)
         invariants = (k.norm @ (a * b).view(m, -1)).view(l, n, w).transpose(0, 1).reshape(n, l * w)
         out = self.node_out(F.silu(self.node_in(torch.cat([xn[0], invariants], -1))))
@@ -451,12 +540,11 @@ class Geat(Model):
         super().__init__(species=species, cutoff=config.cutoff)
         l, c, rows = config.lmax + 1, config.channels, config.n_radial * len(species)
         self.config, self.mean_neighbors, self.n_features = config, mean_neighbors, c
-        self.sum_scale = 2.0 / math.sqrt(mean_neighbors)
+        self.shape = config.shape(n_species=len(species), mean_neighbors=mean_neighbors)
         self.represent = _random(l, rows, c, fan=rows, multiplier=REPRESENT)
         self.embedding = nn.Parameter(torch.randn(len(species), c))
         self.layers = nn.ModuleList(
-            _Layer(config, last=i == config.layers - 1, mean_neighbors=mean_neighbors)
-            for i in range(config.layers)
+            _Layer(config, self.shape, last=i == config.layers - 1) for i in range(config.layers)
         )
         self.readout = READOUT * config.width_factor
         self.readout_in = _Dense(c, c, multiplier=self.readout, of_bias=READOUT)
@@ -488,31 +576,15 @@ class Geat(Model):
         return {n: 1.0 if n.startswith("heads.") else of(n) for n, _ in self.named_parameters()}
 
     def growth(self, to: ModelConfig) -> Growth:
-        settled = _geat_growth.settled(self.config, to)
-        return Growth(
-            settled, self.mean_neighbors, _geat_growth.origins(self.config, settled, n_species=self.n_species)
-        )
-
-    def radial_functions(self) -> tuple[Tensor, Tensor]:
-        """Centres and widths of the radial functions, (B, 1) float64; those that a growth appends lie evenly
-        between the ends and are as narrow as in a model born with as many."""
-        config = self.config
-        sizes = (config.n_radial,) if config.born is None else (*config.born.n_radial, config.n_radial)
-        centers, width = exp_normal_centers(sizes[0])
-        parts, widths = [centers], [torch.full_like(centers, width)]
-        for before, after in zip(sizes[:-1], sizes[1:], strict=True):
-            low, high = centers[0], centers[-1]
-            # midpoints of the old centres where their number nearly doubles
-            between = (torch.arange(after - before, dtype=torch.float64) + 0.5) / max(after - before, 1)
-            parts.append(low + (high - low) * between)
-            widths.append(torch.full_like(between, exp_normal_centers(after)[1]))
-        return torch.cat(parts).view(-1, 1), torch.cat(widths).view(-1, 1)
+        config = self.config.grown(to)
+        shape = config.shape(n_species=self.n_species, mean_neighbors=self.mean_neighbors)
+        return Growth(config, self.mean_neighbors, _geat_growth.origins(self.shape, shape))
 
     def _make_constants(self) -> None:
         """Cast from float64 whenever the model changes type or device, so that float64 is exact."""
         s = spread(self.config.lmax)
         counts = s.sum(0)
-        centers, widths = self.radial_functions()
+        centers, widths = self.config.radial_functions()
         matrices = (
             s,
             (s / counts) @ s.T,
@@ -600,19 +672,8 @@ class Geat(Model):
             log_f,
         )
 
-    def kernel(self, device: torch.device) -> str:
-        """'C++' where the kernel computes this model, else 'PyTorch'."""
-        return "C++" if device.type == "cpu" and kernel_of(self) is not None else "PyTorch"
-
-    def energy_and_gradient(self, vectors: Tensor, batch: AtomsBatch) -> tuple[Tensor, Tensor, Tensor] | None:
-        """By the C++ kernel (`sapis_lab.kernels.geat`) on CPU tensors."""
-        assert isinstance(batch.graph, PairGraph)
-        compiled = kernel_of(self) if vectors.device.type == "cpu" else None
-        if compiled is None:
-            return None
-        return compiled(
-            self, vectors, batch.graph, batch.n_atoms, self.species_row.index_select(0, batch.species)
-        )
+    def kernel_shape(self) -> GeatShape:
+        return self.shape
 
     # ---- energies
 
@@ -630,7 +691,7 @@ class Geat(Model):
         xn = x
         if self.config.readout_norm is not None:
             xn = x * torch.rsqrt(
-                1 + x.square().sum(1, keepdim=True) / (self.config.readout_norm * self.config.born_widths[0])
+                1 + x.square().sum(1, keepdim=True) / (self.config.readout_norm * self.shape.born_channels)
             )
         hidden = self.readout_out(F.silu(self.readout_in(xn)))
         energy = torch.addmm(hidden, xn, self.readout_skip, alpha=self.readout)
@@ -646,5 +707,5 @@ class Geat(Model):
             kind = one_hot.index_select(0, graph.neighbor.reshape(-1)).view(n, 1, slots, -1)
         by_species = (harmonics.unsqueeze(2) * kind.transpose(2, 3).contiguous()).view(n, -1, slots)
         basis = torch.bmm(by_species, radial).view(n, harmonics.shape[1], -1).transpose(0, 1)
-        x = _per_degree(basis * (self.sum_scale * REPRESENT), self.represent, self._k.spread)
+        x = _per_degree(basis * (self.shape.sum_scale * REPRESENT), self.represent, self._k.spread)
         return x + (self._k.spread[:, :1] @ (one_hot @ self.embedding).view(1, -1)).view_as(x)

@@ -345,6 +345,8 @@ def _train(
     )
     together = f", rank {ranks.rank} of {ranks.size}" if ranks.size > 1 else ""
     print(f"point {point.id}: step {start} of {module.steps}{together}", flush=True)
+    if run.form == "eager" and (reason := task.model.why_no_kernel(run.device)) is not None:
+        print(f"point {point.id}: PyTorch computes the steps, not a compiled kernel: {reason}", flush=True)
     trainer.fit(
         module,
         DataLoader(stream, batch_size=None),

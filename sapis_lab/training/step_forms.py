@@ -41,7 +41,7 @@ from torch.fx.node import map_arg
 from sapis_lab.atoms import AtomsBatch
 from sapis_lab.errors import Notice
 from sapis_lab.kernels import reference_forms
-from sapis_lab.kernels._build import usable_folder
+from sapis_lab.kernels.libraries import usable_folder
 from sapis_lab.tasks import Objective
 from sapis_lab.training._config import StepChoice
 

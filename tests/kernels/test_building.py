@@ -20,7 +20,7 @@ import pytest
 
 from sapis_lab.errors import Notice
 from sapis_lab.files import digest
-from sapis_lab.kernels import _build
+from sapis_lab.kernels import Refusal, libraries
 
 needs_compiler = pytest.mark.skipif(shutil.which("gcc") is None, reason="no C compiler")
 pytestmark = needs_compiler
@@ -49,7 +49,7 @@ class Compiler:
 
     def say_version(self, version: str) -> None:
         (self.folder / "version").write_text(version)
-        _build._version.cache_clear()
+        libraries._version.cache_clear()
 
     @property
     def n_built(self) -> int:
@@ -66,14 +66,14 @@ def compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Compiler:
     return made
 
 
-def load() -> ctypes.CDLL | None:
+def load() -> ctypes.CDLL | Refusal:
     """As a new process does."""
-    return _build.library.__wrapped__("geat")
+    return libraries.library.__wrapped__("geat")
 
 
 def answer() -> int:
     found = load()
-    assert found is not None
+    assert isinstance(found, ctypes.CDLL)
     return found.answer()
 
 
@@ -148,32 +148,32 @@ def of_another_user(path: Path) -> None:
 def test_a_library_that_is_not_what_was_built_is_built_again(
     damage: Callable, compiler: Compiler, tmp_path: Path
 ) -> None:
-    _build.build("geat")
+    libraries.build("geat")
     path = kept(tmp_path)
     damage(path)
     # in a process of its own: a damaged library ends the one that loads it
-    code = "from sapis_lab.kernels import _build; print(_build.library('geat').answer())"
+    code = "from sapis_lab.kernels import libraries; print(libraries.library('geat').answer())"
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "42\n"), done.stderr
-    assert compiler.n_built == 2 and _build._is_whole(path)
+    assert compiler.n_built == 2 and libraries._is_whole(path)
 
 
 def test_another_version_of_the_compiler_or_the_c_library_builds_anew(
     compiler: Compiler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    paths = [_build.build("geat")]
+    paths = [libraries.build("geat")]
     compiler.say_version("2.0")
-    paths.append(_build.build("geat"))
-    monkeypatch.setattr(_build, "_c_library", lambda: "glibc 9.99")
-    paths.append(_build.build("geat"))
+    paths.append(libraries.build("geat"))
+    monkeypatch.setattr(libraries, "_c_library", lambda: "glibc 9.99")
+    paths.append(libraries.build("geat"))
     assert len(set(paths)) == 3 and compiler.n_built == 3
 
 
 def test_what_a_killed_process_left_is_removed(compiler: Compiler, tmp_path: Path) -> None:
-    left = tmp_path / "cache" / f".{_build.build('geat').stem}.abc"
+    left = tmp_path / "cache" / f".{libraries.build('geat').stem}.abc"
     left.mkdir()
     truncated(kept(tmp_path))
-    _build.build("geat")
+    libraries.build("geat")
     assert not left.exists()
 
 
@@ -239,7 +239,7 @@ def test_a_temporary_folder_that_another_has_prepared_is_not_used(
     prepared.chmod(0o777)
     monkeypatch.setenv("SAPIS_KERNEL_CACHE", str(tmp_path / "compiler/version"))  # a file
     with pytest.warns(Notice, match="PyTorch does its work.* is no folder; .*can be written to by everybody"):
-        assert load() is None
+        assert isinstance(load(), Refusal)
 
 
 @pytest.fixture
@@ -299,7 +299,7 @@ def test_a_compiler_that_fails_leaves_the_work_to_pytorch(
 ) -> None:
     compiler.behave(fault)
     with pytest.warns(Notice, match=f"PyTorch does its work.*{words}"):
-        assert load() is None
+        assert isinstance(load(), Refusal)
     assert compiler.n_built == n_built and not list((tmp_path / "cache").glob("*.so"))
     compiler.behave()
     assert answer() == 42
@@ -312,7 +312,7 @@ def test_a_compiler_that_is_killed_once_is_started_again(compiler: Compiler, tmp
 
 def test_workers_that_start_together_build_once(compiler: Compiler, tmp_path: Path) -> None:
     compiler.behave("sleep 1")
-    code = "from sapis_lab.kernels import _build; print(_build.library('geat').answer())"
+    code = "from sapis_lab.kernels import libraries; print(libraries.library('geat').answer())"
     processes = [
         subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(3)
     ]
@@ -322,7 +322,7 @@ def test_workers_that_start_together_build_once(compiler: Compiler, tmp_path: Pa
 
 def test_a_build_that_is_killed_is_made_by_the_next(compiler: Compiler, tmp_path: Path) -> None:
     compiler.behave("sleep 30")
-    code = "from sapis_lab.kernels import _build; _build.library('geat')"
+    code = "from sapis_lab.kernels import libraries; libraries.library('geat')"
     process = subprocess.Popen([sys.executable, "-c", code])
     while compiler.n_built < 1:
         time.sleep(0.02)

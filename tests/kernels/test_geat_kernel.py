@@ -19,8 +19,7 @@ from sapis_lab import kernels
 from sapis_lab.atoms import AtomsBatch
 from sapis_lab.derivatives import predict
 from sapis_lab.growth import grow
-from sapis_lab.kernels import _build
-from sapis_lab.kernels.geat import kernel_of
+from sapis_lab.kernels import Refusal, libraries
 from sapis_lab.models.geat import Geat, GeatConfig
 from sapis_lab.selftest import SPECIES, Frame, batch_of, random_crystal, random_molecule
 from sapis_lab.tasks import energy_loss
@@ -104,7 +103,7 @@ def apart(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
 @pytest.mark.parametrize("case", CASES)
 def test_energies_forces_and_parameter_gradients_are_those_of_pytorch(case: str, structure: str) -> None:
     model, made = built(CASES[case]), batch(structure)
-    assert kernel_of(model) is not None
+    assert model.kernel(torch.device("cpu")) == "C++"
     with kernels.reference_forms():
         wanted = gradients(model, made)
     assert apart(gradients(model, made), wanted) < AGREE[torch.float64]
@@ -244,20 +243,20 @@ def test_a_position_that_is_not_a_number_shows() -> None:
 
 def test_sizes_that_the_kernel_does_not_know_are_computed_by_pytorch() -> None:
     model = built({"channels": 12, "heads": 3})
-    assert kernel_of(model) is None
+    assert isinstance(kernels.find(model, torch.device("cpu")), Refusal)
     assert predict(model, batch("molecules")).forces.isfinite().all()
 
 
 def fresh(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Runs `code` in a new interpreter, which has loaded no kernel yet."""
-    source = f"import numpy as np, torch\nfrom sapis_lab.kernels import _build\n{code}"
+    source = f"import numpy as np, torch\nfrom sapis_lab.kernels import libraries\n{code}"
     path = {"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", **environment}
     return subprocess.run([sys.executable, "-c", source], env=path, capture_output=True, text=True)
 
 
 def test_without_a_compiler_there_is_a_warning_and_no_kernel(tmp_path: Path) -> None:
-    done = fresh("print(_build.library('geat'))", PATH=str(tmp_path), SAPIS_KERNEL_CACHE=str(tmp_path))
-    assert done.stdout == "None\n"
+    done = fresh("print(libraries.library('geat'))", PATH=str(tmp_path), SAPIS_KERNEL_CACHE=str(tmp_path))
+    assert done.stdout.startswith("Refusal(reason='no C++ compiler found: ")
     assert "no C++ compiler found" in done.stderr and "PyTorch does its work" in done.stderr
 
 
@@ -266,17 +265,21 @@ def test_a_required_kernel_that_cannot_be_built_is_an_error(tmp_path: Path) -> N
     compiler.write_text("#!/bin/sh\necho no such thing >&2\nexit 1\n")
     compiler.chmod(0o755)
     done = fresh(
-        "_build.library('geat')", CXX=str(compiler), SAPIS_KERNELS="require", SAPIS_KERNEL_CACHE=str(tmp_path)
+        "libraries.library('geat')",
+        CXX=str(compiler),
+        SAPIS_KERNELS="require",
+        SAPIS_KERNEL_CACHE=str(tmp_path),
     )
     assert done.returncode and "could not build geat.cpp: no such thing" in done.stderr
 
 
 def test_kernels_can_be_turned_off(tmp_path: Path) -> None:
-    done = fresh("print(_build.library('geat'))", SAPIS_KERNELS="off", SAPIS_KERNEL_CACHE=str(tmp_path))
-    assert done.stdout == "None\n" and not done.stderr and not list(tmp_path.iterdir())
+    done = fresh("print(libraries.library('geat'))", SAPIS_KERNELS="off", SAPIS_KERNEL_CACHE=str(tmp_path))
+    assert done.stdout == "Refusal(reason='off by $SAPIS_KERNELS')\n"
+    assert not done.stderr and not list(tmp_path.iterdir())
 
 
 def test_an_unknown_mode_names_the_known_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SAPIS_KERNELS", "fast")
     with pytest.raises(ValueError, match="'fast', wanted auto, off or require"):
-        _build.mode()
+        libraries.mode()

@@ -265,15 +265,18 @@ def test_a_finished_point_is_not_trained_over_under_other_settings(tmp_path, fra
     assert (tmp_path / "p/record.json").read_bytes() == before
 
 
+def form_on_cpu(config):
+    return config.model.build(species=(29, 79), mean_neighbors=4.0, seed=0).kernel(torch.device("cpu"))
+
+
 def test_a_record_names_its_weights_and_what_computed_them(tmp_path, frames):
     from sapis_lab.files import digest
-    from sapis_lab.kernels._build import library
 
-    point(tmp_path / "p", frames)
+    config = point(tmp_path / "p", frames)
     run_point(tmp_path / "p", cache=tmp_path / "cache")
     made = read_record(tmp_path / "p")
     assert made.weights == digest(tmp_path / "p/model.safetensors")
-    assert made.kernel == ("PyTorch" if library("geat", ("REAL=float", "DEGREES=2")) is None else "C++")
+    assert made.kernel == form_on_cpu(config)
 
 
 def test_a_point_that_goes_on_in_another_form_records_both(tmp_path, frames):
@@ -291,17 +294,19 @@ def test_a_point_that_goes_on_in_another_form_records_both(tmp_path, frames):
         _callbacks.Curve.save = once
         run_point(Path(sys.argv[1]), cache=Path({str(tmp_path / "cache")!r}), checkpoint_seconds=0)
     """)
-    point(folder, frames)
+    config, logs = point(folder, frames), []
     for words, kernels in ((["kill"], "off"), ([], "auto")):
-        subprocess.run(
+        done = subprocess.run(
             [sys.executable, "-c", code, folder, *words],
             env={**os.environ, "SAPIS_KERNELS": kernels},
             capture_output=True,
+            text=True,
         )
-    from sapis_lab.kernels._build import library
-
-    alone = library("geat", ("REAL=float", "DEGREES=2")) is None
+        logs.append(done.stdout)
+    alone = form_on_cpu(config) == "PyTorch"
     assert read_record(folder).kernel == ("PyTorch" if alone else "PyTorch, C++")
+    said = "point p: PyTorch computes the steps, not a compiled kernel: "
+    assert logs[0].count(f"{said}off by $SAPIS_KERNELS\n") == 1 and logs[1].count(said) == int(alone)
 
 
 @pytest.mark.parametrize("where", ["middle", "end"])

@@ -21,17 +21,19 @@ import hashlib
 import os
 import platform
 import pwd
+import re
 import shutil
 import stat
 import subprocess
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
 from sapis_lab.errors import Notice
 from sapis_lab.files import digest, read_text, replacing, write_text
+from sapis_lab.kernels import Refusal
 
 FLAGS = (
     "-std=c++17",
@@ -63,6 +65,10 @@ class BuildError(RuntimeError):
     """No compiler, or one that refuses the source."""
 
 
+class OtherVersionError(RuntimeError):
+    """A library that was built from other sources than those of the Python that calls it."""
+
+
 class FolderError(BuildError):
     """A folder in which no library can be kept, or must not be."""
 
@@ -76,18 +82,18 @@ def mode() -> str:
 
 
 @cache
-def library(name: str, defines: tuple[str, ...] = ()) -> ctypes.CDLL | None:
-    """The library of `NAME.cpp` with preprocessor `defines` ("NAME=value"), built if need be; None where
-    kernels are off or none can be built."""
+def library(name: str, defines: tuple[str, ...] = ()) -> ctypes.CDLL | Refusal:
+    """The library of `NAME.cpp` with preprocessor `defines` ("NAME=value"), built if need be; or why there is
+    none: kernels are off, or it cannot be built."""
     if mode() == "off":
-        return None
+        return Refusal("off by $SAPIS_KERNELS")
     try:
         return _loaded(name, defines)
     except (BuildError, OSError) as error:
         if mode() == "require":
             raise
         _notice(f"the {name} kernel is not in use, PyTorch does its work, several times slower: {error}")
-        return None
+        return Refusal(str(error))
 
 
 def _loaded(name: str, defines: tuple[str, ...]) -> ctypes.CDLL:
@@ -128,11 +134,7 @@ def build(name: str, defines: tuple[str, ...] = (), *, folder: Path | None = Non
     source = Path(__file__).parent / f"{name}.cpp"
     flags = [*FLAGS, WIDE] if platform.machine() in ("x86_64", "AMD64") else list(FLAGS)
     flags += [f"-D{define}" for define in defines]
-    parts = [
-        source.read_bytes(),
-        *(h.read_bytes() for h in sorted(source.parent.glob("*.h"))),
-        " ".join([compiler, *flags]).encode(),
-    ]
+    parts = [*(path.read_bytes() for path in sources(source)), " ".join([compiler, *flags]).encode()]
     about = (_version(compiler), _c_library(), _processor())
     key = hashlib.sha256(b"\0".join([*parts, *(text.encode() for text in about)])).hexdigest()[:16]
     folder = folder or cache_folder()
@@ -146,6 +148,34 @@ def build(name: str, defines: tuple[str, ...] = (), *, folder: Path | None = Non
     except OSError as error:
         raise FolderError(f"{error.filename or folder}: {error.strerror or error}") from None
     return target
+
+
+def sources(source: Path) -> list[Path]:
+    """A C++ file and all that it includes by `#include "..."`, at any depth, in the order of their first
+    mention."""
+    found, waiting = dict[Path, None](), [source]
+    while waiting:
+        path = waiting.pop(0)
+        if path not in found:
+            found[path] = None
+            names = re.findall(r'^\s*#\s*include\s*"([^"]+)"', path.read_text(encoding="utf-8"), re.MULTILINE)
+            waiting += [path.parent / name for name in names]
+    return list(found)
+
+
+def check_numbers(lib: ctypes.CDLL, wanted: Mapping[str, int], *, caller: str) -> None:
+    """Raise OtherVersionError unless the functions of `lib`, which take nothing and return a whole number,
+    return those that `caller` was written for."""
+    for name, number in wanted.items():
+        function = getattr(lib, name, None)
+        if function is not None:
+            function.argtypes, function.restype = [], ctypes.c_int64
+        got = "missing" if function is None else function()
+        if got != number:
+            raise OtherVersionError(
+                f"{name} is {got} in {vars(lib)['_name']} and {number} in {caller}: they are of different "
+                "versions; install sapis_lab anew, or raise the number in both where one was changed"
+            )
 
 
 def _compile(command: list[str], target: Path) -> None:
