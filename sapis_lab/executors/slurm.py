@@ -35,15 +35,16 @@ from pydantic import Field, field_validator
 
 from sapis_lab.config import Config, ConfigError, load
 from sapis_lab.errors import disk_error
+from sapis_lab.executors.local import LocalPool
 from sapis_lab.files import make_folder, read_json_list, write_text
+from sapis_lab.jobs.events import Event, OnEvent
+from sapis_lab.jobs.executor import Ended, Executor, Task
+from sapis_lab.jobs.folder import read_progress
+from sapis_lab.jobs.host import worker_environment
+from sapis_lab.jobs.launcher import STOPPED
+from sapis_lab.jobs.run import Stopped, work_through
+from sapis_lab.jobs.signals import Stop, stop_signals
 from sapis_lab.records import FAILURE, RECORD
-from sapis_lab.sweep.events import Event, OnEvent
-from sapis_lab.sweep.executor import Ended, Executor, Task
-from sapis_lab.sweep.folder import read_progress
-from sapis_lab.sweep.jobs import Stopped, work_through
-from sapis_lab.sweep.launcher import STOPPED
-from sapis_lab.sweep.local import LocalPool, worker_environment
-from sapis_lab.sweep.signals import Stop, stop_signals
 from sapis_lab.text import never_fails
 
 FOLDER, SUBMISSIONS = "slurm", "submissions.json"

@@ -1,0 +1,1 @@
+"""Executors: where jobs run, one module per kind."""
