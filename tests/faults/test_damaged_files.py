@@ -79,7 +79,7 @@ EMPTY_IS_FINE = {
         "remove its folder to train the point anew",
     ),  # type: ignore
     "not drawn": (lambda f: not_drawn(f), "not_drawn.json", "draw again: sapis study figures "),
-    "submissions": (slurm._read, "slurm/submissions.json", "submit again"),
+    "submissions": (slurm.read_submissions, "slurm/submissions.json", "submit again"),
     "decisions": (read_decisions, "decisions.jsonl", ""),
 }
 

@@ -24,7 +24,7 @@ from sapis_lab.config import (
     override,
     read_yaml,
 )
-from sapis_lab.executors.slurm import SlurmOptions
+from sapis_lab.executors import SlurmOptions
 from sapis_lab.files import write_text
 from sapis_lab.records import read_record, runs_table
 from sapis_lab.sweep.files import checked_name
