@@ -20,6 +20,8 @@ TORCH_COLUMN = [
     {"units", "measures", "config"},
     {"targets"},
     {"quantities"},
+    {"jobs"},
+    {"executors"},
     {"atoms", "graphs", "neighbors", "structures", "geometry", "integrators"},
     {"samplers", "heads"},
     {
@@ -61,7 +63,7 @@ HOMES = {
     "pytorch_lightning": {"training"},
     "tensorboard": {"training"},
     "optuna": {"sweep.tuner"},
-    "submitit": {"sweep"},
+    "submitit": {"executors"},
     "matplotlib": {"figures"},
     "PIL": {"figures"},
     "jinja2": {"report"},

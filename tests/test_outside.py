@@ -11,7 +11,7 @@ import pytest
 
 from sapis_lab import outside
 from sapis_lab.config import ConfigError, kind_class, kinds
-from sapis_lab.sweep.folder import inputs_hash
+from sapis_lab.sweep.manifest import inputs_hash
 from sapis_lab.sweep.study import load_study
 
 ORACLE = '''

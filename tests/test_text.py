@@ -206,7 +206,7 @@ def test_a_command_works_where_the_terminal_speaks_another_encoding(environment:
 
 def test_logs_of_points_are_utf_8_whatever_the_terminal_speaks(tmp_path: Path) -> None:
     code = (
-        "import sys, pathlib; from sapis_lab.sweep import launcher; "
+        "import sys, pathlib; from sapis_lab.jobs import launcher; "
         "launcher._redirect(pathlib.Path(sys.argv[1])); "
         "print('eV/Å \\ud800'); print('❤', file=sys.stderr)"
     )

@@ -51,7 +51,7 @@ from sapis_lab.bench.accuracy_table import write_tables
 from sapis_lab.bench.adapters import Code, find_code
 from sapis_lab.bench.environments import command, default_root, python_of
 from sapis_lab.config import home
-from sapis_lab.sweep.provenance import current_commit
+from sapis_lab.jobs.host import current_commit
 
 FOLDER = Path("results") / "accuracy-at-equal-time"
 RUNS = "runs.jsonl"

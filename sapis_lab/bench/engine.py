@@ -35,9 +35,9 @@ from sapis_lab.batches import TrainingStream
 from sapis_lab.config import home, plainly
 from sapis_lab.data import prepare
 from sapis_lab.derivatives import predict
+from sapis_lab.jobs.events import Event
 from sapis_lab.records import Record
 from sapis_lab.sweep import engine
-from sapis_lab.sweep.events import Event
 from sapis_lab.sweep.plan import infos
 from sapis_lab.sweep.points import points
 from sapis_lab.sweep.study import Study, load_study

@@ -29,8 +29,7 @@ from rich.text import Text
 from sapis_lab.bench.environments import MAIN, command
 from sapis_lab.config import ConfigError
 from sapis_lab.files import write_text
-from sapis_lab.sweep.local import WORKER_ENVIRONMENT
-from sapis_lab.sweep.provenance import current_commit
+from sapis_lab.jobs.host import WORKER_ENVIRONMENT, current_commit
 
 FORMAT = 1
 ACTIONS = ("infer", "train")

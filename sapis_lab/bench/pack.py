@@ -44,9 +44,9 @@ from sapis_lab.bench.step import check_device, model_config, sized_model
 from sapis_lab.bench.worker import LEARNING_RATE, Job
 from sapis_lab.config import kind_class, load
 from sapis_lab.derivatives import Prediction, predict
+from sapis_lab.jobs.host import WORKER_ENVIRONMENT
 from sapis_lab.kernels import reference_forms
 from sapis_lab.models import Model, ModelConfig
-from sapis_lab.sweep.local import WORKER_ENVIRONMENT
 from sapis_lab.tasks import energy_loss
 from sapis_lab.training import TrainConfig
 

@@ -15,7 +15,7 @@ from sapis_lab.cli import answers, bench, catalog, data, search, selftest, study
 from sapis_lab.cli.common import HELP, to_stderr
 from sapis_lab.config import ConfigError
 from sapis_lab.errors import DiskError, disk_error
-from sapis_lab.sweep.signals import Stop, end_with, interrupting
+from sapis_lab.jobs.signals import Stop, end_with, interrupting
 from sapis_lab.text import never_fails, without_password
 
 BAD_SETTINGS, DISK, STOPPED = 2, 74, 75

@@ -25,7 +25,8 @@ def _answered(name: str) -> Iterator[Path]:
         Locked: another process works on it.
     """
     from sapis_lab.sweep.files import checked_name
-    from sapis_lab.sweep.folder import locked, results_folder
+    from sapis_lab.sweep.folder import results_folder
+    from sapis_lab.sweep.lock import locked
 
     folder = results_folder(checked_name(name))
     if not folder.is_dir():

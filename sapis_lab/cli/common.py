@@ -114,7 +114,7 @@ def keeper(json_file: Path | None, what: str) -> Callable[[dict[str, Any]], None
     from importlib.metadata import version
 
     from sapis_lab.files import write_text
-    from sapis_lab.sweep.provenance import current_commit
+    from sapis_lab.jobs.host import current_commit
 
     check_json(json_file)
     commit, dirty = current_commit()

@@ -33,8 +33,8 @@ def data_prepare(
     Example: `SAPIS_DATA=/path/to/data sapis data prepare rmd17-ethanol`
     """
     from sapis_lab.data import prepare
+    from sapis_lab.jobs.host import n_cores
     from sapis_lab.sweep.progress import DataBoard, shown
-    from sapis_lab.sweep.provenance import n_cores
 
     config = dataset_config(name, settings or [])
     with DataBoard(stdout_console()) as board:

@@ -18,7 +18,8 @@ def _refuse_early(name: str, settings: list[str] | None, called: str | None) -> 
     Where `run.storage` names a database, workers share the study without a lock.
     """
     from sapis_lab.sweep.files import checked_name, raw_study
-    from sapis_lab.sweep.folder import refuse_if_running, results_folder
+    from sapis_lab.sweep.folder import results_folder
+    from sapis_lab.sweep.lock import refuse_if_running
 
     run = raw_study(name, settings or (), called=called).get("run")
     if not (isinstance(run, dict) and run.get("storage")):

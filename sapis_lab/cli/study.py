@@ -13,7 +13,7 @@ from sapis_lab.cli.common import HELP, As, Name, Only, Set, Workers, broken_cell
 from sapis_lab.config import ConfigError, home
 
 if TYPE_CHECKING:
-    from sapis_lab.sweep.folder import Manifest
+    from sapis_lab.sweep.manifest import Manifest
 
 app = typer.Typer(
     help="Run and inspect studies, the files in studies/.\n\nExample: `sapis study plan quickstart`", **HELP
@@ -81,7 +81,8 @@ def study_plan(
 
     Example: `sapis study plan quickstart --only 'geat-*'`
     """
-    from sapis_lab.sweep.folder import point_folder, state
+    from sapis_lab.jobs.folder import state
+    from sapis_lab.sweep.folder import point_folder
     from sapis_lab.sweep.progress import print_plan
     from sapis_lab.sweep.road import Request, prepare_job
 
@@ -114,7 +115,8 @@ def study_status(
     Example: `sapis study status quickstart --watch`
     """
     from sapis_lab.sweep.files import checked_name
-    from sapis_lab.sweep.folder import read_manifest, results_folder
+    from sapis_lab.sweep.folder import results_folder
+    from sapis_lab.sweep.manifest import read_manifest
     from sapis_lab.sweep.progress import print_status, watch_status
 
     folder = results_folder(checked_name(name))
@@ -126,7 +128,7 @@ def study_status(
             f"{name} has not been started; start it with: sapis study run {name}", soft_wrap=True
         )
         return
-    from sapis_lab.sweep.slurm import queue_of
+    from sapis_lab.executors.slurm import queue_of
 
     def show(console: Console) -> bool:
         manifest: Manifest = read_manifest(folder)

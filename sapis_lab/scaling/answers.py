@@ -23,7 +23,8 @@ from sapis_lab.records import read_table
 from sapis_lab.scaling.campaign import FOLDER, recorded_study
 from sapis_lab.scaling.design import next_points
 from sapis_lab.scaling.history import read_history, replayed, same
-from sapis_lab.sweep.folder import refuse_if_running, results_folder
+from sapis_lab.sweep.folder import results_folder
+from sapis_lab.sweep.lock import refuse_if_running
 from sapis_lab.sweep.plan import infos
 
 

@@ -11,7 +11,9 @@ from rich.console import Console
 from rich.text import Text
 
 from sapis_lab.config import dump_yaml, plainly
+from sapis_lab.executors.slurm import refuse_without_slurm
 from sapis_lab.files import write_text
+from sapis_lab.jobs.signals import Stop, interrupting
 from sapis_lab.policies import Decision
 from sapis_lab.quantities import quantity
 from sapis_lab.scaling.campaign import FOLDER, Campaign, resolve
@@ -20,13 +22,12 @@ from sapis_lab.scaling.ledger import Ledger
 from sapis_lab.scaling.sizing import point_of
 from sapis_lab.scaling.workers import Workers
 from sapis_lab.sweep import engine, road
-from sapis_lab.sweep.folder import Manifest, inputs_hash, locked, refuse_if_running, write_manifest
+from sapis_lab.sweep.lock import locked, refuse_if_running
+from sapis_lab.sweep.manifest import Manifest, inputs_hash, write_manifest
 from sapis_lab.sweep.prepare import data_identity, prepare_data
 from sapis_lab.sweep.progress import duration, shown
 from sapis_lab.sweep.provenance import note_finished, write_provenance
 from sapis_lab.sweep.resources import resources
-from sapis_lab.sweep.signals import Stop, interrupting
-from sapis_lab.sweep.slurm import refuse_without_slurm
 
 
 def run_scale(

@@ -10,13 +10,13 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from sapis_lab.executors.local import LocalPool
+from sapis_lab.jobs.events import OnEvent
+from sapis_lab.jobs.folder import LOG, failure_reason, state
 from sapis_lab.records import RECORD
 from sapis_lab.scaling.campaign import Campaign
 from sapis_lab.sweep import engine, road
-from sapis_lab.sweep.events import OnEvent
-from sapis_lab.sweep.folder import failure_reason, point_folder, state
-from sapis_lab.sweep.launcher import LOG
-from sapis_lab.sweep.local import LocalPool
+from sapis_lab.sweep.folder import point_folder
 from sapis_lab.sweep.plan import plan
 from sapis_lab.sweep.points import Point
 from sapis_lab.sweep.prepare import prepare_data

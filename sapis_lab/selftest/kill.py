@@ -20,9 +20,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from sapis_lab.jobs.event_log import read_events
+from sapis_lab.jobs.processes import children
 from sapis_lab.selftest._project import PATIENCE, Difference, Project, difference, small_study
 from sapis_lab.selftest.ranks import write_molecules
-from sapis_lab.sweep.event_log import read_events
 
 NAME = "kill"
 TARGETS: dict[str, int] = {"engine": 1, "launcher": 1, "point": 3}
@@ -190,17 +191,9 @@ def _wait_for_points(process: subprocess.Popen[bytes]) -> bool:
 def _targets(engine: int) -> dict[str, list[int]]:
     """The living processes of the study, by kind: the launcher is the engine's child, points are the
     launcher's."""
-    parents: dict[int, list[int]] = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = path.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if fields[0] not in "ZX":
-            parents.setdefault(int(fields[1]), []).append(int(path.parent.name))
-    launchers = parents.get(engine, [])
+    launchers = children(engine)
     return {
         "engine": [engine],
         "launcher": launchers,
-        "point": [p for launcher in launchers for p in parents.get(launcher, [])],
+        "point": [point for launcher in launchers for point in children(launcher)],
     }

@@ -33,12 +33,12 @@ import pandas as pd
 from sapis_lab.config import ConfigError, read_yaml
 from sapis_lab.data import FrameStore, is_sealed
 from sapis_lab.files import MIB, digest, is_temporary, read_json
+from sapis_lab.jobs.event_log import read_events
 from sapis_lab.potential import WEIGHTS, load_potential
 from sapis_lab.records import FAILURE, RECORD, read_record
 from sapis_lab.selftest._project import PATIENCE, Project, difference, small_study
 from sapis_lab.selftest.ranks import write_molecules
-from sapis_lab.sweep.event_log import read_events
-from sapis_lab.sweep.folder import MANIFEST, read_manifest
+from sapis_lab.sweep.manifest import MANIFEST, read_manifest
 from sapis_lab.sweep.whole import ANSWERS, WHOLE, verify
 
 NAME = "power"

@@ -14,10 +14,11 @@ from torch import Tensor
 from sapis_lab.config import dump, dump_yaml, kind_class, load, read_yaml
 from sapis_lab.derivatives import predict
 from sapis_lab.files import write_text
+from sapis_lab.jobs.folder import FAILURE, LOG
+from sapis_lab.jobs.launcher import fork_ranks
 from sapis_lab.models import ModelConfig
 from sapis_lab.records import read_record
 from sapis_lab.selftest.contracts import SPECIES, random_molecule
-from sapis_lab.sweep.launcher import FAILURE, LOG, fork_ranks
 from sapis_lab.tasks import energy_loss
 from sapis_lab.training import PointConfig
 from sapis_lab.training.run import prepare_task

@@ -23,8 +23,10 @@ from typing import Literal, NamedTuple
 from sapis_lab.config import ConfigError, home, read_yaml
 from sapis_lab.errors import disk_error
 from sapis_lab.files import is_temporary
+from sapis_lab.jobs.processes import is_alive
 from sapis_lab.records import FAILURE, RECORD
-from sapis_lab.sweep.folder import locked, read_manifest
+from sapis_lab.sweep.lock import locked
+from sapis_lab.sweep.manifest import read_manifest
 
 What = Literal["checkpoints", "temporary", "orphans", "failed", "curves", "models"]
 ALWAYS: tuple[What, ...] = ("checkpoints", "temporary")
@@ -82,17 +84,7 @@ def is_left_behind(path: Path) -> bool:
     except FileNotFoundError:  # it got its name meanwhile
         return False
     writer = _WRITER.search(path.name)
-    return age > DAY or (age > SILENCE and not (writer and _is_alive(int(writer[1]))))
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        pass
-    return True
+    return age > DAY or (age > SILENCE and not (writer and is_alive(int(writer[1]))))
 
 
 def clean(folder: Path, also: Sequence[What] = ()) -> list[Waste]:

@@ -13,16 +13,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sapis_lab.config import ConfigError, differing_keys, dump_yaml
+from sapis_lab.executors.local import LauncherDied, LocalPool
 from sapis_lab.files import read_json, write_text
+from sapis_lab.jobs.event_log import EventLog
+from sapis_lab.jobs.events import Event, OnEvent
+from sapis_lab.jobs.executor import Executor, Task
+from sapis_lab.jobs.folder import LOG, failure_reason
+from sapis_lab.jobs.run import Stopped, run_jobs
 from sapis_lab.records import FAILURE, RECORD, Record, read_raw, read_record
-from sapis_lab.sweep.event_log import EventLog
-from sapis_lab.sweep.events import Event, OnEvent
-from sapis_lab.sweep.executor import Executor, Task
-from sapis_lab.sweep.folder import failure_reason, locked, point_folder
-from sapis_lab.sweep.jobs import Stopped, run_jobs
+from sapis_lab.sweep.folder import point_folder
 from sapis_lab.sweep.keep import keep, kept_folder
-from sapis_lab.sweep.launcher import LOG
-from sapis_lab.sweep.local import LauncherDied, LocalPool
+from sapis_lab.sweep.lock import locked
 
 if TYPE_CHECKING:
     from sapis_lab.training import PointConfig

@@ -19,7 +19,8 @@ from pathlib import Path
 from sapis_lab.config import ConfigError
 from sapis_lab.errors import disk_error
 from sapis_lab.files import replacing
-from sapis_lab.sweep.folder import MANIFEST, refuse_if_running
+from sapis_lab.sweep.lock import refuse_if_running
+from sapis_lab.sweep.manifest import MANIFEST
 
 TOP = (
     "study.yaml",

@@ -17,27 +17,19 @@ from rich.table import Table
 from rich.text import Text
 
 from sapis_lab.config import home, read_yaml
+from sapis_lab.jobs.events import Event
+from sapis_lab.jobs.folder import LOG, PROGRESS, Progress, State, failure_reason, read_progress, state
 from sapis_lab.quantities import quantity
 from sapis_lab.records import RECORD, read_raw
 from sapis_lab.sweep.console import PlainConsole
-from sapis_lab.sweep.events import Event
-from sapis_lab.sweep.folder import (
-    PROGRESS,
-    Manifest,
-    Progress,
-    State,
-    failure_reason,
-    holder,
-    point_folder,
-    read_progress,
-    state,
-)
-from sapis_lab.sweep.launcher import LOG
+from sapis_lab.sweep.folder import point_folder
+from sapis_lab.sweep.lock import holder
+from sapis_lab.sweep.manifest import Manifest
 from sapis_lab.targets import LOSS
 
 if TYPE_CHECKING:
+    from sapis_lab.executors.slurm import Queue
     from sapis_lab.sweep.plan import Plan, PointCost
-    from sapis_lab.sweep.slurm import Queue
 
 _HEARTBEAT = 20.0
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
-import subprocess
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -13,8 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from sapis_lab.config import home
 from sapis_lab.files import read_json, write_text
+from sapis_lab.jobs.host import current_commit, n_cores
 from sapis_lab.text import without_password
 
 FILE = "provenance.json"
@@ -81,24 +79,6 @@ def _read(folder: Path) -> dict[str, Any]:
     return read_json(path, then="remove it to have it written anew") if path.exists() else {}
 
 
-def current_commit() -> tuple[str | None, bool | None]:
-    """The commit of the project folder and whether files differ from it; None outside of git."""
-
-    def git(*arguments: str) -> str | None:
-        try:
-            done = subprocess.run(
-                ["git", *arguments], cwd=home(), capture_output=True, text=True, timeout=20, check=True
-            )
-        except (OSError, subprocess.SubprocessError):
-            return None
-        return done.stdout.strip()
-
-    commit = git("rev-parse", "HEAD")
-    # Results are being written while this is asked: they are no change of the program.
-    changes = git("status", "--porcelain", "--", ".", ":(exclude)results") if commit else None
-    return commit, None if changes is None else bool(changes)
-
-
 def _version(package: str) -> str | None:
     try:
         return version(package)
@@ -112,13 +92,3 @@ def _processor() -> str:
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
-
-
-def n_cores() -> int:
-    """Processor cores that this process may use: its affinity, and the quota of its container."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="utf-8").split()
-        return max(1, min(allowed, round(int(quota) / int(period))))
-    except (OSError, ValueError):  # no container, or "max": no quota
-        return allowed

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from sapis_lab.config import ConfigError
-from sapis_lab.sweep.provenance import n_cores
+from sapis_lab.jobs.host import n_cores
 
 if TYPE_CHECKING:
-    from sapis_lab.sweep.slurm import SlurmQueue
+    from sapis_lab.executors.slurm import SlurmQueue
     from sapis_lab.sweep.study import RunOptions, Study
     from sapis_lab.training import PointConfig
 
@@ -106,8 +106,8 @@ def slurm_queue(
     Args:
         folder: results folder.   expected: time of every point, s.
     """
+    from sapis_lab.executors.slurm import SlurmQueue
     from sapis_lab.sweep.engine import training_task
-    from sapis_lab.sweep.slurm import SlurmQueue
 
     run, device = study.run, slurm_device(study.run)
     task = training_task(points, cache=run.cache_folder, arguments=point_arguments(run, device))

@@ -18,40 +18,35 @@ from rich.text import Text
 
 from sapis_lab.config import ConfigError, dump_yaml, load, plainly, read_yaml
 from sapis_lab.files import read_json, write_text
+from sapis_lab.jobs.folder import LOG, failure_reason, state
+from sapis_lab.jobs.signals import Stop, interrupting
 from sapis_lab.records import RECORD, Planned, runs_table, write_table
 from sapis_lab.sweep.console import PlainConsole
 from sapis_lab.sweep.files import checked_name, raw_study
-from sapis_lab.sweep.folder import (
-    Locked,
+from sapis_lab.sweep.folder import point_folder, results_folder
+from sapis_lab.sweep.keep import KEPT, keep, restore
+from sapis_lab.sweep.lock import Locked, locked, refuse_if_running
+from sapis_lab.sweep.manifest import (
     Manifest,
-    failure_reason,
     inputs_hash,
-    locked,
-    point_folder,
     read_manifest,
-    refuse_if_running,
     refuse_other_study_file,
-    results_folder,
-    state,
     write_manifest,
 )
-from sapis_lab.sweep.keep import KEPT, keep, restore
-from sapis_lab.sweep.launcher import LOG
 from sapis_lab.sweep.prepare import data_identity, prepare_data
 from sapis_lab.sweep.progress import Board, duration, shown
 from sapis_lab.sweep.provenance import FILE as PROVENANCE
 from sapis_lab.sweep.provenance import note_finished, write_provenance
 from sapis_lab.sweep.resources import Resources, point_arguments, resources, slurm_queue
-from sapis_lab.sweep.signals import Stop, interrupting
 from sapis_lab.sweep.whole import finished, note_answers, records_digest, refuse_damaged
 from sapis_lab.text import without_password
 
 if TYPE_CHECKING:
     from sapis_lab.data import FrameStore
-    from sapis_lab.sweep.events import Event
+    from sapis_lab.executors.slurm import SlurmQueue
+    from sapis_lab.jobs.events import Event
     from sapis_lab.sweep.plan import Plan
     from sapis_lab.sweep.points import Point
-    from sapis_lab.sweep.slurm import SlurmQueue
     from sapis_lab.sweep.study import Study
 
 COMPLETE, SOME_FAILED, BAD_SETTINGS, STOPPED = 0, 1, 2, 75
@@ -140,8 +135,8 @@ def run_study(request: Request, console: Console | None = None) -> int:
 
 
 def _run(job: Job, request: Request, console: Console, stop: Stop | None = None) -> int:
+    from sapis_lab.executors.slurm import refuse_without_slurm
     from sapis_lab.sweep import engine
-    from sapis_lab.sweep.slurm import refuse_without_slurm
 
     begin = time.monotonic()
     folder, study = request.folder, job.study
@@ -221,7 +216,7 @@ def _train(job: Job, request: Request, console: Console) -> None:
 
 def refuse_if_queued(ids: Sequence[str], folder: Path, console: Console) -> None:
     """Raise Locked if Slurm has jobs for these points: they must not be trained twice at once."""
-    from sapis_lab.sweep import slurm
+    from sapis_lab.executors import slurm
 
     try:
         jobs = slurm.jobs_of(folder)
@@ -306,7 +301,7 @@ def collect_study(name: str, console: Console, *, resubmit: bool = False) -> int
     Raises:
         ConfigError: the study was not started, another process works on it, or Slurm cannot be asked.
     """
-    from sapis_lab.sweep import slurm
+    from sapis_lab.executors import slurm
 
     begin, folder = time.monotonic(), results_folder(checked_name(name))
     manifest = read_manifest(folder)

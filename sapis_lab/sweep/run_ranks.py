@@ -22,7 +22,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from sapis_lab.sweep.launcher import FAILURE, STOP_SIGNALS, die_with, fork_ranks, run_child
+from sapis_lab.jobs.folder import FAILURE
+from sapis_lab.jobs.launcher import STOP_SIGNALS, die_with, fork_ranks, run_child
 from sapis_lab.text import never_fails
 
 TARGET = "sapis_lab.training.run:run_point"

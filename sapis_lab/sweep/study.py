@@ -13,10 +13,10 @@ from sapis_lab import outside
 from sapis_lab.analysis.options import LawOptions
 from sapis_lab.config import Config, FrameCount, Seed, Size, composed, composed_kind, home, kinds, load
 from sapis_lab.data import DatasetConfig
+from sapis_lab.executors import SlurmOptions
 from sapis_lab.models import ModelConfig
 from sapis_lab.sweep.files import checked_name, checked_url, raw_study
 from sapis_lab.sweep.scale_options import ScaleOptions
-from sapis_lab.sweep.slurm import SlurmOptions
 from sapis_lab.sweep.tuner.options import TuneOptions
 from sapis_lab.text import without_password
 from sapis_lab.training import MOST_RATE, StepChoice, TrainConfig

@@ -21,7 +21,8 @@ from sapis_lab.config import ConfigError, load, read_yaml
 from sapis_lab.errors import MissingFile
 from sapis_lab.files import digest, is_temporary, read_json, with_checksum, without_checksum, write_text
 from sapis_lab.records import RECORD, Planned, Record, believed_record
-from sapis_lab.sweep.folder import Manifest, point_folder, read_manifest, refuse_other_study_file
+from sapis_lab.sweep.folder import point_folder
+from sapis_lab.sweep.manifest import Manifest, read_manifest, refuse_other_study_file
 
 WHOLE = "answers.json"
 WEIGHTS = "model.safetensors"

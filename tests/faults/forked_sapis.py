@@ -23,7 +23,7 @@ PRELOAD = (
     "sapis_lab.sweep.road",
     "sapis_lab.sweep.engine",
     "sapis_lab.sweep.plan",
-    "sapis_lab.sweep.slurm",
+    "sapis_lab.executors.slurm",
     "sapis_lab.sweep.export",
     "sapis_lab.sweep.clean",
     "sapis_lab.training",

@@ -15,14 +15,16 @@ from sapis_lab.analysis.table import read_frame
 from sapis_lab.config import ConfigError, read_yaml
 from sapis_lab.data._arrays import GrowingArrays
 from sapis_lab.data._store import FrameStore, is_sealed
+from sapis_lab.executors import slurm
+from sapis_lab.jobs.event_log import read_events
+from sapis_lab.jobs.folder import failure_reason, read_progress
 from sapis_lab.records import FAILURE, read_raw, read_table
 from sapis_lab.report.page import figures, not_drawn
 from sapis_lab.report.verdict import read_fit
 from sapis_lab.scaling.history import read_decisions, read_history
-from sapis_lab.sweep import provenance, road, slurm
+from sapis_lab.sweep import provenance, road
 from sapis_lab.sweep.engine import _recorded_science
-from sapis_lab.sweep.event_log import read_events
-from sapis_lab.sweep.folder import failure_reason, inputs_hash, read_manifest, read_progress
+from sapis_lab.sweep.manifest import inputs_hash, read_manifest
 from sapis_lab.sweep.tuner.table import read_trials
 from sapis_lab.sweep.tuner.trial import _rows
 from sapis_lab.training._callbacks import CURVE, cut_rows
@@ -77,7 +79,7 @@ EMPTY_IS_FINE = {
         "remove its folder to train the point anew",
     ),  # type: ignore
     "not drawn": (lambda f: not_drawn(f), "not_drawn.json", "draw again: sapis study figures "),
-    "submissions": (slurm._read, "slurm/submissions.json", "submit again"),
+    "submissions": (slurm.read_submissions, "slurm/submissions.json", "submit again"),
     "decisions": (read_decisions, "decisions.jsonl", ""),
 }
 

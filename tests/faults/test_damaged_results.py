@@ -18,7 +18,7 @@ from sapis_lab.config import ConfigError, read_yaml
 from sapis_lab.files import digest, read_json
 from sapis_lab.potential import load_potential
 from sapis_lab.records import differing_columns, read_record
-from sapis_lab.sweep.folder import read_manifest
+from sapis_lab.sweep.manifest import read_manifest
 
 Sapis = Callable[..., tuple[int | None, str]]
 Words = tuple[str, ...]

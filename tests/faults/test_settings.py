@@ -24,12 +24,12 @@ from sapis_lab.config import (
     override,
     read_yaml,
 )
+from sapis_lab.executors import SlurmOptions
 from sapis_lab.files import write_text
 from sapis_lab.records import read_record, runs_table
 from sapis_lab.sweep.files import checked_name
 from sapis_lab.sweep.points import points
 from sapis_lab.sweep.scale_options import ScaleOptions
-from sapis_lab.sweep.slurm import SlurmOptions
 from sapis_lab.sweep.study import Lattice, RunOptions, Study, load_study
 from sapis_lab.sweep.tuner.options import Axis, TuneOptions
 from sapis_lab.training import PointConfig, TrainConfig, run

@@ -17,8 +17,8 @@ from pathlib import Path
 from sapis_lab.config import Config, dump, fingerprint, load, read_yaml
 from sapis_lab.errors import Notice
 from sapis_lab.files import write_text
+from sapis_lab.jobs.executor import Task
 from sapis_lab.records import Record, write_record
-from sapis_lab.sweep.executor import Task
 
 STEPS = 40
 

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from sapis_lab.cli import app
 from sapis_lab.config import read_yaml
 from sapis_lab.sweep import export, folder
-from sapis_lab.sweep.folder import Locked, locked
+from sapis_lab.sweep.lock import Locked, locked
 
 HEAVY = ("torch", "lightning", "e3nn", "optuna", "pandas", "scipy", "matplotlib")
 PROGRAM = f"""

@@ -11,7 +11,7 @@ import pytest
 from sapis_lab.config import Added, Config, composed_kind, fingerprint, identity, load, read_yaml
 from sapis_lab.data import DatasetInfo
 from sapis_lab.models import ModelConfig
-from sapis_lab.sweep.folder import read_manifest
+from sapis_lab.sweep.manifest import read_manifest
 from sapis_lab.sweep.points import points
 from sapis_lab.sweep.study import Study
 

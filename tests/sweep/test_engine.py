@@ -15,13 +15,15 @@ from pathlib import Path
 import pytest
 from stub_points import STEPS, StubPoint
 
+from sapis_lab.jobs.event_log import read_events
+from sapis_lab.jobs.events import Event
+from sapis_lab.jobs.folder import state
+from sapis_lab.jobs.host import current_commit
+from sapis_lab.jobs.processes import children
 from sapis_lab.records import read_record
 from sapis_lab.sweep import engine
 from sapis_lab.sweep.engine import Refused, Stopped
-from sapis_lab.sweep.event_log import read_events
-from sapis_lab.sweep.events import Event
-from sapis_lab.sweep.folder import Locked, holder, locked, state
-from sapis_lab.sweep.provenance import current_commit
+from sapis_lab.sweep.lock import Locked, holder, locked
 
 SCRIPT = Path(__file__).with_name("stub_points.py")
 
@@ -66,18 +68,8 @@ def trace(folder: Path) -> list[int]:
     return [int(line) for line in (folder / "trace").read_text().split()]
 
 
-def children(pid: int) -> list[int]:
-    """All descendants of a process."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = path.read_text().rpartition(")")[2].split()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if int(fields[1]) == pid:
-            child = int(path.parent.name)
-            found += [child, *children(child)]
-    return found
+def descendants(pid: int) -> list[int]:
+    return [one for child in children(pid) for one in (child, *descendants(child))]
 
 
 def test_records_come_back_in_the_order_of_the_points(tmp_path):
@@ -155,7 +147,7 @@ def test_killing_only_the_engine_leaves_no_process_and_a_restart_continues(tmp_p
     first = engine_process("slow", "slow")
     folders = [tmp_path / "r/points/p0-slow", tmp_path / "r/points/p1-slow"]
     wait_for(lambda: all((f / "trace").exists() and len(trace(f)) > 3 for f in folders))
-    everyone = children(first.pid)
+    everyone = descendants(first.pid)
     assert len(everyone) == 3  # the launcher and two points
     assert [state(f) for f in folders] == ["running", "running"]
     first.kill()
@@ -189,7 +181,7 @@ def test_killing_the_launcher_is_no_failure_of_the_points(tmp_path, engine_proce
     process = engine_process("slow")
     folder = tmp_path / "r/points/p0-slow"
     wait_for(lambda: (folder / "trace").exists())
-    launcher, point = children(process.pid)
+    launcher, point = descendants(process.pid)
     os.kill(launcher, signal.SIGKILL)
     wait_for(lambda: not alive(point), seconds=2)
     assert process.wait(timeout=20) not in (0, 75)
@@ -201,7 +193,7 @@ def test_a_tree_killed_from_its_leaves_is_no_failure_of_the_points(tmp_path, eng
     process = engine_process("slow")
     folder = tmp_path / "r/points/p0-slow"
     wait_for(lambda: (folder / "trace").exists())
-    for pid in [*reversed(children(process.pid)), process.pid]:
+    for pid in [*reversed(descendants(process.pid)), process.pid]:
         os.kill(pid, signal.SIGKILL)
         time.sleep(0.05)
     process.wait()
@@ -224,7 +216,7 @@ def test_a_signal_stops_the_points_and_the_rest_can_go_on(tmp_path, engine_proce
     process = engine_process("slow", "slow", "slow")
     folder = tmp_path / "r/points/p0-slow"
     wait_for(lambda: (folder / "trace").exists())
-    pids = children(process.pid)
+    pids = descendants(process.pid)
     process.send_signal(getattr(signal, number))
     assert process.wait(timeout=15) == 75
     assert not any(alive(pid) for pid in pids)
@@ -236,7 +228,7 @@ def test_a_second_interrupt_ends_what_does_not_stop(tmp_path, engine_process):
     process = engine_process("stubborn")
     folder = tmp_path / "r/points/p0-stubborn"
     wait_for(lambda: (folder / "trace").exists())
-    pids = children(process.pid)
+    pids = descendants(process.pid)
     process.send_signal(signal.SIGINT)
     n = len(trace(folder))
     wait_for(lambda: len(trace(folder)) > n + 3)  # the first one waits for it
@@ -320,7 +312,7 @@ def test_a_lock_that_outlives_its_engine_is_called_stale(tmp_path):
 
 
 def test_a_running_engine_touches_its_lock(tmp_path, monkeypatch):
-    monkeypatch.setattr("sapis_lab.sweep.folder._BEAT", 0.05)
+    monkeypatch.setattr("sapis_lab.sweep.lock._BEAT", 0.05)
     with locked(tmp_path):
         os.utime(tmp_path / ".lock", (0, 0))
         wait_for(lambda: (tmp_path / ".lock").stat().st_mtime > 1)
@@ -359,8 +351,8 @@ def test_workers_get_their_environment_and_the_caller_keeps_its_own(tmp_path, mo
             # a test runner may have other children
             seen.extend(
                 pid
-                for pid in children(os.getpid())
-                if "sapis_lab.sweep.launcher" in Path(f"/proc/{pid}/cmdline").read_text()
+                for pid in descendants(os.getpid())
+                if "sapis_lab.jobs.launcher" in Path(f"/proc/{pid}/cmdline").read_text()
             )
             environment = Path(f"/proc/{seen[0]}/environ").read_text().split("\0")
             assert "MALLOC_TOP_PAD_=100000000" in environment and "OMP_NUM_THREADS=1" in environment

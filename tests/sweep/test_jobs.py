@@ -12,10 +12,10 @@ import pytest
 from stub_points import MEASURE, write_job
 from test_engine import alive, wait_for
 
+from sapis_lab.executors.local import LocalPool
+from sapis_lab.jobs.events import Event
+from sapis_lab.jobs.folder import failure_reason, state
 from sapis_lab.sweep import engine
-from sapis_lab.sweep.events import Event
-from sapis_lab.sweep.folder import failure_reason, state
-from sapis_lab.sweep.local import LocalPool
 
 
 def run_jobs(folders: list[Path], *, retry_failed: bool = False) -> dict[str, tuple[str, str]]:

@@ -16,11 +16,13 @@ import pytest
 from stub_points import StubPoint, record
 
 from sapis_lab.config import ConfigError
+from sapis_lab.jobs.event_log import EVENTS, EventLog, read_events
+from sapis_lab.jobs.events import Event
+from sapis_lab.jobs.folder import state
 from sapis_lab.records import Planned, read_record, write_record
 from sapis_lab.sweep import clean, export
-from sapis_lab.sweep.event_log import EVENTS, EventLog, read_events
-from sapis_lab.sweep.events import Event
-from sapis_lab.sweep.folder import Locked, Manifest, holder, locked, state, write_manifest
+from sapis_lab.sweep.lock import Locked, holder, locked
+from sapis_lab.sweep.manifest import Manifest, write_manifest
 
 
 @pytest.fixture
@@ -229,7 +231,7 @@ def test_watching_prints_what_changed_and_ends_with_the_study() -> None:
 def test_watching_a_study_that_nobody_runs_ends_at_once(study: Path) -> None:
     from rich.console import Console
 
-    from sapis_lab.sweep.folder import read_manifest
+    from sapis_lab.sweep.manifest import read_manifest
     from sapis_lab.sweep.progress import print_status, watch_status
 
     console = Console(file=io.StringIO(), width=100)

@@ -9,9 +9,9 @@ import pytest
 from rich.console import Console
 from stub_points import StubPoint, record
 
+from sapis_lab.jobs.events import Event
 from sapis_lab.records import Planned
-from sapis_lab.sweep.events import Event
-from sapis_lab.sweep.folder import Manifest
+from sapis_lab.sweep.manifest import Manifest
 from sapis_lab.sweep.progress import Board, DataBoard, print_status
 
 

@@ -16,7 +16,7 @@ from sapis_lab.data import DatasetInfo
 from sapis_lab.files import write_text
 from sapis_lab.records import Planned, write_record
 from sapis_lab.sweep import road
-from sapis_lab.sweep.folder import Manifest, read_manifest, write_manifest
+from sapis_lab.sweep.manifest import Manifest, read_manifest, write_manifest
 from sapis_lab.sweep.prepare import prepare_data
 from sapis_lab.sweep.study import load_study
 from sapis_lab.sweep.whole import finished, note_answers, records_digest

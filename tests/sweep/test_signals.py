@@ -15,16 +15,16 @@ from stub_points import StubPoint, record
 
 from sapis_lab import cli
 from sapis_lab.files import write_text
+from sapis_lab.jobs.events import OnEvent
+from sapis_lab.jobs.executor import Ended, Task
+from sapis_lab.jobs.signals import STOP_SIGNALS, interrupting, stop_signals
 from sapis_lab.records import Planned, write_record
 from sapis_lab.scaling import session as scaling
 from sapis_lab.scaling.ledger import Ledger
 from sapis_lab.scaling.session import Session
 from sapis_lab.scaling.workers import Workers
 from sapis_lab.sweep import engine, road
-from sapis_lab.sweep.events import OnEvent
-from sapis_lab.sweep.executor import Ended, Task
-from sapis_lab.sweep.folder import Manifest, write_manifest
-from sapis_lab.sweep.signals import STOP_SIGNALS, interrupting, stop_signals
+from sapis_lab.sweep.manifest import Manifest, write_manifest
 
 NAMES = [number.name for number in STOP_SIGNALS]
 

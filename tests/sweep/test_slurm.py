@@ -16,12 +16,14 @@ import slurm_node
 from stub_points import MEASURE, STEPS, StubPoint, write_job
 
 from sapis_lab.config import ConfigError
+from sapis_lab.executors import slurm
+from sapis_lab.executors.slurm import SlurmOptions, SlurmQueue, jobs_of, queue_of
+from sapis_lab.jobs.events import Event
+from sapis_lab.jobs.executor import Task
+from sapis_lab.jobs.folder import read_progress
 from sapis_lab.records import read_record, same_numbers
-from sapis_lab.sweep import engine, slurm
-from sapis_lab.sweep.events import Event
-from sapis_lab.sweep.executor import Task
-from sapis_lab.sweep.folder import point_folder, read_progress
-from sapis_lab.sweep.slurm import SlurmOptions, SlurmQueue, jobs_of, queue_of
+from sapis_lab.sweep import engine
+from sapis_lab.sweep.folder import point_folder
 
 pytestmark = [
     pytest.mark.slurm,

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from sapis_lab.config import ConfigError, load
-from sapis_lab.sweep.executor import Task
-from sapis_lab.sweep.slurm import SlurmOptions, SlurmQueue, bundled, jobs_of, private_folder
+from sapis_lab.executors.slurm import SlurmOptions, SlurmQueue, bundled, jobs_of, private_folder
+from sapis_lab.jobs.executor import Task
 from sapis_lab.sweep.study import RunOptions
 
 

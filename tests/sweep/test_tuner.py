@@ -27,7 +27,7 @@ from rich.console import Console
 from sapis_lab import cli
 from sapis_lab.records import RECORD, read_record
 from sapis_lab.sweep.engine import Refused
-from sapis_lab.sweep.folder import Locked
+from sapis_lab.sweep.lock import Locked
 from sapis_lab.sweep.tuner.road import TuneRequest, run_tune
 from sapis_lab.sweep.tuner.table import best_rows, read_trials
 
@@ -320,7 +320,7 @@ def test_it_stops_on_sigterm_refuses_a_second_one_shows_its_state_and_goes_on(
 def test_a_signal_at_any_moment_stops_it_and_it_goes_on(
     project: Path, tune, monkeypatch, moment: str, name: str
 ):
-    holder = "sapis_lab.sweep.local.LocalPool" if moment == "close" else "sapis_lab.sweep.tuner.road"
+    holder = "sapis_lab.executors.local.LocalPool" if moment == "close" else "sapis_lab.sweep.tuner.road"
     usual = pkgutil.resolve_name(f"{holder}.{moment}")
 
     def signalled(*arguments: Any, **named: Any) -> Any:

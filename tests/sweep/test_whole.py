@@ -16,7 +16,7 @@ from stub_points import StubPoint, record
 from sapis_lab.config import ConfigError
 from sapis_lab.files import digest, with_checksum, write_text
 from sapis_lab.records import Planned, read_record, runs_table, write_record, write_table
-from sapis_lab.sweep.folder import Manifest, inputs_hash, write_manifest
+from sapis_lab.sweep.manifest import Manifest, inputs_hash, write_manifest
 from sapis_lab.sweep.road import noting_answers
 from sapis_lab.sweep.whole import finished, note_answers, records_digest, refuse_damaged, verify
 
@@ -222,7 +222,7 @@ def test_the_kernels_reopen_a_study_and_benchmarks_do_not(tmp_path, monkeypatch)
         "report/page.html.j2",
     ):
         write_text(package / name, "first")
-    monkeypatch.setattr("sapis_lab.sweep.folder.__file__", str(package / "sweep/folder.py"))
+    monkeypatch.setattr("sapis_lab.sweep.manifest.__file__", str(package / "sweep/folder.py"))
     monkeypatch.setenv("SAPIS_HOME", str(tmp_path))
     before, changes = inputs_hash("x", []), {}
     for name in (

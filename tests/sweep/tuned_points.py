@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from sapis_lab.config import fingerprint, read_yaml
+from sapis_lab.jobs.folder import write_failure
 from sapis_lab.records import Record, write_record
-from sapis_lab.sweep.launcher import write_failure
 
 
 def error(rate: float, width: int = 0) -> float:

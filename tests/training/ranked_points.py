@@ -120,7 +120,7 @@ def pid_of(folder: Path, rank: int = 0) -> int:
 
 
 class Launcher:
-    """`sapis_lab.sweep.launcher` with everything imported, and what one may ask of it."""
+    """`sapis_lab.jobs.launcher` with everything imported, and what one may ask of it."""
 
     def __init__(self, folder: Path) -> None:
         self.log = folder / "launcher.txt"
@@ -131,7 +131,7 @@ class Launcher:
                 [
                     sys.executable,
                     "-c",
-                    "from sapis_lab.sweep import launcher; launcher.main()",
+                    "from sapis_lab.jobs import launcher; launcher.main()",
                     "ranked_points",
                     "sapis_lab.training.run",
                 ],

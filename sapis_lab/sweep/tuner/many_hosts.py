@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sapis_lab.jobs.executor import Ended
+from sapis_lab.jobs.notices import Notices
 from sapis_lab.records import FAILURE
-from sapis_lab.sweep.executor import Ended
-from sapis_lab.sweep.notices import Notices
 from sapis_lab.sweep.tuner import tickets
 from sapis_lab.sweep.tuner.one_host import Pool
 from sapis_lab.sweep.tuner.options import TuneOptions

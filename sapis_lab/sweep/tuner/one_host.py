@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from sapis_lab.jobs.executor import Ended
+from sapis_lab.jobs.notices import Notices
 from sapis_lab.records import FAILURE
-from sapis_lab.sweep.executor import Ended
-from sapis_lab.sweep.notices import Notices
 from sapis_lab.sweep.tuner import tickets
 from sapis_lab.sweep.tuner.options import TuneOptions
 from sapis_lab.sweep.tuner.outcome import Outcome, outcome
@@ -39,7 +39,7 @@ this time, s."""
 
 
 class Pool(Protocol):
-    """What runs the points: `sapis_lab.sweep.local.LocalPool`."""
+    """What runs the points: `sapis_lab.executors.local.LocalPool`."""
 
     @property
     def n_free(self) -> int: ...

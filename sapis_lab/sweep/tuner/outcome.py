@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from sapis_lab.jobs.folder import failure_reason
 from sapis_lab.records import FAILURE, RECORD, read_raw
-from sapis_lab.sweep.folder import failure_reason
 
 PRUNED = "pruned.json"
 DIVERGED = "diverged"

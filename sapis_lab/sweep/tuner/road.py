@@ -19,13 +19,14 @@ from rich.text import Text
 
 from sapis_lab.config import ConfigError, dump_yaml, plainly, read_yaml
 from sapis_lab.files import write_text
+from sapis_lab.jobs.signals import interrupting, stop_signals
 from sapis_lab.sweep.engine import PRELOAD, TARGET, training_task
 from sapis_lab.sweep.files import checked_name, checked_url, raw_study
-from sapis_lab.sweep.folder import locked, results_folder
+from sapis_lab.sweep.folder import results_folder
+from sapis_lab.sweep.lock import locked
 from sapis_lab.sweep.prepare import data_identity, prepare_data
 from sapis_lab.sweep.progress import duration, shown
 from sapis_lab.sweep.resources import Resources, point_arguments, resources
-from sapis_lab.sweep.signals import interrupting, stop_signals
 from sapis_lab.text import without_password
 
 if TYPE_CHECKING:
@@ -244,7 +245,7 @@ def _studies(tuning: Tuning, storage: Any) -> list[OptunaStudy]:
 @contextmanager
 def _pool(request: TuneRequest, tuning: Tuning, n_stops: Callable[[], int], use: Resources) -> Iterator[Any]:
     """The pool that runs points; None when it was told to stop while it started."""
-    from sapis_lab.sweep.local import LocalPool
+    from sapis_lab.executors.local import LocalPool
 
     run, log = tuning.study.run, request.folder / f"log-{os.getpid()}.txt"
     kinds = {type(kind).__module__ for cell in tuning.cells for kind in (cell.base.config.data, cell.family)}

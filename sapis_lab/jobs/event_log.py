@@ -20,7 +20,7 @@ from typing import Any
 
 from sapis_lab.errors import ConfigError
 from sapis_lab.files import make_folder, parse_json, read_lossy
-from sapis_lab.sweep.events import Event
+from sapis_lab.jobs.events import Event
 
 EVENTS = "events.jsonl"
 _LEFT_OUT = {"tick", "kept", "failed_before"}

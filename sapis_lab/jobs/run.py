@@ -16,13 +16,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sapis_lab.jobs.events import Event, OnEvent
+from sapis_lab.jobs.executor import Executor
+from sapis_lab.jobs.folder import LOG, failure_reason, write_failure
+from sapis_lab.jobs.launcher import STOPPED, UNTOLD
+from sapis_lab.jobs.notices import Notices
+from sapis_lab.jobs.signals import Stop, stop_signals
 from sapis_lab.records import CHECKPOINT, FAILURE, RECORD
-from sapis_lab.sweep.events import Event, OnEvent
-from sapis_lab.sweep.executor import Executor
-from sapis_lab.sweep.folder import failure_reason
-from sapis_lab.sweep.launcher import LOG, STOPPED, UNTOLD, write_failure
-from sapis_lab.sweep.notices import Notices
-from sapis_lab.sweep.signals import Stop, stop_signals
 
 _GRACE_STOP = 60.0
 _GRACE_ENDED = 1.0

@@ -1,6 +1,6 @@
 """Jobs on this machine: a pool of workers that a launcher forks, one process (or `devices` ranks) per job.
 
-The launcher (`sapis_lab.sweep.launcher`) has imported everything once, so a job starts in a tenth of a
+The launcher (`sapis_lab.jobs.launcher`) has imported everything once, so a job starts in a tenth of a
 second. Nothing outlives the pool: the launcher ends when the pool's process does, however it ends, and the
 system kills every job when the launcher ends.
 """
@@ -18,20 +18,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from sapis_lab.sweep.events import Event, OnEvent
-from sapis_lab.sweep.executor import Ended, Task
-from sapis_lab.sweep.provenance import current_commit
-
-WORKER_ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    # Memory is kept instead of being returned and faulted in again at every step: 52.9 -> 44.3 ms a step of
-    # GEAT on 16 molecules.
-    "MALLOC_TRIM_THRESHOLD_": "1000000000",
-    "MALLOC_MMAP_THRESHOLD_": "1000000000",
-    "MALLOC_TOP_PAD_": "100000000",
-    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # reproducible sums on GPUs
-}
+from sapis_lab.jobs.events import Event, OnEvent
+from sapis_lab.jobs.executor import Ended, Task
+from sapis_lab.jobs.host import worker_environment
 
 
 class LauncherDied(RuntimeError):
@@ -150,7 +139,7 @@ class _Launcher:
         with log.open("ab") as file:
             # A session of its own: Ctrl-C reaches the parent alone, which then stops the points in order.
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "sapis_lab.sweep.launcher", *preload],
+                [sys.executable, "-m", "sapis_lab.jobs.launcher", *preload],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=file,
@@ -206,17 +195,6 @@ class _Launcher:
             self.process.wait()
         self.process.stdout.close()
         self.selector.close()
-
-
-def worker_environment() -> dict[str, str]:
-    """What is set for points: one thread, and the commit of the program, for points to note in their records:
-    SAPIS_COMMIT and SAPIS_DIRTY (0 or 1), empty outside of git."""
-    commit, dirty = current_commit()
-    return {
-        **WORKER_ENVIRONMENT,
-        "SAPIS_COMMIT": commit or "",
-        "SAPIS_DIRTY": "" if dirty is None else str(int(dirty)),
-    }
 
 
 def _n_gpus() -> int:

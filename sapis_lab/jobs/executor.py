@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from sapis_lab.jobs.events import OnEvent
 from sapis_lab.records import FAILURE, RECORD
-from sapis_lab.sweep.events import OnEvent
 
 
 @dataclass(frozen=True)

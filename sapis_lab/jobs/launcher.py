@@ -1,6 +1,6 @@
 """The launcher: a small process that has imported everything once and forks a child for every point.
 
-    python -m sapis_lab.sweep.launcher MODULE...        # the modules to import beforehand
+    python -m sapis_lab.jobs.launcher MODULE...        # the modules to import beforehand
 
 It reads one JSON request a line on its input and writes one JSON answer a line on its output:
 
@@ -43,10 +43,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from sapis_lab.files import replacing
-from sapis_lab.sweep.notices import keep_notices
+from sapis_lab.jobs.folder import LOCK, LOG, write_failure
+from sapis_lab.jobs.notices import keep_notices
+from sapis_lab.records import FAILURE
 
-LOG, LOCK, FAILURE = "log.txt", ".lock", "failure.txt"
 STOPPED = 75
 """Exit status of what was stopped and can be continued."""
 UNTOLD = 74
@@ -306,12 +306,6 @@ def _reason(error: BaseException) -> str:
     first = (str(error).strip() or type(error).__name__).splitlines()[0]
     told = type(error).__name__ in ("PointFailed", "PeerLost") or type(error).__name__ in first
     return first if told else f"{type(error).__name__}: {first}"
-
-
-def write_failure(folder: Path, reason: str, detail: str) -> None:
-    """`failure.txt`: the reason on the first line, then what is known about it."""
-    with replacing(folder / FAILURE) as temporary:
-        temporary.write_text(f"{reason}\n\n{detail.rstrip()}\n", encoding="utf-8", errors="replace")
 
 
 def _hold(path: Path) -> None:
