@@ -6,7 +6,8 @@ results/NAME/
   times points.json       the lattice: every point with its N, D and fingerprint, and what it was made from
   points/ID/        config.yaml, progress.json while it runs, then record.json or failure.txt; log.txt;
   last.ckpt runs.parquet, runs.csv, fit.json, figures/, report.html
-  answers.json      sha256 of the records and of the answers made from them (`whole`)
+  evaluations/ID/   what is asked of the evaluation of a point, and raw arrays; scores lie in
+  points/ID/evaluation/ answers.json      sha256 of the records and of the answers made from them (`whole`)
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ from sapis_lab.files import (
     without_checksum,
     write_text,
 )
-from sapis_lab.records import FAILURE, RECORD, Planned
+from sapis_lab.records import FAILURE, JOBS, RECORD, Planned
 
 MANIFEST, SETTINGS, LOCK, PROGRESS = "points.json", "study.yaml", ".lock", "progress.json"
 
@@ -140,7 +141,7 @@ def open_lock(path: Path, flags: int) -> int:
     )
 
 
-_SHARED = {"points", "tune", "slurm"}
+_SHARED = {"points", "tune", "slurm", JOBS}
 """Folders in which processes of other hosts write without this lock; points clean up after themselves."""
 
 
