@@ -6,7 +6,8 @@ Tables and files hold a quantity in the package's units (eV, Å); figures and re
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from typing import Literal
 
 
@@ -24,11 +25,25 @@ class Quantity:
     display_unit: str = ""
     display_factor: float = 1.0
     is_time: bool = False
-    """True for wall and CPU times: the only columns of a runs table that two identical runs may differ in."""
+    """True for times, and for what else depends on the machine: the only columns of a runs table that two
+    identical runs may differ in."""
     split: str = ""
     """Of an error: the frames it was measured on, 'val', 'test' or 'test_600K'."""
     measure: str = ""
     """Of an error: its key without the split, `force_rmse`."""
+    evaluation: str = ""
+    """The evaluation that measures it on finished points; none where training does."""
+
+    def filled(self, key: str) -> Quantity | None:
+        """The quantity called `key`, where this one's key has places for words, as in
+        '{split}_force_mae_{element}'; None where `key` is not of that form."""
+        words = re.split(r"\{(\w+)\}", self.key)
+        parts = [f"(?P<{w}>[A-Za-z0-9_]+)" if k % 2 else re.escape(w) for k, w in enumerate(words)]
+        match = re.fullmatch("".join(parts), key)
+        if match is None:
+            return None
+        label = self.label.format(**{k: v.replace("_", " ") for k, v in match.groupdict().items()})
+        return replace(self, key=key, label=label)
 
     @property
     def axis(self) -> str:

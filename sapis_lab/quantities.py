@@ -1,21 +1,36 @@
 """Every quantity that is known: those of a record, the errors of every target, and what was declared besides.
 
 Errors follow from the targets (`sapis_lab.targets`). Those of a property that a study declares are known once
-its settings, or a table with them, were read. No torch here: the analysis side reads this file too.
+its settings, or a table with them, were read. Quantities of evaluations are said by their kinds
+(`sapis_lab.evaluation`), which are asked for a key that is none of the others: it is that of the column,
+`KIND_...`, or `KIND-NAME_...` where the evaluation has a name. No torch here: the analysis side reads this
+file too.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import cache
+from typing import Any
 
 from sapis_lab import outside
 from sapis_lab.config import kind_class, kinds
 from sapis_lab.measures import Measure, Quantity
 from sapis_lab.targets import Target
 
-__all__ = ["Measure", "Quantity", "declare", "declared", "known", "quantity", "standard_targets"]
+__all__ = [
+    "Measure",
+    "Quantity",
+    "declare",
+    "declared",
+    "is_time",
+    "known",
+    "of_evaluations",
+    "quantity",
+    "standard_targets",
+]
 
 _OF_A_RECORD = (
     Quantity("n_params", "trainable parameters N", ""),
@@ -96,7 +111,37 @@ def _find(key: str) -> Quantity | None:
         return found
     named = re.fullmatch(r"(test_[A-Za-z0-9]+?)_(\w+)", key)  # further test sets, as in test_600K_force_mae
     measure = named and ({**_measures_of_kinds(outside.folders()), **_measures}).get(named[2])
-    return measure.quantity(named[1]) if named and measure else None
+    return measure.quantity(named[1]) if named and measure else _evaluated(key)
+
+
+def of_evaluations() -> dict[str, tuple[Quantity, ...]]:
+    """What every known kind of evaluation measures, by the kind; keys may have places for words."""
+    return _of_evaluations(outside.folders())
+
+
+@cache
+def _of_evaluations(folders: tuple[object, ...]) -> dict[str, tuple[Quantity, ...]]:
+    classes: dict[str, Any] = {kind: kind_class("evaluation", kind) for kind in kinds("evaluation")}
+    return {kind: c.quantities() for kind, c in classes.items()}
+
+
+def _evaluated(key: str) -> Quantity | None:
+    """The quantity of an evaluation, from the kind that opens its key."""
+    for kind, quantities in of_evaluations().items():
+        match = re.fullmatch(rf"(?P<of>{kind}(?:-(?P<name>[A-Za-z0-9.]+))?)_(?P<rest>\w+)", key)
+        for template in quantities if match else ():
+            assert match is not None
+            found = template.filled(match["rest"])
+            if found is not None:
+                label = f"{found.label} ({match['name']})" if match["name"] else found.label
+                return replace(found, key=key, label=label, evaluation=match["of"])
+    return None
+
+
+def is_time(key: str) -> bool:
+    """Whether a column of that name may differ between identical runs; not one that nobody knows."""
+    found = _find(key)
+    return found is not None and found.is_time
 
 
 def quantity(key: str) -> Quantity:
@@ -105,6 +150,7 @@ def quantity(key: str) -> Quantity:
         return found
     from difflib import get_close_matches
 
-    near = get_close_matches(key, known(), n=1)
+    evaluated = (f"{kind}_{q.key}" for kind, quantities in of_evaluations().items() for q in quantities)
+    near = get_close_matches(key, [*known(), *evaluated], n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     raise ValueError(f"unknown quantity {key!r}{hint} known: {', '.join(known())}")

@@ -2,7 +2,9 @@
 here.
 
 A point's process writes `record.json` as its last act and in one step, so a record that exists is complete.
-The table has one row per point that ended, in the order of the lattice; two identical studies give tables
+Evaluations of a finished point lie beside it, `evaluation/LABEL.json`, and are columns `LABEL_KEY` of its
+row. The table has one row per point that ended, in the order of the lattice; two identical studies give
+tables
 equal in every column but times, host, device and commit.
 """
 
@@ -20,6 +22,7 @@ from pydantic import Field, field_validator, model_validator
 from sapis_lab.config import Config, ConfigError, dump, fingerprint, kind_class, load
 from sapis_lab.errors import MissingFile
 from sapis_lab.files import (
+    CHECKSUM,
     read_bytes,
     read_json,
     read_lossy,
@@ -29,7 +32,7 @@ from sapis_lab.files import (
     write_text,
     write_with,
 )
-from sapis_lab.quantities import Quantity, declare, declared, known
+from sapis_lab.quantities import Quantity, declare, declared, is_time, known
 from sapis_lab.targets import Target
 from sapis_lab.text import for_spreadsheets, from_spreadsheets
 
@@ -143,6 +146,44 @@ class Record(Planned):
         return metrics
 
 
+class Evaluated(Config):
+    """What one evaluation found of one finished point."""
+
+    schema_version: int = SCHEMA_VERSION
+    """Version of this list of fields."""
+    kind: str
+    """Kind of the evaluation."""
+    name: str | None = None
+    """Its name, where it has one."""
+    settings: dict[str, Any]
+    """All its settings."""
+    version: int = Field(ge=1)
+    """Of the kind."""
+    fingerprint: str
+    """sha256 of all that the scores depend on: settings and version, weights, frames."""
+    point: str
+    """Fingerprint of the point."""
+    weights: str
+    """sha256 (hex) of the weights that were evaluated."""
+    scores: dict[str, float]
+    """Measured quantities by key, in the package's units."""
+    seconds: float = Field(ge=0)
+    """Wall time of the session that scored it, s."""
+    device: str
+    """Where it was measured."""
+    host: str | None = None
+    """On which machine."""
+    commit: str | None = None
+    """Commit of the program; none outside of git."""
+    dirty: bool | None = None
+    """Whether the program had changes that were not committed."""
+
+    @property
+    def label(self) -> str:
+        """The name of its file, and what its columns begin with."""
+        return self.kind if self.name is None else f"{self.kind}-{self.name}"
+
+
 # Nullable integers where a failed row has no value; FLOPs are floats, since C may exceed 2^63.
 _DTYPES = {
     "id": "str",
@@ -227,6 +268,67 @@ def read_raw(path: Path) -> dict[str, Any]:
 _NEEDED = tuple(name for name, field in Record.model_fields.items() if field.is_required())
 
 
+# ------------------------------------------------------------------------------------------------ evaluations
+
+EVALUATIONS = "evaluation"
+"""Folder of a point in which its scores lie."""
+JOBS = "evaluations"
+"""Folder of a study in which its points are evaluated, and the raw arrays lie."""
+
+
+def evaluation_file(folder: Path, label: str) -> Path:
+    """Where the scores of an evaluation of the point in `folder` lie."""
+    return Path(folder) / EVALUATIONS / f"{label}.json"
+
+
+def write_evaluated(folder: Path, evaluated: Evaluated) -> None:
+    """Write the scores of an evaluation of the point in `folder`, in one step."""
+    text = json.dumps(with_checksum(dump(evaluated)), indent=1, ensure_ascii=False, allow_nan=False)
+    write_text(evaluation_file(folder, evaluated.label), text + "\n")
+
+
+def read_evaluated(path: Path) -> Evaluated:
+    """The scores in a file `evaluation/LABEL.json`.
+
+    Raises:
+        ConfigError: there is none, it is damaged or was edited, it lies under another name, or a newer
+        program wrote it.
+    """
+    raw = read_json(path, then=EVALUATE)
+    version = raw.get("schema_version", 0)
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise ConfigError(
+            f"{path} has schema version {version}, this program reads up to {SCHEMA_VERSION}; update "
+            f"sapis_lab to read it"
+        )
+    if CHECKSUM not in raw:
+        raise ConfigError(f"{path}: lacks {CHECKSUM}; {EVALUATE}")
+    rest = without_checksum(raw, source=str(path), advice=EVALUATE)
+    found: Evaluated = load(Evaluated, rest, source=str(path))
+    if path.stem != found.label:
+        raise ConfigError(f"{path}: its contents are of the evaluation {found.label!r}; {EVALUATE}")
+    return found
+
+
+EVALUATE = "remove that file and evaluate again (sapis evaluate)"
+"""What to do about scores that cannot be believed."""
+
+
+def evaluated_columns(folder: Path, record: Record) -> dict[str, float]:
+    """Scores of all evaluations of a finished point, by the names of their columns.
+
+    Raises:
+        ConfigError: one cannot be believed, or is of other weights than the record.
+    """
+    columns: dict[str, float] = {}
+    for path in sorted((folder / EVALUATIONS).glob("*.json")):
+        found = read_evaluated(path)
+        if found.point != record.fingerprint or record.weights not in (None, found.weights):
+            raise ConfigError(f"{path}: was measured on other weights than those of {RECORD}; {EVALUATE}")
+        columns |= {f"{found.label}_{key}": value for key, value in found.scores.items()}
+    return columns
+
+
 # ------------------------------------------------------------------------------------------------------ table
 
 
@@ -239,7 +341,8 @@ def runs_table(points_folder: Path, expected: Sequence[Planned]) -> DataFrame:
     metrics = {key for row in rows for key in row["metrics"]}
     order = known()
     metric_columns = [k for k in order if k in metrics] + sorted(metrics - set(order))
-    flat = [{**row, **row["metrics"]} for row in rows]
+    metric_columns += sorted({key for row in rows for key in row["evaluated"]})
+    flat = [{**row, **row["metrics"], **row["evaluated"]} for row in rows]
     dtypes = _DTYPES | dict.fromkeys(metric_columns, "float64")
     # before 3, "str" would turn None into 'None'
     text = "str" if int(pd.__version__.split(".")[0]) >= 3 else "object"
@@ -258,10 +361,10 @@ def _row(folder: Path, point: Planned) -> dict[str, Any] | None:
     if (folder / RECORD).exists():
         record = believed_record(folder, point)
         _declare_targets(record.science)
-        return {**dump(record), "status": "done"}
+        return {**dump(record), "status": "done", "evaluated": evaluated_columns(folder, record)}
     if (folder / FAILURE).exists():
         reason = read_lossy(folder / FAILURE).partition("\n")[0] or "no reason recorded"
-        return {**dump(point), "status": "failed", "failure": reason, "metrics": {}}
+        return {**dump(point), "status": "failed", "failure": reason, "metrics": {}, "evaluated": {}}
     return None
 
 
@@ -351,10 +454,8 @@ def same_numbers(a: DataFrame, b: DataFrame) -> bool:
 def differing_columns(a: DataFrame, b: DataFrame) -> list[str]:
     """The columns in which two tables differ (or that one lacks); times, host, device, form of the step and
     commit aside."""
-    ignored = {"host", "device", "kernel", "commit", "dirty"} | {
-        key for key, q in known().items() if q.is_time
-    }
-    columns = [c for c in dict.fromkeys([*a, *b]) if c not in ignored]
+    ignored = {"host", "device", "kernel", "commit", "dirty"}
+    columns = [c for c in dict.fromkeys([*a, *b]) if c not in ignored and not is_time(c)]
     return [
         c
         for c in columns

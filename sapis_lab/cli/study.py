@@ -147,7 +147,7 @@ def study_clean(
         list[str] | None,
         typer.Option(
             "--also",
-            help="What else: orphans, failed, curves or models; may be repeated.",
+            help="What else: arrays, orphans, failed, curves or models; may be repeated.",
             show_default=False,
         ),
     ] = None,
@@ -157,7 +157,7 @@ def study_clean(
     half written.
 
     With --also: points no longer in the lattice (orphans), failed points, TensorBoard events (curves),
-    trained potentials (models).
+    trained potentials (models), raw arrays of evaluations that are scored (arrays).
 
     Example: `sapis study clean quickstart --also orphans --yes`
     """

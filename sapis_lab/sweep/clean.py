@@ -4,10 +4,10 @@ Kept in any case: settings, records, logs, tables, laws, figures, reports, and w
 needs to go on.
 
 Files that a kill left half written lie anywhere: with the points, the figures, the tables, the campaign of
-`scale`, the trials of `tune`, and in the folder of frame stores that the study reads. Where nobody but the
-holder of the study's lock writes they go at once. In the stores, which studies share, and where jobs of Slurm
-or workers of a tuning may be writing on other hosts, they go when their process is gone from this host and
-nothing was written to them for `SILENCE`, or when they are older than `DAY`.
+`scale`, the trials of `tune`, the evaluations, and in the folder of frame stores that the study reads. Where
+nobody but the holder of the study's lock writes they go at once. In the stores, which studies share, and
+where jobs of Slurm or workers of a tuning may be writing on other hosts, they go when their process is gone
+from this host and nothing was written to them for `SILENCE`, or when they are older than `DAY`.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from sapis_lab.config import ConfigError, home, read_yaml
 from sapis_lab.errors import disk_error
 from sapis_lab.files import is_temporary
 from sapis_lab.jobs.processes import is_alive
-from sapis_lab.records import FAILURE, RECORD
+from sapis_lab.records import EVALUATIONS, FAILURE, JOBS, RECORD
 from sapis_lab.sweep.lock import locked
 from sapis_lab.sweep.manifest import read_manifest
 
-What = Literal["checkpoints", "temporary", "orphans", "failed", "curves", "models"]
+What = Literal["checkpoints", "temporary", "orphans", "failed", "curves", "models", "arrays"]
 ALWAYS: tuple[What, ...] = ("checkpoints", "temporary")
 MEANING: dict[What, str] = {
     "checkpoints": "checkpoints of points that are done",
@@ -37,6 +37,7 @@ MEANING: dict[What, str] = {
     "failed": "points that failed, with their logs",
     "curves": "TensorBoard events of points that are done",
     "models": "trained models of points that are done",
+    "arrays": "raw arrays of evaluations that are scored",
 }
 
 
@@ -128,8 +129,16 @@ def _candidates(folder: Path, lattice: set[str]) -> Iterator[Waste]:
             what = _kind(path, done)
             if what is not None and not (what == "temporary" and queued and not is_left_behind(path)):
                 yield Waste(what, path, _size(path))
+    for place in sorted(p for p in (folder / JOBS).glob("*") if p.is_dir() and not p.is_symlink()):
+        if place.name not in lattice:
+            yield Waste("orphans", place, _size(place))
+            continue
+        scored = {path.stem for path in (points / place.name / EVALUATIONS).glob("*.json")}
+        for one in sorted(place / label for label in scored):
+            if one.is_dir():
+                yield Waste("arrays", one, _size(one))
     for path in _temporaries(folder, besides=points):
-        shared = queued or path.is_relative_to(folder / "tune")
+        shared = queued or any(path.is_relative_to(folder / place) for place in ("tune", JOBS))
         if not shared or is_left_behind(path):
             yield Waste("temporary", path, _size(path))
 

@@ -3,7 +3,7 @@
     NAME/study.yaml, provenance.json, points.json     the question, the lattice and where the numbers come
     from NAME/runs.csv, runs.parquet, fit.json             the numbers and the laws
     NAME/figures/, report.html                        as they were last drawn
-    NAME/points/ID/record.json, config.yaml, metrics.csv, failure.txt
+    NAME/points/ID/record.json, config.yaml, metrics.csv, failure.txt, evaluation/
     NAME/SHA256SUMS                                   of all of them, as `sha256sum -c` reads it
 
 Equal contents give equal bytes: entries are sorted and carry no times.
@@ -19,6 +19,7 @@ from pathlib import Path
 from sapis_lab.config import ConfigError
 from sapis_lab.errors import disk_error
 from sapis_lab.files import replacing
+from sapis_lab.records import EVALUATIONS
 from sapis_lab.sweep.lock import refuse_if_running
 from sapis_lab.sweep.manifest import MANIFEST
 
@@ -88,5 +89,6 @@ def _files(folder: Path, models: bool) -> Iterator[tuple[str, Path]]:
     ]
     for place in (folder / "points").glob("*"):
         wanted += [place / name for name in (*OF_A_POINT, *(MODEL if models else ()))]
+        wanted += (place / EVALUATIONS).glob("*.json")
     found = {str(p.relative_to(folder)): p for p in wanted if p.is_file() and not p.is_symlink()}
     yield from sorted(found.items())

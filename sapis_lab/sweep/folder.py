@@ -7,6 +7,8 @@ results/NAME/
   points/ID/        config.yaml; progress.json while it runs, then record.json or failure.txt; log.txt;
                     last.ckpt
   runs.parquet, runs.csv, fit.json, figures/, report.html
+  evaluations/ID/   what is asked of the evaluation of a point, and raw arrays; scores lie in
+                    points/ID/evaluation/
   answers.json      sha256 of the records and of the answers made from them (`whole`)
 """
 

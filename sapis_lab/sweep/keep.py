@@ -14,12 +14,11 @@ from pathlib import Path
 
 from sapis_lab.config import ConfigError
 from sapis_lab.files import digest, read_bytes, write_bytes
-from sapis_lab.records import RECORD, Planned, believed_record, read_record
+from sapis_lab.records import EVALUATIONS, RECORD, Planned, believed_record, read_record
 from sapis_lab.sweep.folder import point_folder
 
 KEPT = "records"
 SETTINGS = "config.yaml"
-EVALUATIONS = "evaluation"
 WEIGHTS = "model.safetensors"
 
 
@@ -31,8 +30,13 @@ def kept_folder(folder: Path, id: str) -> Path:
 def keep(folder: Path, id: str) -> None:
     """Copy what is small of a finished point to `records/ID/`, the record last."""
     place, kept = point_folder(folder, id), kept_folder(folder, id)
-    for name in [SETTINGS, *_evaluations(place), RECORD]:
-        source, target = place / name, kept / name
+    _copy([SETTINGS, *_evaluations(place), RECORD], place, kept)
+
+
+def _copy(names: Sequence[str], place: Path, to: Path) -> None:
+    """Those of the files `names` in `place` that are there, where the copy is another or none."""
+    for name in names:
+        source, target = place / name, to / name
         if source.is_file() and not (target.is_file() and digest(target) == digest(source)):
             write_bytes(target, read_bytes(source))
 
@@ -44,6 +48,8 @@ def _evaluations(place: Path) -> Iterator[str]:
 def restore(folder: Path, points: Sequence[Planned]) -> list[str]:
     """Bring the kept records of planned points back to `points/`, where there are none; the ids of those.
 
+    Where there is the same record, kept evaluations that are not there are brought back alone.
+
     A kept record of other settings stays where it is (`engine.refuse_other_settings` tells of it). So does
     one beside weights that are not its own: that point is to be trained again.
 
@@ -53,7 +59,11 @@ def restore(folder: Path, points: Sequence[Planned]) -> list[str]:
     restored = []
     for point in points:
         place, kept = point_folder(folder, point.id), kept_folder(folder, point.id)
-        if (place / RECORD).exists() or not (kept / RECORD).exists():
+        if not (kept / RECORD).exists():
+            continue
+        if (place / RECORD).exists():
+            if digest(place / RECORD) == digest(kept / RECORD):
+                _copy([n for n in _evaluations(kept) if not (place / n).exists()], kept, place)
             continue
         try:
             record = believed_record(kept, point)
@@ -64,9 +74,7 @@ def restore(folder: Path, points: Sequence[Planned]) -> list[str]:
         weights = place / WEIGHTS
         if weights.exists() and record.weights != digest(weights):
             continue
-        for name in [SETTINGS, *_evaluations(kept), RECORD]:
-            if (kept / name).is_file():
-                write_bytes(place / name, read_bytes(kept / name))
+        _copy([SETTINGS, *_evaluations(kept), RECORD], kept, place)
         restored.append(point.id)
     return restored
 

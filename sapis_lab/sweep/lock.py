@@ -20,6 +20,7 @@ from sapis_lab.errors import ConfigError
 from sapis_lab.files import TEMPORARY, is_temporary, make_folder
 from sapis_lab.jobs.folder import LOCK, open_lock
 from sapis_lab.jobs.processes import is_alive
+from sapis_lab.records import JOBS
 
 _BEAT, _SILENT = 10.0, 60.0
 """Seconds between two signs of life of an engine, and after how many without one it counts as gone."""
@@ -82,7 +83,7 @@ def locked(folder: Path) -> Iterator[str | None]:
         os.close(fd)
 
 
-_SHARED = {"points", "tune", "slurm"}
+_SHARED = {"points", "tune", "slurm", JOBS}
 """Folders in which processes of other hosts write without this lock; points clean up after themselves."""
 
 

@@ -20,7 +20,15 @@ from typing import NamedTuple
 from sapis_lab.config import ConfigError, load, read_yaml
 from sapis_lab.errors import MissingFile
 from sapis_lab.files import digest, is_temporary, read_json, with_checksum, without_checksum, write_text
-from sapis_lab.records import RECORD, Planned, Record, believed_record
+from sapis_lab.records import (
+    EVALUATIONS,
+    JOBS,
+    RECORD,
+    Planned,
+    Record,
+    believed_record,
+    evaluated_columns,
+)
 from sapis_lab.sweep.folder import point_folder
 from sapis_lab.sweep.manifest import Manifest, read_manifest, refuse_other_study_file
 
@@ -62,6 +70,7 @@ def point_problems(place: Path, point: Planned, *, deep: bool = False) -> list[s
         return []
     try:
         record = believed_record(place, point)
+        evaluated_columns(place, record)
         weights = weights_problem(place / WEIGHTS, record, deep=deep)
     except ConfigError as error:
         return [str(error)]
@@ -110,12 +119,14 @@ def _promised_size(path: Path) -> int | None:
 
 
 def records_digest(folder: Path, manifest: Manifest) -> str:
-    """sha256 (hex) of the records of all points, in the order of the lattice; a point without one counts as
-    such."""
+    """sha256 (hex) of the records of all points with their evaluations, in the order of the lattice; a point
+    without a record counts as such."""
     total = hashlib.sha256()
     for point in manifest.points:
         path = point_folder(folder, point.id) / RECORD
         total.update(f"{point.id} {digest(path) if path.is_file() else '-'}\n".encode())
+        for scores in sorted((path.parent / EVALUATIONS).glob("*.json")):
+            total.update(f"  {scores.name} {digest(scores)}\n".encode())
     return total.hexdigest()
 
 
@@ -206,12 +217,14 @@ class Verified(NamedTuple):
 
 
 def verify(folder: Path) -> Verified:
-    """Read everything in a results folder and compare it with its checksums: records, weights, checkpoints,
-    answers.
+    """Read everything in a results folder and compare it with its checksums: records, weights, evaluations,
+    checkpoints, answers.
 
     Raises:
         ConfigError: the study was never started, or its list of points cannot be read.
     """
+    from sapis_lab.evaluation import MANIFEST, damaged_parts
+
     manifest = read_manifest(folder)
     problems: list[str] = []
     n_points = n_without = n_checkpoints = 0
@@ -225,6 +238,8 @@ def verify(folder: Path) -> Verified:
             n_points += 1
             n_without += not (place / WEIGHTS).exists()
         problems += point_problems(place, point, deep=True)
+        for manifest_file in sorted((folder / JOBS / point.id).glob(f"*/{MANIFEST}")):
+            problems += damaged_parts(manifest_file.parent)
         for path in sorted(place.glob("*.ckpt")):
             n_checkpoints += 1
             if not _is_whole_archive(path):

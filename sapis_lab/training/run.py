@@ -45,6 +45,7 @@ from sapis_lab.training._config import PointConfig, StepChoice
 from sapis_lab.training._ranks import PeerLost, Ranks, device_of, join
 from sapis_lab.training._signals import STOPPED, Stopped, StopSignals
 from sapis_lab.training.module import TrainingModule
+from sapis_lab.training.process import set_up_torch
 from sapis_lab.training.scoring import score
 from sapis_lab.training.step_forms import StepForm, chosen_form, make_step
 
@@ -184,13 +185,8 @@ def _log_settings(trainer: L.Trainer, record: Record) -> None:
 
 
 def set_up_process(threads: int) -> None:
-    """Denormals flushed (several models run 1.5 to 2.6 times slower with them on some processors), full
-    precision, quiet libraries."""
-    torch.set_num_threads(threads)
-    torch.set_flush_denormal(True)
-    # No TF32: forces are small differences of large terms, of which its 10 bits leave nothing near a minimum.
-    torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.allow_tf32 = False
+    """`set_up_torch`, and quiet libraries."""
+    set_up_torch(threads)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")

@@ -11,7 +11,7 @@ from stub_points import StubPoint, record
 
 from sapis_lab.config import ConfigError, load
 from sapis_lab.files import digest, with_checksum, write_text
-from sapis_lab.records import Planned, read_record, write_record
+from sapis_lab.records import Evaluated, Planned, read_record, write_evaluated, write_record
 from sapis_lab.sweep import engine
 from sapis_lab.sweep.folder import point_folder
 from sapis_lab.sweep.keep import keep, restore
@@ -26,6 +26,17 @@ def planned(point: StubPoint) -> Planned:
 
 
 PLANNED = [planned(p) for p in POINTS]
+SPEED = Evaluated(
+    kind="speed",
+    settings={},
+    version=1,
+    fingerprint="f",
+    point="p",
+    weights="w",
+    scores={"metres": 3.0},
+    seconds=1.0,
+    device="cpu",
+)
 
 
 @pytest.fixture
@@ -36,7 +47,7 @@ def clone(tmp_path):
     for point in POINTS[:2]:
         write_record(point_folder(folder, point.id), record(point))
         write_text(point_folder(folder, point.id) / "config.yaml", f"id: {point.id}\n")
-        write_text(point_folder(folder, point.id) / "evaluation" / "speed.json", "{}")
+        write_evaluated(point_folder(folder, point.id), SPEED.model_copy(update={"point": point.fingerprint}))
         keep(folder, point.id)
     shutil.rmtree(folder / "points")
     return folder
@@ -68,7 +79,18 @@ def test_the_table_of_a_partial_study_is_made_from_kept_records(clone):
     import pandas as pd
 
     rebuild_table(clone)
-    assert list(pd.read_csv(clone / "runs.csv")["id"]) == ["a", "b"]
+    runs = pd.read_csv(clone / "runs.csv")
+    assert list(runs["id"]) == ["a", "b"] and list(runs["speed_metres"]) == [3.0, 3.0]
+
+
+def test_kept_evaluations_come_back_beside_the_same_record_alone(clone):
+    restore(clone, PLANNED)
+    of_a, of_b = (clone / f"points/{id}/evaluation/speed.json" for id in "ab")
+    of_a.unlink()
+    of_b.unlink()
+    other = read_record(clone / "points/b").model_copy(update={"host": "elsewhere"})
+    write_record(clone / "points/b", other)
+    assert restore(clone, PLANNED) == [] and of_a.exists() and not of_b.exists()
 
 
 def test_a_kept_record_that_was_edited_is_refused(clone):

@@ -1,0 +1,63 @@
+"""A potential with its frames to evaluate, and a finished tiny study."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_study import NAME
+
+from sapis_lab.config import kind_class, load
+from sapis_lab.data import DatasetConfig, FrameStore, prepare
+from sapis_lab.evaluation import Subject
+from sapis_lab.potential import Potential
+from sapis_lab.selftest._project import Project, small_study
+from sapis_lab.selftest.ranks import write_molecules
+
+
+@pytest.fixture(scope="session")
+def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `molecules.xyz`."""
+    place = tmp_path_factory.mktemp("frames")
+    write_molecules(place / "molecules.xyz")
+    return place
+
+
+@pytest.fixture(scope="session")
+def store(frames: Path) -> FrameStore:
+    """The frames of `molecules.xyz`, split."""
+    raw = small_study(frames, cache=frames, question="")["data"]
+    data: DatasetConfig = load(kind_class("data", "extxyz"), raw, source="test")
+    return prepare(data, cache=frames / "cache")
+
+
+@pytest.fixture(scope="session")
+def subject(store: FrameStore) -> Subject:
+    """An untrained potential of the study's frames."""
+    config = kind_class("models", "geat")(cutoff=3.0).at_size(3e3, n_species=len(store.elements))
+    model = config.build(species=store.elements, mean_neighbors=8.0, seed=0).requires_grad_(False)
+    references = dict.fromkeys(store.elements, float(np.mean(store.energy)) / 4)
+    return Subject(Potential(model, config, references, 8.0, {"id": "test"}), store, "cpu")
+
+
+@pytest.fixture(scope="session")
+def finished(frames: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project with a finished study of one model at two amounts of data."""
+    place = tmp_path_factory.mktemp("project")
+    project = Project(place / "home", NAME, place / "log.txt")
+    size = {"n_params": (3e3,), "n_frames": (12, 32), "steps": 6}
+    study = small_study(frames, cache=frames / "cache", question="What else is there to measure?", **size)
+    project.write({**study, "models": [{"kind": "geat", "cutoff": 3.0}]})
+    status = project.end(project.start("study", "run", NAME))
+    assert status == 0, project.log()
+    return project
+
+
+@pytest.fixture
+def study(finished: Project, tmp_path: Path) -> Project:
+    """A copy of the finished study, to be changed."""
+    import shutil
+
+    shutil.copytree(finished.home, tmp_path / "home")
+    return Project(tmp_path / "home", NAME, tmp_path / "log.txt")

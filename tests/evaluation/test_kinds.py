@@ -1,0 +1,203 @@
+"""Every kind of evaluation keeps what its base class says, and measures what it says it measures."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from sapis_lab.config import dump, kind_class, kinds, load
+from sapis_lab.evaluation import Evaluation, Subject
+from sapis_lab.evaluation.errors import QUANTILES
+from sapis_lab.evaluation.smoothness import SIDES
+from sapis_lab.quantities import is_time, known, of_evaluations, quantity
+from sapis_lab.structures import Structure
+
+SMALL: dict[str, dict[str, Any]] = {
+    "cost": {"batches": (1, 3), "repeats": 2},
+    "smoothness": {"n_frames": 2, "n_pairs": 2, "n_directions": 2},
+}
+
+
+@pytest.fixture(params=kinds("evaluation"))
+def evaluation(request: pytest.FixtureRequest) -> Evaluation:
+    """Small settings of every kind."""
+    return kind_class("evaluation", request.param)(**SMALL.get(request.param, {}))
+
+
+def measured(evaluation: Evaluation, subject: Subject) -> dict[str, dict[str, np.ndarray]]:
+    return {part: evaluation.measure(subject, part) for part in evaluation.parts(subject)}
+
+
+# ------------------------------------------------------------------------------------------------- every kind
+
+
+def test_scores_are_finite_quantities_that_the_kind_has(evaluation: Evaluation, subject: Subject) -> None:
+    scores = evaluation.checked(evaluation.score(measured(evaluation, subject)))
+    assert scores
+    for label in (evaluation.kind, f"{evaluation.kind}-mine"):
+        for key in scores:
+            q = quantity(f"{label}_{key}")
+            assert q.key == f"{label}_{key}" and q.evaluation == label and q.axis
+            assert "{" not in q.key + q.label and ("(mine)" in q.label) == label.endswith("-mine")
+
+
+def test_raw_arrays_are_the_same_every_time_but_for_times(evaluation: Evaluation, subject: Subject) -> None:
+    a, b = (evaluation.score(measured(evaluation, subject)) for _ in range(2))
+    assert a.keys() == b.keys()
+    stable = [key for key in a if not is_time(f"{evaluation.kind}_{key}")]
+    assert {key: a[key] for key in stable} == {key: b[key] for key in stable}
+
+
+def test_arrays_are_plain_and_scores_follow_from_them_alone(evaluation: Evaluation, subject: Subject) -> None:
+    raw = measured(evaluation, subject)
+    assert all(not a.dtype.hasobject for arrays in raw.values() for a in arrays.values())
+    assert evaluation.score(raw) == evaluation.score(raw)
+
+
+def test_settings_load_back_and_a_name_is_no_part_of_what_numbers_depend_on(evaluation: Evaluation) -> None:
+    assert load(type(evaluation), dump(evaluation), source="test") == evaluation
+    named = evaluation.model_copy(update={"name": "mine"})
+    wanted = evaluation.fingerprint(weights="w", data={})
+    assert named.fingerprint(weights="w", data={}) == wanted
+    assert evaluation.fingerprint(weights="v", data={}) != wanted
+    assert evaluation.fingerprint(weights="w", data={"kind": "other"}) != wanted
+    assert (evaluation.label, named.label) == (evaluation.kind, f"{evaluation.kind}-mine")
+
+
+def test_quantities_of_a_kind_are_known_without_torch(evaluation: Evaluation) -> None:
+    program = (
+        "import sys\nfrom sapis_lab.quantities import of_evaluations\n"
+        "print(list(of_evaluations()), 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip().endswith("False") and f"'{evaluation.kind}'" in done.stdout, done.stderr
+
+
+def test_no_quantity_of_an_evaluation_is_one_of_training() -> None:
+    assert not [key for key in known() if key.startswith(tuple(of_evaluations()))]
+    with pytest.raises(ValueError, match="unknown quantity 'errors_test_force_ma_H'"):
+        quantity("errors_test_force_ma_H")
+
+
+def test_scores_that_are_no_numbers_or_nobody_knows_are_refused() -> None:
+    errors = kind_class("evaluation", "errors")()
+    with pytest.raises(ValueError, match="test_force_mae_H is nan"):
+        errors.checked({"test_force_mae_H": float("nan")})
+    with pytest.raises(ValueError, match="'luck' is scored, but the quantities of 'errors' are"):
+        errors.checked({"luck": 1.0})
+
+
+# ----------------------------------------------------------------------------------------------------- errors
+
+
+def test_errors_by_element_and_quantiles_are_those_of_the_definition(subject: Subject) -> None:
+    scores = kind_class("evaluation", "errors")()
+    found = scores.score(measured(scores, subject))
+    by_element: dict[str, list[np.ndarray]] = {}
+    lengths, per_atom = [], []
+    from ase.data import chemical_symbols
+
+    for k in subject.store.splits["test"]:
+        frame = subject.store.frames(np.array([k]))
+        e, f, _ = subject.potential.evaluate(species=frame.species, positions=frame.positions)
+        per_atom.append(abs(e - frame.energy[0]) / len(frame.species))
+        for z, got, wanted in zip(frame.species, f, frame.forces.astype(float), strict=True):
+            by_element.setdefault(chemical_symbols[z], []).append(got - wanted)
+            lengths.append(np.sqrt(((got - wanted) ** 2).sum()))
+    assert len(by_element) > 1
+    for symbol, errors in by_element.items():
+        assert found[f"test_force_mae_{symbol}"] == pytest.approx(np.abs(errors).mean(), rel=1e-4)
+        assert found[f"test_force_rmse_{symbol}"] == pytest.approx(
+            np.sqrt(np.mean(np.square(errors))), rel=1e-4
+        )
+    for key, values in (("force_error", lengths), ("energy_error", per_atom)):
+        for name, level in QUANTILES.items():
+            assert found[f"test_{key}_{name}"] == pytest.approx(np.quantile(values, level), rel=1e-4)
+        assert found[f"test_{key}_max"] == pytest.approx(max(values), rel=1e-4)
+
+
+def test_further_test_sets_have_columns_of_their_own() -> None:
+    q = quantity("errors_test_600K_force_mae_Cu")
+    assert (q.label, q.axis) == ("test 600K force MAE of Cu", "test 600K force MAE of Cu (meV/Å)")
+    assert quantity("errors_test_force_error_q90").label == "test 90 % quantile of the force error of an atom"
+
+
+# ------------------------------------------------------------------------------------------------- smoothness
+
+
+def smoothness(subject: Subject) -> dict[str, float]:
+    evaluation = kind_class("evaluation", "smoothness")(n_frames=3, n_pairs=4)
+    raw = measured(evaluation, subject)
+    assert raw["cutoff"]["energy"].shape == (12, len(SIDES)), "pairs to move"
+    return evaluation.score(raw)
+
+
+class _Cut:
+    """A potential whose energy has a step, or whose forces lack a part, where a pair is within the cutoff."""
+
+    def __init__(self, step: float, kink: float, extra: float) -> None:
+        self.model, self.step, self.kink, self.extra = type("M", (), {"cutoff": 3.0}), step, kink, extra
+
+    def predict(self, structures: Any) -> Any:
+        structures = [structures] if isinstance(structures, Structure) else structures
+        energy, forces = [], []
+        for s in structures:
+            v = s.positions[None] - s.positions[:, None]
+            r = np.linalg.norm(v, axis=-1) + 10 * np.eye(len(v))
+            near = r < 3.0
+            # spring of 1 eV/Å^2 between all atoms, smooth; a step, and a slope, that end at the cutoff
+            e = 0.5 * np.square(r - 10 * np.eye(len(v)))
+            e = e + near * (self.step + self.kink * (3.0 - r))
+            slope = r - 10 * np.eye(len(v)) - near * self.kink
+            f = (slope[..., None] * v / r[..., None]).sum(1)
+            energy.append(0.5 * e.sum())
+            forces.append(f + self.extra)
+        return type("P", (), {"energy": np.array(energy), "forces": np.concatenate(forces)})
+
+
+@pytest.mark.parametrize(
+    ("step", "kink", "extra", "key", "wanted"),
+    [(0.02, 0.0, 0.0, "energy_jump", 0.02), (0.0, 0.3, 0.0, "force_jump", 0.3)],
+)
+def test_a_jump_at_the_cutoff_is_found_at_its_size(
+    subject: Subject, step: float, kink: float, extra: float, key: str, wanted: float
+) -> None:
+    clean = smoothness(replace(subject, potential=_Cut(0.0, 0.0, 0.0)))
+    assert max(clean.values()) < 1e-4
+    found = smoothness(replace(subject, potential=_Cut(step, kink, extra)))
+    assert found[key] == pytest.approx(wanted, rel=0.05)
+
+
+def test_forces_that_are_not_the_slope_of_the_energy_are_found(subject: Subject) -> None:
+    found = smoothness(replace(subject, potential=_Cut(0.0, 0.0, 0.1)))
+    assert 0.01 < found["force_mismatch"] < 0.1 * np.sqrt(3 * 20)
+    assert found["energy_jump"] < 1e-3
+
+
+def test_our_models_are_smooth_in_single_precision(subject: Subject) -> None:
+    assert subject.potential.dtype == torch.float32
+    found = smoothness(subject)
+    assert found["energy_jump"] < 1e-5 and found["force_jump"] < 1e-3 and found["force_mismatch"] < 1e-3
+
+
+# ------------------------------------------------------------------------------------------------------- cost
+
+
+def test_cost_counts_atoms_and_grows_in_memory(subject: Subject) -> None:
+    evaluation = kind_class("evaluation", "cost")(batches=(1, 200), repeats=2)
+    raw = measured(evaluation, subject)["all"]
+    scores = evaluation.score({"all": raw})
+    n_atoms = len(subject.store.frames(subject.store.splits["test"][:1]).species)
+    assert raw["n_atoms"][0] == n_atoms
+    assert scores["seconds_per_atom_b1"] == pytest.approx(np.median(raw["seconds"][0]) / n_atoms)
+    assert 0 < scores["seconds_per_atom_b200"] < 0.1
+    if sys.platform == "linux":
+        assert 0 <= scores["memory_b1"] <= scores["memory_b200"] < 2e9 and scores["memory_b200"] > 1e5
+    with pytest.raises(ValueError, match="ascending order"):
+        type(evaluation)(batches=(4, 2))
