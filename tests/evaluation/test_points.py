@@ -17,7 +17,7 @@ from sapis_lab.evaluation._arrays import Arrays, damaged_parts
 from sapis_lab.files import with_checksum
 from sapis_lab.records import read_evaluated, read_record, read_table, runs_table
 from sapis_lab.selftest._project import Project
-from sapis_lab.sweep.folder import read_manifest
+from sapis_lab.sweep.manifest import read_manifest
 
 ERRORS = kind_class("evaluation", "errors")()
 SMOOTHNESS = kind_class("evaluation", "smoothness")(n_frames=1, n_pairs=2, n_directions=2)
