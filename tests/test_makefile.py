@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -102,3 +103,11 @@ def test_the_name_is_quickstart_where_none_is_given(folder: Path) -> None:
 def test_args_are_words_of_the_users_own_shell(folder: Path) -> None:
     words = make(folder, "study", "NAME=smoke", "ARGS=--only 'geat-*' --set train.steps=5")
     assert words == ["sapis", "study", "run", "smoke", "--only", "geat-*", "--set", "train.steps=5"]
+
+
+def test_the_hooks_before_a_commit_run_what_lint_runs(folder: Path) -> None:
+    hooks = yaml.safe_load((REPOSITORY / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+    entries = [hook["entry"].removeprefix(".venv/bin/").split() for hook in hooks]
+    assert all(hook["language"] == "system" for hook in hooks)
+    lint = make(folder, "lint")
+    assert [word for entry in entries for word in entry] == [w for w in lint if w not in (".", "--check")]
