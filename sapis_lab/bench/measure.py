@@ -23,13 +23,13 @@ from pathlib import Path
 from typing import Any, Self
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from sapis_lab.bench.environments import MAIN, command
 from sapis_lab.config import ConfigError
 from sapis_lab.files import write_text
 from sapis_lab.jobs.host import WORKER_ENVIRONMENT, current_commit
+from sapis_lab.screen import new_table
 
 FORMAT = 1
 ACTIONS = ("infer", "train")
@@ -433,7 +433,6 @@ def print_result(name: str, words: str, result: Measured, settings: Settings, co
         ),
         soft_wrap=True,
     )
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     headings = (
         "model",
         "N",
@@ -450,8 +449,7 @@ def print_result(name: str, words: str, result: Measured, settings: Settings, co
         "faults",
         "MB",
     )
-    for heading in headings:
-        table.add_column(heading, justify="left" if heading == "model" else "right", no_wrap=True)
+    table = new_table(*headings, left=["model"])
     for row in result.rows:
         if row["error"] is None:
             table.add_row(*_cells(row))

@@ -31,7 +31,6 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 from torch import Tensor, nn
 from torch.func import functional_call, grad, stack_module_state, vmap
@@ -47,6 +46,7 @@ from sapis_lab.derivatives import Prediction, predict
 from sapis_lab.jobs.host import WORKER_ENVIRONMENT
 from sapis_lab.kernels import reference_forms
 from sapis_lab.models import Model, ModelConfig
+from sapis_lab.screen import new_table
 from sapis_lab.tasks import energy_loss
 from sapis_lab.training import TrainConfig
 
@@ -341,21 +341,9 @@ def _print(rows: Sequence[dict[str, Any]], model: str, settings: Settings, conso
         f"{model} on frames like {INPUT} ({INPUTS[INPUT]}): ms of {clock} per model and training step",
         soft_wrap=True,
     )
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for heading in (
-        "N",
-        "k",
-        "packed",
-        "quartiles",
-        "PyTorch",
-        "quartiles",
-        "gain",
-        "C++",
-        "quartiles",
-        "gain",
-        "gradients differ by",
-    ):
-        table.add_column(heading, justify="right", no_wrap=True)
+    single = ("quartiles", "gain")
+    headings = ("N", "k", "packed", "quartiles", "PyTorch", *single, "C++", *single)
+    table = new_table(*headings, "gradients differ by")
     for row in rows:
         if row["error"]:
             table.add_row(f"~{row['size']:,.0f}", str(row["n_models"]), "failed")

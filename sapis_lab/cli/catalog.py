@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from sapis_lab.cli.common import stdout_console
 from sapis_lab.config import ConfigError, plainly
+from sapis_lab.screen import new_table
 
 app = typer.Typer()
 
@@ -36,10 +36,8 @@ def kinds_of(
 
     if folder not in (None, *KIND_FOLDERS):
         raise ConfigError(f"{folder!r} has no kinds; known: {', '.join(KIND_FOLDERS)}")
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     if folder is None or kind is None:
-        for column in ("folder", "kind", "settings"):
-            table.add_column(column)
+        table = new_table("folder", "kind", "settings", left="all", wrapped=["settings"])
         for place in KIND_FOLDERS if folder is None else (folder,):
             for known in kinds(place):
                 table.add_row(
@@ -48,8 +46,7 @@ def kinds_of(
         stdout_console().print(table)
         return
     config = plainly(lambda: kind_class(folder, kind))
-    for column in ("setting", "default", "meaning"):
-        table.add_column(column, no_wrap=column == "setting")
+    table = new_table("setting", "default", "meaning", left="all", wrapped=["default", "meaning"])
     for field, info in config.model_fields.items():
         default = "required" if info.is_required() else repr(info.get_default(call_default_factory=True))
         table.add_row(field, default, (info.description or "").replace("\n", " "))

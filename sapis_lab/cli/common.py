@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from sapis_lab.config import ConfigError
@@ -66,14 +65,6 @@ def stdout_console() -> Console:
     """Prints tables and boards to the terminal, or to what stands for it."""
     # A file or a pipe has no width, and a cut number is worse than a long line.
     return PlainConsole(width=None if sys.stdout.isatty() else 160)
-
-
-def new_table(*columns: str, wrapped: str) -> Table:
-    """A table without lines whose rows are one line each, but for the column `wrapped`."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for column in columns:
-        table.add_column(column, no_wrap=column != wrapped)
-    return table
 
 
 def broken_cell(error: ConfigError) -> Text:

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from sapis_lab.cli.common import HELP, Set, Workers, broken_cell, dataset_config, new_table, stdout_console
+from sapis_lab.cli.common import HELP, Set, Workers, broken_cell, dataset_config, stdout_console
 from sapis_lab.config import ConfigError, home, plainly
+from sapis_lab.screen import new_table
 
 app = typer.Typer(
     help="Prepare and list data sets, the files in configs/data/.\n\n"
@@ -58,7 +59,7 @@ def data_list() -> None:
     """
     from sapis_lab.config import read_yaml
 
-    table = new_table("data", "kind", "settings", wrapped="settings")
+    table = new_table("data", "kind", "settings", left="all", wrapped=["settings"])
     for path in sorted((home() / "configs" / "data").glob("*.yaml")):
         try:
             raw = read_yaml(path)

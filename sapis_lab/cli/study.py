@@ -9,8 +9,9 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from sapis_lab.cli.common import HELP, As, Name, Only, Set, Workers, broken_cell, new_table, stdout_console
+from sapis_lab.cli.common import HELP, As, Name, Only, Set, Workers, broken_cell, stdout_console
 from sapis_lab.config import ConfigError, home
+from sapis_lab.screen import new_table
 
 if TYPE_CHECKING:
     from sapis_lab.sweep.manifest import Manifest
@@ -251,7 +252,7 @@ def study_list() -> None:
     from sapis_lab.sweep.files import study_names
     from sapis_lab.sweep.road import known_studies
 
-    table = new_table("study", "state", "question", wrapped="question")
+    table = new_table("study", "state", "question", left="all", wrapped=["question"])
     for study, word in known_studies(study_names()):
         question: str | Text
         try:

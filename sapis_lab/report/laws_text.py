@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from sapis_lab.analysis.identify import interval_text
@@ -13,6 +12,7 @@ from sapis_lab.analysis.laws import COMPUTE_LAWS, SYMBOLS, Law
 from sapis_lab.analysis.result import LawResult
 from sapis_lab.analysis.selection import aicc
 from sapis_lab.analysis.table_fit import TableFit
+from sapis_lab.screen import new_table
 
 
 def print_table_fit(fits: TableFit, console: Console) -> None:
@@ -40,9 +40,8 @@ def print_table_fit(fits: TableFit, console: Console) -> None:
         for n in ("alpha", "beta", "gamma", "E")
         if any(r.fit and n in r.fit.law.param_names for r in fits.laws.values())
     ]
-    grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for column in ("law", "AICc", "LOO", "sd", *(SYMBOLS.get(n, n) for n in names)):
-        grid.add_column(column, no_wrap=True, justify="right" if column in ("AICc", "LOO", "sd") else "left")
+    symbols = [SYMBOLS.get(n, n) for n in names]
+    grid = new_table("law", "AICc", "LOO", "sd", *symbols, left=["law", *symbols])
     best = min((a for r in fits.laws.values() if r.fit and (a := aicc(r.fit)) is not None), default=None)
     for name, result in fits.laws.items():
         if result.fit is None:

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from sapis_lab.analysis.optimum import Cost
@@ -23,6 +22,7 @@ from sapis_lab.records import read_table
 from sapis_lab.scaling.campaign import FOLDER, recorded_study
 from sapis_lab.scaling.design import next_points
 from sapis_lab.scaling.history import read_history, replayed, same
+from sapis_lab.screen import new_table
 from sapis_lab.sweep.folder import results_folder
 from sapis_lab.sweep.lock import refuse_if_running
 from sapis_lab.sweep.plan import infos
@@ -86,14 +86,9 @@ def print_design(
         lambda: next_points(runs, prices, budget=budget, target=target, rules=rules),
         about=f"{folder}/runs.parquet",
     )
-    screen = Table(
-        title=(
-            f"{design.quantity}: known to a factor {math.exp(design.sd):.3f}; the next run, by what it "
-            f"teaches per FLOP"
-        )
-    )
-    for column in ("N", "D", "seed", "FLOPs", "variance less by", "per FLOP"):
-        screen.add_column(column, justify="right")
+    title = f"{design.quantity}: known to a factor {math.exp(design.sd):.3f}"
+    console.print(Text(f"{title}; the next run, by what it teaches per FLOP"), soft_wrap=True)
+    screen = new_table("N", "D", "seed", "FLOPs", "variance less by", "per FLOP")
     for c in design.candidates[:n_shown]:
         screen.add_row(
             f"{c.n_params:.0f}",
@@ -126,9 +121,11 @@ def print_comparison(name: str, others: Sequence[str], console: Console) -> None
     found[0]["total_flops"] = rows[-1].flops_total
     found += [_best_of(other, results_folder(other), label, key, test) for other in others]
     q = quantity(key)
-    screen = Table(title=f"{label}: all FLOPs that were spent, and the best run that they bought")
-    for column in ("results", "runs", "FLOPs of all", "N", "D", "its FLOPs", f"{q.label}", "on test frames"):
-        screen.add_column(column, justify="left" if column == "results" else "right")
+    console.print(
+        Text(f"{label}: all FLOPs that were spent, and the best run that they bought"), soft_wrap=True
+    )
+    columns = ("results", "runs", "FLOPs of all", "N", "D", "its FLOPs", q.label, "on test frames")
+    screen = new_table(*columns, left=["results"])
     for best in found:
         errors = [
             f"{best[k] * q.display_factor:.1f} {q.display_unit or q.unit}" if best.get(k) else ""

@@ -35,7 +35,6 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from sapis_lab.accounting import counted_flops
@@ -47,6 +46,7 @@ from sapis_lab.data import DatasetConfig, prepare
 from sapis_lab.derivatives import predict
 from sapis_lab.growth import grow
 from sapis_lab.models import Model, ModelConfig
+from sapis_lab.screen import new_table
 from sapis_lab.tasks import Objective, Task, loss_sums, mean_loss
 from sapis_lab.training import PointConfig, TrainConfig
 from sapis_lab.training.module import TrainingModule, rate_factor
@@ -401,18 +401,8 @@ def _print(rows: Sequence[Mapping[str, Any]], facts: Mapping[str, Any], console:
             f"{facts['learning_rate']:g}",
             soft_wrap=True,
         )
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    losses = [f"L {stage}" for stage in _STAGES]
-    for heading in (
-        "seed",
-        "max |dE| eV",
-        "max |dF| eV/Å",
-        "relative",
-        *(f"F {stage}" for stage in _STAGES),
-        "ratio",
-        *losses,
-    ):
-        table.add_column(heading, justify="right", no_wrap=True)
+    errors, losses = ([f"{what} {stage}" for stage in _STAGES] for what in "FL")
+    table = new_table("seed", "max |dE| eV", "max |dF| eV/Å", "relative", *errors, "ratio", *losses)
     for row in rows:
         if row["error"]:
             table.add_row(str(row["seed"]), "diverged")

@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from sapis_lab.config import kinds
 from sapis_lab.policies import Rules, policy
 from sapis_lab.scaling.worlds import KAPPA, LAST, NOISE, SHARES, STEPS, World, campaign
+from sapis_lab.screen import new_table
 
 TUNED_ON = range(1000, 1048)
 FIRST_SEED = 3000
@@ -129,16 +129,10 @@ def _verdicts(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def _print(
     rows: Sequence[dict[str, Any]], verdicts: Sequence[dict[str, Any]], n_worlds: int, console: Console
 ) -> None:
-    table = Table(
-        title=(
-            f"compute waste, mean of the last {LAST} of {STEPS} doublings of {n_worlds} campaigns; in "
-            f"brackets the first step"
-        )
-    )
-    table.add_column("world")
+    title = f"compute waste, mean of the last {LAST} of {STEPS} doublings of {n_worlds} campaigns"
+    console.print(Text(f"{title}; in brackets the first step"), soft_wrap=True)
     policies = list(dict.fromkeys(row["policy"] for row in rows))
-    for name in policies:
-        table.add_column(name, justify="right")
+    table = new_table("world", *policies, left=["world"])
     for world in dict.fromkeys(row["world"] for row in rows):
         cells = {row["policy"]: row for row in rows if row["world"] == world}
         shown = [

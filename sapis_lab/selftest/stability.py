@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from sapis_lab.bench.accuracy import Bench, rounded_rate
@@ -33,6 +32,7 @@ from sapis_lab.bench.accuracy_log import Record, RunLog
 from sapis_lab.bench.adapters import Code, find_code
 from sapis_lab.bench.step import model_config
 from sapis_lab.config import expand_use, home, load
+from sapis_lab.screen import new_table
 from sapis_lab.training import TrainConfig
 
 FILE = Path("results") / "stability" / "runs.jsonl"
@@ -154,9 +154,7 @@ def _print(
         "validation force MAE in meV/Å",
         soft_wrap=True,
     )
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for heading in ("of default", "rate", "runs", "diverged", "failed", "median", "worst", "steps"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    table = new_table("of default", "rate", "runs", "diverged", "failed", "median", "worst", "steps")
     for row in rows:
         table.add_row(
             f"{row['factor']:g}x",

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Self, get_args
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from sapis_lab.config import home, read_yaml
@@ -21,6 +20,7 @@ from sapis_lab.jobs.events import Event
 from sapis_lab.jobs.folder import LOG, PROGRESS, Progress, State, failure_reason, read_progress, state
 from sapis_lab.quantities import quantity
 from sapis_lab.records import RECORD, read_raw
+from sapis_lab.screen import new_table
 from sapis_lab.sweep.console import PlainConsole
 from sapis_lab.sweep.folder import point_folder
 from sapis_lab.sweep.lock import holder
@@ -171,9 +171,8 @@ class Board:
         return loss + (f"   {_error(self.loss_key, now.val)}" if self.loss_key in now.val else "")
 
     def _screen(self) -> Group:
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-        for name in ("running", "step", "", "loss", quantity(self.loss_key).label, "time"):
-            table.add_column(name, justify="left" if name in ("running", "") else "right", no_wrap=True)
+        label = quantity(self.loss_key).label
+        table = new_table("running", "step", "", "loss", label, "time", left=("running", ""))
         for id, since in self.running.items():
             now = read_progress(point_folder(self.folder, id))
             step, bar = (f"{now.step}/{now.steps}", _bar(now.share)) if now else ("starting", "")
@@ -278,7 +277,6 @@ def print_plan(plan: Plan, console: Console, *, states: Mapping[str, str] | None
         soft_wrap=True,
         highlight=False,
     )
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     columns: dict[str, Callable[[PointCost], str]] = {
         "point": lambda c: c.planned.id,
         "N": lambda c: f"{c.planned.n_params:,}",
@@ -296,8 +294,7 @@ def print_plan(plan: Plan, console: Console, *, states: Mapping[str, str] | None
     if console.width < 100:  # a narrow terminal keeps what was promised: N, D, FLOPs, time and disk
         for name in ("batch", "rate", "FLOPs/frame"):
             del columns[name]
-    for name in columns:
-        table.add_column(name, justify="left" if name in ("point", "state") else "right", no_wrap=True)
+    table = new_table(*columns, left=("point", "state"))
     for cost in plan.costs:
         table.add_row(*(text(cost) for text in columns.values()))
     console.print(table)
@@ -342,10 +339,7 @@ def print_status(manifest: Manifest, folder: Path, console: Console, *, queue: Q
     who = holder(folder) or ("Slurm" if remote else None)
     console.print(Text(f"{folder.name}: {'running, by ' + who if who else 'not running'}"), soft_wrap=True)
     names: tuple[State, ...] = get_args(State)
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("model")
-    for name in names:
-        table.add_column(name, justify="right")
+    table = new_table("model", *names, left=["model"])
     for model in dict.fromkeys(p.model for p in manifest.points):
         own = [states[p.id] for p in manifest.points if p.model == model]
         table.add_row(model, *(str(own.count(name)) for name in names))

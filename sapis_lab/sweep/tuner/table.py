@@ -13,6 +13,7 @@ from sapis_lab.config import ConfigError
 from sapis_lab.files import write_text
 from sapis_lab.quantities import quantity
 from sapis_lab.records import RECORD, read_csv, read_raw
+from sapis_lab.screen import new_table
 from sapis_lab.sweep.tuner import tickets
 from sapis_lab.sweep.tuner.outcome import outcome
 from sapis_lab.sweep.tuner.space import Cell, study_settings
@@ -195,20 +196,18 @@ def print_table(
     table: DataFrame, console: Console, *, title: str, keys: Sequence[str], names: Sequence[str]
 ) -> None:
     """How many trials of every cell have ended how, and the best of them."""
-    from rich.table import Table
     from rich.text import Text
 
     console.print(Text(title), soft_wrap=True)
-    shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     heads = [_head(k) for k in keys]
     last = "best" if len(keys) == 1 else "Pareto front"
-    for column in ("model, N, D", "done", "pruned", "diverged", "failed", "open", last, *heads, *names):
-        shown.add_column(column, justify="left" if column in ("model, N, D", last) else "right", no_wrap=True)
+    ends = ("done", "pruned", "diverged", "failed")
+    shown = new_table("model, N, D", *ends, "open", last, *heads, *names, left=("model, N, D", last))
     best = best_rows(table, keys)
     for cell, rows in table.groupby("cell", sort=False):
         states: Mapping[str, int] = rows["state"].value_counts().to_dict()
         n_open = states.get("running", 0) + states.get("waiting", 0)
-        counts = [str(states.get(s, 0)) for s in ("done", "pruned", "diverged", "failed")] + [str(n_open)]
+        counts = [str(states.get(s, 0)) for s in ends] + [str(n_open)]
         mine = best[best["cell"] == cell].to_dict("records")
         for at, row in enumerate(mine):
             values = [f"{row[k] * quantity(k).display_factor:.4g}" for k in keys] + [
