@@ -12,7 +12,7 @@ from sapis_lab.config import ConfigError, plainly
 
 app = typer.Typer()
 
-KIND_FOLDERS = ("models", "data", "oracles", "samplers", "policies")
+KIND_FOLDERS = ("models", "data", "oracles", "samplers", "policies", "executors")
 """Folders whose kinds can stand in a study."""
 
 
@@ -21,7 +21,8 @@ def kinds_of(
     folder: Annotated[
         str | None,
         typer.Argument(
-            help="models, data, oracles, samplers or policies; all when not given.", show_default=False
+            help="models, data, oracles, samplers, policies or executors; all when not given.",
+            show_default=False,
         ),
     ] = None,
     kind: Annotated[
