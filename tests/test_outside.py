@@ -130,12 +130,75 @@ class Pairs(Model):
         return iter(())
 '''
 
+EXECUTOR = '''
+import json
+import subprocess
+import sys
+from typing import Literal
+
+from sapis_lab.executors import Capacity, ExecutorConfig
+from sapis_lab.jobs.executor import Ended
+
+
+class AloneConfig(ExecutorConfig):
+    """One job at a time, each in a Python of its own."""
+
+    kind: Literal["alone"] = "alone"
+    diary: str = "alone.txt"
+    """Where it is said which jobs were run."""
+
+    def check(self):
+        pass
+
+    def capacity(self, *, device, devices, n_jobs="auto"):
+        return Capacity("cpu", 1)
+
+    def build(self, folder, task, *, capacity, devices, expected):
+        return Alone(task, folder / self.diary)
+
+
+class Alone:
+    def __init__(self, task, diary):
+        self.task, self.diary, self.process, self.running = task, diary, None, ()
+
+    @property
+    def n_free(self):
+        return 1 - len(self.running)
+
+    def open(self, on_event, give_up):
+        pass
+
+    def start(self, *folders):
+        for folder in folders:
+            arguments = json.dumps({**self.task.arguments, "device": "cpu"})
+            words = ["-m", "sapis_lab.jobs.rank", str(folder), "--target", self.task.target]
+            self.process = subprocess.Popen([sys.executable, *words, "--arguments", arguments])
+            self.running = (folder.name,)
+            with self.diary.open("a") as diary:
+                diary.write(folder.name + chr(10))
+
+    def stop(self, *ids):
+        self.process.terminate()
+
+    def poll(self, timeout):
+        try:
+            status = self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return []
+        (id,), self.running = self.running, ()
+        return [Ended(id, status)]
+
+    def close(self):
+        self.process.kill()
+'''
+
 FILES = {
     "oracles/springs.py": ORACLE,
     "samplers/rattle.py": SAMPLER,
     "data/tiny.py": DATA,
     "figures/of_mine.py": FIGURE,
     "models/pairs.py": MODEL,
+    "executors/alone.py": EXECUTOR,
 }
 STUDY = """
 question: Do kinds from outside do all that those of the package do?
@@ -151,6 +214,7 @@ models: [{kind: pairs, cutoff: 4.0}]
 lattice: {n_params: [100], n_frames: [8, 24]}
 train: {use: default, steps: 4, batch_size: 4, validations: 2}
 law: {bootstrap: 100, calibrate: 0}
+run: {executor: {kind: alone, diary: diary.txt}}
 """
 
 
@@ -177,6 +241,9 @@ def test_a_study_uses_a_kind_of_every_sort_from_outside(mine: Path, sapis) -> No
     )
     assert (folder / "runs.csv").read_text().count(",pairs,") == 2
     assert "nothing to do" in sapis("study", "run", "mine").stdout
+    points = sorted(p.name for p in (folder / "points").iterdir())
+    assert sorted((folder / "diary.txt").read_text().split()) == points
+    assert "2 points on cpu, 1 at a time" in done.stdout
     # its potential opens where the variable names the kind of its model
     (point,) = (folder / "points").glob("*d8*")
     program = f"import sapis_lab; print(type(sapis_lab.load_model({str(point)!r}).potential.model).__name__)"

@@ -12,7 +12,18 @@ from sapis_lab.screen import new_table
 
 app = typer.Typer()
 
-KIND_FOLDERS = ("models", "heads", "targets", "tasks", "data", "oracles", "samplers", "policies")
+KIND_FOLDERS = (
+    "models",
+    "heads",
+    "targets",
+    "tasks",
+    "data",
+    "oracles",
+    "samplers",
+    "evaluation",
+    "policies",
+    "executors",
+)
 """Folders whose kinds can stand in a study."""
 
 
@@ -21,7 +32,8 @@ def kinds_of(
     folder: Annotated[
         str | None,
         typer.Argument(
-            help="models, data, oracles, samplers or policies; all when not given.", show_default=False
+            help="models, data, oracles, samplers, policies or executors; all when not given.",
+            show_default=False,
         ),
     ] = None,
     kind: Annotated[

@@ -95,12 +95,12 @@ class _Steps:
             "--kill-on-bad-exit=0",
             "--unbuffered",
         ]
-        self.program = [sys.executable, "-m", "sapis_lab.sweep.run_ranks"]
+        self.program = [sys.executable, "-m", "sapis_lab.jobs.rank"]
+        arguments = {**bundle.task.arguments, "devices": bundle.devices, "device": bundle.device}
         self.options = [
-            f"--devices={bundle.devices}",
-            f"--device={bundle.device}",
             f"--target={bundle.task.target}",
-            f"--arguments={json.dumps(dict(bundle.task.arguments))}",
+            f"--arguments={json.dumps(arguments)}",
+            f"--n-ranks={bundle.devices}",
         ]
         self.process: subprocess.Popen[bytes] | None = None
         self.running: tuple[str, ...] = ()

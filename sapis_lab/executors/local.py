@@ -14,13 +14,51 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
+from sapis_lab.errors import ConfigError
+from sapis_lab.executors._base import Capacity, DeviceChoice, ExecutorConfig
 from sapis_lab.jobs.events import Event, OnEvent
 from sapis_lab.jobs.executor import Ended, Task
-from sapis_lab.jobs.host import worker_environment
+from sapis_lab.jobs.folder import LOG
+from sapis_lab.jobs.host import n_cores, worker_environment
+
+
+class LocalConfig(ExecutorConfig):
+    """This machine."""
+
+    kind: Literal["local"] = "local"
+
+    def check(self) -> None:
+        """Every machine runs jobs."""
+
+    def capacity(
+        self, *, device: DeviceChoice, devices: int, n_jobs: int | Literal["auto"] = "auto"
+    ) -> Capacity:
+        """As many jobs as there are cores, or GPUs, for their devices."""
+        found, n_gpus = _device(device)
+        room = max(1, (n_cores() if found == "cpu" else n_gpus) // devices)
+        return Capacity(found, room if n_jobs == "auto" else n_jobs)
+
+    def build(
+        self, folder: Path, task: Task, *, capacity: Capacity, devices: int, expected: Mapping[str, float]
+    ) -> LocalPool:
+        """A pool of workers, whose launcher writes to `folder/log.txt`."""
+        return LocalPool(folder / LOG, task, workers=capacity.n_jobs, device=capacity.device, devices=devices)
+
+
+def _device(wanted: DeviceChoice) -> tuple[Literal["cpu", "cuda"], int]:
+    """'cpu' or 'cuda', and how many GPUs there are."""
+    if wanted == "cpu":
+        return "cpu", 0
+    import torch
+
+    n = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if wanted == "cuda" and n == 0:
+        raise ConfigError("run.device: 'cuda' is wanted, but torch finds no GPU; use run.device=auto or cpu")
+    return ("cuda", n) if n else ("cpu", 0)
 
 
 class LauncherDied(RuntimeError):

@@ -26,10 +26,11 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from sapis_lab.config import ConfigError
 from sapis_lab.errors import disk_error
+from sapis_lab.executors._base import Capacity, DeviceChoice, ExecutorConfig
 from sapis_lab.executors._slurm_job import Bundle, run_bundle
 from sapis_lab.executors._slurm_options import SlurmOptions
 from sapis_lab.executors._slurm_queue import (
@@ -53,6 +54,7 @@ from sapis_lab.jobs.launcher import STOPPED
 __all__ = [
     "Job",
     "Queue",
+    "SlurmConfig",
     "SlurmOptions",
     "SlurmQueue",
     "SlurmSilent",
@@ -68,6 +70,39 @@ __all__ = [
 
 _INTERVAL = 5.0
 """Seconds between two questions to Slurm."""
+
+
+class SlurmConfig(ExecutorConfig):
+    """Slurm, as job arrays."""
+
+    kind: Literal["slurm"] = "slurm"
+    options: SlurmOptions | None = None
+    """What is asked of Slurm; `run.slurm` of the study when not given."""
+
+    @property
+    def asked(self) -> SlurmOptions:
+        return self.options or SlurmOptions()
+
+    def check(self) -> None:
+        """ConfigError if this machine has no Slurm."""
+        refuse_without_slurm()
+
+    def capacity(
+        self, *, device: DeviceChoice, devices: int, n_jobs: int | Literal["auto"] = "auto"
+    ) -> Capacity:
+        """As many jobs as an array may run at a time; on GPUs if they are wanted or asked for, which this
+        machine need not have."""
+        if device == "auto":
+            device = "cuda" if self.asked.gpus else "cpu"
+        return Capacity(device, self.asked.at_once)
+
+    def build(
+        self, folder: Path, task: Task, *, capacity: Capacity, devices: int, expected: Mapping[str, float]
+    ) -> SlurmQueue:
+        """The queue, which writes to `folder/slurm/`."""
+        return SlurmQueue(
+            folder, self.asked, task, device=capacity.device, devices=devices, expected=expected
+        )
 
 
 def refuse_without_slurm() -> None:

@@ -11,7 +11,6 @@ from rich.console import Console
 from rich.text import Text
 
 from sapis_lab.config import dump_yaml, plainly
-from sapis_lab.executors.slurm import refuse_without_slurm
 from sapis_lab.files import write_text
 from sapis_lab.jobs.signals import Stop, interrupting
 from sapis_lab.policies import Decision
@@ -110,8 +109,7 @@ class Session:
             f"{len(self.campaign.seeds)} points to start from, then {self.options.policy.kind} decisions "
             f"up to {self.options.budget:.3g} FLOPs"
         )
-        if self.use.executor == "slurm":
-            refuse_without_slurm()
+        self.use.executor.check()
         engine.refuse_other_settings([p.config for p in self.campaign.seeds], self.folder)
         write_text(self.folder / "study.yaml", dump_yaml(self.study))
         self._write_manifest()

@@ -10,9 +10,9 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from sapis_lab.executors.local import LocalPool
 from sapis_lab.jobs.events import OnEvent
-from sapis_lab.jobs.folder import LOG, failure_reason, state
+from sapis_lab.jobs.executor import Executor
+from sapis_lab.jobs.folder import failure_reason, state
 from sapis_lab.records import RECORD
 from sapis_lab.scaling.campaign import Campaign
 from sapis_lab.sweep import engine, road
@@ -21,7 +21,7 @@ from sapis_lab.sweep.plan import plan
 from sapis_lab.sweep.points import Point
 from sapis_lab.sweep.prepare import prepare_data
 from sapis_lab.sweep.progress import Board
-from sapis_lab.sweep.resources import Resources, point_arguments, slurm_queue
+from sapis_lab.sweep.resources import Resources, executor_of
 
 
 class Workers:
@@ -80,7 +80,7 @@ class Workers:
             "cache": self.campaign.study.run.cache_folder,
             "retry_failed": self.retry_failed,
         }
-        if self.use.executor == "slurm":
+        if self.use.slurm:
             costs = plan(
                 self.campaign.study,
                 chosen,
@@ -88,8 +88,12 @@ class Workers:
                 workers=self.use.workers,
                 device=self.use.device,
             )
-            queue = slurm_queue(
-                self.campaign.study, self.folder, points=configs, expected=costs.expected_seconds
+            queue = executor_of(
+                self.campaign.study,
+                self.use,
+                self.folder,
+                points=configs,
+                expected=costs.expected_seconds,
             )
             try:
                 engine.run(configs, executor=queue, on_event=road.follower(self.console), **how)
@@ -107,20 +111,14 @@ class Workers:
 
     def _started(self) -> _Kept:
         """Workers that serve the whole session: importing everything takes longer than many a point."""
-        run, use = self.campaign.study.run, self.use
-        task = engine.training_task(
-            [p.config for p in self.campaign.seeds],
-            cache=run.cache_folder,
-            arguments=point_arguments(run, use.device),
-        )
-        log = self.folder / LOG
-        return _Kept(LocalPool(log, task, workers=use.workers, device=use.device, devices=use.devices))
+        seeds = [p.config for p in self.campaign.seeds]
+        return _Kept(executor_of(self.campaign.study, self.use, self.folder, points=seeds))
 
 
 class _Kept:
-    """A pool that outlives one call of the engine."""
+    """An executor that outlives one call of the engine."""
 
-    def __init__(self, pool: LocalPool) -> None:
+    def __init__(self, pool: Executor) -> None:
         self.pool, self.task = pool, pool.task
         self.start, self.stop, self.poll, self.end = pool.start, pool.stop, pool.poll, pool.close
 
@@ -134,7 +132,7 @@ class _Kept:
 
     def open(self, on_event: OnEvent, give_up: Callable[[], bool]) -> None:
         """Once, and without a word: the console has said what begins."""
-        self.pool.open(give_up=give_up)
+        self.pool.open(lambda event: None, give_up)
 
     def close(self) -> None:
         """What the engine does after each run; the session ends the pool."""

@@ -13,70 +13,61 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from sapis_lab.config import ConfigError
+from sapis_lab.executors import Capacity, ExecutorConfig, executor
+from sapis_lab.jobs.executor import Executor
 from sapis_lab.jobs.host import n_cores
 
 if TYPE_CHECKING:
-    from sapis_lab.executors.slurm import SlurmQueue
     from sapis_lab.sweep.study import RunOptions, Study
     from sapis_lab.training import PointConfig
-
-Where = Literal["local", "slurm"]
 
 
 @dataclass(frozen=True)
 class Resources:
     """Where points run, and how many of them."""
 
-    executor: Where
+    executor: ExecutorConfig
     workers: int
     """Points at a time; with Slurm, jobs of one array at a time."""
-    device: str
-    """'cpu' or 'cuda'."""
+    device: Literal["cpu", "cuda"]
     devices: int
     """Of every point."""
     cores: int
     """Of this machine, for what is computed here: data, neighbour tables."""
 
+    @property
+    def slurm(self) -> bool:
+        """Points wait in Slurm's queue, where they go on without the process that submitted them."""
+        return self.executor.kind == "slurm"
+
 
 def resources(
-    run: RunOptions, *, workers: int | None = None, executor: Where | None = None, n_points: int | None = None
+    run: RunOptions, *, workers: int | None = None, where: str | None = None, n_points: int | None = None
 ) -> Resources:
     """What `run` gives to points.
 
     Args:
-        workers: instead of `run.workers`.   executor: instead of `run.executor`.
+        workers: instead of `run.workers`.   where: the kind of an executor, instead of `run.executor`.
         n_points: there are no more, and so no more workers.
 
     Raises:
         ConfigError: 'cuda' is wanted on a machine without a GPU.
     """
-    cores, where = n_cores(), executor or run.executor
-    if where == "slurm":
-        device, n = slurm_device(run), run.slurm.at_once
-    else:
-        device, n_gpus = _device(run.device)
-        wanted = workers or run.workers
-        n = wanted if isinstance(wanted, int) else (cores if device == "cpu" else n_gpus) // run.devices
-    return Resources(where, max(1, n if n_points is None else min(n, n_points)), device, run.devices, cores)
+    chosen = _executor(run, where)
+    device, n = chosen.capacity(
+        device=run.device, devices=run.devices, n_jobs=run.workers if workers is None else workers
+    )
+    return Resources(
+        chosen, n if n_points is None else max(1, min(n, n_points)), device, run.devices, n_cores()
+    )
 
 
-def _device(wanted: str) -> tuple[str, int]:
-    """'cpu' or 'cuda', and how many GPUs there are."""
-    if wanted == "cpu":
-        return "cpu", 0
-    import torch
+def _executor(run: RunOptions, kind: str | None) -> ExecutorConfig:
+    """That of the study, or of another kind; Slurm's settings stand in `run.slurm`."""
+    from sapis_lab.executors.slurm import SlurmConfig
 
-    n = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if wanted == "cuda" and n == 0:
-        raise ConfigError("run.device: 'cuda' is wanted, but torch finds no GPU; use run.device=auto or cpu")
-    return ("cuda", n) if n else ("cpu", 0)
-
-
-def slurm_device(run: RunOptions) -> str:
-    """'cuda' if it is wanted, or GPUs are asked for; this machine need not have any."""
-    if run.device == "auto":
-        return "cuda" if run.slurm.gpus else "cpu"
-    return run.device
+    chosen = run.executor if kind is None else executor(kind)
+    return chosen if chosen != SlurmConfig() else SlurmConfig(options=run.slurm)
 
 
 def point_arguments(run: RunOptions, device: str) -> dict[str, Any]:
@@ -98,17 +89,26 @@ _TOLD = ("step", "checkpoint_seconds")
 """Keys of `run:` that are arguments of `run_point`, with its defaults."""
 
 
-def slurm_queue(
-    study: Study, folder: Path, *, points: Sequence[PointConfig], expected: Mapping[str, float]
-) -> SlurmQueue:
-    """Slurm, as an executor of `points` of the study.
+def executor_of(
+    study: Study,
+    use: Resources,
+    folder: Path,
+    *,
+    points: Sequence[PointConfig],
+    expected: Mapping[str, float] | None = None,
+) -> Executor:
+    """What runs the training of `points` of the study.
 
     Args:
         folder: results folder.   expected: time of every point, s.
     """
-    from sapis_lab.executors.slurm import SlurmQueue
     from sapis_lab.sweep.engine import training_task
 
-    run, device = study.run, slurm_device(study.run)
-    task = training_task(points, cache=run.cache_folder, arguments=point_arguments(run, device))
-    return SlurmQueue(folder, run.slurm, task, device=device, devices=run.devices, expected=expected)
+    arguments = point_arguments(study.run, use.device)
+    return use.executor.build(
+        folder,
+        training_task(points, cache=study.run.cache_folder, arguments=arguments),
+        capacity=Capacity(use.device, use.workers),
+        devices=use.devices,
+        expected=expected or {},
+    )

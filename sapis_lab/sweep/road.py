@@ -37,7 +37,7 @@ from sapis_lab.sweep.prepare import data_identity, prepare_data
 from sapis_lab.sweep.progress import Board, duration, shown
 from sapis_lab.sweep.provenance import FILE as PROVENANCE
 from sapis_lab.sweep.provenance import note_finished, write_provenance
-from sapis_lab.sweep.resources import Resources, point_arguments, resources, slurm_queue
+from sapis_lab.sweep.resources import Resources, executor_of, resources
 from sapis_lab.sweep.whole import finished, note_answers, records_digest, refuse_damaged
 from sapis_lab.text import without_password
 
@@ -135,16 +135,14 @@ def run_study(request: Request, console: Console | None = None) -> int:
 
 
 def _run(job: Job, request: Request, console: Console, stop: Stop | None = None) -> int:
-    from sapis_lab.executors.slurm import refuse_without_slurm
     from sapis_lab.sweep import engine
 
     begin = time.monotonic()
     folder, study = request.folder, job.study
     engine.refuse_other_settings([p.config for p in job.points], folder)
     refuse_damaged(folder, [p.planned for p in job.points])
-    if job.use.executor == "slurm":
-        refuse_without_slurm()
-    else:
+    job.use.executor.check()
+    if not job.use.slurm:
         refuse_if_queued([p.id for p in job.chosen], folder, console)
     restore(folder, [p.planned for p in job.points])
     states = {p.id: state(point_folder(folder, p.id)) for p in job.chosen}
@@ -170,7 +168,7 @@ def _run(job: Job, request: Request, console: Console, stop: Stop | None = None)
             engine.refuse_other_settings([p.config for p in job.points], folder)
             _write_settings(job, request)
         try:
-            if job.use.executor == "slurm":
+            if job.use.slurm:
                 n_left = _train_on_slurm(job, request, console)
                 if not request.wait and n_left:
                     return COMPLETE
@@ -202,10 +200,7 @@ def _train(job: Job, request: Request, console: Console) -> None:
             configs,
             folder=request.folder,
             cache=run.cache_folder,
-            workers=job.use.workers,
-            device=job.use.device,
-            devices=job.use.devices,
-            arguments=point_arguments(run, job.use.device),
+            executor=executor_of(job.study, job.use, request.folder, points=configs, expected=expected),
             on_event=board,
             retry_failed=request.retry_failed,
         )
@@ -240,10 +235,13 @@ def refuse_if_queued(ids: Sequence[str], folder: Path, console: Console) -> None
 def _train_on_slurm(job: Job, request: Request, console: Console) -> int:
     """Submit what is not complete and, if that is asked for, follow it; how many points have neither record
     nor failure then."""
+    from sapis_lab.executors.slurm import SlurmQueue
     from sapis_lab.sweep import engine
 
     folder, configs, name = request.folder, _longest_first(job), request.folder.name
-    queue = slurm_queue(job.study, folder, points=configs, expected=job.plan.expected_seconds)
+    expected = job.plan.expected_seconds
+    queue = executor_of(job.study, job.use, folder, points=configs, expected=expected)
+    assert isinstance(queue, SlurmQueue)
     to_run = list(engine.prepare_points(configs, folder, request.retry_failed, lambda event: None))
     queue.start(*(point_folder(folder, c.id) for c in to_run))
     _say_submitted(queue, len(to_run), console)
@@ -322,7 +320,14 @@ def collect_study(name: str, console: Console, *, resubmit: bool = False) -> int
                 load(PointConfig, read_yaml(p / "config.yaml"), source=str(p / "config.yaml"), recorded=True)
                 for p in places
             ]
-            queue = slurm_queue(study, folder, points=points, expected=manifest.expected_seconds)
+            queue = executor_of(
+                study,
+                resources(study.run, where="slurm"),
+                folder,
+                points=points,
+                expected=manifest.expected_seconds,
+            )
+            assert isinstance(queue, slurm.SlurmQueue)
             queue.start(*places)
             _say_submitted(queue, len(places), console)
         for id, job in gone.items():
@@ -378,7 +383,7 @@ def prepare_job(request: Request) -> Job:
     known = plainly(lambda: infos(study), about=f"data {study.data.kind!r}")
     lattice = points(study, next(iter(known.values())))
     chosen = select([p.planned for p in lattice], request.only)
-    use = resources(study.run, workers=request.workers, executor=request.executor, n_points=len(chosen))
+    use = resources(study.run, workers=request.workers, where=request.executor, n_points=len(chosen))
     costs = plan(study, lattice, known, workers=use.workers, device=use.device)
     return Job(study, lattice, chosen, costs, use)
 
@@ -388,10 +393,9 @@ def _announce(job: Job, states: Mapping[str, str], to_run: Sequence[str], consol
 
     console.print(Text(f"{job.study.name}: {job.study.question}", style="bold"), soft_wrap=True)
     n_done = list(states.values()).count("done")
-    where = f"{job.use.device} of Slurm" if job.use.executor == "slurm" else job.use.device
+    where = f"{job.use.device} of Slurm" if job.use.slurm else job.use.device
     text = (
-        f"{len(job.chosen)} points on {where}, "
-        f"{'up to ' if job.use.executor == 'slurm' else ''}{job.use.workers} at a time"
+        f"{len(job.chosen)} points on {where}, {'up to ' if job.use.slurm else ''}{job.use.workers} at a time"
     )
     text += f"; {n_done} of them are done" if n_done else ""
     if to_run:

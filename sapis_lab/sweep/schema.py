@@ -31,6 +31,12 @@ def study_schema() -> dict[str, Any]:
         **_described(definitions["ScaleOptions"]["properties"]["policy"]),
         "anyOf": [{"enum": list(kinds("policies"))}, *_settings("policies", definitions)],
     }
+    where = definitions["RunOptions"]["properties"]
+    where["executor"] = {
+        **_described(where["executor"]),
+        "default": "local",
+        "anyOf": [{"enum": list(kinds("executors"))}, *_settings("executors", definitions)],
+    }
     schema["required"] = [r for r in schema["required"] if r != "name"]  # the file name is the name
     return schema
 

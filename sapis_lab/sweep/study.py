@@ -13,7 +13,7 @@ from sapis_lab import outside
 from sapis_lab.analysis.options import LawOptions
 from sapis_lab.config import Config, FrameCount, Seed, Size, composed, composed_kind, home, kinds, load
 from sapis_lab.data import DatasetConfig
-from sapis_lab.executors import SlurmOptions
+from sapis_lab.executors import DeviceChoice, ExecutorChoice, SlurmOptions, executor
 from sapis_lab.models import ModelConfig
 from sapis_lab.sweep.files import checked_name, checked_url, raw_study
 from sapis_lab.sweep.scale_options import ScaleOptions
@@ -50,14 +50,15 @@ class Lattice(Config):
 class RunOptions(Config):
     """Where and how the study runs; no part of a result's identity."""
 
-    executor: Literal["local", "slurm"] = "local"
-    """Where points run: on this machine, or as Slurm job arrays; `--executor` overrides it."""
+    executor: ExecutorChoice = executor("local")
+    """Where points run: on this machine (local), or as Slurm job arrays (slurm); the name of a kind, or a
+    mapping with `kind` and its settings. `--executor` overrides it."""
     workers: Annotated[int, Field(ge=1, le=10_000)] | Literal["auto"] = "auto"
     """Points at a time on this machine; auto: as many as its processor cores, or its GPUs, hold."""
     devices: int = Field(default=1, ge=1, le=10_000)
     """Cores or GPUs of every point, which train it together; results hardly depend on it, since batches stay
     what the study says."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: DeviceChoice = "auto"
     """Where points are trained; auto: on GPUs if there are any."""
     step: StepChoice = "auto"
     """The form of a training step. eager: by autograd (GEAT on a CPU: its C++ kernel); compiled: loss and

@@ -11,18 +11,21 @@ import pytest
 from rich.console import Console
 
 import sapis_lab
-from sapis_lab.config import ConfigError
+from sapis_lab.config import ConfigError, dump
+from sapis_lab.executors.local import LocalConfig
+from sapis_lab.executors.slurm import SlurmConfig
 from sapis_lab.scaling.campaign import resolve
 from sapis_lab.scaling.session import Session, run_scale
 from sapis_lab.sweep import road
 from sapis_lab.sweep.resources import Resources, resources
-from sapis_lab.sweep.study import RunOptions
+from sapis_lab.sweep.study import RunOptions, load_study
 from sapis_lab.sweep.tuner import road as tuning
 
 
 @pytest.fixture(autouse=True)
 def _eight_cores(monkeypatch):
-    monkeypatch.setattr("sapis_lab.sweep.resources.n_cores", lambda: 8)
+    for user in ("sapis_lab.sweep.resources", "sapis_lab.executors.local"):
+        monkeypatch.setattr(f"{user}.n_cores", lambda: 8)
 
 
 @pytest.mark.parametrize(
@@ -36,14 +39,15 @@ def _eight_cores(monkeypatch):
         ({"workers": 3}, {"workers": 5}, 5),
         ({"devices": 2}, {"n_points": 3}, 3),
         ({"executor": "slurm", "slurm": {"at_once": 7}}, {}, 7),
-        ({"executor": "slurm", "slurm": {"at_once": 7}}, {"executor": "local"}, 8),
+        ({"executor": "slurm", "slurm": {"at_once": 7}}, {"where": "local"}, 8),
     ],
 )
 def test_cores_are_shared_by_the_devices_of_every_point(run, asked, workers):
     options = RunOptions.model_validate({"device": "cpu", **run})
     found = resources(options, **asked)
-    wanted = Resources(asked.get("executor", options.executor), workers, "cpu", options.devices, 8)
-    assert found == wanted
+    kind = asked.get("where", options.executor.kind)
+    chosen = SlurmConfig(options=options.slurm) if kind == "slurm" else LocalConfig()
+    assert found == Resources(chosen, workers, "cpu", options.devices, 8)
 
 
 @pytest.mark.parametrize(
@@ -53,6 +57,19 @@ def test_cores_are_shared_by_the_devices_of_every_point(run, asked, workers):
 def test_the_device_of_slurm_is_what_is_asked_of_it(gpus, device, wanted):
     options = RunOptions.model_validate({"executor": "slurm", "device": device, "slurm": {"gpus": gpus}})
     assert resources(options).device == wanted
+
+
+def test_settings_of_slurm_may_stand_with_its_kind_and_are_written_as_given():
+    run = RunOptions.model_validate({"executor": {"kind": "slurm", "options": {"at_once": 3}}})
+    assert resources(run).workers == 3 and dump(run)["executor"]["options"]["at_once"] == 3
+    for name in ("local", "slurm"):
+        assert dump(RunOptions.model_validate({"executor": name}))["executor"] == name
+
+
+def test_an_unknown_executor_is_told_with_the_nearest():
+    told = r"run\.executor: no executors kind 'slrum'; did you mean 'slurm'\? known: local, slurm"
+    with pytest.raises(ConfigError, match=told):
+        load_study("quickstart", ["run.executor=slrum"])
 
 
 def test_study_tune_and_scale_give_equal_resources_to_equal_settings(project, monkeypatch):

@@ -79,9 +79,10 @@ def test_the_lattice_is_planned_again_when_the_finished_data_hold_other_elements
 def test_what_the_run_says_to_every_point_reaches_the_engine(project, monkeypatch):
     request = road.Request("quickstart", ("run.step=compiled", "run.device=cpu", "lattice.n_params=[3e3]"))
     told = []
-    monkeypatch.setattr("sapis_lab.sweep.engine.run", lambda *_, arguments, **__: told.append(arguments))
+    monkeypatch.setattr("sapis_lab.sweep.engine.run", lambda *_, executor, **__: told.append(executor))
     road._train(road.prepare_job(request), request, Console(quiet=True))
-    assert told == [{"step": "compiled"}]
+    cache = str(project / ".sapis" / "data")
+    assert told[0].task.arguments == {"cache": cache, "step": "compiled"}
 
 
 @pytest.fixture

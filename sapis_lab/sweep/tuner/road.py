@@ -172,13 +172,13 @@ def _provenance(request: TuneRequest, study: Study, use: Resources) -> Iterator[
 
 def _use(request: TuneRequest, study: Study, *, workers: int | None = None) -> Resources:
     """What trials run on; a worker on many hosts may itself be a job of Slurm, and runs them where it is."""
-    return resources(study.run, workers=workers or request.workers, executor="local")
+    return resources(study.run, workers=workers or request.workers, where="local")
 
 
 def _refuse_slurm(request: TuneRequest, tuning: Tuning) -> None:
     """ConfigError where trials were to be jobs of Slurm: each is chosen when the one before has ended, and
     may be ended early by what the others show, so that they would wait in the queue one after the other."""
-    if tuning.study.run.executor == "slurm":
+    if tuning.study.run.executor.kind == "slurm":
         worker = shlex.quote(" ".join([*request.command, "--worker"]))
         database = (
             "" if tuning.study.run.storage else "give run.storage, the URL of a PostgreSQL database, and "
