@@ -18,7 +18,7 @@ from sapis_lab.heads import head_of
 from sapis_lab.models import Model
 from sapis_lab.potential import load_potential
 from sapis_lab.references import ReferencesFrom
-from sapis_lab.targets import Target
+from sapis_lab.targets import ForcesTarget, Target
 from sapis_lab.tasks._base import Found, Objective, PointSettings, Task, TaskConfig, TrainSettings, declared
 from sapis_lab.tasks._heads import normalise_heads, outputs
 
@@ -93,7 +93,7 @@ class EnergiesConfig(TaskConfig):
             made_from,
             mean_neighbors,
             min(point.train.batch_size, point.n_frames),
-            judged_by=("force_rmse", force_rms, "eV/Å", "force RMS"),
+            judged_by=(ForcesTarget().measures()[0].key, force_rms, ForcesTarget.unit, "force RMS"),
         )
 
 

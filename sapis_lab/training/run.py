@@ -5,57 +5,40 @@ One process, or several ranks that train the point together (`_ranks`); only the
 
 from __future__ import annotations
 
-import json
 import logging
-import os
-import platform
-import sys
 import time
-import traceback
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from importlib.metadata import version
+from collections.abc import Callable
 from pathlib import Path
 
 import lightning as L
 import numpy as np
-import torch
 from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.utils.data import DataLoader
 
-from sapis_lab.accounting import STEP_FACTOR, FlopCounter
-from sapis_lab.atoms import AtomsBatch
 from sapis_lab.batches import FixedBatches, TrainingStream
-from sapis_lab.config import differing_keys, load, read_yaml
+from sapis_lab.config import load, read_yaml
 from sapis_lab.data import prepare
-from sapis_lab.errors import disk_error
-from sapis_lab.files import TEMPORARY
-from sapis_lab.kernels import reference_forms
-from sapis_lab.models import Model
-from sapis_lab.potential import Learnt, Potential, save_potential
-from sapis_lab.records import CHECKPOINT, RECORD, Record, read_raw, write_record
-from sapis_lab.tasks import Task, mean_loss
+from sapis_lab.potential import save_potential
+from sapis_lab.records import CHECKPOINT, Record, write_record
+from sapis_lab.tasks import Task
 from sapis_lab.training._callbacks import CURVE, Clock, Curve, PointFailed, cut_rows, show
 from sapis_lab.training._checkpoint import PREVIOUS, CheckpointFiles, usable_checkpoint
 from sapis_lab.training._config import PointConfig, StepChoice
-from sapis_lab.training._ranks import PeerLost, Ranks, device_of, join
+from sapis_lab.training._limits import limits_explained, refuse_other_record, remove_temporaries
+from sapis_lab.training._ranks import PeerLost, device_of, join
+from sapis_lab.training._record import Session, kernel_name, potential_of, record_of
 from sapis_lab.training._signals import STOPPED, Stopped, StopSignals
 from sapis_lab.training.module import TrainingModule
 from sapis_lab.training.process import set_up_torch
 from sapis_lab.training.scoring import score
-from sapis_lab.training.step_forms import StepForm, chosen_form, make_step
+from sapis_lab.training.step_forms import chosen_form, make_step
 
 __all__ = ["STOPPED", "PeerLost", "PointFailed", "Stopped", "run_point"]
 
 SCORING_BATCH = 32
-FORM_NAMES = {"compiled": "PyTorch compiled", "graph": "CUDA graph"}
-"""Forms of the step in records; of the eager step the model says what computes it."""
-PACKAGES = ("sapis-lab", "torch", "lightning", "torch-geometric", "e3nn", "numpy")
-VERSIONS = {"python": sys.version.split()[0], **{p: version(p) for p in PACKAGES}}
 
 
 def run_point(
@@ -90,7 +73,7 @@ def run_point(
     point: PointConfig = load(
         PointConfig, read_yaml(folder / "config.yaml"), source=str(folder / "config.yaml"), recorded=True
     )
-    with StopSignals() as stop, _limits_told(point, folder, devices):
+    with StopSignals() as stop, limits_explained(point, folder, devices):
         where = device_of(device, devices)
         form = chosen_form(step, device=where)
         ranks = join(devices, device=where, folder=folder)
@@ -98,7 +81,7 @@ def run_point(
             _run(
                 point,
                 folder,
-                _Run(cache, where, ranks, stop, checkpoint_seconds, form, step != "auto", began),
+                Session(cache, where, ranks, stop, checkpoint_seconds, form, step != "auto", began),
             )
         except (SIGTERMException, PeerLost) as error:
             if isinstance(error, PeerLost) and not stop.asked:
@@ -109,25 +92,10 @@ def run_point(
         ranks.leave()
 
 
-@dataclass(frozen=True)
-class _Run:
-    """Where and how a point is computed, none of which changes its numbers."""
-
-    cache: Path
-    device: torch.device
-    ranks: Ranks
-    stop: StopSignals
-    checkpoint_seconds: float
-    form: StepForm
-    required: bool
-    """The form of the step was asked for by name."""
-    began: float
-
-
-def _run(point: PointConfig, folder: Path, run: _Run) -> None:
+def _run(point: PointConfig, folder: Path, run: Session) -> None:
     if run.ranks.is_first:
-        _remove_temporaries(folder)
-        _refuse_other_record(point, folder)
+        remove_temporaries(folder)
+        refuse_other_record(point, folder)
     task = prepare_task(point, run.cache, siblings=folder.parent)
     module = TrainingModule(
         task.model,
@@ -156,8 +124,8 @@ def _run(point: PointConfig, folder: Path, run: _Run) -> None:
     if not run.ranks.is_first:
         return
     with module.averaged():
-        weights = save_potential(folder, _potential(task, point))
-    record = _record(
+        weights = save_potential(folder, potential_of(task, point))
+    record = record_of(
         point, task, module, metrics, clock=clock, run=run, kernel=", ".join(follow.kernels), weights=weights
     )
     _log_settings(trainer, record)
@@ -196,61 +164,6 @@ def set_up_process(threads: int) -> None:
     warnings.filterwarnings("ignore", message="TensorFloat32 tensor cores .* available but not enabled")
 
 
-def _refuse_other_record(point: PointConfig, folder: Path) -> None:
-    """A finished point is not trained over under other settings."""
-    if (folder / RECORD).exists() and (recorded := read_raw(folder / RECORD)).get(
-        "fingerprint"
-    ) != point.fingerprint:
-        keys = differing_keys(recorded.get("science"), json.loads(json.dumps(point.science())))
-        raise ValueError(
-            f"{folder / RECORD} was made from other settings than config.yaml has now; they differ in "
-            f"{', '.join(keys[:8])}. "
-            "Give the changed point a folder of its own, or remove that record with its checkpoints"
-        )
-
-
-def _remove_temporaries(folder: Path) -> None:
-    """What a killed process or a full disk left half written."""
-    for path in folder.glob(f".*{TEMPORARY}"):
-        path.unlink(missing_ok=True)
-
-
-# ----------------------------------------------------------------------------------------------------- limits
-
-
-@contextmanager
-def _limits_told(point: PointConfig, folder: Path, devices: int) -> Iterator[None]:
-    """Want of memory or of disk becomes a PointFailed that says what to do."""
-    try:
-        yield
-    except OSError as error:
-        told = disk_error(error, about=folder, then="and run the point again to continue")
-        if told is None:
-            raise
-        if not devices > 1 or os.environ.get("RANK", os.environ.get("SLURM_PROCID")) == "0":
-            _remove_temporaries(folder)
-        raise PointFailed(str(told)) from error
-    except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
-            raise
-        where = "GPU" if isinstance(error, torch.OutOfMemoryError) else "host"
-        n = f"{point.n_params or point.n_params_target:.3g}"
-        batch = min(point.train.batch_size, point.n_frames)
-        on = f" on {devices} devices" if devices > 1 else ""
-        text = f"out of memory ({where}) with N = {n} parameters and {batch} frames a step{on}"
-        traceback.clear_frames(error.__traceback__)  # they hold the tensors that filled it
-        raise PointFailed(
-            f"{text}; lower train.batch_size (now {point.train.batch_size}) or the model's size, or spread "
-            f"the batch over more devices"
-        ) from error
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """Torch's CPU allocator has no exception of its own."""
-    words = ("can't allocate memory", "not enough memory", "std::bad_alloc", "Cannot allocate memory")
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(w in str(error) for w in words)
-
-
 # ------------------------------------------------------------------------------------------------------ task
 
 
@@ -286,7 +199,7 @@ def prepare_task(point: PointConfig, cache: Path, *, siblings: Path | None = Non
 
 
 def _train(
-    module: TrainingModule, task: Task, point: PointConfig, *, folder: Path, run: _Run
+    module: TrainingModule, task: Task, point: PointConfig, *, folder: Path, run: Session
 ) -> tuple[L.Trainer, Clock, Curve]:
     ranks = run.ranks
     start = ranks.from_first(_first_step(folder, point) if ranks.is_first else 0)
@@ -308,7 +221,7 @@ def _train(
         checkpoint_seconds=run.checkpoint_seconds,
         stop=run.stop,
         science=point.science(),
-        kernel=_kernel(task.model, run),
+        kernel=kernel_name(task.model, run),
         measured=task.objective.measured,
     )
     trainer = L.Trainer(
@@ -367,7 +280,7 @@ def _first_step(folder: Path, point: PointConfig) -> int:
 
 
 def _test_scores(
-    module: TrainingModule, task: Task, run: _Run, stop_if_asked: Callable[[], None]
+    module: TrainingModule, task: Task, run: Session, stop_if_asked: Callable[[], None]
 ) -> dict[str, float]:
     """Errors on every test split, with the averaged weights: `test_force_rmse`, ... The last step has been
     validated."""
@@ -383,121 +296,5 @@ def _test_scores(
     return metrics
 
 
-def _potential(task: Task, point: PointConfig) -> Potential:
-    references = dict(zip(task.store.elements, (float(e) for e in task.references), strict=True))
-    origin = {
-        "id": point.id,
-        "fingerprint": point.fingerprint,
-        "n_frames": point.n_frames,
-        "data": task.store.folder.name,
-    }
-    heads = {
-        target.key: Learnt(target=target, head=point.train.heads[target.key])
-        for target in task.objective.targets
-        if not target.from_energy
-    }
-    return Potential(
-        task.model, point.model, references, task.mean_neighbors, origin, task.references_from, heads
-    )
-
-
 def _last(module: TrainingModule) -> float | None:
     return None if module.last_loss is None else float(module.last_loss)
-
-
-def _flops(module: TrainingModule, task: Task, point: PointConfig, ranks: Ranks) -> dict[str, int]:
-    """FLOPs of one training step and of one frame's inference, counted on the frames of step 0, whatever the
-    number of ranks."""
-    stream = TrainingStream(
-        task.make,
-        task.train_ids,
-        batch_size=task.batch_size,
-        seed=point.seed,
-        augment=False,
-        first_step=lambda: 0,
-        rank=0,
-        world=1,
-    )
-    # the global batch of several ranks may be more than one device holds
-    model = module.model if ranks.size == 1 else module.model.cpu()
-    batch: AtomsBatch = stream.batch(0).to(next(model.parameters()).device)
-
-    with FlopCounter() as counter, reference_forms():
-        found = task.objective.found(batch, differentiable=True)
-        inference = counter.total
-        mean_loss(task.objective.targets, found, batch, scale=model.energy_scale).backward()
-    model.zero_grad(set_to_none=True)
-    forward = point.model.flops(
-        n_atoms=batch.graph.n_nodes, n_pairs=batch.graph.n_pairs, n_species=model.n_species
-    )
-    return {
-        "flops_per_step": counter.total,
-        "flops_elementwise_per_step": STEP_FACTOR * forward.elementwise,
-        "flops_inference_per_frame": inference // batch.n_frames,
-    }
-
-
-def _record(
-    point: PointConfig,
-    task: Task,
-    module: TrainingModule,
-    metrics: dict[str, float],
-    *,
-    clock: Clock,
-    run: _Run,
-    kernel: str,
-    weights: str,
-) -> Record:
-    counts = module.model.count()
-    flops = _flops(module, task, point, run.ranks)
-    samples = module.steps * task.batch_size
-    return Record(
-        id=point.id,
-        fingerprint=point.fingerprint,
-        science=point.science(),
-        model=point.model.label,
-        family=point.model.kind,
-        symmetry=module.model.symmetry,
-        lmax=getattr(point.model, "lmax", None),
-        seed=point.seed,
-        n_params_target=point.n_params_target,
-        n_params=sum(counts.values()),
-        n_params_equivariant=counts["equivariant"],
-        n_params_scalar=counts["scalar"],
-        n_frames=point.n_frames,
-        steps=module.steps,
-        epochs=samples / point.n_frames,
-        samples=samples,
-        batch_size=task.batch_size,
-        learning_rate=module.learning_rate,
-        **flops,
-        flops_train=flops["flops_per_step"] * module.steps,
-        seconds_train=clock.wall,
-        cpu_seconds_train=clock.cpu,
-        seconds_total=time.perf_counter() - run.began,
-        device=_device_name(run),
-        host=platform.node(),
-        kernel=kernel,
-        weights=weights,
-        metrics=metrics,
-        commit=os.environ.get("SAPIS_COMMIT") or None,
-        dirty={"0": False, "1": True}.get(os.environ.get("SAPIS_DIRTY", "")),
-        versions=dict(VERSIONS),
-    )
-
-
-def _kernel(model: Model, run: _Run) -> str:
-    """What computes the training step, for the record: 'C++', 'PyTorch', 'PyTorch compiled', 'PyTorch on
-    cuda', 'CUDA graph'."""
-    name = model.kernel(run.device) if run.form == "eager" else FORM_NAMES[run.form]
-    return name if run.device.type == "cpu" or run.form == "graph" else f"{name} on {run.device.type}"
-
-
-def _device_name(run: _Run) -> str:
-    """`AMD EPYC`, or `4 x NVIDIA H200` where four ranks had one each."""
-    name = (
-        torch.cuda.get_device_name(run.device)
-        if run.device.type == "cuda"
-        else platform.processor() or platform.machine()
-    )
-    return name if run.ranks.size == 1 else f"{run.ranks.size} x {name}"
