@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "sapis_lab"
 
 # The first column: a part may import parts of its own and of lower rank.
 TORCH_COLUMN = [
-    {"text", "screen"},
+    {"text", "screen", "packages"},
     {"errors", "outside"},
     {"files"},
     {"units", "measures", "config"},
@@ -46,7 +46,7 @@ TORCH_COLUMN = [
 ]
 # The second column never imports torch, and may be imported by anyone.
 TABLE_COLUMN = [
-    {"text", "screen"},
+    {"text", "screen", "packages"},
     {"errors", "outside"},
     {"files"},
     {"units", "measures", "config"},

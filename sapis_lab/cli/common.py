@@ -102,10 +102,10 @@ def keeper(json_file: Path | None, what: str) -> Callable[[dict[str, Any]], None
     import json
     import platform
     from datetime import UTC, datetime
-    from importlib.metadata import version
 
     from sapis_lab.files import write_text
     from sapis_lab.jobs.host import current_commit
+    from sapis_lab.packages import versions
 
     check_json(json_file)
     commit, dirty = current_commit()
@@ -117,7 +117,7 @@ def keeper(json_file: Path | None, what: str) -> Callable[[dict[str, Any]], None
         "dirty": dirty,
         "host": platform.node(),
         "python": platform.python_version(),
-        "torch": version("torch"),
+        **versions(["torch"]),
     }
 
     def save(results: dict[str, Any]) -> None:

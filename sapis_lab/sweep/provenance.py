@@ -7,30 +7,15 @@ import platform
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from sapis_lab.files import read_json, write_text
 from sapis_lab.jobs.host import current_commit, n_cores
+from sapis_lab.packages import OF_A_STUDY, versions
 from sapis_lab.text import without_password
 
 FILE = "provenance.json"
-PACKAGES = (
-    "sapis-lab",
-    "torch",
-    "lightning",
-    "torch-geometric",
-    "e3nn",
-    "numpy",
-    "scipy",
-    "pandas",
-    "pydantic",
-    "ase",
-    "vesin",
-    "tblite",
-    "matplotlib",
-)
 
 
 def write_provenance(
@@ -60,7 +45,7 @@ def write_provenance(
         "device": device,
         "workers": workers,
         "python": sys.version.split()[0],
-        "versions": {p: v for p in PACKAGES if (v := _version(p))},
+        "versions": versions(OF_A_STUDY),
         "data": data,
         "earlier": earlier,
     }
@@ -77,13 +62,6 @@ def note_finished(folder: Path) -> None:
 def _read(folder: Path) -> dict[str, Any]:
     path = folder / FILE
     return read_json(path, then="remove it to have it written anew") if path.exists() else {}
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _processor() -> str:

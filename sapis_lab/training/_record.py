@@ -7,7 +7,6 @@ import platform
 import sys
 import time
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -17,6 +16,7 @@ from sapis_lab.atoms import AtomsBatch
 from sapis_lab.batches import TrainingStream
 from sapis_lab.kernels import reference_forms
 from sapis_lab.models import Model
+from sapis_lab.packages import OF_A_POINT, versions
 from sapis_lab.potential import Learnt, Potential
 from sapis_lab.records import Record
 from sapis_lab.tasks import Task, mean_loss
@@ -29,8 +29,7 @@ from sapis_lab.training.step_forms import StepForm
 
 FORM_NAMES = {"compiled": "PyTorch compiled", "graph": "CUDA graph"}
 """Forms of the step in records; of the eager step the model says what computes it."""
-PACKAGES = ("sapis-lab", "torch", "lightning", "torch-geometric", "e3nn", "numpy")
-VERSIONS = {"python": sys.version.split()[0], **{p: version(p) for p in PACKAGES}}
+VERSIONS = {"python": sys.version.split()[0], **versions(OF_A_POINT)}
 
 
 @dataclass(frozen=True)
