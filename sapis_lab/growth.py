@@ -23,8 +23,6 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from sapis_lab.atoms import AtomsBatch
-from sapis_lab.derivatives import predict
 from sapis_lab.models import Model, ModelConfig, Origin
 
 Settings = TypeVar("Settings", bound=ModelConfig)
@@ -168,24 +166,6 @@ def _same_shapes(values: list[Tensor], parameters: Mapping[str, Tensor]) -> None
             f"average or optimizer_state is of another model: {len(got)} tensors for {len(wanted)}, "
             f"differing in {differing}"
         )
-
-
-def growth_report(model: Model, to: ModelConfig, batch: AtomsBatch, *, seed: int = 0) -> dict[str, float]:
-    """How well growth to `to` keeps the function on `batch`: the largest changes of a frame's energy (eV) and
-    of a force component (eV/Å), what they are to be compared with, and N before and after."""
-    unknown = sorted(set(batch.species.tolist()) - set(model.species))
-    if unknown:
-        raise ValueError(f"species: the model knows {list(model.species)}, the batch holds {unknown} as well")
-    grown = grow(model, to, seed=seed).model
-    before, after = predict(model, batch), predict(grown, batch)
-    return {
-        "max_energy_change": (after.energy - before.energy).abs().max().item(),
-        "max_force_change": (after.forces - before.forces).abs().max().item(),
-        "max_energy": before.energy.abs().max().item(),
-        "max_force": before.forces.abs().max().item(),
-        "n_params_before": sum(model.count().values()),
-        "n_params_after": sum(grown.count().values()),
-    }
 
 
 def expanded(config: Settings, factor: float, *, eta: float) -> Settings:

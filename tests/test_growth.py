@@ -14,7 +14,7 @@ from torch import Tensor
 from sapis_lab.atoms import AtomsBatch
 from sapis_lab.config import dump, kind_class, load
 from sapis_lab.derivatives import predict
-from sapis_lab.growth import expanded, grow, growth_report
+from sapis_lab.growth import expanded, grow
 from sapis_lab.models import Model, geat
 from sapis_lab.models.geat import Born, GeatConfig
 from sapis_lab.potential import Potential, load_potential, save_potential
@@ -489,21 +489,7 @@ def test_state_of_another_model_is_refused() -> None:
         grow(model, large, seed=0, optimizer_state=two.state_dict())
 
 
-# --------------------------------------------------------------------------------------- report and expansion
-
-
-def test_the_report_shows_that_nothing_changed() -> None:
-    model, batch = build(SMALL, dtype=torch.float64, seed=0), molecules(torch.float64)
-    report = growth_report(model, to(SMALL, **STEPS["all"]), batch)
-    assert 0 < report["max_energy_change"] < 1e-12 * report["max_energy"] * 10
-    assert 0 < report["max_force_change"] < 1e-12 * report["max_force"]
-    assert (
-        report["n_params_before"]
-        < report["n_params_after"]
-        == to(SMALL, **STEPS["all"]).n_params(n_species=3)
-    )
-    with pytest.raises(ValueError, match=r"species: the model knows \[1, 6\], the batch holds \[8\]"):
-        growth_report(SMALL.build(species=(1, 6), mean_neighbors=8.0, seed=0).double(), SMALL, batch)
+# -------------------------------------------------------------------------------------------------- expansion
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.3, 1.0])

@@ -149,8 +149,6 @@ class OptimumBand:
     n_params: tuple[Array, Array]
     n_frames: tuple[Array, Array]
     loss: tuple[Array, Array]
-    log_n_variance: Array
-    """Var(ln N*) over the draws."""
     waste: Array
     """Expected extra compute, as a part of the budget, that this uncertainty of N* costs: (alpha + beta)/2
     Var(ln N*)."""
@@ -171,7 +169,6 @@ def optimum_band(
         ends(many.n_params, best.n_params, level=level),
         ends(many.n_frames, best.n_frames, level=level),
         ends(many.loss, best.loss, level=level),
-        variance,
         waste(exponents, np.sqrt(variance)),
         float(many.at_edge.any(axis=-1).mean()),
     )

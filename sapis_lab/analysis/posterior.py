@@ -83,8 +83,6 @@ class Posterior:
     """Of each law."""
     ratio_prior: bool
     """The prior on alpha/beta is in force; False: the data exclude equal exponents, and it was dropped."""
-    log_evidence: float
-    """Of all laws together, up to a constant of the number of points."""
     normal: Array
     """(R,) standard normal deviates, for predictions of a single run."""
 
@@ -219,7 +217,6 @@ def posterior(
         noise,
         probability,
         kept,
-        float(special.logsumexp(evidence)),
         generator.permutation(_normal_scores(n_draws)),
     )
 

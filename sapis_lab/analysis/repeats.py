@@ -48,8 +48,6 @@ class RepeatedFit:
     """An end on the edge of `RANGE` is no measured limit."""
     intervals: dict[str, tuple[float, float]]
     """Of the law's exponents, with R* free."""
-    r_star_profile: tuple[Array, Array]
-    """R*, (m,), and T along it, (m,)."""
 
 
 def fit_repeated(
@@ -117,9 +115,7 @@ def fit_repeated(
         for name, profile in profiles(fits[i], law.exponent_names, cut=max(cut - T[i], 1e-6)).items():
             limits[name] = [min(limits[name][0], profile.low), max(limits[name][1], profile.high)]
     ends = (float(np.exp(interval[0])), float(np.exp(interval[1])))
-    return RepeatedFit(
-        found, r_star, ends, is_open, {k: (v[0], v[1]) for k, v in limits.items()}, (values, T)
-    )
+    return RepeatedFit(found, r_star, ends, is_open, {k: (v[0], v[1]) for k, v in limits.items()})
 
 
 def _hull(x: Array, T: Array, cut: float) -> tuple[tuple[float, float], tuple[bool, bool]]:

@@ -136,11 +136,6 @@ def _bytes(path: Path) -> bytes:
     return read_bytes(path, limit=None)
 
 
-def read_frame(path: Path) -> pd.DataFrame:
-    """The table as it stands in the file."""
-    return _frame(_bytes(Path(path)), Path(path))
-
-
 def _frame(data: bytes, path: Path) -> pd.DataFrame:
     form = READERS.get(path.suffix.lower())
     if form is None:

@@ -38,12 +38,6 @@ def quadrature(lmax: int) -> tuple[Tensor, Tensor]:
     return to_grid, (to_grid * weight[:, None]).T.contiguous()
 
 
-def gaunt_tensor(lmax: int) -> Tensor:
-    """G_kij (M, M, M), float64: the dense form of the product, for tests and for reading."""
-    to_grid, from_grid = quadrature(lmax)
-    return torch.einsum("kg,gi,gj->kij", from_grid, to_grid, to_grid)
-
-
 def degree_of_component(lmax: int) -> Tensor:
     """l of every component, (M,) int64."""
     return torch.tensor([l for l in range(lmax + 1) for _ in range(2 * l + 1)], device="cpu")

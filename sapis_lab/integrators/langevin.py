@@ -33,11 +33,6 @@ def thermal_momenta(masses: np.ndarray, *, temperature: float, generator: np.ran
     return np.sqrt(masses[:, None] * kT) * generator.standard_normal((len(masses), 3))
 
 
-def kinetic_temperature(momenta: np.ndarray, masses: np.ndarray) -> float:
-    """2 E_kin / (3 n_atoms k), K.   momenta: (..., n_atoms, 3), amu Å/fs; masses: (n_atoms,), amu."""
-    return float(np.mean(momenta**2 / masses[:, None]) / (units.KB * units.ACCELERATION))
-
-
 def baoab(
     state: State,
     force: Callable[[np.ndarray], np.ndarray],

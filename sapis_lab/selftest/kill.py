@@ -18,7 +18,6 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from sapis_lab.jobs.event_log import read_events
 from sapis_lab.jobs.processes import children
@@ -30,8 +29,6 @@ TARGETS: dict[str, int] = {"engine": 1, "launcher": 1, "point": 3}
 """How often each kind of process is chosen, relative to the others."""
 PAUSE = (0.1, 1.6)
 """Time from the moment that points run, or from the last kill, to the next one, s."""
-
-Kind = Literal["engine", "launcher", "point"]
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,14 @@ import pytest
 import torch
 from e3nn import o3
 
-from sapis_lab.geometry.couplings import degree_of_component, gaunt_tensor, quadrature, spread
+from sapis_lab.geometry.couplings import degree_of_component, quadrature, spread
 from sapis_lab.geometry.harmonics import n_components, spherical_harmonics
+
+
+def gaunt_tensor(lmax: int) -> torch.Tensor:
+    """G_kij (M, M, M), float64: the dense form of the product."""
+    to_grid, from_grid = quadrature(lmax)
+    return torch.einsum("kg,gi,gj->kij", from_grid, to_grid, to_grid)
 
 
 @pytest.mark.parametrize("lmax", [1, 2, 3, 4])
