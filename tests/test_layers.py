@@ -158,7 +158,13 @@ for name in {names!r}:
 def test_the_table_column_works_without_torch():
     parts = set().union(*TABLE_COLUMN)
     names = [f"sapis_lab.{n}" for n in MODULES if part(n) in parts]
-    light = ["sapis_lab.cli", "sapis_lab.sweep.folder", "sapis_lab.sweep.road", "sapis_lab.sweep.progress"]
+    light = [
+        "sapis_lab.cli",
+        "sapis_lab.sweep.folder",
+        "sapis_lab.sweep.road",
+        "sapis_lab.sweep.status",
+        "sapis_lab.sweep.board",
+    ]
     done = import_without(["torch", "lightning", "torch_geometric", "e3nn", "optuna", "ase"], names + light)
     assert done.returncode == 0, done.stderr
 

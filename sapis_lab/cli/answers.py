@@ -222,7 +222,7 @@ def figures(
     with _answered(name) as folder:
         from sapis_lab.report import analyse_folder
         from sapis_lab.report.page import not_drawn
-        from sapis_lab.sweep.progress import shown
+        from sapis_lab.sweep.words import shown
 
         plainly(lambda: analyse_folder(folder))
         for path in sorted((folder / "figures").glob("*.pdf")):
@@ -241,7 +241,7 @@ def report(
     """
     with _answered(name) as folder:
         from sapis_lab.report import analyse_folder
-        from sapis_lab.sweep.progress import shown
+        from sapis_lab.sweep.words import shown
 
         plainly(lambda: analyse_folder(folder))
         stdout_console().print(shown(folder / "report.html"), soft_wrap=True)

@@ -35,7 +35,8 @@ def data_prepare(
     """
     from sapis_lab.data import prepare
     from sapis_lab.jobs.host import n_cores
-    from sapis_lab.sweep.progress import DataBoard, shown
+    from sapis_lab.sweep.board import DataBoard
+    from sapis_lab.sweep.words import shown
 
     config = dataset_config(name, settings or [])
     with DataBoard(stdout_console()) as board:

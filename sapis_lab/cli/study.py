@@ -84,7 +84,7 @@ def study_plan(
     """
     from sapis_lab.jobs.folder import state
     from sapis_lab.sweep.folder import point_folder
-    from sapis_lab.sweep.progress import print_plan
+    from sapis_lab.sweep.plan_screen import print_plan
     from sapis_lab.sweep.road import Request, prepare_job
 
     request = Request(name, tuple(settings or ()), called, tuple(only or ()), workers=workers)
@@ -118,7 +118,7 @@ def study_status(
     from sapis_lab.sweep.files import checked_name
     from sapis_lab.sweep.folder import results_folder
     from sapis_lab.sweep.manifest import read_manifest
-    from sapis_lab.sweep.progress import print_status, watch_status
+    from sapis_lab.sweep.status import print_status, watch_status
 
     folder = results_folder(checked_name(name))
     if not (folder / "points.json").exists():
@@ -165,7 +165,7 @@ def study_clean(
     from sapis_lab.sweep import clean
     from sapis_lab.sweep.files import checked_name
     from sapis_lab.sweep.folder import results_folder
-    from sapis_lab.sweep.progress import size
+    from sapis_lab.sweep.words import size
 
     folder, known = results_folder(checked_name(name)), sorted(set(clean.MEANING) - set(clean.ALWAYS))
     for what in also or ():
@@ -235,7 +235,7 @@ def study_export(
     from sapis_lab.sweep.export import export
     from sapis_lab.sweep.files import checked_name
     from sapis_lab.sweep.folder import results_folder
-    from sapis_lab.sweep.progress import size
+    from sapis_lab.sweep.words import size
 
     target = to or Path(f"{name}.zip")
     names = export(results_folder(checked_name(name)), target, models=models)

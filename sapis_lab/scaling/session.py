@@ -24,9 +24,9 @@ from sapis_lab.sweep import engine, road
 from sapis_lab.sweep.lock import locked, refuse_if_running
 from sapis_lab.sweep.manifest import Manifest, inputs_hash, write_manifest
 from sapis_lab.sweep.prepare import data_identity, prepare_data
-from sapis_lab.sweep.progress import duration, shown
 from sapis_lab.sweep.provenance import note_finished, write_provenance
 from sapis_lab.sweep.resources import resources
+from sapis_lab.sweep.words import duration, shown
 
 
 def run_scale(

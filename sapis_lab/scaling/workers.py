@@ -16,11 +16,11 @@ from sapis_lab.jobs.folder import failure_reason, state
 from sapis_lab.records import RECORD
 from sapis_lab.scaling.campaign import Campaign
 from sapis_lab.sweep import engine, road
+from sapis_lab.sweep.board import Board
 from sapis_lab.sweep.folder import point_folder
 from sapis_lab.sweep.plan import plan
 from sapis_lab.sweep.points import Point
 from sapis_lab.sweep.prepare import prepare_data
-from sapis_lab.sweep.progress import Board
 from sapis_lab.sweep.resources import Resources, executor_of
 
 

@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.text import Text
 
 from sapis_lab.config import ConfigError, fingerprint, plainly
-from sapis_lab.sweep.progress import DataBoard, shown
+from sapis_lab.sweep.board import DataBoard
+from sapis_lab.sweep.words import shown
 
 if TYPE_CHECKING:
     from sapis_lab.data import FrameStore

@@ -21,6 +21,7 @@ from sapis_lab.files import read_json, write_text
 from sapis_lab.jobs.folder import LOG, failure_reason, state
 from sapis_lab.jobs.signals import Stop, interrupting
 from sapis_lab.records import RECORD, Planned, runs_table, write_table
+from sapis_lab.sweep.board import Board
 from sapis_lab.sweep.console import PlainConsole
 from sapis_lab.sweep.files import checked_name, raw_study
 from sapis_lab.sweep.folder import point_folder, results_folder
@@ -34,11 +35,11 @@ from sapis_lab.sweep.manifest import (
     write_manifest,
 )
 from sapis_lab.sweep.prepare import data_identity, prepare_data
-from sapis_lab.sweep.progress import Board, duration, shown
 from sapis_lab.sweep.provenance import FILE as PROVENANCE
 from sapis_lab.sweep.provenance import note_finished, write_provenance
 from sapis_lab.sweep.resources import Resources, executor_of, resources
 from sapis_lab.sweep.whole import finished, note_answers, records_digest, refuse_damaged
+from sapis_lab.sweep.words import duration, shown
 from sapis_lab.text import without_password
 
 if TYPE_CHECKING:

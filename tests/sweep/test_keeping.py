@@ -212,7 +212,7 @@ def _hold(
 def test_watching_prints_what_changed_and_ends_with_the_study() -> None:
     from rich.console import Console
 
-    from sapis_lab.sweep.progress import watch_status
+    from sapis_lab.sweep.status import watch_status
 
     console, told = (
         Console(file=io.StringIO(), width=100),
@@ -232,7 +232,7 @@ def test_watching_a_study_that_nobody_runs_ends_at_once(study: Path) -> None:
     from rich.console import Console
 
     from sapis_lab.sweep.manifest import read_manifest
-    from sapis_lab.sweep.progress import print_status, watch_status
+    from sapis_lab.sweep.status import print_status, watch_status
 
     console = Console(file=io.StringIO(), width=100)
     watch_status(lambda to: print_status(read_manifest(study), study, to), console, every=60)

@@ -11,8 +11,9 @@ from rich.console import Console
 
 from sapis_lab.accounting import INFERENCE_FACTOR, STEP_FACTOR
 from sapis_lab.sweep.plan import makespan
-from sapis_lab.sweep.progress import duration, print_plan, size
+from sapis_lab.sweep.plan_screen import print_plan
 from sapis_lab.sweep.road import Request, prepare_job
+from sapis_lab.sweep.words import duration, size
 
 REQUEST = Request(
     "quickstart",

@@ -11,8 +11,9 @@ from stub_points import StubPoint, record
 
 from sapis_lab.jobs.events import Event
 from sapis_lab.records import Planned
+from sapis_lab.sweep.board import Board, DataBoard
 from sapis_lab.sweep.manifest import Manifest
-from sapis_lab.sweep.progress import Board, DataBoard, print_status
+from sapis_lab.sweep.status import print_status
 
 
 def board(tmp_path, *, terminal: bool = False) -> tuple[Board, io.StringIO]:

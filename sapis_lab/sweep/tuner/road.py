@@ -25,8 +25,8 @@ from sapis_lab.sweep.files import checked_name, checked_url, raw_study
 from sapis_lab.sweep.folder import results_folder
 from sapis_lab.sweep.lock import locked
 from sapis_lab.sweep.prepare import data_identity, prepare_data
-from sapis_lab.sweep.progress import duration, shown
 from sapis_lab.sweep.resources import Resources, point_arguments, resources
+from sapis_lab.sweep.words import duration, shown
 from sapis_lab.text import without_password
 
 if TYPE_CHECKING:

@@ -1,35 +1,26 @@
-"""What a person sees while a study runs: a live table on a terminal, plain lines elsewhere, and the plan and
-status screens."""
+"""What a person sees while points run and while data are made: a live table on a terminal, plain lines
+elsewhere.
+"""
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, get_args
+from typing import Self
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from sapis_lab.config import home, read_yaml
 from sapis_lab.jobs.events import Event
-from sapis_lab.jobs.folder import LOG, PROGRESS, Progress, State, failure_reason, read_progress, state
+from sapis_lab.jobs.folder import LOG, PROGRESS, Progress, read_progress
 from sapis_lab.quantities import quantity
-from sapis_lab.records import RECORD, read_raw
 from sapis_lab.screen import new_table
 from sapis_lab.sweep.console import PlainConsole
 from sapis_lab.sweep.folder import point_folder
-from sapis_lab.sweep.lock import holder
-from sapis_lab.sweep.manifest import Manifest
-from sapis_lab.targets import LOSS
-
-if TYPE_CHECKING:
-    from sapis_lab.executors.slurm import Queue
-    from sapis_lab.sweep.plan import Plan, PointCost
+from sapis_lab.sweep.words import duration, error_text, share_bar, shown
 
 _HEARTBEAT = 20.0
 
@@ -168,26 +159,26 @@ class Board:
         if now is None:
             return ""
         loss = "" if now.loss is None else f"   loss {now.loss:.3g}"
-        return loss + (f"   {_error(self.loss_key, now.val)}" if self.loss_key in now.val else "")
+        return loss + (f"   {error_text(self.loss_key, now.val)}" if self.loss_key in now.val else "")
 
     def _screen(self) -> Group:
         label = quantity(self.loss_key).label
         table = new_table("running", "step", "", "loss", label, "time", left=("running", ""))
         for id, since in self.running.items():
             now = read_progress(point_folder(self.folder, id))
-            step, bar = (f"{now.step}/{now.steps}", _bar(now.share)) if now else ("starting", "")
+            step, bar = (f"{now.step}/{now.steps}", share_bar(now.share)) if now else ("starting", "")
             loss = "" if now is None or now.loss is None else f"{now.loss:.3g}"
             table.add_row(
                 id,
                 step,
                 bar,
                 loss,
-                _error(self.loss_key, now.val, bare=False) if now else "",
+                error_text(self.loss_key, now.val, bare=False) if now else "",
                 duration(time.monotonic() - since),
             )
         share = (len(self.done) + len(self.failed)) / max(1, len(self.ids))
         lines = [
-            Text(f"{_bar(share, 40)}  {self._counts()}"),
+            Text(f"{share_bar(share, 40)}  {self._counts()}"),
             Text(f"results {shown(self.folder)}/   logs {shown(self.folder)}/points/ID/{LOG}", style="dim"),
         ]
         lines += [Text(self.note, style="yellow")] if self.note else []
@@ -256,159 +247,10 @@ class DataBoard:
         )
         text = f"data: {what} {done}/{total}{left}"
         if self.live:
-            self.live.update(Text(f"{_bar(done / total if total else 1.0, 40)}  {text}"), refresh=True)
+            self.live.update(Text(f"{share_bar(done / total if total else 1.0, 40)}  {text}"), refresh=True)
         elif not self.last or done >= total or now - self.last > _HEARTBEAT:
             self.last = now
             self.console.print(Text(text), soft_wrap=True)
-
-
-# ------------------------------------------------------------------------------------------------------- plan
-
-
-def print_plan(plan: Plan, console: Console, *, states: Mapping[str, str] | None = None) -> None:
-    """The plan screen."""
-    study, info, states = plan.study, plan.info, states or {}
-    console.print(Text(f"{study.name}: {study.question}"), soft_wrap=True)
-    tests = ", ".join(f"{n} {name}" for name, n in info.n_test.items())
-    console.print(
-        f"data   {info.n_train} training frames, {info.n_validation} validation, {tests}; "
-        f"{info.mean_atoms:.3g} atoms and "
-        f"{info.mean_pairs:.3g} pairs a frame; {size(info.bytes_estimate)}",
-        soft_wrap=True,
-        highlight=False,
-    )
-    columns: dict[str, Callable[[PointCost], str]] = {
-        "point": lambda c: c.planned.id,
-        "N": lambda c: f"{c.planned.n_params:,}",
-        "D": lambda c: f"{c.planned.n_frames:,}",
-        "steps": lambda c: f"{c.planned.steps:,}",
-        "batch": lambda c: str(c.planned.batch_size),
-        "rate": lambda c: f"{c.planned.learning_rate:.3g}",
-        "FLOPs": lambda c: f"{c.flops_train:.1e}",
-        "FLOPs/frame": lambda c: f"{c.flops_inference:.1e}",
-        "time": lambda c: duration(c.seconds),
-        "disk": lambda c: size(c.disk),
-    }
-    if states:
-        columns["state"] = lambda c: states.get(c.planned.id, "")
-    if console.width < 100:  # a narrow terminal keeps what was promised: N, D, FLOPs, time and disk
-        for name in ("batch", "rate", "FLOPs/frame"):
-            del columns[name]
-    table = new_table(*columns, left=("point", "state"))
-    for cost in plan.costs:
-        table.add_row(*(text(cost) for text in columns.values()))
-    console.print(table)
-    _print_totals(plan, console)
-
-
-def _print_totals(plan: Plan, console: Console) -> None:
-    total = sum(c.seconds for c in plan.costs)
-    console.print(
-        f"total  {len(plan.costs)} points, {sum(c.flops_train for c in plan.costs):.2e} FLOPs, "
-        f"{duration(total)} of work; "
-        f"{plan.workers} workers -> {duration(plan.seconds)}; disk {size(sum(c.disk for c in plan.costs))}",
-        soft_wrap=True,
-        highlight=False,
-    )
-    families = sorted({c.planned.family for c in plan.costs})
-    guessed = [f for f in families if f not in plan.measured]
-    known = [f for f in families if f in plan.measured]
-    parts = [f"from earlier records on this host for {', '.join(known)}"] if known else []
-    parts += [f"a rough estimate (within a factor of three) for {', '.join(guessed)}"] if guessed else []
-    console.print(Text(f"times are {' and '.join(parts)}", style="dim"), soft_wrap=True)
-    meaning = (
-        "FLOPs: matrix products of the training, six forward passes a step; FLOPs/frame: energy and forces "
-        "of one frame"
-    )
-    console.print(Text(meaning, style="dim"), soft_wrap=True)
-
-
-# ----------------------------------------------------------------------------------------------------- status
-
-
-def print_status(manifest: Manifest, folder: Path, console: Console, *, queue: Queue | None = None) -> bool:
-    """The state of a study from its files, and from Slurm's `queue`: counts by model, running points,
-    failures, time left.
-
-    Returns whether it may still change by itself: points are left, and someone or Slurm has them.
-    """
-    remote = queue.running if queue else frozenset()
-    states: dict[str, State] = {
-        p.id: "running" if p.id in remote else state(point_folder(folder, p.id)) for p in manifest.points
-    }
-    who = holder(folder) or ("Slurm" if remote else None)
-    console.print(Text(f"{folder.name}: {'running, by ' + who if who else 'not running'}"), soft_wrap=True)
-    names: tuple[State, ...] = get_args(State)
-    table = new_table("model", *names, left=["model"])
-    for model in dict.fromkeys(p.model for p in manifest.points):
-        own = [states[p.id] for p in manifest.points if p.model == model]
-        table.add_row(model, *(str(own.count(name)) for name in names))
-    console.print(table)
-    left, key = {}, while_training(law_quantity(folder))
-    for id, now_is in states.items():
-        now = read_progress(point_folder(folder, id)) if now_is in ("running", "stopped") else None
-        if now_is in ("running", "stopped", "waiting"):
-            left[id] = manifest.expected_seconds.get(id, 60.0) * (1 - (now.share if now else 0.0))
-        if now:
-            loss = "" if now.loss is None else f"   loss {now.loss:.3g}"
-            value = f"   {_error(key, now.val)}" if key in now.val else ""
-            console.print(Text(f"{now_is}  {id}   step {now.step}/{now.steps}{loss}{value}"), soft_wrap=True)
-    for id in (i for i, s in states.items() if s == "failed"):
-        console.print(Text(f"failed  {id}: {failure_reason(point_folder(folder, id))}"), soft_wrap=True)
-    for line in queue.lines if queue else ():
-        console.print(Text(line), soft_wrap=True)
-    if left:
-        factor = _speed_factor(manifest, states, folder)
-        about = duration(factor * sum(left.values()) / max(1, list(states.values()).count("running")))
-        console.print(Text(f"about {about} to go{'' if who else ' on one worker'}"))
-    return bool(left) and bool(who or (queue and queue.lines))
-
-
-def watch_status(show: Callable[[Console], bool], console: Console, *, every: float) -> None:
-    """Repeat `show` every `every` seconds while it returns True: in place on a terminal, elsewhere whenever
-    its words have changed.
-
-    Ctrl-C ends the watching, not the study.
-    """
-
-    def look() -> tuple[bool, Text]:
-        with console.capture() as capture:
-            goes_on = show(console)
-        return goes_on, Text.from_ansi(capture.get().rstrip())
-
-    goes_on, last = look()
-    with suppress(KeyboardInterrupt):
-        if console.is_terminal:
-            with Live(last, console=console, auto_refresh=False, vertical_overflow="visible") as live:
-                while goes_on:
-                    time.sleep(every)
-                    goes_on, now = look()
-                    live.update(now, refresh=True)
-            return
-        console.print(last, soft_wrap=True)
-        while goes_on:
-            time.sleep(every)
-            goes_on, now = look()
-            if now != last:
-                console.print(now, soft_wrap=True)
-                last = now
-
-
-def _speed_factor(manifest: Manifest, states: Mapping[str, str], folder: Path) -> float:
-    """Time that finished points took, over what was expected of them."""
-    expected = took = 0.0
-    for id in (i for i, s in states.items() if s == "done"):
-        seconds = read_raw(point_folder(folder, id) / RECORD).get("seconds_total", 0.0)
-        if id in manifest.expected_seconds:
-            expected, took = expected + manifest.expected_seconds[id], took + seconds
-    return took / expected if expected > 0 and took > 0 else 1.0
-
-
-def law_quantity(folder: Path) -> str:
-    """The quantity that the law of a results folder describes."""
-    path = folder / "study.yaml"
-    law = (read_yaml(path).get("law") or {}) if path.exists() else {}
-    return str(law.get("quantity") or LOSS)
 
 
 def while_training(key: str) -> str:
@@ -416,48 +258,3 @@ def while_training(key: str) -> str:
     validation frames."""
     measured = quantity(key)
     return f"val_{measured.measure}" if measured.split.startswith("test") else key
-
-
-# ------------------------------------------------------------------------------------------------ small words
-
-
-def duration(seconds: float) -> str:
-    """'8 s', '3 min 20 s', '2 h 05 min'."""
-    if not math.isfinite(seconds):
-        return "?"
-    s = round(seconds)
-    if s < 60:
-        return f"{s} s"
-    if s < 3600:
-        return f"{s // 60} min {s % 60:02d} s"
-    return f"{s // 3600} h {s % 3600 // 60:02d} min"
-
-
-def size(n_bytes: float) -> str:
-    """'61 MB'."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if n_bytes < 1000:
-            return f"{n_bytes:.3g} {unit}"
-        n_bytes /= 1000
-    return f"{n_bytes:.3g} TB"
-
-
-def shown(path: Path) -> str:
-    """`path` as people write it: from the project folder where it lies there."""
-    try:
-        return Path(path).resolve().relative_to(home().resolve()).as_posix()
-    except ValueError:
-        return str(path)
-
-
-def _bar(share: float, width: int = 16) -> str:
-    full = round(max(0.0, min(1.0, share)) * width)
-    return "━" * full + "╌" * (width - full)
-
-
-def _error(key: str, values: Mapping[str, float], *, bare: bool = True) -> str:
-    if values.get(key) is None:
-        return ""
-    q = quantity(key)
-    text = f"{values[key] * q.display_factor:.3g} {q.display_unit or q.unit}"
-    return f"{key} {text}" if bare else text
