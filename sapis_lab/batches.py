@@ -110,11 +110,31 @@ class BatchMaker:
                 f"train.targets: {lacking[0]} is to be learnt, but {self.store.folder} has no such labels; "
                 f"it has {', '.join(self.store.labels)}"
             )
+        for target in self.targets:
+            self._refuse_other_shape(target)
         self._incomplete = tuple(key for key in self.store.incomplete if key in keys)
         self._further = {key: target for key, target in keys.items() if key not in _OF_BATCH}
         self._is_held = (
             self._all_pairs and bool((sizes == sizes[0]).all()) and self.store.positions.nbytes <= HELD
         )
+
+    def _refuse_other_shape(self, target: Target) -> None:
+        """ValueError unless the store's labels are what the target says: numbers of other frames, atoms or
+        components would broadcast."""
+        key, store = target.key, self.store
+        per = "atom" if store.is_per_atom(key) else "frame"
+        rank = store.label_column(key).ndim - 1
+        if (per, rank) != (target.per, target.rank):
+            raise ValueError(
+                f"train.targets: {key} is of rank {target.rank} per {target.per}, but {store.folder} has "
+                f"labels of rank {rank} per {per}; make them agree"
+            )
+        declared = store.properties.get(key)
+        if declared is not None and declared.unit and target.unit and declared.unit != target.unit:
+            raise ValueError(
+                f"train.targets: {key} has the unit {target.unit!r}, but {store.folder} has labels in "
+                f"{declared.unit!r}; set one of them, or the data's factor"
+            )
 
     @cached_property
     def _held(self) -> AtomsBatch:

@@ -26,6 +26,7 @@ __all__ = [
     "declare",
     "declared",
     "is_time",
+    "kind_measuring",
     "known",
     "of_evaluations",
     "quantity",
@@ -98,6 +99,15 @@ def _standard_targets(folders: tuple[object, ...]) -> tuple[Target, ...]:
 @cache
 def _measures_of_kinds(folders: tuple[object, ...]) -> dict[str, Measure]:
     return {m.key: m for target in _standard_targets(folders) for m in target.measures()}
+
+
+def kind_measuring(measure: str) -> str | None:
+    """The kind of targets that has the error `measure` (`charge_rmse`) without any settings; None where none
+    has."""
+    for target in standard_targets():
+        if any(m.key == measure for m in target.measures()):
+            return target.kind
+    return None
 
 
 @cache

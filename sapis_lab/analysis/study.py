@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -221,8 +220,8 @@ def best_rates(done: pd.DataFrame, quantity: str) -> pd.DataFrame:
     cell = ["model", *RATE_CELL]
     if (done.groupby(cell)["learning_rate"].nunique() <= 1).all():
         return done
-    test = re.fullmatch(r"test(?:_[A-Za-z0-9]+?)?_((?:force|energy)_\w+)", quantity)
-    judge = f"val_{test[1]}" if test else quantity
+    measured = quantity_named(quantity)
+    judge = f"val_{measured.measure}" if measured.split.startswith("test") else quantity
     if judge not in done:
         raise ValueError(
             f"the runs table holds several learning rates but no {judge}, by which one of them is chosen; "

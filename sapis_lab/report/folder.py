@@ -46,8 +46,8 @@ def analyse_folder(folder: Path, **options: Any) -> StudyAnalysis:
         ValueError: there is no runs table, or an option cannot be used.
     """
     folder = Path(folder)
+    runs = read_table(folder)  # before the settings, which may name an error that the table declares
     settings = analyse_options(folder, **options)
-    runs = read_table(folder)
     study = analyse(
         runs,
         quantity=settings.quantity,

@@ -20,7 +20,7 @@ from sapis_lab.data import FrameStore
 from sapis_lab.derivatives import Prediction
 from sapis_lab.heads import HeadConfig, attach
 from sapis_lab.models import Model, ModelConfig
-from sapis_lab.quantities import declare
+from sapis_lab.quantities import declare, kind_measuring
 from sapis_lab.references import ReferencesFrom
 from sapis_lab.targets import Target
 
@@ -242,7 +242,18 @@ class TaskConfig(KindConfig):
 
 
 def declared(targets: Sequence[Target]) -> tuple[Target, ...]:
-    """`targets`, their errors made known as quantities."""
+    """`targets`, their errors made known as quantities.
+
+    Raises:
+        ValueError: the error of one has the name of that of a kind of targets, which tables know already.
+    """
     for target in targets:
+        for measure in target.measures():
+            kind = kind_measuring(measure.key)
+            if kind not in (None, target.kind):
+                raise ValueError(
+                    f"targets: {target.key!r} would be scored by {measure.key}, an error of the target "
+                    f"{kind!r}; wanted another name"
+                )
         declare(*target.measures())
     return tuple(targets)

@@ -12,6 +12,7 @@ from synthetic_runs import MODELS, runs_table
 from sapis_lab.analysis import LawOptions, analyse, write_fit_json
 from sapis_lab.analysis.study import best_rates
 from sapis_lab.config import ConfigError, load
+from sapis_lab.quantities import Measure, declare
 
 FAILED = "transformer-n1.0e5-d50-s0"
 FEW = 100
@@ -220,6 +221,10 @@ def test_a_learning_rate_with_a_failed_seed_gives_way_to_one_without(rates):
 def test_a_learning_rate_is_not_chosen_by_test_frames(rates):
     with pytest.raises(ValueError, match="several learning rates but no val_force_mae"):
         best_rates(rates.drop(columns="val_force_mae"), "test_600K_force_mae")
+    for error in ("dipole_rmse", "gap_mae"):  # whatever is learnt, a property by declaration included
+        declare(Measure("gap_mae", "gap MAE", "eV"))
+        with pytest.raises(ValueError, match=f"several learning rates but no val_{error}"):
+            best_rates(rates.assign(**{f"test_{error}": 1.0}), f"test_{error}")
     alone = rates[rates["learning_rate"] == 5e-3].drop(columns="val_force_mae")
     assert len(best_rates(alone, "test_600K_force_mae")) == 3
 

@@ -43,7 +43,12 @@ def test_the_kind_xtb_has_the_frames_of_its_settings_in_dynamics(tmp_path):
     for name in ("positions", "energy", "forces", "species"):
         assert np.array_equal(getattr(short, name), getattr(long, name)), name
     assert {k: v.tolist() for k, v in short.splits.items()} == {k: v.tolist() for k, v in long.splits.items()}
-    assert short.columns == ("time", "velocities") and long.columns == ("time", "velocities", "charges")
+    assert short.columns == ("time", "velocities") and long.columns == (
+        "dipole",
+        "time",
+        "velocities",
+        "charges",
+    )
 
 
 def test_charges_of_a_neutral_molecule_add_up_to_nothing(tmp_path):
