@@ -161,7 +161,8 @@ def test_the_table_column_works_without_torch():
     light = [
         "sapis_lab.cli",
         "sapis_lab.sweep.folder",
-        "sapis_lab.sweep.road",
+        "sapis_lab.sweep.run_study",
+        "sapis_lab.sweep.submission",
         "sapis_lab.sweep.status",
         "sapis_lab.sweep.board",
     ]

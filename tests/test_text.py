@@ -21,7 +21,7 @@ from sapis_lab.config import ConfigError, dump_yaml, load
 from sapis_lab.errors import MissingFile
 from sapis_lab.sweep.console import PlainConsole
 from sapis_lab.sweep.provenance import write_provenance
-from sapis_lab.sweep.road import Request
+from sapis_lab.sweep.request import Request
 from sapis_lab.sweep.study import Study, load_study
 from sapis_lab.text import (
     as_cell,

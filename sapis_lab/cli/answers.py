@@ -35,7 +35,7 @@ def _answered(name: str) -> Iterator[Path]:
     with locked(folder) as taken_over:
         if taken_over:
             to_stderr(taken_over)
-        from sapis_lab.sweep.road import noting_answers, rebuild_table  # a refusal does not wait for it
+        from sapis_lab.sweep.answers import noting_answers, rebuild_table  # a refusal does not wait for it
 
         with noting_answers(folder):
             rebuild_table(folder)
@@ -132,7 +132,7 @@ def fit(
         return
     with _answered(name) as folder:
         from sapis_lab.report import analyse_folder
-        from sapis_lab.sweep.road import print_answers
+        from sapis_lab.sweep.answers import print_answers
 
         plainly(lambda: analyse_folder(folder, **({"quantity": quantity} if quantity else {})))
         print_answers(folder, stdout_console())

@@ -48,7 +48,8 @@ def study_run(
 
     Example: `sapis study run quickstart --set train.steps=200 --as quick200`
     """
-    from sapis_lab.sweep.road import Request, run_study
+    from sapis_lab.sweep.request import Request
+    from sapis_lab.sweep.run_study import run_study
 
     request = Request(
         name, tuple(settings or ()), called, tuple(only or ()), retry_failed, workers, executor, wait
@@ -69,7 +70,7 @@ def study_collect(
 
     Example: `sapis study collect rmd17-ethanol --resubmit`
     """
-    from sapis_lab.sweep.road import collect_study
+    from sapis_lab.sweep.submission import collect_study
 
     raise typer.Exit(collect_study(name, stdout_console(), resubmit=resubmit))
 
@@ -85,10 +86,11 @@ def study_plan(
     from sapis_lab.jobs.folder import state
     from sapis_lab.sweep.folder import point_folder
     from sapis_lab.sweep.plan_screen import print_plan
-    from sapis_lab.sweep.road import Request, prepare_job
+    from sapis_lab.sweep.planned_study import plan_study
+    from sapis_lab.sweep.request import Request
 
     request = Request(name, tuple(settings or ()), called, tuple(only or ()), workers=workers)
-    job = prepare_job(request)
+    job = plan_study(request)
     states = (
         {p.id: state(point_folder(request.folder, p.id)) for p in job.chosen}
         if request.folder.exists()
@@ -250,7 +252,7 @@ def study_list() -> None:
     """
     from sapis_lab.config import read_yaml
     from sapis_lab.sweep.files import study_names
-    from sapis_lab.sweep.road import known_studies
+    from sapis_lab.sweep.status import known_studies
 
     table = new_table("study", "state", "question", left="all", wrapped=["question"])
     for study, word in known_studies(study_names()):

@@ -20,11 +20,13 @@ from sapis_lab.scaling.history import Entry, decide_next, read_decisions, write_
 from sapis_lab.scaling.ledger import Ledger
 from sapis_lab.scaling.sizing import point_of
 from sapis_lab.scaling.workers import Workers
-from sapis_lab.sweep import engine, road
+from sapis_lab.sweep import engine
+from sapis_lab.sweep.answers import analyse, rebuild_table
 from sapis_lab.sweep.lock import locked, refuse_if_running
 from sapis_lab.sweep.manifest import Manifest, inputs_hash, write_manifest
 from sapis_lab.sweep.prepare import data_identity, prepare_data
 from sapis_lab.sweep.provenance import note_finished, write_provenance
+from sapis_lab.sweep.request import COMPLETE, SOME_FAILED, STOPPED, Request
 from sapis_lab.sweep.resources import resources
 from sapis_lab.sweep.words import duration, shown
 
@@ -44,7 +46,7 @@ def run_scale(
     Raises:
         ConfigError: the study cannot be scaled as it is.
     """
-    request = road.Request(name, tuple(settings), called, workers=workers)
+    request = Request(name, tuple(settings), called, workers=workers)
     refuse_if_running(request.folder)
     again = " ".join(["sapis", "scale", *request.command[3:]])
     session: Session | None = None
@@ -58,14 +60,14 @@ def run_scale(
                 return session.run()
         except engine.LauncherDied as error:
             console.print(Text(f"error: {error}", style="red"), soft_wrap=True)
-            return road.STOPPED
+            return STOPPED
         except (engine.Stopped, KeyboardInterrupt):
             if session is not None and session.status is not None:  # it came when all was done
                 return session.status
             console.print(
                 Text(f"\nstopped; nothing is lost. Continue with: {again}", style="yellow"), soft_wrap=True
             )
-            return road.STOPPED
+            return STOPPED
 
 
 class Session:
@@ -74,7 +76,7 @@ class Session:
     def __init__(
         self,
         campaign: Campaign,
-        request: road.Request,
+        request: Request,
         console: Console,
         stop: Stop,
         *,
@@ -122,7 +124,7 @@ class Session:
             data=data_identity(self.study),
         )
         if not self.workers.train(self.campaign.seeds):
-            return road.SOME_FAILED
+            return SOME_FAILED
         for point in self.campaign.seeds:
             self.ledger.add(0, "seed", point, Decision("seed", reason="seed lattice"), folder=self.folder)
         status = self._go_on()
@@ -150,11 +152,11 @@ class Session:
                 write_decisions(self.history, self.ledger.entries)
                 self._tell(entry)
             if point is None:
-                return road.COMPLETE
+                return COMPLETE
             self.ledger.points.append(point)
             self._write_manifest()
             if not self.workers.train([point]):
-                return road.SOME_FAILED
+                return SOME_FAILED
             row = self.ledger.add(step, decision.action, point, decision, folder=self.folder)
             if not known:
                 q = quantity(self.campaign.loss_key)
@@ -193,8 +195,8 @@ class Session:
         )
 
     def _conclude(self, began: float) -> None:
-        road.rebuild_table(self.folder)
-        plainly(lambda: road.analyse(self.folder), about="the points are kept, but their analysis failed")
+        rebuild_table(self.folder)
+        plainly(lambda: analyse(self.folder), about="the points are kept, but their analysis failed")
         best = min(self.ledger.rows, key=lambda r: r.measured)
         q = quantity(self.campaign.loss_key)
         decided = [r for r in self.ledger.rows if r.step]

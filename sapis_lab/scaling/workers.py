@@ -15,13 +15,14 @@ from sapis_lab.jobs.executor import Executor
 from sapis_lab.jobs.folder import failure_reason, state
 from sapis_lab.records import RECORD
 from sapis_lab.scaling.campaign import Campaign
-from sapis_lab.sweep import engine, road
+from sapis_lab.sweep import engine
 from sapis_lab.sweep.board import Board
 from sapis_lab.sweep.folder import point_folder
 from sapis_lab.sweep.plan import plan
 from sapis_lab.sweep.points import Point
 from sapis_lab.sweep.prepare import prepare_data
 from sapis_lab.sweep.resources import Resources, executor_of
+from sapis_lab.sweep.submission import follower, refuse_if_queued
 
 
 class Workers:
@@ -96,12 +97,12 @@ class Workers:
                 expected=costs.expected_seconds,
             )
             try:
-                engine.run(configs, executor=queue, on_event=road.follower(self.console), **how)
+                engine.run(configs, executor=queue, on_event=follower(self.console), **how)
             except engine.Stopped:
                 self._say("\nnot waiting any longer; the jobs go on")
                 raise
             return
-        road.refuse_if_queued([c.id for c in configs], self.folder, self.console)
+        refuse_if_queued([c.id for c in configs], self.folder, self.console)
         self.pool = self.pool or self._started()
         ids, key = [c.id for c in configs], self.campaign.loss_key
         with Board(

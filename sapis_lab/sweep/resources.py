@@ -66,7 +66,7 @@ def _executor(run: RunOptions, kind: str | None) -> ExecutorConfig:
     """That of the study, or of another kind; Slurm's settings stand in `run.slurm`."""
     from sapis_lab.executors.slurm import SlurmConfig
 
-    chosen = run.executor if kind is None else executor(kind)
+    chosen = run.executor if kind in (None, run.executor.kind) else executor(kind)
     return chosen if chosen != SlurmConfig() else SlurmConfig(options=run.slurm)
 
 

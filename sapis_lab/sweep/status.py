@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
@@ -12,14 +12,14 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from sapis_lab.config import read_yaml
+from sapis_lab.config import ConfigError, read_yaml
 from sapis_lab.jobs.folder import State, failure_reason, read_progress, state
 from sapis_lab.records import RECORD, read_raw
 from sapis_lab.screen import new_table
 from sapis_lab.sweep.board import while_training
-from sapis_lab.sweep.folder import point_folder
+from sapis_lab.sweep.folder import point_folder, results_folder
 from sapis_lab.sweep.lock import holder
-from sapis_lab.sweep.manifest import Manifest
+from sapis_lab.sweep.manifest import Manifest, read_manifest
 from sapis_lab.sweep.words import duration, error_text
 from sapis_lab.targets import LOSS
 
@@ -110,3 +110,19 @@ def law_quantity(folder: Path) -> str:
     path = folder / "study.yaml"
     law = (read_yaml(path).get("law") or {}) if path.exists() else {}
     return str(law.get("quantity") or LOSS)
+
+
+def known_studies(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Every study with a word about its state."""
+    return [(name, _word(results_folder(name))) for name in names]
+
+
+def _word(folder: Path) -> str:
+    try:
+        manifest = read_manifest(folder)
+    except ConfigError:
+        return "results without points" if (folder / "runs.parquet").exists() else "not started"
+    n_done = sum(state(point_folder(folder, p.id)) == "done" for p in manifest.points)
+    if n_done == 0 and (folder / "runs.parquet").exists():
+        return "results without points"
+    return f"{n_done} of {len(manifest.points)} points done"

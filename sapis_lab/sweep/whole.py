@@ -20,15 +20,7 @@ from typing import NamedTuple
 from sapis_lab.config import ConfigError, load, read_yaml
 from sapis_lab.errors import MissingFile
 from sapis_lab.files import digest, is_temporary, read_json, with_checksum, without_checksum, write_text
-from sapis_lab.records import (
-    EVALUATIONS,
-    JOBS,
-    RECORD,
-    Planned,
-    Record,
-    believed_record,
-    evaluated_columns,
-)
+from sapis_lab.records import EVALUATIONS, JOBS, RECORD, Planned, Record, believed_record, evaluated_columns
 from sapis_lab.sweep.folder import point_folder
 from sapis_lab.sweep.manifest import Manifest, read_manifest, refuse_other_study_file
 

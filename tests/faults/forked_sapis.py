@@ -20,7 +20,7 @@ PRELOAD = (
     "sapis_lab.cli",
     "sapis_lab.report",
     "sapis_lab.figures",
-    "sapis_lab.sweep.road",
+    "sapis_lab.sweep.run_study",
     "sapis_lab.sweep.engine",
     "sapis_lab.sweep.plan",
     "sapis_lab.executors.slurm",

@@ -22,7 +22,7 @@ from sapis_lab.records import FAILURE, read_raw, read_table
 from sapis_lab.report.page import figures, not_drawn
 from sapis_lab.report.verdict import read_fit
 from sapis_lab.scaling.history import read_decisions, read_history
-from sapis_lab.sweep import provenance, road
+from sapis_lab.sweep import provenance, submission
 from sapis_lab.sweep.engine import _recorded_science
 from sapis_lab.sweep.manifest import inputs_hash, read_manifest
 from sapis_lab.sweep.tuner.table import read_trials
@@ -67,7 +67,7 @@ READERS: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "sealed": (is_sealed, "manifest.json", "delete its folder to make it again"),
     "history": (read_history, "history.csv", ""),
     "table": (read_table, "runs.parquet", "run the study again to write it anew"),
-    "command": (road._command_of, "provenance.json", "run the study again to write it anew"),
+    "command": (submission._command_of, "provenance.json", "run the study again to write it anew"),
     "settings": (lambda f: read_yaml(f / "study.yaml"), "study.yaml", ""),
     "trials": (read_trials, "trials.csv", ""),
 }

@@ -4,6 +4,7 @@ imported for it."""
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
 import zipfile
@@ -15,8 +16,8 @@ from typer.testing import CliRunner
 
 from sapis_lab.cli import app
 from sapis_lab.config import read_yaml
-from sapis_lab.sweep import export, folder
-from sapis_lab.sweep.lock import Locked, locked
+from sapis_lab.sweep import export
+from sapis_lab.sweep.lock import Locked, holder, locked
 
 HEAVY = ("torch", "lightning", "e3nn", "optuna", "pandas", "scipy", "matplotlib")
 PROGRAM = f"""
@@ -65,7 +66,7 @@ def test_a_command_that_writes_is_refused_at_once(project: Path, results: Path, 
         )
     assert done.returncode == 2, done.stderr
     assert done.stderr.startswith(
-        f"error: smoke is being run already, by host {folder.platform.node()}, process {os.getpid()}; "
+        f"error: smoke is being run already, by host {platform.node()}, process {os.getpid()}; "
     )
     assert {p: p.read_bytes() for p in results.iterdir() if p.name != ".lock"} == before
     assert not list(project.glob("*.zip"))
@@ -78,16 +79,16 @@ def test_answers_are_written_under_the_lock(
     held = []
 
     def analyse(place: Path, **_: object) -> None:
-        held.append(folder.holder(place))
+        held.append(holder(place))
         (place / "report.html").write_text("")
 
     monkeypatch.chdir(project)
     monkeypatch.setattr("sapis_lab.report.analyse_folder", analyse)
-    monkeypatch.setattr("sapis_lab.sweep.road.print_answers", lambda *_: None)
+    monkeypatch.setattr("sapis_lab.sweep.answers.print_answers", lambda *_: None)
     done = CliRunner().invoke(app, [word, "smoke"])
     assert done.exit_code == 0, done.output
     assert held and str(os.getpid()) in (held[0] or "")
-    assert folder.holder(results) is None
+    assert holder(results) is None
 
 
 def test_workers_that_share_a_database_share_the_study_too(project: Path, results: Path, sapis) -> None:
@@ -118,6 +119,6 @@ def test_the_sums_of_an_archive_are_of_what_is_in_it(
 def test_an_archive_is_not_made_of_a_study_that_runs(
     results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(folder, "holder", lambda _: "host h, process 1")
+    monkeypatch.setattr("sapis_lab.sweep.lock.holder", lambda _: "host h, process 1")
     with pytest.raises(Locked, match="smoke is being run already"):
         export.export(results, tmp_path / "a.zip")

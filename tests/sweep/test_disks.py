@@ -120,7 +120,7 @@ def test_the_command_ends_with_74(sapis_here, monkeypatch, error):
     def fail(names):
         raise error
 
-    monkeypatch.setattr("sapis_lab.sweep.road.known_studies", fail)
+    monkeypatch.setattr("sapis_lab.sweep.status.known_studies", fail)
     ended, told = sapis_here("study", "list")
     assert ended == 74 and told.startswith("error: ") and told.count("\n") == 1
 
@@ -137,7 +137,7 @@ def test_what_is_no_error_of_the_disk_is_not_called_one(sapis_here, monkeypatch)
     def fail(names):
         raise OSError(110, "Connection timed out")
 
-    monkeypatch.setattr("sapis_lab.sweep.road.known_studies", fail)
+    monkeypatch.setattr("sapis_lab.sweep.status.known_studies", fail)
     monkeypatch.setattr(sys, "argv", ["sapis", "study", "list"])
     with pytest.raises(OSError, match="timed out"):
         cli.main()

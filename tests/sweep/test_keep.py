@@ -13,10 +13,10 @@ from sapis_lab.config import ConfigError, load
 from sapis_lab.files import digest, with_checksum, write_text
 from sapis_lab.records import Evaluated, Planned, read_record, write_evaluated, write_record
 from sapis_lab.sweep import engine
+from sapis_lab.sweep.answers import rebuild_table
 from sapis_lab.sweep.folder import point_folder
 from sapis_lab.sweep.keep import keep, restore
 from sapis_lab.sweep.manifest import Manifest, write_manifest
-from sapis_lab.sweep.road import rebuild_table
 
 POINTS = [StubPoint(id=name) for name in ("a", "b", "c")]
 

@@ -12,7 +12,8 @@ from rich.console import Console
 from sapis_lab.accounting import INFERENCE_FACTOR, STEP_FACTOR
 from sapis_lab.sweep.plan import makespan
 from sapis_lab.sweep.plan_screen import print_plan
-from sapis_lab.sweep.road import Request, prepare_job
+from sapis_lab.sweep.planned_study import plan_study
+from sapis_lab.sweep.request import Request
 from sapis_lab.sweep.words import duration, size
 
 REQUEST = Request(
@@ -28,12 +29,12 @@ REQUEST = Request(
 
 
 def test_nothing_is_written(project):
-    prepare_job(REQUEST)
+    plan_study(REQUEST)
     assert not (project / "results").exists() and not (project / ".sapis").exists()
 
 
 def test_flops_follow_the_definition(project):
-    job = prepare_job(REQUEST)
+    job = plan_study(REQUEST)
     cost, model = job.plan.costs[0], job.points[0].config.model
     # a block has slots for all 9 x 9 pairs
     forward = model.flops(n_atoms=8 * 9, n_pairs=8 * 81, n_species=3).matmul
@@ -44,7 +45,7 @@ def test_flops_follow_the_definition(project):
 
 
 def test_times_come_from_records_of_the_same_family_on_this_host(project):
-    before = prepare_job(REQUEST).plan
+    before = plan_study(REQUEST).plan
     assert before.measured == set()
     folder = project / "results/earlier"
     folder.mkdir(parents=True)
@@ -60,16 +61,16 @@ def test_times_come_from_records_of_the_same_family_on_this_host(project):
         family="transformer", status="done", host=platform.node(), device="cpu", steps=500
     )
     runs.to_parquet(folder / "runs.parquet")
-    plan = prepare_job(REQUEST).plan
+    plan = plan_study(REQUEST).plan
     assert plan.measured == {"transformer"}
     for cost in plan.costs:
         assert cost.seconds == pytest.approx(7 + 500 * (0.5 + 1e-7 * cost.flops_step))
     runs.assign(host="elsewhere").to_parquet(folder / "runs.parquet")
-    assert prepare_job(REQUEST).plan.measured == set()
+    assert plan_study(REQUEST).plan.measured == set()
 
 
 def test_the_screen_names_every_point_in_full(project):
-    job = prepare_job(REQUEST)
+    job = plan_study(REQUEST)
     console = Console(width=160, record=True, file=io.StringIO())
     print_plan(job.plan, console)
     text = console.export_text()

@@ -16,8 +16,10 @@ from sapis_lab.executors.local import LocalConfig
 from sapis_lab.executors.slurm import SlurmConfig
 from sapis_lab.scaling.campaign import resolve
 from sapis_lab.scaling.session import Session, run_scale
-from sapis_lab.sweep import road
+from sapis_lab.sweep.planned_study import plan_study
+from sapis_lab.sweep.request import Request
 from sapis_lab.sweep.resources import Resources, resources
+from sapis_lab.sweep.run_study import run_study
 from sapis_lab.sweep.study import RunOptions, load_study
 from sapis_lab.sweep.tuner import road as tuning
 
@@ -74,7 +76,7 @@ def test_an_unknown_executor_is_told_with_the_nearest():
 
 def test_study_tune_and_scale_give_equal_resources_to_equal_settings(project, monkeypatch):
     settings = ("run.devices=2", "run.device=cpu", "scale.budget=1e16")
-    study = road.prepare_job(road.Request("quickstart-scale", settings)).use
+    study = plan_study(Request("quickstart-scale", settings)).use
     assert (study.workers, study.devices) == (4, 2)
     assert tuning._use(tuning.TuneRequest("rate-rule"), resolve("quickstart-scale", settings).study) == study
     found = []
@@ -123,14 +125,14 @@ def test_tune_on_slurm_is_refused_with_what_to_use_instead(project, storage, wor
     assert not request.folder.exists() and not (project / ".sapis").exists()
 
 
-def scale(request: road.Request, console: Console) -> int:
+def scale(request: Request, console: Console) -> int:
     return run_scale(request.name, console, settings=request.settings)
 
 
-@pytest.mark.parametrize("command", [road.run_study, scale])
+@pytest.mark.parametrize("command", [run_study, scale])
 def test_a_machine_without_slurm_is_told_before_anything_is_spent(project, monkeypatch, command):
     monkeypatch.setenv("PATH", str(project))
-    request = road.Request("quickstart-scale", ("run.executor=slurm", "scale.budget=1e16"))
+    request = Request("quickstart-scale", ("run.executor=slurm", "scale.budget=1e16"))
     with pytest.raises(ConfigError, match="run.executor: 'slurm' wants sbatch, .* use local"):
         command(request, Console(quiet=True))
     assert not (project / ".sapis/data").exists()

@@ -23,8 +23,9 @@ from sapis_lab.scaling import session as scaling
 from sapis_lab.scaling.ledger import Ledger
 from sapis_lab.scaling.session import Session
 from sapis_lab.scaling.workers import Workers
-from sapis_lab.sweep import engine, road
+from sapis_lab.sweep import answers, engine, run_study
 from sapis_lab.sweep.manifest import Manifest, write_manifest
+from sapis_lab.sweep.request import Request
 
 NAMES = [number.name for number in STOP_SIGNALS]
 
@@ -101,7 +102,7 @@ def test_a_signal_while_the_workers_close_stops_the_run(tmp_path, name):
 @pytest.fixture
 def trained(project, monkeypatch):
     """A study whose only point is done; laws, figures and report take no time."""
-    request, point = road.Request("smoke"), StubPoint(id="p")
+    request, point = Request("smoke"), StubPoint(id="p")
     planned = Planned.model_validate({k: getattr(record(point), k) for k in Planned.model_fields})
     write_record(request.folder / "points/p", record(point))
 
@@ -109,16 +110,16 @@ def trained(project, monkeypatch):
         write_manifest(request.folder, Manifest(inputs=request.inputs, points=(planned,)))
         write_text(request.folder / "study.yaml", "law: {quantity: val_force_rmse}\n")
         stop.check()
-        return road._conclude(request.folder, road._again(request), console, chosen=["p"], seconds=0.0)
+        return answers.conclude(request.folder, request.continued_by, console, chosen=["p"], seconds=0.0)
 
     def analyse(folder):
         write_text(folder / "fit.json", '{"quantity": "val_force_rmse"}')
         write_text(folder / "report.html", "")
 
-    monkeypatch.setattr(road, "prepare_job", lambda request: None)
-    monkeypatch.setattr(road, "_run", run)
-    monkeypatch.setattr(road, "analyse", analyse)
-    monkeypatch.setattr(road, "print_answers", lambda *_: None)
+    monkeypatch.setattr(run_study, "plan_study", lambda request: None)
+    monkeypatch.setattr(run_study, "_run", run)
+    monkeypatch.setattr(answers, "analyse", analyse)
+    monkeypatch.setattr(answers, "print_answers", lambda *_: None)
     return request
 
 
@@ -132,22 +133,22 @@ def then_send(function):
 
 
 @pytest.mark.parametrize(
-    ("step", "status"),
+    ("holder", "step", "status"),
     [
-        ("prepare_job", 75),
-        ("_run", 0),
-        ("rebuild_table", 75),
-        ("analyse", 75),
-        ("print_answers", 0),
-        (None, 0),
+        (run_study, "plan_study", 75),
+        (run_study, "_run", 0),
+        (answers, "rebuild_table", 75),
+        (answers, "analyse", 75),
+        (answers, "print_answers", 0),
+        (None, None, 0),
     ],
 )
 def test_a_study_that_is_signalled_after_a_step_ends_by_what_is_left(
-    trained, monkeypatch, step, status, capsys
+    trained, monkeypatch, holder, step, status, capsys
 ):
     if step is not None:
-        monkeypatch.setattr(road, step, then_send(getattr(road, step)))
-    assert road.run_study(trained, Console(width=200)) == status
+        monkeypatch.setattr(holder, step, then_send(getattr(holder, step)))
+    assert run_study.run_study(trained, Console(width=200)) == status
     assert ("stopped; nothing is lost. Continue with: sapis study run smoke" in capsys.readouterr().out) == (
         status == 75
     )
@@ -160,9 +161,9 @@ def test_a_signal_that_a_library_swallows_stops_a_study_before_its_answers(train
         except KeyboardInterrupt:
             return
 
-    monkeypatch.setattr(road, "prepare_job", swallowed)
-    monkeypatch.setattr(road, "analyse", lambda folder: pytest.fail("it went on"))
-    assert road.run_study(trained, Console(quiet=True)) == 75
+    monkeypatch.setattr(run_study, "plan_study", swallowed)
+    monkeypatch.setattr(answers, "analyse", lambda folder: pytest.fail("it went on"))
+    assert run_study.run_study(trained, Console(quiet=True)) == 75
 
 
 # ------------------------------------------------------------------------------------------------------ scale
@@ -208,7 +209,7 @@ def test_a_campaign_that_is_signalled_when_nothing_is_left_is_complete(project, 
 def test_every_command_answers_a_signal_with_75(project, monkeypatch, capsys, name):
     monkeypatch.chdir(project)
     monkeypatch.setattr(sys, "argv", ["sapis", "study", "list"])
-    monkeypatch.setattr("sapis_lab.sweep.road.known_studies", lambda names: send(getattr(signal, name)))
+    monkeypatch.setattr("sapis_lab.sweep.status.known_studies", lambda names: send(getattr(signal, name)))
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == 75 and capsys.readouterr().err == "stopped\n"

@@ -1,4 +1,4 @@
-"""The whole road of a small study through the real engine: data, points, table, laws, figures, report; then
+"""The whole way of a small study through the real engine: data, points, table, laws, figures, report; then
 again, killed, and failed."""
 
 from __future__ import annotations

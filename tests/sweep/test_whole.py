@@ -16,8 +16,8 @@ from stub_points import StubPoint, record
 from sapis_lab.config import ConfigError
 from sapis_lab.files import digest, with_checksum, write_text
 from sapis_lab.records import Planned, read_record, runs_table, write_record, write_table
+from sapis_lab.sweep.answers import noting_answers
 from sapis_lab.sweep.manifest import Manifest, inputs_hash, write_manifest
-from sapis_lab.sweep.road import noting_answers
 from sapis_lab.sweep.whole import finished, note_answers, records_digest, refuse_damaged, verify
 
 INPUTS = "x"

@@ -1,4 +1,4 @@
-"""The road before and after training: what is told before anything is spent, and what the files and the exit
+"""A study before and after training: what is told before anything is spent, and what the files and the exit
 status say at the end."""
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ from sapis_lab.config import ConfigError
 from sapis_lab.data import DatasetInfo
 from sapis_lab.files import write_text
 from sapis_lab.records import Planned, write_record
-from sapis_lab.sweep import road
+from sapis_lab.sweep import answers, run_study
 from sapis_lab.sweep.manifest import Manifest, read_manifest, write_manifest
+from sapis_lab.sweep.planned_study import plan_study
 from sapis_lab.sweep.prepare import prepare_data
+from sapis_lab.sweep.request import Request
 from sapis_lab.sweep.study import load_study
 from sapis_lab.sweep.whole import finished, note_answers, records_digest
 
@@ -59,28 +61,30 @@ def test_what_goes_wrong_with_the_data_is_one_message(project, monkeypatch, erro
 def test_the_lattice_is_planned_again_when_the_finished_data_hold_other_elements(project, monkeypatch):
     known = [INFO]
     monkeypatch.setattr("sapis_lab.sweep.plan.dataset_info", lambda *_, **__: known[-1])
-    request = road.Request("quickstart", ("lattice.n_params=[3e3]", "models=[transformer]"))
-    job = road.prepare_job(request)
+    request = Request("quickstart", ("lattice.n_params=[3e3]", "models=[transformer]"))
+    planned = plan_study(request)
 
     def prepared(*_, **__):
         known.append(replace(INFO, species=(1, 6, 7, 8)))
         return SimpleNamespace(elements=(1, 6, 7, 8), splits=SPLITS)
 
     trained = []
-    monkeypatch.setattr(road, "prepare_data", prepared)
-    monkeypatch.setattr(road, "_train", lambda job, *_: trained.extend(p.config for p in job.points))
-    monkeypatch.setattr(road, "_conclude", lambda *_, **__: 0)
-    assert road._run(job, request, Console(quiet=True)) == 0
+    monkeypatch.setattr(run_study, "prepare_data", prepared)
+    monkeypatch.setattr(
+        run_study, "_train", lambda planned, *_: trained.extend(p.config for p in planned.points)
+    )
+    monkeypatch.setattr(run_study, "conclude", lambda *_, **__: 0)
+    assert run_study._run(planned, request, Console(quiet=True)) == 0
     counts = [p.n_params for p in read_manifest(request.folder).points]
     assert counts == [p.n_params for p in trained] == [p.model.n_params(n_species=4) for p in trained]
-    assert counts != [p.planned.n_params for p in job.points]
+    assert counts != [p.planned.n_params for p in planned.points]
 
 
 def test_what_the_run_says_to_every_point_reaches_the_engine(project, monkeypatch):
-    request = road.Request("quickstart", ("run.step=compiled", "run.device=cpu", "lattice.n_params=[3e3]"))
+    request = Request("quickstart", ("run.step=compiled", "run.device=cpu", "lattice.n_params=[3e3]"))
     told = []
     monkeypatch.setattr("sapis_lab.sweep.engine.run", lambda *_, executor, **__: told.append(executor))
-    road._train(road.prepare_job(request), request, Console(quiet=True))
+    run_study._train(plan_study(request), request, Console(quiet=True))
     cache = str(project / ".sapis" / "data")
     assert told[0].task.arguments == {"cache": cache, "step": "compiled"}
 
@@ -88,7 +92,7 @@ def test_what_the_run_says_to_every_point_reaches_the_engine(project, monkeypatc
 @pytest.fixture
 def half_failed(project, monkeypatch):
     """The results of a study with one point done and one failed; nothing is analysed."""
-    request = road.Request("quickstart", called="half")
+    request = Request("quickstart", called="half")
     good, bad = (StubPoint(id=name) for name in ("good", "bad"))
     planned = [
         Planned.model_validate({k: getattr(record(p), k) for k in Planned.model_fields}) for p in (good, bad)
@@ -96,16 +100,16 @@ def half_failed(project, monkeypatch):
     write_manifest(request.folder, Manifest(inputs="x", points=tuple(planned)))
     write_record(request.folder / "points/good", record(good))
     write_text(request.folder / "points/bad/failure.txt", "diverged\n")
-    monkeypatch.setattr(road, "analyse", lambda folder: None)
-    monkeypatch.setattr(road, "print_answers", lambda *_: None)
+    monkeypatch.setattr(answers, "analyse", lambda folder: None)
+    monkeypatch.setattr(answers, "print_answers", lambda *_: None)
     return request
 
 
 @pytest.mark.parametrize(("chosen", "status"), [(["good"], 0), (["bad"], 1), (["good", "bad"], 1)])
 def test_the_exit_status_is_about_the_chosen_points(half_failed, chosen, status):
     assert (
-        road._conclude(
-            half_failed.folder, road._again(half_failed), Console(quiet=True), chosen=chosen, seconds=0.0
+        answers.conclude(
+            half_failed.folder, half_failed.continued_by, Console(quiet=True), chosen=chosen, seconds=0.0
         )
         == status
     )
@@ -115,12 +119,12 @@ def test_an_analysis_that_cannot_be_made_is_one_message(half_failed, monkeypatch
     def analyse(folder):
         raise ValueError("the runs table lacks the columns test_600K_force_mae")
 
-    monkeypatch.setattr(road, "analyse", analyse)
+    monkeypatch.setattr(answers, "analyse", analyse)
     with pytest.raises(
         ConfigError, match="the points are kept, but their analysis failed: the runs table lacks"
     ):
-        road._conclude(
-            half_failed.folder, road._again(half_failed), Console(quiet=True), chosen=["good"], seconds=0.0
+        answers.conclude(
+            half_failed.folder, half_failed.continued_by, Console(quiet=True), chosen=["good"], seconds=0.0
         )
 
 
