@@ -48,6 +48,8 @@ class DatasetInfo:
     periodic: bool
     bytes_estimate: int
     """Size of the store without neighbour tables."""
+    labels: tuple[str, ...] | None = None
+    """Keys of the labels that its frames have; None where the kind does not say."""
 
 
 class DatasetConfig(KindConfig):
@@ -147,7 +149,13 @@ def store_info(store: FrameStore, *, cutoff: float, n_sample: int = 20) -> Datas
         mean_pairs=mean_pairs(sample.positions, sample.n_atoms, sample.cell, sample.pbc, cutoff),
         periodic=bool(sample.pbc.any()),
         bytes_estimate=bytes_estimate(store.n_frames, mean_atoms),
+        labels=tuple(key for key in store.labels if not _is_empty(store, key)),
     )
+
+
+def _is_empty(store: FrameStore, key: str) -> bool:
+    """Whether no frame or atom has a label of `key`."""
+    return key in store.incomplete and bool(np.isnan(store.label_column(key)).all())
 
 
 def mean_pairs(

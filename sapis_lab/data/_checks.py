@@ -57,6 +57,7 @@ def check_store(
         if not len(ids):
             raise ValueError(f"split {name!r} is empty; give it frames, or lower the other splits")
     check_numbers(store, where, may_lack=may_lack)
+    check_symmetric(store, where)
     check_elements(store, splits, where)
     check_lengths(store, where, length_unit=length_unit)
     check_overlaps(store, where)
@@ -111,6 +112,23 @@ def check_numbers(store: FrameStore, where: Where, *, may_lack: Collection[str] 
                     f"numbers{unit and ' in ' + unit}; "
                     "remove or relabel the frame"
                 )
+
+
+def check_symmetric(store: FrameStore, where: Where) -> None:
+    """Matrices that are labels are symmetric: an antisymmetric part could not be learnt."""
+    for key in store.labels:
+        labels = store.label_column(key)
+        if labels.ndim < 3:
+            continue
+        skew = np.abs(labels - labels.transpose(0, 2, 1)).max((1, 2), initial=0.0)
+        bad = skew > 1e-3 * np.maximum(1e-12, np.abs(labels).max((1, 2), initial=0.0))
+        if bad.any():
+            row = int(np.argmax(bad))
+            frame = _frame_of(store, row) if store.is_per_atom(key) else row
+            raise ValueError(
+                f"{where(frame)}: {key} is {labels[row].tolist()}, wanted a symmetric matrix; leave it "
+                "out, or give its symmetric part"
+            )
 
 
 def check_elements(store: FrameStore, splits: Mapping[str, np.ndarray], where: Where) -> None:

@@ -124,6 +124,7 @@ class TrajectoryDataConfig(DatasetConfig):
             mean_pairs=mean_pairs(begin.positions, np.array([n]), cell, np.array([begin.pbc]), cutoff),
             periodic=any(begin.pbc),
             bytes_estimate=bytes_estimate(self.n_train + self.n_more + self.n_validation + self.n_test, n),
+            labels=("energy", "forces", *self.label_columns),
         )
 
     def build_store(self, folder: Path, *, n_workers: int, progress: Progress) -> None:

@@ -202,6 +202,14 @@ class ExtxyzConfig(DatasetConfig):
             own["charges"] = of_charges(self.charges_key)
         return own | self.properties
 
+    def _stress_column(self) -> tuple[str, ...]:
+        return ("stress",) if self.stress_key or self.virial_key else ()
+
+    def _unlabelled(self) -> tuple[str, ...]:
+        """Of energy and forces, what the files do not have."""
+        keys = {"energy": self.energy_key, "forces": self.forces_key}
+        return tuple(name for name, key in keys.items() if key is None)
+
     def _groups(self) -> dict[str, Files]:
         """The files in the order in which their frames are stored."""
         return {"train": self.train, "validation": self.validation, **self.tests}
@@ -236,16 +244,20 @@ class ExtxyzConfig(DatasetConfig):
             mean_pairs=mean_pairs(x, first.n_atoms[some], first.cell[some], first.pbc[some], cutoff),
             periodic=bool(first.pbc.any()),
             bytes_estimate=bytes_estimate(len(scanned), float(n_atoms.mean())),
+            labels=tuple(
+                key
+                for key in ("energy", "forces", *self._stress_column(), *self.further_labels())
+                if key not in self._unlabelled()
+            ),
         )
 
     def build_store(self, folder: Path, *, n_workers: int, progress: Progress) -> None:
         root = data_root(self.root)
         groups = self._groups()
         further = self.further_labels()
-        columns = ("stress",) if self.stress_key or self.virial_key else ()
         store = FrameStore.create(
             folder,
-            columns=(*columns, *(name for name in further if name in LABELS)),
+            columns=(*self._stress_column(), *(name for name in further if name in LABELS)),
             properties={name: label.stored for name, label in further.items() if name not in LABELS},
         )
         places: list[str] = []
@@ -262,15 +274,12 @@ class ExtxyzConfig(DatasetConfig):
                 progress("reading files", n_done, n_files)
             ranges[group] = np.arange(first, store.n_frames)
         splits = _splits(self, _Species(store.species, store.offsets), ranges)
-        absent = [
-            name for name, key in (("energy", self.energy_key), ("forces", self.forces_key)) if key is None
-        ]
         check_store(
             store,
             splits,
             lambda frame: places[frame],
             length_unit=self.length_unit,
-            may_lack=store.labels if self.missing == "mask" else absent,
+            may_lack=store.labels if self.missing == "mask" else self._unlabelled(),
         )
         isolated = _isolated_atoms(self, root)
         _check_isolated_atoms(self, store, splits, isolated, places)

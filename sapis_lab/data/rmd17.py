@@ -86,6 +86,7 @@ class Rmd17Config(DatasetConfig):
             mean_pairs=pairs,
             periodic=False,
             bytes_estimate=bytes_estimate(2 * _N_OFFICIAL, n),
+            labels=("energy", "forces"),
         )
 
     def build_store(self, folder: Path, *, n_workers: int, progress: Progress) -> None:

@@ -33,7 +33,7 @@ def points(study: Study, info: DatasetInfo) -> list[Point]:
         ConfigError: one line for every problem: more frames than there are, a size that a model cannot have,
             an error on frames that the data lack.
     """
-    problems = _too_many_frames(study, info) + _unmeasured(study, info)
+    problems = _too_many_frames(study, info) + _unlabelled(study, info) + _unmeasured(study, info)
     sized: dict[tuple[str, float], tuple[ModelConfig, int]] = {}
     for model in study.models:
         for target in study.lattice.n_params:
@@ -92,6 +92,16 @@ def _refuse_equal_names(study: Study) -> None:
                     "leave one of them out"
                 )
             names[text] = value
+
+
+def _unlabelled(study: Study, info: DatasetInfo) -> list[str]:
+    """The data must have labels of what is to be learnt."""
+    return [
+        f"train.targets: {target.key!r} is to be learnt, but {study.data.kind!r} has no such labels; it has "
+        f"{', '.join(info.labels)}; name them in the settings of the data"
+        for target in study.train.task.targets(study.train)
+        if info.labels is not None and target.key not in info.labels
+    ]
 
 
 def _unmeasured(study: Study, info: DatasetInfo) -> list[str]:

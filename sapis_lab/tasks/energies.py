@@ -80,10 +80,10 @@ class EnergiesConfig(TaskConfig):
         model = model.to(dtype)
         if point.parent is None:
             model.energy_scale.fill_(force_rms)
-        normalise_heads(model, targets, point.train.heads, store, ids)
         make = BatchMaker(
             store, references, layout=model.layout, cutoff=point.model.cutoff, dtype=dtype, targets=targets
         )
+        normalise_heads(model, targets, point.train.heads, store, ids)
         return Task(
             store,
             ids,

@@ -70,11 +70,11 @@ class PropertiesConfig(TaskConfig):
         self.equip(model, point.train, seed=point.seed)
         dtype = getattr(torch, point.train.precision)
         model = model.to(dtype)
-        normalise_heads(model, targets, point.train.heads, store, ids)
         references = np.zeros(len(store.elements))
         make = BatchMaker(
             store, references, layout=model.layout, cutoff=point.model.cutoff, dtype=dtype, targets=targets
         )
+        normalise_heads(model, targets, point.train.heads, store, ids)
         first = targets[0]
         spread = float(head_of(model, first.key).scale)
         return Task(

@@ -6,13 +6,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ranked_points import Launcher, write_clusters
+from ranked_points import Launcher, write_clusters, write_labelled
 
 
 @pytest.fixture(scope="session")
 def clusters(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with frames of 2 to 12 atoms."""
     return write_clusters(tmp_path_factory.mktemp("clusters"))
+
+
+@pytest.fixture(scope="session")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same frames with further labels, some of which are missing."""
+    return write_labelled(tmp_path_factory.mktemp("labelled"))
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.calculators.emt import EMT
-from ase.io import write
+from ase.io import read, write
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -57,10 +57,54 @@ def write_clusters(folder: Path, *, sizes: tuple[int, ...] = (2, 9, 3, 6, 12), n
     return folder
 
 
+def write_labelled(folder: Path) -> Path:
+    """As `write_clusters`, with charges of atoms, dipole moments and a gap beside energies and forces, of
+    which some frames lack some."""
+    rng = np.random.default_rng(1)
+    write_clusters(folder)
+    labelled = []
+    for k, atoms in enumerate(read(folder / "clusters.xyz", ":")):
+        x = atoms.positions - atoms.positions.mean(0)
+        electrons = np.where(atoms.numbers == 79, -0.3, 0.2) + rng.normal(scale=0.05, size=len(atoms))
+        electrons -= electrons.mean()
+        if k % 4 != 1:
+            atoms.arrays["q"] = electrons
+        if k % 3 != 2:
+            atoms.info["mu"] = electrons @ x
+        if k % 5 != 3:
+            atoms.info["gap"] = 2.0 + 0.1 * len(atoms) + 0.1 * np.ptp(x)
+        if k % 7 == 4:
+            atoms.calc = None
+        labelled.append(atoms)
+    write(folder / "clusters.xyz", labelled, format="extxyz")
+    return folder
+
+
+LABELLED: dict[str, Any] = {
+    "dipole_key": "mu",
+    "charges_key": "q",
+    "properties": {"gap": {"unit": "eV"}},
+    "missing": "mask",
+}
+"""Settings of data that were written by `write_labelled`."""
+TARGETS: list[dict[str, Any]] = [
+    {"kind": "dipole"},
+    {"kind": "charges"},
+    {"kind": "property", "name": "gap", "unit": "eV"},
+]
+
+
 def make_point(
-    folder: Path, data: Path, *, kind: str = "geat", n_params: float = 3e3, n_frames: int = 12, **train: Any
+    folder: Path,
+    data: Path,
+    *,
+    kind: str = "geat",
+    n_params: float = 3e3,
+    n_frames: int = 12,
+    labels: dict[str, Any] | None = None,
+    **train: Any,
 ) -> PointConfig:
-    """A point in `folder`: its config.yaml."""
+    """A point in `folder`: its config.yaml; `labels` are further settings of its data."""
     settings = {"steps": 100, "batch_size": 4, "learning_rate": 0.01, "validations": 3, **train}
     source = {
         "kind": "extxyz",
@@ -73,7 +117,7 @@ def make_point(
     model = dump(kind_class("models", kind)(cutoff=4.0, layers=2).at_size(n_params, n_species=2))
     raw = {
         "id": folder.name,
-        "data": {**source, "root": str(data)},
+        "data": {**source, **(labels or {}), "root": str(data)},
         "model": model,
         "n_params_target": n_params,
         "seed": 0,
