@@ -55,7 +55,10 @@ def tune(
     """
     if not (status or worker):
         _refuse_early(name, settings, called)
-    from sapis_lab.sweep.tuner.road import TuneRequest, print_status, run_tune, run_worker
+    from sapis_lab.sweep.tuner.request import TuneRequest
+    from sapis_lab.sweep.tuner.run_tune import run_tune
+    from sapis_lab.sweep.tuner.run_worker import run_worker
+    from sapis_lab.sweep.tuner.status import print_status
 
     request = TuneRequest(name, tuple(settings or ()), called, workers, retry_failed)
     if status:
@@ -139,7 +142,8 @@ def dashboard(
 
     Example: `sapis dashboard rate-rule --port 8081`
     """
-    from sapis_lab.sweep.tuner.road import TuneRequest, run_dashboard
+    from sapis_lab.sweep.tuner.request import TuneRequest
+    from sapis_lab.sweep.tuner.status import run_dashboard
 
     raise typer.Exit(
         run_dashboard(TuneRequest(name, tuple(settings or ()), called), port=port, console=stdout_console())

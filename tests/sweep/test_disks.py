@@ -22,7 +22,8 @@ from sapis_lab.config import plainly, read_yaml
 from sapis_lab.errors import DiskError, disk_error
 from sapis_lab.files import is_temporary
 from sapis_lab.sweep import engine
-from sapis_lab.sweep.tuner.road import TuneRequest, run_tune
+from sapis_lab.sweep.tuner.request import TuneRequest
+from sapis_lab.sweep.tuner.run_tune import run_tune
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FULL = r"No space left on device; make room on that disk and run the same command again to continue"

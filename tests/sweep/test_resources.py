@@ -21,7 +21,9 @@ from sapis_lab.sweep.request import Request
 from sapis_lab.sweep.resources import Resources, resources
 from sapis_lab.sweep.run_study import run_study
 from sapis_lab.sweep.study import RunOptions, load_study
-from sapis_lab.sweep.tuner import road as tuning
+from sapis_lab.sweep.tuner.request import TuneRequest
+from sapis_lab.sweep.tuner.run_tune import run_tune
+from sapis_lab.sweep.tuner.session import use_of
 
 
 @pytest.fixture(autouse=True)
@@ -78,7 +80,7 @@ def test_study_tune_and_scale_give_equal_resources_to_equal_settings(project, mo
     settings = ("run.devices=2", "run.device=cpu", "scale.budget=1e16")
     study = plan_study(Request("quickstart-scale", settings)).use
     assert (study.workers, study.devices) == (4, 2)
-    assert tuning._use(tuning.TuneRequest("rate-rule"), resolve("quickstart-scale", settings).study) == study
+    assert use_of(TuneRequest("rate-rule"), resolve("quickstart-scale", settings).study) == study
     found = []
     monkeypatch.setattr(Session, "run", lambda self: found.append(self.use) or 0)
     assert run_scale("quickstart-scale", Console(quiet=True), settings=settings) == 0
@@ -95,8 +97,9 @@ def test_nobody_else_decides_about_workers():
             if decides and ast.unparse(node.value).endswith("run"):
                 readers.add(path.relative_to(package).as_posix())
     assert readers - {"sweep/resources.py"} <= {
-        "sweep/tuner/road.py",
+        "sweep/tuner/run_tune.py",
         "training/run.py",
+        "training/_record.py",
     }  # to refuse Slurm; the run of one point
 
 
@@ -116,11 +119,11 @@ def test_nobody_else_decides_about_workers():
     ],
 )
 def test_tune_on_slurm_is_refused_with_what_to_use_instead(project, storage, words):
-    request = tuning.TuneRequest("rate-rule", ("run.executor=slurm", f"run.storage={storage}"))
+    request = TuneRequest("rate-rule", ("run.executor=slurm", f"run.storage={storage}"))
     with pytest.raises(
         ConfigError, match="'slurm' cannot run trials.* or tune on this machine with --set run.executor=local"
     ) as told:
-        tuning.run_tune(request, Console(quiet=True))
+        run_tune(request, Console(quiet=True))
     assert words in str(told.value) and "--worker'" in str(told.value)
     assert not request.folder.exists() and not (project / ".sapis").exists()
 

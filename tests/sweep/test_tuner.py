@@ -28,7 +28,8 @@ from sapis_lab import cli
 from sapis_lab.records import RECORD, read_record
 from sapis_lab.sweep.engine import Refused
 from sapis_lab.sweep.lock import Locked
-from sapis_lab.sweep.tuner.road import TuneRequest, run_tune
+from sapis_lab.sweep.tuner.request import TuneRequest
+from sapis_lab.sweep.tuner.run_tune import run_tune
 from sapis_lab.sweep.tuner.table import best_rows, read_trials
 
 SCRIPT = Path(__file__).with_name("tune_process.py")
@@ -315,13 +316,17 @@ def test_it_stops_on_sigterm_refuses_a_second_one_shows_its_state_and_goes_on(
 
 @pytest.mark.parametrize(
     ("moment", "name"),
-    [("prepare_data", "SIGUSR1"), ("close", "SIGTERM"), ("report", "SIGUSR2"), ("draw", "SIGTERM")],
+    [
+        ("sweep.tuner.session.prepare_data", "SIGUSR1"),
+        ("executors.local.LocalPool.close", "SIGTERM"),
+        ("sweep.tuner.run_tune.report", "SIGUSR2"),
+        ("sweep.tuner.answers.draw", "SIGTERM"),
+    ],
 )
 def test_a_signal_at_any_moment_stops_it_and_it_goes_on(
     project: Path, tune, monkeypatch, moment: str, name: str
 ):
-    holder = "sapis_lab.executors.local.LocalPool" if moment == "close" else "sapis_lab.sweep.tuner.road"
-    usual = pkgutil.resolve_name(f"{holder}.{moment}")
+    usual = pkgutil.resolve_name(f"sapis_lab.{moment}")
 
     def signalled(*arguments: Any, **named: Any) -> Any:
         value = usual(*arguments, **named)
@@ -329,7 +334,7 @@ def test_a_signal_at_any_moment_stops_it_and_it_goes_on(
         return value
 
     with monkeypatch.context() as patched:
-        patched.setattr(f"{holder}.{moment}", signalled)
+        patched.setattr(f"sapis_lab.{moment}", signalled)
         status, out = tune(changes={"trials": 1})
     assert status == 75 and "nothing is lost. Continue with: sapis tune t" in out
     assert tune(changes={"trials": 1})[0] == 0

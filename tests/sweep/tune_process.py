@@ -10,7 +10,9 @@ import sys
 
 from rich.console import Console
 
-from sapis_lab.sweep.tuner.road import TuneRequest, run_tune, run_worker
+from sapis_lab.sweep.tuner.request import TuneRequest
+from sapis_lab.sweep.tuner.run_tune import run_tune
+from sapis_lab.sweep.tuner.run_worker import run_worker
 
 
 def main(what: str, name: str, workers: str, *settings: str) -> int:
