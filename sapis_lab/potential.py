@@ -378,7 +378,7 @@ def load_potential(path: str | Path, *, device: str = "cpu") -> Potential:
         )
     saved, config = _described(folder / DESCRIPTION)
     weights = _weights(folder / WEIGHTS, config, saved)
-    model = _built(config, saved)
+    model = _built(config, saved, folder)
     model.load_state_dict(weights)
     model.eval().requires_grad_(False)
     return Potential(
@@ -392,14 +392,17 @@ def load_potential(path: str | Path, *, device: str = "cpu") -> Potential:
     )
 
 
-def _built(config: ModelConfig, saved: Description) -> Model:
+def _built(config: ModelConfig, saved: Description, folder: Path) -> Model:
     """The model that a description says, with its heads, its numbers still to come."""
     model = config.build(species=saved.species, mean_neighbors=saved.mean_neighbors, seed=0)
     if not saved.gives_energy:
         model.forgo_energy()
     with torch.random.fork_rng(devices=[]):
-        for learnt in saved.heads.values():
-            attach(model, learnt.target, learnt.head)
+        for key, learnt in saved.heads.items():
+            try:
+                attach(model, learnt.target, learnt.head)
+            except ValueError as error:
+                raise ConfigError(f"{folder / DESCRIPTION}: heads.{key}: {error}") from None
     return model.to(dtype=getattr(torch, saved.precision))
 
 
@@ -444,6 +447,19 @@ class Description(Config):
             )
         if self.units != UNITS:
             raise ValueError(f"units: wanted {UNITS}, got {self.units}")
+        return self
+
+    @model_validator(mode="after")
+    def _heads_have_the_names_of_their_targets(self) -> Self:
+        for key, learnt in self.heads.items():
+            if learnt.target.from_energy:
+                raise ValueError(f"heads: {key} comes from the energy and has no head; take it out")
+            if key != learnt.target.key:
+                raise ValueError(
+                    f"heads: {key!r} holds the target {learnt.target.key!r}; wanted it under its own name"
+                )
+        if not (self.gives_energy or self.heads):
+            raise ValueError("gives_energy is false and there are no heads; wanted one of them")
         return self
 
 
@@ -492,7 +508,7 @@ def _weights(path: Path, config: ModelConfig, saved: Description) -> dict[str, t
             "it was damaged, or comes from another potential"
         )
     with torch.device("meta"):  # shapes without memory, however large the description says the model is
-        model = _built(config, saved)
+        model = _built(config, saved, path.parent)
     wanted = {name: (tuple(t.shape), _DTYPES[t.dtype]) for name, t in model.state_dict().items()}
     try:
         with safe_open(path, framework="pt") as file:

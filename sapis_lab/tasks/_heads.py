@@ -14,6 +14,10 @@ from sapis_lab.heads import Head, HeadConfig, apply, head_of
 from sapis_lab.models import Model
 from sapis_lab.targets import Target
 
+_ROUNDING = 1e-6
+"""Spread over the largest label at which what constants leave of the labels is rounding: those of atoms are
+stored in float32, and constants come from a ridge regression."""
+
 
 def outputs(
     heads: Mapping[str, Head], node_features: Tensor, batch: AtomsBatch, *, differentiable: bool
@@ -46,16 +50,17 @@ def normalise_heads(
         labels = labels[there]
         if not len(labels):
             raise ValueError(f"{store.folder}: no training frame has a label of {target.key}")
+        size = float(np.abs(labels).max())
         offset: dict[int, float] = {}
         if target.rank == 0:
             labels, offset = _without_constants(
                 labels, there, store, ids, frames.species, per_element=_per_element(target, heads[target.key])
             )
         scale = float(np.sqrt(np.mean(labels**2)))
-        if not scale > 0:
+        if not scale > _ROUNDING * size:
             raise ValueError(
-                f"{store.folder}: all labels of {target.key} in the training frames are the same; there is "
-                "nothing to learn"
+                f"{store.folder}: all labels of {target.key} in the training frames are the same, or follow "
+                "from the numbers of atoms of every element; there is nothing to learn"
             )
         of_atom = scale / np.sqrt(n_atoms) if target.per == "frame" and _sums(target, heads) else scale
         head_of(model, target.key).normalise(scale=scale, atom_scale=of_atom, offset=offset)
