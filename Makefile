@@ -20,7 +20,7 @@ STAMP := .venv/.ready
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-VERBS := help study plan status figures report tune scale dashboard test lint setup
+VERBS := help study plan status evaluate figures report tune scale dashboard test lint setup
 .PHONY: $(VERBS)
 MAKEFLAGS += --no-print-directory
 
@@ -41,6 +41,9 @@ plan: $(STAMP)  ## print every point with N, D, FLOPs, time and disk; spends not
 
 status: $(STAMP)  ## print how far a study has come
 	@$(BIN)/sapis study status "$$NAME" $(ARGS)
+
+evaluate: $(STAMP)  ## measure more of the points that are done, as the study's evaluate: says
+	@$(BIN)/sapis evaluate "$$NAME" $(ARGS)
 
 figures: $(STAMP)  ## draw the figures again from results/NAME; trains nothing
 	@$(BIN)/sapis figures "$$NAME" $(ARGS)

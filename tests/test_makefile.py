@@ -18,6 +18,7 @@ VERBS = {
     "study": ["study", "run"],
     "plan": ["study", "plan"],
     "status": ["study", "status"],
+    "evaluate": ["evaluate"],
     "figures": ["figures"],
     "report": ["report"],
     "tune": ["tune"],

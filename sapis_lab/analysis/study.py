@@ -211,8 +211,8 @@ def best_rates(done: pd.DataFrame, quantity: str) -> pd.DataFrame:
 
     Rates are no repeats of a point: averaging over them would fit how badly the worst rate does. The rate is
     chosen once for all seeds (the best of each seed would be a minimum over noise), by its mean error over
-    them on validation frames, also when the law is fitted to a test error. A rate at which fewer seeds
-    finished than at another is not chosen: it would be judged by its lucky ones.
+    them on validation frames, also when the law is fitted to a test error or to what an evaluation measures.
+    A rate at which fewer seeds finished than at another is not chosen: it would be judged by its lucky ones.
 
     Raises:
         ValueError: there are several rates, and the column of the validation error is missing.
@@ -222,6 +222,8 @@ def best_rates(done: pd.DataFrame, quantity: str) -> pd.DataFrame:
         return done
     measured = quantity_named(quantity)
     judge = f"val_{measured.measure}" if measured.split.startswith("test") else quantity
+    if measured.evaluation:
+        judge = LOSS
     if judge not in done:
         raise ValueError(
             f"the runs table holds several learning rates but no {judge}, by which one of them is chosen; "

@@ -32,7 +32,7 @@ def kinds_of(
     folder: Annotated[
         str | None,
         typer.Argument(
-            help="models, data, oracles, samplers, policies or executors; all when not given.",
+            help="models, data, oracles, samplers, evaluation, policies or executors; all when not given.",
             show_default=False,
         ),
     ] = None,

@@ -23,8 +23,16 @@ from typing import Any
 from sapis_lab.config import Config, composed_kind, dump, dump_yaml, fingerprint, load, read_yaml
 from sapis_lab.evaluation._arrays import Arrays
 from sapis_lab.evaluation._base import Evaluation, Subject
-from sapis_lab.files import TEMPORARY, digest, write_text
-from sapis_lab.records import Evaluated, Record, evaluation_file, read_evaluated, read_record, write_evaluated
+from sapis_lab.files import TEMPORARY, digest, read_lossy, write_text
+from sapis_lab.records import (
+    FAILURE,
+    Evaluated,
+    Record,
+    evaluation_file,
+    read_evaluated,
+    read_record,
+    write_evaluated,
+)
 
 REQUEST, ANSWER = "request.yaml", "evaluated.json"
 
@@ -41,10 +49,13 @@ class EvaluationsFailed(Exception):
 
 
 def write_request(folder: Path, evaluations: Sequence[Evaluation]) -> None:
-    """Ask for `evaluations` in `folder`; an answer to another request goes."""
-    text = dump_yaml(Request(evaluations=tuple(evaluations)))
+    """Ask for `evaluations` in `folder`: an answer that is there goes, and so does the failure of another
+    request."""
+    path, text = folder / REQUEST, dump_yaml(Request(evaluations=tuple(evaluations)))
     (folder / ANSWER).unlink(missing_ok=True)
-    write_text(folder / REQUEST, text)
+    if not path.exists() or read_lossy(path) != text:
+        (folder / FAILURE).unlink(missing_ok=True)
+        write_text(path, text)
 
 
 def wanted_fingerprint(evaluation: Evaluation, record: Record, weights: str) -> str:

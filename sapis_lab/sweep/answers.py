@@ -13,6 +13,7 @@ from rich.text import Text
 from sapis_lab.config import plainly
 from sapis_lab.jobs.folder import LOG, failure_reason, state
 from sapis_lab.records import RECORD, runs_table, write_table
+from sapis_lab.sweep.evaluations import not_evaluated, wanted_evaluations
 from sapis_lab.sweep.folder import point_folder
 from sapis_lab.sweep.keep import KEPT, keep, restore
 from sapis_lab.sweep.manifest import read_manifest, refuse_other_study_file
@@ -54,6 +55,9 @@ def conclude(
         console.print(Text(f"  run them again: {again(retry=True)}"), soft_wrap=True)
     if n_done:
         print_answers(folder, console)
+    if rest := not_evaluated(folder, manifest.points, wanted_evaluations(folder)):
+        text = f"{len(rest)} points are not evaluated as the study wants: sapis evaluate {folder.name}"
+        console.print(Text(text), soft_wrap=True)
     if set(failed) & set(chosen):
         return SOME_FAILED
     if any(states[id] != "done" for id in chosen):
@@ -90,10 +94,11 @@ def rebuild_table(folder: Path) -> None:
     if _has_records(folder):
         points = read_manifest(folder).points
         restore(folder, points)
+        table = runs_table(folder / "points", points)  # first: what is damaged must not replace a kept copy
         for point in points:
             if (point_folder(folder, point.id) / RECORD).exists():
                 keep(folder, point.id)
-        write_table(runs_table(folder / "points", points), folder)
+        write_table(table, folder)
 
 
 def analyse(folder: Path) -> Any:

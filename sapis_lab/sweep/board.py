@@ -21,6 +21,7 @@ from sapis_lab.screen import new_table
 from sapis_lab.sweep.console import PlainConsole
 from sapis_lab.sweep.folder import point_folder
 from sapis_lab.sweep.words import duration, error_text, share_bar, shown
+from sapis_lab.targets import LOSS
 
 _HEARTBEAT = 20.0
 
@@ -255,6 +256,8 @@ class DataBoard:
 
 def while_training(key: str) -> str:
     """What is known of a running point: for an error on test frames, which is measured at the end, that on
-    validation frames."""
+    validation frames, and for what an evaluation measures, the error of the training."""
     measured = quantity(key)
+    if measured.evaluation:
+        return LOSS
     return f"val_{measured.measure}" if measured.split.startswith("test") else key

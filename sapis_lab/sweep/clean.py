@@ -129,7 +129,8 @@ def _candidates(folder: Path, lattice: set[str]) -> Iterator[Waste]:
             what = _kind(path, done)
             if what is not None and not (what == "temporary" and queued and not is_left_behind(path)):
                 yield Waste(what, path, _size(path))
-    for place in sorted(p for p in (folder / JOBS).glob("*") if p.is_dir() and not p.is_symlink()):
+    jobs = (p for p in (folder / JOBS).glob("*") if p.is_dir() and not p.is_symlink())
+    for place in sorted(p for p in jobs if p.name != "slurm"):  # which lies there beside them
         if place.name not in lattice:
             yield Waste("orphans", place, _size(place))
             continue

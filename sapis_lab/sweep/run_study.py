@@ -21,6 +21,7 @@ from sapis_lab.jobs.signals import Stop, interrupting
 from sapis_lab.sweep.answers import conclude
 from sapis_lab.sweep.board import Board
 from sapis_lab.sweep.console import PlainConsole
+from sapis_lab.sweep.evaluations import Evaluated, evaluate_points, not_evaluated, print_failed
 from sapis_lab.sweep.files import raw_study
 from sapis_lab.sweep.folder import point_folder
 from sapis_lab.sweep.keep import restore
@@ -29,7 +30,7 @@ from sapis_lab.sweep.manifest import Manifest, write_manifest
 from sapis_lab.sweep.planned_study import PlannedStudy, plan_study
 from sapis_lab.sweep.prepare import data_identity, prepare_data
 from sapis_lab.sweep.provenance import note_finished, write_provenance
-from sapis_lab.sweep.request import COMPLETE, STOPPED, Request
+from sapis_lab.sweep.request import COMPLETE, SOME_FAILED, STOPPED, Request
 from sapis_lab.sweep.resources import executor_of
 from sapis_lab.sweep.submission import refuse_if_queued, submit
 from sapis_lab.sweep.whole import finished, refuse_damaged
@@ -111,14 +112,41 @@ def _run(planned: PlannedStudy, request: Request, console: Console, stop: Stop |
             console.print(Text(f"error: {error}", style="red"), soft_wrap=True)
             return _say_stopped(request, console)
         note_finished(folder)
+    try:
+        evaluated = _evaluate(planned, request, console, has_data=bool(to_run))
+    except (engine.Stopped, engine.LauncherDied) as error:
+        if isinstance(error, engine.LauncherDied):
+            console.print(Text(f"error: {error}", style="red"), soft_wrap=True)
+        return _say_stopped(request, console)
     if stop is not None:
         stop.check()
-    return conclude(
+    status = conclude(
         folder,
         request.continued_by,
         console,
         chosen=[p.id for p in planned.chosen],
         seconds=time.monotonic() - begin,
+    )
+    print_failed(evaluated, folder, console)
+    return SOME_FAILED if status == COMPLETE and evaluated.failed else status
+
+
+def _evaluate(planned: PlannedStudy, request: Request, console: Console, *, has_data: bool) -> Evaluated:
+    """What `evaluate:` of the study wants of the points that are done; nothing where it is left out."""
+    study, folder = planned.study, request.folder
+    if not not_evaluated(folder, planned.chosen, study.evaluate):
+        return Evaluated()
+    if not has_data:
+        prepare_data(study, cores=planned.use.cores, console=console)
+    return evaluate_points(
+        folder,
+        planned.chosen,
+        study.evaluate,
+        cache=study.run.cache_folder,
+        use=planned.use,
+        console=console,
+        retry_failed=request.retry_failed,
+        wait=request.wait,
     )
 
 

@@ -21,6 +21,11 @@ def study_schema() -> dict[str, Any]:
         "minItems": 1,
         "items": _composed("models", definitions),
     }
+    fields["evaluate"] = {
+        **_described(fields["evaluate"]),
+        "type": "array",
+        "items": _composed("evaluation", definitions),
+    }
     train = definitions["TrainConfig"]
     fields["train"] = {
         **_described(fields["train"]),

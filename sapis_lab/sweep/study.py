@@ -7,17 +7,27 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_serializer, field_validator, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    field_serializer,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from sapis_lab import outside
 from sapis_lab.analysis.options import LawOptions
-from sapis_lab.config import Config, FrameCount, Seed, Size, composed, composed_kind, home, kinds, load
+from sapis_lab.config import Added, Config, FrameCount, Seed, Size, composed, composed_kind, home, kinds, load
 from sapis_lab.data import DatasetConfig
+from sapis_lab.evaluation import Evaluation
 from sapis_lab.executors import DeviceChoice, ExecutorChoice, SlurmOptions, executor
 from sapis_lab.models import ModelConfig
+from sapis_lab.quantities import quantity
 from sapis_lab.sweep.files import checked_name, checked_url, raw_study
 from sapis_lab.sweep.scale_options import ScaleOptions
 from sapis_lab.sweep.tuner.options import TuneOptions
+from sapis_lab.targets import LOSS
 from sapis_lab.text import without_password
 from sapis_lab.training import MOST_RATE, StepChoice, TrainConfig
 
@@ -129,6 +139,11 @@ class Study(Config):
     """Sizes, data amounts and seeds."""
     train: Annotated[TrainConfig, composed("train")]
     """How every point is trained: a name from configs/train/, or settings."""
+    evaluate: Annotated[
+        tuple[composed_kind("evaluation", Evaluation), ...],  # type: ignore[valid-type]
+        Added(before=()),
+    ] = ()
+    """What is measured on every point after its training: names from configs/evaluation/, or settings."""
     law: LawOptions = LawOptions()  # type: ignore[call-arg]
     """How the law is fitted."""
     regime: str | None = None
@@ -160,6 +175,38 @@ class Study(Config):
         if twice:
             raise ValueError(
                 f"models: {twice[0]!r} appears more than once; set a different `name:` for each of them"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_used(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Studies that evaluate nothing are written as before there were evaluations."""
+        return {key: value for key, value in plain(self).items() if key != "evaluate" or value}
+
+    @model_validator(mode="after")
+    def _evaluations_differ(self) -> Self:
+        twice = [label for label, n in Counter(e.label for e in self.evaluate).items() if n > 1]
+        if twice:
+            raise ValueError(
+                f"evaluate: {twice[0]!r} appears more than once; set a different `name:` for each of them"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _law_is_measured(self) -> Self:
+        """An evaluation that measures the law's quantity is one of the study, which can wait for it."""
+        wanted = quantity(self.law.quantity).evaluation
+        if not wanted:
+            return self
+        if wanted not in {e.label for e in self.evaluate}:
+            raise ValueError(
+                f"law.quantity: {self.law.quantity!r} is measured by the evaluation {wanted!r}, which is not "
+                f"in evaluate: ({', '.join(e.label for e in self.evaluate) or 'none'})"
+            )
+        if self.scale is not None:
+            raise ValueError(
+                f"law.quantity: {self.law.quantity!r} is measured after the training, and scale: decides by "
+                f"errors of the training; use one such as {LOSS}"
             )
         return self
 

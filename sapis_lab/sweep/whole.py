@@ -21,6 +21,7 @@ from sapis_lab.config import ConfigError, load, read_yaml
 from sapis_lab.errors import MissingFile
 from sapis_lab.files import digest, is_temporary, read_json, with_checksum, without_checksum, write_text
 from sapis_lab.records import EVALUATIONS, JOBS, RECORD, Planned, Record, believed_record, evaluated_columns
+from sapis_lab.sweep.evaluations import not_evaluated, wanted_evaluations
 from sapis_lab.sweep.folder import point_folder
 from sapis_lab.sweep.manifest import Manifest, read_manifest, refuse_other_study_file
 
@@ -186,6 +187,8 @@ def finished(folder: Path, inputs: str) -> Manifest | None:
             place = point_folder(folder, point.id)
             if not (place / RECORD).exists() or point_problems(place, point):
                 return None
+        if not_evaluated(folder, manifest.points, wanted_evaluations(folder)):
+            return None
     except (ConfigError, OSError, AttributeError):
         return None
     return manifest

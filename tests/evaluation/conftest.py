@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_study import NAME
+from tiny_study import NAME, Forked
 
 from sapis_lab.config import kind_class, load
 from sapis_lab.data import DatasetConfig, FrameStore, prepare
@@ -52,6 +53,14 @@ def finished(frames: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
     status = project.end(project.start("study", "run", NAME))
     assert status == 0, project.log()
     return project
+
+
+@pytest.fixture(scope="session")
+def forked() -> Iterator[Forked]:
+    """Runs `sapis` commands in projects."""
+    made = Forked()
+    yield made
+    made.close()
 
 
 @pytest.fixture

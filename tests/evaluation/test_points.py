@@ -15,7 +15,7 @@ from sapis_lab.config import ConfigError, kind_class
 from sapis_lab.evaluation import EvaluationsFailed, evaluate_point, is_evaluated, write_request
 from sapis_lab.evaluation._arrays import Arrays, damaged_parts
 from sapis_lab.files import with_checksum
-from sapis_lab.records import read_evaluated, read_record, read_table, runs_table
+from sapis_lab.records import read_evaluated, read_record, read_table, runs_table, same_numbers
 from sapis_lab.selftest._project import Project
 from sapis_lab.sweep.manifest import read_manifest
 
@@ -96,6 +96,18 @@ def test_what_was_measured_is_kept_and_scored_again_alone(study: Project, id: st
     assert not is_evaluated(study.folder / "points" / id, other, record)
     ask(study, id, other)
     assert done == ["cutoff", "slope"] * 2 and scores(study, id, "smoothness") != first
+
+
+def test_costs_do_not_make_tables_differ(study: Project, id: str) -> None:
+    tables = []
+    for name in ("a", "b"):
+        cost = kind_class("evaluation", "cost")(batches=(1, 4), repeats=2)
+        job = ask(study, id, cost)
+        tables.append(table(study))
+        (study.folder / "points" / id / "evaluation" / "cost.json").unlink()
+        (job / "cost" / "measured.json").rename(job / name)
+    assert any(c.startswith("cost_seconds_per_atom") for c in tables[0])
+    assert same_numbers(*tables) and not tables[0].equals(tables[1])
 
 
 def test_an_interrupted_measurement_goes_on_with_the_next_part(study: Project, id: str, monkeypatch) -> None:

@@ -9,6 +9,7 @@ from pydantic import Field, StrictBool, StrictFloat, StrictInt, StrictStr, field
 
 from sapis_lab.config import Config, FrameCount, Size
 from sapis_lab.quantities import Quantity, quantity
+from sapis_lab.targets import LOSS
 
 Bounds = tuple[float, float]
 Choice = StrictBool | StrictInt | StrictFloat | StrictStr | None
@@ -137,6 +138,11 @@ class TuneOptions(Config):
 
 
 def _refuse_objective(q: Quantity) -> None:
+    if q.evaluation:
+        raise ValueError(
+            f"tune.objectives: {q.key!r} is measured by an evaluation, after the training; use an error of "
+            f"the training such as {LOSS}"
+        )
     if q.key.startswith("test_"):
         raise ValueError(
             f"tune.objectives: {q.key!r} would choose settings by the test frames, which then test nothing; "
