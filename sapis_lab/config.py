@@ -312,6 +312,25 @@ def composed_kind(folder: str, base: type[KindConfig]) -> Any:
     return Annotated[SerializeAsAny[base], composed(folder, kind=True)]  # type: ignore[valid-type, misc]
 
 
+def named_kind(folder: str, base: type[K], given: Any, context: Any = None) -> K:
+    """The kind of `folder`, a `base`, that a name, or a mapping with `kind` and settings, stands for.
+
+    For fields that are not composed: the name is that of a kind, with its defaults, and not of a file.
+
+    Raises:
+        ValueError: it is neither; the nearest kind is named where there is none of that name.
+    """
+    if isinstance(given, base):
+        return given
+    settings = {"kind": given} if isinstance(given, str) else given
+    if not isinstance(settings, Mapping) or not isinstance(settings.get("kind"), str):
+        raise ValueError(
+            f"wanted the name of a kind, one of {', '.join(kinds(folder))}, or a mapping with the key "
+            f"'kind', got {_short(given)}"
+        )
+    return kind_class(folder, settings["kind"], base).model_validate(settings, context=context)
+
+
 def expand_use(value: Any, folder: str) -> Any:
     """`value` with the file it names laid under it: a string, or a mapping with `use`, names
     `configs/<folder>/<name>.yaml`."""

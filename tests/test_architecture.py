@@ -58,7 +58,7 @@ def test_the_kind_folders_are_those_that_are_looked_up(monkeypatch):
         for node in ast.walk(tree):
             if isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
                 function = ast.unparse(node.func).rpartition(".")[2]
-                if function in ("kinds", "kind_module", "kind_class", "composed_kind"):
+                if function in ("kinds", "kind_module", "kind_class", "named_kind", "composed_kind"):
                     asked.add(node.args[0].value)
     table = {next(iter(names(folder))): known.split(", ") for folder, known, _ in rows("## Kinds")}
     assert set(table) == asked == {*KIND_FOLDERS, "figures"}

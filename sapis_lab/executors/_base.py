@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BeforeValidator, PlainSerializer, ValidationInfo
 
-from sapis_lab.config import KindConfig, dump, kind_class
+from sapis_lab.config import KindConfig, dump, named_kind
 from sapis_lab.jobs.executor import Executor, Task
 
 DeviceChoice = Literal["auto", "cpu", "cuda"]
@@ -56,15 +56,7 @@ class ExecutorConfig(KindConfig):
 def executor(given: Any, context: Any = None) -> ExecutorConfig:
     """The executor that a name, or a mapping with `kind` and settings, stands for. ValueError names the
     nearest kind when there is none of that name."""
-    if isinstance(given, ExecutorConfig):
-        return given
-    settings = {"kind": given} if isinstance(given, str) else given
-    if not isinstance(settings, Mapping) or not isinstance(settings.get("kind"), str):
-        raise ValueError(
-            f"wanted the name of an executor or a mapping with the key 'kind', got {given!r:.80}"
-        )
-    cls = kind_class("executors", settings["kind"], ExecutorConfig)
-    return cls.model_validate(settings, context=context)
+    return named_kind("executors", ExecutorConfig, given, context)
 
 
 def _given(value: Any, info: ValidationInfo) -> ExecutorConfig:

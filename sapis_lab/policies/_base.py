@@ -7,7 +7,6 @@ next and nothing is drawn that the table does not determine, so that a history c
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -16,7 +15,7 @@ from numpy.typing import ArrayLike
 from pydantic import BeforeValidator, PlainSerializer, ValidationInfo
 
 from sapis_lab.analysis.laws import Array
-from sapis_lab.config import KindConfig, dump, kind_class
+from sapis_lab.config import KindConfig, dump, named_kind
 
 Action = Literal["seed", "model", "data", "both", "jump", "repeat", "measure", "label", "stop"]
 
@@ -166,14 +165,7 @@ class PolicyConfig(KindConfig):
 def policy(given: Any, context: Any = None) -> PolicyConfig:
     """The policy that a name, or a mapping with `kind` and settings, stands for. ValueError names the nearest
     kind when there is none of that name."""
-    if isinstance(given, PolicyConfig):
-        return given
-    settings = {"kind": given} if isinstance(given, str) else given
-    if not isinstance(settings, Mapping) or not isinstance(settings.get("kind"), str):
-        raise ValueError(f"wanted the name of a policy or a mapping with the key 'kind', got {given!r:.80}")
-    made = kind_class("policies", settings["kind"]).model_validate(settings, context=context)
-    assert isinstance(made, PolicyConfig)
-    return made
+    return named_kind("policies", PolicyConfig, given, context)
 
 
 def written(policy: PolicyConfig) -> Any:

@@ -76,7 +76,7 @@ def test_policies_of_the_package_are_written_by_their_names(project):
         ("greedi", r"scale\.policy: no policies kind 'greedi'; did you mean 'greedy'.*known: greedy, jump"),
         ("{kind: null_}", r"no policies kind 'null_'; did you mean 'null'"),
         ("{kind: greedy, axis: n}", r"unknown key 'axis'"),
-        ("3", r"wanted the name of a policy"),
+        ("3", r"wanted the name of a kind, one of greedy, jump, null, posterior, trigger, or a mapping"),
     ],
 )
 def test_a_policy_that_is_none_is_refused_with_the_nearest(project, given, words):
