@@ -48,6 +48,14 @@ class Subject:
             raise ValueError(f"{self.store.folder.name} has no test frames; wanted some to evaluate on")
         return np.asarray(self.store.splits[self.test_splits[0]])[:most]
 
+    def want_energies(self) -> None:
+        """ValueError where the potential learnt properties alone."""
+        if not self.potential.model.gives_energy:
+            raise ValueError(
+                f"the potential learnt {', '.join(self.potential.heads)} and no energies; this evaluation "
+                "wants energies and forces"
+            )
+
     def structures(self, ids: np.ndarray) -> list[Structure]:
         """The frames `ids` (n,) of the store, without their labels."""
         from sapis_lab.structures import Structure

@@ -8,7 +8,7 @@ With dF_i = F_i(model) - F_i(label), dE = E(model) - E(label) of a frame of n at
     energy_error_q, energy_error_max          the same over all frames, of |dE| / n
 
 Means hide what dynamics meet: the rare frames and atoms whose forces are far off. Quantiles are numpy's,
-linear between the sorted values.
+linear between the sorted values. Frames and atoms without a label are left out.
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ class ErrorsConfig(Evaluation):
 
     def parts(self, subject: Subject) -> tuple[str, ...]:
         """The test sets."""
+        subject.want_energies()
         subject.test_frames(1)  # there are some
         return subject.test_splits
 
@@ -93,12 +94,15 @@ def _scores(
     forces_predicted: np.ndarray,
 ) -> list[tuple[str, float]]:
     of_forces = forces_predicted - forces.astype(np.float64)
-    scores = []
+    there = ~np.isnan(of_forces).any(1)
+    of_forces, species = of_forces[there], species[there]
+    scores: list[tuple[str, float]] = []
     for z in np.unique(species):
         error = of_forces[species == z]
         scores.append((f"force_mae_{SYMBOLS[z]}", np.abs(error).mean()))
         scores.append((f"force_rmse_{SYMBOLS[z]}", np.sqrt(np.square(error).mean())))
     of_atoms, of_frames = np.linalg.norm(of_forces, axis=1), np.abs(energy_predicted - energy) / n_atoms
-    for key, errors in (("force_error", of_atoms), ("energy_error", of_frames)):
-        scores += [(f"{key}_{q}", np.quantile(errors, level)) for q, level in QUANTILES.items()]
+    for key, errors in (("force_error", of_atoms), ("energy_error", of_frames[~np.isnan(of_frames)])):
+        if len(errors):
+            scores += [(f"{key}_{q}", np.quantile(errors, level)) for q, level in QUANTILES.items()]
     return [(key, float(value)) for key, value in scores]

@@ -65,6 +65,7 @@ class SmoothnessConfig(Evaluation):
         )
 
     def parts(self, subject: Subject) -> tuple[str, ...]:
+        subject.want_energies()
         return ("cutoff", "slope")
 
     def measure(self, subject: Subject, part: str) -> dict[str, np.ndarray]:
