@@ -307,3 +307,20 @@ def test_a_lattice_takes_its_rates_from_the_rule_of_another_study(project):
         match="regime: .*results/nobody/regime.json is not there; tune that study first: sapis tune nobody",
     ):
         points(load(Study, {**raw, "regime": "nobody"}, source="s"), INFO)
+
+
+def test_a_ticket_that_is_tried_again_may_die_as_often_as_a_new_one():
+    import optuna
+
+    study = optuna.create_study()
+    study.enqueue_trial({}, user_attrs={tickets.FOLDER: "cell-t0000"})
+    trial = study.ask()
+    assert tickets.died(trial, "by SIGKILL") is None and tickets.died(trial, "by SIGKILL") is None
+    ended = tickets.died(trial, "with status 3")
+    assert ended is not None and ended.state == "failed"
+    assert ended.reason == "ended 3 times without a result, the last time with status 3"
+    tickets.tell(study, trial, ended)
+    assert tickets.retry_failed(study) == ["cell-t0000"]
+    again = study.ask()
+    assert again.user_attrs[tickets.FOLDER] == "cell-t0000"
+    assert tickets.died(again, "by SIGKILL") is None

@@ -246,13 +246,8 @@ class Worker:
         (running.folder / FAILURE).unlink(missing_ok=True)
         if told:
             raise PutBack
-        deaths = running.trial.user_attrs.get(tickets.DEATHS, 0) + 1
-        running.trial.set_user_attr(tickets.DEATHS, deaths)
-        if deaths >= tickets.MAX_DEATHS:
-            return Outcome(
-                "failed",
-                reason=f"ended {deaths} times without a result, the last time with status {ended[0].status}",
-            )
+        if (failed := tickets.died(running.trial, f"with status {ended[0].status}")) is not None:
+            return failed
         raise PutBack
 
     def _save(self, name: str, pool: Pool) -> None:

@@ -167,13 +167,10 @@ class OneHost:
 
     def _died(self, cell: int, running: Running, name: str, status: int) -> None:
         """Nothing says how it ended: it was killed, or told to stop by somebody else."""
-        deaths = running.trial.user_attrs.get(tickets.DEATHS, 0) + 1
         how = signal.Signals(-status).name if status < 0 else f"status {status}"
-        if deaths >= tickets.MAX_DEATHS:
-            reason = f"ended {deaths} times without a result, the last time by {how}"
-            self._tell(cell, running.trial, name, Outcome("failed", reason=reason))
+        if (ended := tickets.died(running.trial, f"by {how}")) is not None:
+            self._tell(cell, running.trial, name, ended)
             return
-        running.trial.set_user_attr(tickets.DEATHS, deaths)
         self.again.append((cell, running.trial))
         self.say(f"put back {name}: its process ended by {how}; it goes on from its checkpoint")
 

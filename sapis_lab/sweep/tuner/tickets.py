@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 from sapis_lab.config import ConfigError, differing_keys, dump
 from sapis_lab.errors import disk_error
 from sapis_lab.files import make_folder
+from sapis_lab.jobs.run import KILLS
 from sapis_lab.quantities import quantity
 from sapis_lab.sweep.engine import Refused
 from sapis_lab.sweep.tuner.options import Axis, TuneOptions
@@ -45,9 +46,6 @@ if TYPE_CHECKING:
 FOLDER, REASON, DEATHS, SETTINGS = "folder", "reason", "deaths", "settings"
 """User attributes: of a trial the folder of its point, why it failed, how often its process died; of a study
 what it was made from."""
-MAX_DEATHS = 3
-"""Trials whose process was killed this often are failed: a point that exceeds the memory would be run for
-ever."""
 REDUCTION = 3
 """ASHA and Hyperband keep one trial in this many at each rung."""
 
@@ -270,19 +268,19 @@ def retry_failed(study: OptunaStudy) -> list[str]:
     for folder, trials in attempts(study).items():
         if trials[-1].state == TrialState.FAIL:
             back.append(folder)
-            _queue_again(study, trials[-1])
+            _queue_again(study, trials[-1], without=(REASON, DEATHS))
     return back
 
 
-def _queue_again(study: OptunaStudy, trial: FrozenTrial) -> None:
-    """A waiting copy, with the values chosen before, if any were."""
+def _queue_again(study: OptunaStudy, trial: FrozenTrial, *, without: Sequence[str] = (REASON,)) -> None:
+    """A waiting copy, with the values chosen before, if any were, and all attributes but some."""
     import optuna
 
     chosen = {
         **trial.system_attrs,
         "fixed_params": {**trial.system_attrs.get("fixed_params", {}), **trial.params},
     }
-    kept = {k: v for k, v in trial.user_attrs.items() if k != REASON}
+    kept = {k: v for k, v in trial.user_attrs.items() if k not in without}
     study.add_trial(
         optuna.create_trial(state=optuna.trial.TrialState.WAITING, user_attrs=kept, system_attrs=chosen)
     )
@@ -310,6 +308,16 @@ def tell(study: OptunaStudy, trial: Trial, ended: Outcome) -> None:
         study.tell(trial, ended.values)
     else:
         study.tell(trial, state=TrialState.FAIL if ended.state == "failed" else TrialState.PRUNED)
+
+
+def died(trial: Trial, how: str) -> Outcome | None:
+    """Count that the process of a trial ended without a result, as `how` says; its outcome when that was once
+    too often: a point that exceeds the memory would be run for ever."""
+    deaths = trial.user_attrs.get(DEATHS, 0) + 1
+    trial.set_user_attr(DEATHS, deaths)
+    if deaths < KILLS:
+        return None
+    return Outcome("failed", reason=f"ended {deaths} times without a result, the last time {how}")
 
 
 def n_waiting(study: OptunaStudy) -> int:
