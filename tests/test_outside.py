@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from sapis_lab import outside
@@ -190,9 +192,92 @@ class Alone:
 
     def close(self):
         self.process.kill()
+
+TARGET = '''
+from typing import ClassVar, Literal
+
+from sapis_lab.targets import HeadTarget, usual_measures
+
+
+class QuadrupoleTarget(HeadTarget):
+    """Traceless second moments of a frame."""
+
+    kind: Literal["quadrupole"] = "quadrupole"
+
+    per: ClassVar[str] = "frame"
+    rank: ClassVar[int] = 2
+    unit: ClassVar[str] = "e Å²"
+    head: ClassVar[str] = "moments"
+
+    def measures(self):
+        return usual_measures("quadrupole", "quadrupole", self.unit)
+'''
+
+HEAD = '''
+from typing import Literal
+
+import torch
+
+from sapis_lab.heads import Head, HeadConfig, Perceptron
+
+
+class MomentsConfig(HeadConfig):
+    """Second moments of latent charges about the centre of the frame, without their trace."""
+
+    kind: Literal["moments"] = "moments"
+
+    def build(self, target, *, n_features, cutoff):
+        if (target.per, target.rank) != ("frame", 2):
+            raise ValueError(f"train.heads.{target.key}: moments are matrices of frames")
+        return Moments(n_features, self.hidden)
+
+
+class Moments(Head):
+    def __init__(self, n_features, hidden):
+        super().__init__()
+        self.network = Perceptron(n_features, hidden)
+
+    def forward(self, node_features, batch):
+        charges = self.atom_scale * self.network(node_features).squeeze(1)
+        center = self.summed(batch.positions, batch) / batch.n_atoms.unsqueeze(1)
+        x = (batch.positions - center.index_select(0, batch.batch)).to(charges.dtype)
+        outer = self.summed(charges.view(-1, 1, 1) * x.unsqueeze(2) * x.unsqueeze(1), batch)
+        third = outer.diagonal(dim1=1, dim2=2).sum(1) / 3
+        return outer - third.view(-1, 1, 1) * torch.eye(3, dtype=outer.dtype)
+'''
+
+TASK = '''
+from typing import Literal
+
+from sapis_lab.tasks import TaskConfig
+from sapis_lab.tasks.properties import PropertiesConfig
+
+
+class MatricesConfig(TaskConfig):
+    """Properties alone, and only matrices."""
+
+    kind: Literal["matrices"] = "matrices"
+
+    def targets(self, train):
+        found = PropertiesConfig().targets(train)
+        if any(target.rank != 2 for target in found):
+            raise ValueError("task: matrices learns matrices alone")
+        return found
+
+    def objective(self, model, targets):
+        return PropertiesConfig().objective(model, targets)
+
+    def equip(self, model, train, *, seed):
+        PropertiesConfig().equip(model, train, seed=seed)
+
+    def prepare(self, point, store, ids, *, siblings):
+        return PropertiesConfig().prepare(point, store, ids, siblings=siblings)
 '''
 
 FILES = {
+    "targets/quadrupole.py": TARGET,
+    "heads/moments.py": HEAD,
+    "tasks/matrices.py": TASK,
     "oracles/springs.py": ORACLE,
     "samplers/rattle.py": SAMPLER,
     "data/tiny.py": DATA,
@@ -215,6 +300,25 @@ lattice: {n_params: [100], n_frames: [8, 24]}
 train: {use: default, steps: 4, batch_size: 4, validations: 2}
 law: {bootstrap: 100, calibrate: 0}
 run: {executor: {kind: alone, diary: diary.txt}}
+"""
+
+MOMENTS = """
+question: How do second moments scale that nobody in the package knows of?
+kinds: mine
+data:
+  kind: extxyz
+  train: chains.xyz
+  n_validation: 6
+  n_test: 6
+  energy_unit: eV
+  length_unit: Angstrom
+  energy_key: null
+  forces_key: null
+  properties: {quadrupole: {rank: 2, unit: e Å²}}
+models: [{kind: geat, cutoff: 4.0, layers: 1}]
+lattice: {n_params: [3000], n_frames: [8, 24]}
+train: {use: default, task: {kind: matrices}, targets: [{kind: quadrupole}], steps: 30, validations: 2}
+law: {quantity: val_quadrupole_rmse, bootstrap: 100, calibrate: 0}
 """
 
 
@@ -253,6 +357,51 @@ def test_a_study_uses_a_kind_of_every_sort_from_outside(mine: Path, sapis) -> No
             [sys.executable, "-c", program], env=environment, capture_output=True, text=True
         )
         assert wanted in opened.stdout + opened.stderr
+
+
+def write_moments(path: Path) -> float:
+    """Bent chains with the second moments of charges that belong to their elements; returns what they are in
+    the root mean square."""
+    rng, lines, every = np.random.default_rng(0), [], []
+    for _ in range(36):
+        x = np.cumsum(np.column_stack([1.3 * np.ones(4), rng.normal(scale=0.4, size=(4, 2))]), 0)
+        x -= x.mean(0)
+        q = np.array([0.4, -0.6, 0.4, -0.6])
+        moments = np.einsum("a,ai,aj->ij", q, x, x)
+        moments -= np.trace(moments) / 3 * np.eye(3)
+        every.append(moments)
+        text = " ".join(f"{v:.9f}" for v in moments.ravel())
+        lines += ["4", f'Properties=species:S:1:pos:R:3 quadrupole="{text}"']
+        lines += [f"{s} {a:.9f} {b:.9f} {c:.9f}" for s, (a, b, c) in zip("COCO", x, strict=True)]
+    path.write_text("\n".join(lines) + "\n")
+    return float(np.sqrt(np.mean(np.square(every))))
+
+
+def test_a_study_learns_a_target_from_outside_with_a_head_and_a_task_from_outside(mine: Path, sapis) -> None:
+    size = write_moments(mine / "chains.xyz")
+    (mine / "studies" / "moments.yaml").write_text(MOMENTS, encoding="utf-8")
+    done = sapis("study", "run", "moments", SAPIS_DATA=str(mine))
+    assert done.returncode == 0, done.stderr + done.stdout
+    folder = mine / "results" / "moments"
+    page = (folder / "report.html").read_text()
+    assert "validation quadrupole RMSE" in page and "e Å²" in page
+    runs = pd.read_parquet(folder / "runs.parquet")
+    assert [c for c in runs if c.startswith("val_")] == ["val_quadrupole_rmse", "val_quadrupole_mae"]
+    assert (runs["test_quadrupole_rmse"] < 0.5 * size).all(), (runs["test_quadrupole_rmse"], size)
+    (point,) = (folder / "points").glob("*d24*")
+    program = f"""if True:
+        import numpy as np, sapis_lab
+        from sapis_lab.structures import Structure
+        potential = sapis_lab.load_model({str(point)!r}).potential
+        x = np.array([[0, 0, 0], [1.3, 0.2, 0], [2.6, -0.3, 0.4], [3.9, 0.1, 0.2]])
+        found = potential.predict(Structure(np.array([6, 8, 6, 8]), x)).properties["quadrupole"][0]
+        print(np.abs(found - found.T).max() < 1e-6, abs(np.trace(found)) < 1e-5, found.shape)
+    """
+    environment = {**os.environ, outside.VARIABLE: str(mine / "mine")}
+    opened = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    assert "True True (3, 3)" in opened.stdout, opened.stderr
+    with pytest.raises(ConfigError, match="task: matrices learns matrices alone"):
+        load_study("moments", ["train.targets=[dipole]"])
 
 
 def test_the_variable_adds_kinds_to_those_of_the_package(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:

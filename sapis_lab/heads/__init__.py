@@ -5,6 +5,6 @@ displacements where its output has a direction, so that a property is predicted 
 target declares: scalars do not change when a frame is turned, vectors and matrices turn with it.
 """
 
-from sapis_lab.heads._base import Head, HeadConfig, apply, attach, head_of
+from sapis_lab.heads._base import Head, HeadConfig, Perceptron, apply, attach, head_of
 
-__all__ = ["Head", "HeadConfig", "apply", "attach", "head_of"]
+__all__ = ["Head", "HeadConfig", "Perceptron", "apply", "attach", "head_of"]

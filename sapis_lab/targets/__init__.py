@@ -6,7 +6,17 @@ follow from the list of targets of a training; nothing else holds a list of meas
 what is computed with tensors uses their methods alone.
 """
 
-from sapis_lab.targets._base import Per, Predicted, PropertyName, Rows, Target, measured_quantities, mentioned
+from sapis_lab.targets._base import (
+    HeadTarget,
+    Measure,
+    Per,
+    Predicted,
+    PropertyName,
+    Rows,
+    Target,
+    measured_quantities,
+    usual_measures,
+)
 from sapis_lab.targets.energy import EnergyTarget
 from sapis_lab.targets.forces import ForcesTarget
 
@@ -21,11 +31,13 @@ __all__ = [
     "LOSS",
     "EnergyTarget",
     "ForcesTarget",
+    "HeadTarget",
+    "Measure",
     "Per",
     "Predicted",
     "PropertyName",
     "Rows",
     "Target",
     "measured_quantities",
-    "mentioned",
+    "usual_measures",
 ]

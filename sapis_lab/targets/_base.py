@@ -178,8 +178,3 @@ def measured_quantities(targets: Iterable[Target], split: str) -> list[Quantity]
     """The quantities of `targets` on the frames of `split`, in the order of tables."""
     ordered = sorted(targets, key=lambda target: target.place)
     return [measure.quantity(split) for target in ordered for measure in target.measures()]
-
-
-def mentioned(targets: Iterable[Target]) -> str:
-    """The keys of targets in a sentence."""
-    return ", ".join(target.key for target in targets) or "none"
