@@ -192,6 +192,7 @@ class Alone:
 
     def close(self):
         self.process.kill()
+'''
 
 TARGET = '''
 from typing import ClassVar, Literal

@@ -14,7 +14,6 @@ from sapis_lab.targets._base import (
     PropertyName,
     Rows,
     Target,
-    measured_quantities,
     usual_measures,
 )
 from sapis_lab.targets.energy import EnergyTarget
@@ -38,6 +37,5 @@ __all__ = [
     "PropertyName",
     "Rows",
     "Target",
-    "measured_quantities",
     "usual_measures",
 ]

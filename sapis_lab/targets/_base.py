@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Protocol
 
 from pydantic import Field
 
 from sapis_lab.config import KindConfig
-from sapis_lab.measures import Measure, Quantity
+from sapis_lab.measures import Measure
 
 if TYPE_CHECKING:
     import numpy as np
@@ -172,9 +172,3 @@ def usual_measures(
         Measure(f"{key}_{short.lower()}", f"{label} {short}", unit, display_unit, display_factor)
         for short in ("RMSE", "MAE")
     )
-
-
-def measured_quantities(targets: Iterable[Target], split: str) -> list[Quantity]:
-    """The quantities of `targets` on the frames of `split`, in the order of tables."""
-    ordered = sorted(targets, key=lambda target: target.place)
-    return [measure.quantity(split) for target in ordered for measure in target.measures()]
