@@ -12,6 +12,7 @@ def test_conversions_agree_with_ase():
     assert pytest.approx(ase_units.Hartree, rel=1e-6) == units.HARTREE_TO_EV
     assert pytest.approx(ase_units.Bohr, rel=1e-6) == units.BOHR_TO_ANGSTROM
     assert pytest.approx(1 / ase_units.GPa, rel=1e-6) == units.EV_PER_A3_TO_GPA
+    assert pytest.approx(ase_units.Debye, rel=1e-6) == units.DIPOLE["Debye"]
     assert pytest.approx(ase_units.kB, rel=1e-6) == units.KB
     assert pytest.approx(ase_units.fs**2, rel=1e-6) == units.ACCELERATION  # ASE's time unit is Å sqrt(amu/eV)
 

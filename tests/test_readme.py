@@ -9,6 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
+
+from sapis_lab.config import expand_use, load
+from sapis_lab.data.extxyz import ExtxyzConfig
+from sapis_lab.quantities import quantity
+from sapis_lab.records import read_table
+from sapis_lab.training import TrainConfig
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -64,6 +71,43 @@ def test_the_model_of_the_readme_can_be_studied(with_the_model: dict[str, str], 
     )
     assert done.returncode == 0, done.stderr
     assert "mymodel-n" in done.stdout and "other-n" in done.stdout
+
+
+def section(heading: str) -> str:
+    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    return text.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+
+
+def test_the_errors_of_further_targets_are_those_of_the_committed_tables() -> None:
+    text = section("Learn more than energies and forces")
+    row = r"^\| \[`([\w-]+)`\]\((\S+)\) \| (\w+) RMSE, (.+?) \| (.+) \| (.+) \| (.+) \((\w+)\) \|$"
+    rows = re.findall(row, text, re.MULTILINE)
+    assert len(rows) == 5
+    for study, path, what, unit, frames, *errors, other in rows:
+        runs = read_table((REPOSITORY / path).parent)
+        named = {"polarisability": "alpha"}.get(what, what)
+        measured = quantity(f"test_{named}_rmse")
+        assert unit == (measured.display_unit or measured.unit) and study in path
+        for family, text_of in zip(("geat", other), errors, strict=True):
+            of_family = runs[runs["family"] == family].set_index("n_frames")[measured.key]
+            for d, value in zip(frames.split(" · "), text_of.split(" · "), strict=True):
+                assert value == f"{measured.display_factor * of_family[int(d)]:#.3g}", (study, family, d)
+
+
+def test_the_settings_of_further_targets_in_the_readme_load() -> None:
+    train, data = re.findall(r"```yaml\n(.*?)```", section("Learn more than energies and forces"), re.DOTALL)
+    settings = yaml.safe_load(train)
+    made = load(TrainConfig, expand_use(settings["train"], "train"), source="README")
+    assert {key: head.kind for key, head in made.heads.items()} == {
+        "dipole": "charges",
+        "charges": "scalar",
+        "gap": "scalar",
+    }
+    measured = {m.key for target in made.task.targets(made) for m in target.measures()}
+    assert quantity(settings["law"]["quantity"]).measure in measured
+    own = {"train": "a.xyz", "n_validation": 1, "n_test": 1, "energy_unit": "eV", "length_unit": "Angstrom"}
+    labels = load(ExtxyzConfig, {"kind": "extxyz", **own, **yaml.safe_load(data)}, source="README")
+    assert labels.further_labels()["gap"].unit == "eV" and labels.missing == "mask"
 
 
 def test_the_programs_that_the_readme_names_are_there() -> None:

@@ -43,3 +43,16 @@ def test_without_tblite_the_error_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "tblite.interface", None)
     with pytest.raises(ImportError, match=r"pip install 'sapis-lab\[xtb\]'"):
         XtbConfig().label(WATER, POSITIONS)
+
+
+def test_the_dipole_points_from_oxygen_to_the_hydrogens_and_needs_no_origin():
+    pytest.importorskip("tblite", reason="xTB labels need the extra [xtb]")
+    found, moved = XtbConfig().label(WATER, POSITIONS), XtbConfig().label(WATER, POSITIONS + [3.0, -2.0, 5.0])
+    assert found.dipole[2] < 0 and np.linalg.norm(found.dipole[:2]) < 0.2 * abs(found.dipole[2])
+    # GFN2-xTB has 2.2 Debye for water, 0.46 e Å, its charges alone less than that and in the same direction
+    assert np.linalg.norm(found.dipole) / units.DIPOLE["Debye"] == pytest.approx(2.2, abs=0.3)
+    of_charges = found.charges @ POSITIONS
+    assert 0.5 < np.linalg.norm(of_charges) / np.linalg.norm(found.dipole) < 1.0
+    assert of_charges[2] < 0
+    np.testing.assert_allclose(moved.dipole, found.dipole, atol=1e-4)
+    assert found.charges.sum() == pytest.approx(0.0, abs=1e-8)
