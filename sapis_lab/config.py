@@ -53,7 +53,7 @@ M = TypeVar("M", bound=BaseModel)
 
 
 def plainly(function: Callable[[], T], *, about: str = "") -> T:
-    """`function()`, its failures told as a ConfigError: for calls that fail when files, packages or settings
+    """`function()`, its failures raised as a ConfigError: for calls that fail when files, packages or settings
     are not as they should be.
 
     `about` opens the message. What the disk does not take or give stays a DiskError.
@@ -71,8 +71,8 @@ def plainly(function: Callable[[], T], *, about: str = "") -> T:
         if disk is not None:
             raise DiskError(f"{about}: {disk}" if about else str(disk)) from error
         text = str(error).strip() or type(error).__name__
-        told = f"{type(error).__name__}: {text}" if isinstance(error, RuntimeError) else text
-        raise ConfigError(f"{about}: {told}" if about else told) from error
+        message = f"{type(error).__name__}: {text}" if isinstance(error, RuntimeError) else text
+        raise ConfigError(f"{about}: {message}" if about else message) from error
 
 
 MOST_INTEGER = 2**63 - 1
@@ -377,7 +377,7 @@ def override(raw: dict[str, Any], settings: Iterable[str]) -> dict[str, Any]:
         keys = dotted.split(".")
         if len(keys) > MAX_DEPTH:
             raise ConfigError(f"--set {shown}: wanted at most {MAX_DEPTH} keys, got {len(keys)}")
-        value = _parsed(text, told=f"--set {shown}: the value is not YAML")
+        value = _parsed(text, message=f"--set {shown}: the value is not YAML")
         check_plain(value, source=f"--set {shown}")
         _set(result, keys, value, shown)
     return result
@@ -475,8 +475,8 @@ for _class in (_Loader, _Dumper):
     _class.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))  # type: ignore[attr-defined]
 
 
-def _parsed(text: str, *, told: str) -> Any:
-    """The value of YAML text; ConfigError, opened by `told`, where it is none."""
+def _parsed(text: str, *, message: str) -> Any:
+    """The value of YAML text; ConfigError, opened by `message`, where it is none."""
     try:
         return yaml.load(text, Loader=_Loader)
     except (yaml.YAMLError, ValueError, ArithmeticError, LookupError, AttributeError, TypeError) as error:
@@ -487,14 +487,14 @@ def _parsed(text: str, *, told: str) -> Any:
             if isinstance(error, yaml.YAMLError | ValueError)
             else f"a value does not fit its tag ({type(error).__name__})"
         )
-        raise ConfigError(f"{told}: {what}") from None
+        raise ConfigError(f"{message}: {what}") from None
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file. ConfigError names the file when it is missing, cannot be read, is not YAML,
     or repeats a key; when it is too large, nested too deeply, or holds an integer beyond 64 bits
     (`sapis_lab.files`)."""
-    value = _parsed(read_text(path, limit=YAML_LIMIT), told=f"{path}: not valid YAML")
+    value = _parsed(read_text(path, limit=YAML_LIMIT), message=f"{path}: not valid YAML")
     if not isinstance(value, dict):
         raise ConfigError(
             f"{path}: wanted a mapping of keys to values, got "
@@ -580,7 +580,7 @@ _BRANCH = re.compile(
     re.DOTALL,
 )
 _PROBLEMS = 20
-"""Most problems told at once."""
+"""Most problems named at once."""
 
 
 def _short(value: Any) -> str:

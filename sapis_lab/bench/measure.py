@@ -107,10 +107,10 @@ class Worker:
         if not line.endswith("\n"):
             status = self.process.wait()
             raise WorkerDied(f"its process ended with status {status}{self._last_words()}")
-        told = json.loads(line)
-        if not told.pop("ok"):
-            raise WorkerFailed(told["error"])
-        return told
+        message = json.loads(line)
+        if not message.pop("ok"):
+            raise WorkerFailed(message["error"])
+        return message
 
     def ask(self, **request: Any) -> dict[str, Any]:
         """The answer to a request."""
@@ -155,11 +155,11 @@ class _Samples:
     peak_bytes: int = 0
     n: int = 1
 
-    def add(self, told: Mapping[str, Any]) -> None:
-        self.seconds += told["seconds"]
-        self.wall += told["wall"]
-        self.page_faults.append(told["page_faults"])
-        self.peak_bytes = max(self.peak_bytes, told["peak_bytes"])
+    def add(self, message: Mapping[str, Any]) -> None:
+        self.seconds += message["seconds"]
+        self.wall += message["wall"]
+        self.page_faults.append(message["page_faults"])
+        self.peak_bytes = max(self.peak_bytes, message["peak_bytes"])
 
 
 @dataclass

@@ -302,12 +302,12 @@ def main(arguments: Sequence[str]) -> int:
 
     def guarded(function: Callable[[], dict[str, Any]]) -> bool:
         try:
-            told = {"ok": True, **function()}
+            message = {"ok": True, **function()}
         except Exception as error:
             traceback.print_exc()
-            told = {"ok": False, "error": f"{type(error).__name__}: {error}"}
-        out.write(json.dumps(told) + "\n")
-        return bool(told["ok"])
+            message = {"ok": False, "error": f"{type(error).__name__}: {error}"}
+        out.write(json.dumps(message) + "\n")
+        return bool(message["ok"])
 
     torch.set_num_threads(1)
     # before any other thread: codes with them run up to 2.6 times slower on some processors

@@ -93,10 +93,10 @@ def _status(stop: Stop) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
     except OSError as error:
-        told = disk_error(error)
-        if told is None:
+        message = disk_error(error)
+        if message is None:
             raise
-        return _told(f"error: {told}", DISK)
+        return _told(f"error: {message}", DISK)
     return _told("stopped", STOPPED) if status == _TYPERS_INTERRUPT and stop.asked else status
 
 

@@ -304,10 +304,10 @@ def main() -> None:
             if not task.block_file(block).exists():
                 write_block(task.block_file(block), make_block(task, block))
     except OSError as error:
-        told = disk_error(error, about=task.folder)
-        if told is None:
+        message = disk_error(error, about=task.folder)
+        if message is None:
             raise
-        print(told, file=sys.stderr)
+        print(message, file=sys.stderr)
         sys.exit(_DISK)
 
 

@@ -60,7 +60,7 @@ class Job(NamedTuple):
         return self.state not in _ENDED and self.state != "GONE"
 
     @property
-    def told(self) -> str:
+    def message(self) -> str:
         """In a sentence: `12_3 is CANCELLED`."""
         why = f" ({self.reason})" if self.reason not in ("", "None") and self.state != "RUNNING" else ""
         return (
@@ -139,11 +139,11 @@ def queue_of(folder: Path) -> Queue:
         f"Slurm: {len(now)} points running, {len(waiting) - len(now)} queued, in {n_jobs} jobs; {len(gone)} "
         f"lost"
     ]
-    told = sorted(
-        {job.told for job in waiting.values() if job.state not in ("RUNNING", "COMPLETING", "PENDING")}
+    message = sorted(
+        {job.message for job in waiting.values() if job.state not in ("RUNNING", "COMPLETING", "PENDING")}
     )
-    lines += [f"Slurm job {text}" for text in told[:5]]
-    lines += [f"lost    {id}: Slurm job {job.told}   log {job.log}" for id, job in gone.items()]
+    lines += [f"Slurm job {text}" for text in message[:5]]
+    lines += [f"lost    {id}: Slurm job {job.message}   log {job.log}" for id, job in gone.items()]
     if gone:
         lines.append(f"submit lost points again: sapis study collect {folder.name} --resubmit")
     elif not waiting:

@@ -254,7 +254,7 @@ class SlurmQueue:
                 # Files of another host may be seen later than the end of its job.
                 if id in self._missed:
                     ended.append(
-                        Ended(id, STOPPED, f"Slurm job {job.told}" if job else "no Slurm job has it")
+                        Ended(id, STOPPED, f"Slurm job {job.message}" if job else "no Slurm job has it")
                     )
                 self._missed.add(id)
         for one in ended:

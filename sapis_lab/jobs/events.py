@@ -1,4 +1,4 @@
-"""What happens to points while they run, as it is told to whoever follows them."""
+"""What happens to points while they run, as whoever follows them hears of it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Event:
-    """What `on_event` is told. `tick` comes twice a second while points run."""
+    """What `on_event` is given. `tick` comes twice a second while points run."""
 
     kind: Literal[
         "kept",

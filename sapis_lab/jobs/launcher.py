@@ -304,8 +304,8 @@ def _failed(folder: Path, error: BaseException, rank: int, n_ranks: int) -> int:
 
 def _reason(error: BaseException) -> str:
     first = (str(error).strip() or type(error).__name__).splitlines()[0]
-    told = type(error).__name__ in ("PointFailed", "PeerLost") or type(error).__name__ in first
-    return first if told else f"{type(error).__name__}: {first}"
+    message = type(error).__name__ in ("PointFailed", "PeerLost") or type(error).__name__ in first
+    return first if message else f"{type(error).__name__}: {first}"
 
 
 def _hold(path: Path) -> None:

@@ -108,15 +108,15 @@ class _Run:
     next_look: float = 0.0
 
     def to_the_end(self) -> None:
-        told = 0
+        message = 0
         while self._busy():
             self._start()
             for id, status, reason in self.executor.poll(timeout=0.1):
                 self._ended(id, status, reason)
             self._believe()
-            if self.stop.asked > told:
+            if self.stop.asked > message:
                 self._stop()
-                told = self.stop.asked
+                message = self.stop.asked
             if self.stop.asked and time.monotonic() > self.deadline or self.stop.asked > 1:
                 break
             if time.monotonic() > self.next_tick:

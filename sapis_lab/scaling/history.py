@@ -130,8 +130,8 @@ def decide_next(rows: Sequence[Row], basis: Basis) -> Decision:
     left = basis.budget - float(runs.cost.sum())
     last = float(runs.cost[runs.last])
     if left < last:
-        told = f"{max(left, 0.0):.3g} of {basis.budget:.3g} FLOPs are left"
-        return Decision("stop", reason=f"{told}, less than the last run cost ({last:.3g})")
+        message = f"{max(left, 0.0):.3g} of {basis.budget:.3g} FLOPs are left"
+        return Decision("stop", reason=f"{message}, less than the last run cost ({last:.3g})")
     path = [r for r in rows if r.step > 0 and r.action not in ASIDE]
     if len(path) >= SURPRISES and all(r.surprised for r in path[-SURPRISES:]):
         return Decision(

@@ -193,11 +193,11 @@ class _Comparison:
             return lambda step: rate_factor(step, steps=n, config=self.train)
 
         def say(what: str, errors: Mapping[str, float]) -> None:
-            told = (
+            message = (
                 f"seed {self.seed}  {what}: validation force RMSE {1e3 * errors['force_rmse']:.1f} meV/Å, "
                 f"loss {errors['loss']:.3g}"
             )
-            console.print(Text(told, style="dim"), soft_wrap=True)
+            console.print(Text(message, style="dim"), soft_wrap=True)
 
         before = self.module(self.small.model, steps=plan.steps, learning_rate=rate)
         optimizer = self._fit(before, first=0, n=plan.steps, factor=scheduled(plan.steps))

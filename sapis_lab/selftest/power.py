@@ -78,7 +78,7 @@ class Copy:
     """The disk at one moment."""
 
     image: Path
-    told: frozenset[str]
+    message: frozenset[str]
     """Points that were said to be done before."""
     is_last: bool
     """The study had ended."""
@@ -306,8 +306,8 @@ def _copies(
 
 
 def _taken(project: Project, image: Path, k: int, *, is_last: bool) -> Copy:
-    told = frozenset(event["id"] for event in read_events(project.folder) if event["event"] == "done")
-    return Copy(image.with_name(f"copy-{k + 1}.img"), told, is_last)
+    message = frozenset(event["id"] for event in read_events(project.folder) if event["event"] == "done")
+    return Copy(image.with_name(f"copy-{k + 1}.img"), message, is_last)
 
 
 class _Control:
@@ -397,7 +397,7 @@ def examine(project: Project, calm: Project, copy: Copy) -> Seen:
     ids = list(calm.table()["id"])
     for id in ids:
         _examine_point(project, calm, id, seen)
-    seen.faults += [("points lost that were said to be done", id) for id in sorted(copy.told - seen.done)]
+    seen.faults += [("points lost that were said to be done", id) for id in sorted(copy.message - seen.done)]
     _examine_answers(project.folder, seen, wanted=copy.is_last)
     _examine_data(project.home / "cache", calm.home / "cache", seen)
     if copy.is_last:

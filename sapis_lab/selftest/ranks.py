@@ -136,8 +136,8 @@ def _trained(root: Path, kind: str, precision: str, n_ranks: int, steps: int) ->
         "ranks": n_ranks,
     }
     if status := fork_ranks(request).wait():
-        told = folder / (FAILURE if (folder / FAILURE).exists() else LOG)
+        message = folder / (FAILURE if (folder / FAILURE).exists() else LOG)
         raise RuntimeError(
-            f"training with {n_ranks} ranks ended with status {status}: {told.read_text(encoding='utf-8')}"
+            f"training with {n_ranks} ranks ended with status {status}: {message.read_text(encoding='utf-8')}"
         )
     return folder

@@ -63,11 +63,11 @@ def run_scaler(
                 }
             )
             row = rows[-1]
-            told = (
+            message = (
                 f"{world}, {name}: {100 * row['waste_last']:.1f} % (step 1 "
                 f"{100 * row['waste_by_step'][0]:.0f} %)"
             )
-            console.print(Text(told, style="dim"), soft_wrap=True)
+            console.print(Text(message, style="dim"), soft_wrap=True)
     verdicts = _verdicts(rows)
     facts = {
         "n_worlds": n_worlds,

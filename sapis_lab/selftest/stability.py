@@ -169,8 +169,10 @@ def _print(
     console.print(table)
     for record in records:
         if record["status"] != "done":
-            told = f"{record['status']}  rate {record['rate']:g}, seed {record['seed']}: {record['reason']}"
-            console.print(Text(told, style="red"), soft_wrap=True)
+            message = (
+                f"{record['status']}  rate {record['rate']:g}, seed {record['seed']}: {record['reason']}"
+            )
+            console.print(Text(message, style="red"), soft_wrap=True)
     meaning = "median: diverged runs count as infinite; worst: of the runs that did not diverge"
     console.print(Text(meaning, style="dim"), soft_wrap=True)
 

@@ -104,8 +104,8 @@ def clean(folder: Path, also: Sequence[What] = ()) -> list[Waste]:
                 else:
                     one.path.unlink(missing_ok=True)
             except OSError as error:
-                told = disk_error(error, about=one.path)
-                raise told or ConfigError(
+                message = disk_error(error, about=one.path)
+                raise message or ConfigError(
                     f"{one.path}: cannot be deleted: {error.strerror or error}"
                 ) from None
         return waste

@@ -1,5 +1,5 @@
 """What a study's points run on: how many at a time, on which device, with how many of it, through which
-executor, and what their training is told beside its settings.
+executor, and what their training is given beside its settings.
 
 Decided here alone, for `study run`, `tune` and `scale`, from the section `run:` of the study file and the
 flags that override it.

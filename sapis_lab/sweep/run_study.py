@@ -2,7 +2,7 @@
 
 The request is planned (`planned_study`), the lock taken, and what the results folder holds compared with the
 plan; then data are made, points trained here or submitted to Slurm (`submission`), and what they found is
-written and told (`answers`).
+written and printed (`answers`).
 """
 
 from __future__ import annotations
@@ -215,7 +215,7 @@ def _planned_for_others(planned: PlannedStudy, store: FrameStore) -> bool:
 
 
 def _says_finished(request: Request, console: Console) -> bool:
-    """Whether nothing of the study is left, which is told then."""
+    """Whether nothing of the study is left, which is said then."""
     manifest = None if request.only else finished(request.folder, request.inputs)
     if manifest is not None:
         console.print(

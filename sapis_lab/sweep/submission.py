@@ -158,7 +158,9 @@ def collect_study(name: str, console: Console, *, resubmit: bool = False) -> int
                 "submitted again" if resubmit else f"submit it again: sapis study collect {name} --resubmit"
             )
             console.print(
-                Text(f"  lost    {id}: Slurm job {job.told}; {again}   log {shown(job.log)}", style="yellow"),
+                Text(
+                    f"  lost    {id}: Slurm job {job.message}; {again}   log {shown(job.log)}", style="yellow"
+                ),
                 soft_wrap=True,
             )
         if not any(job.alive for job in jobs.values()) and not gone and (folder / PROVENANCE).exists():

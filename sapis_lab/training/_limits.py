@@ -44,12 +44,12 @@ def limits_explained(point: PointConfig, folder: Path, devices: int) -> Iterator
     try:
         yield
     except OSError as error:
-        told = disk_error(error, about=folder, then="and run the point again to continue")
-        if told is None:
+        message = disk_error(error, about=folder, then="and run the point again to continue")
+        if message is None:
             raise
         if not devices > 1 or os.environ.get("RANK", os.environ.get("SLURM_PROCID")) == "0":
             remove_temporaries(folder)
-        raise PointFailed(str(told)) from error
+        raise PointFailed(str(message)) from error
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
             raise

@@ -79,9 +79,9 @@ class Ranks:
 
     def from_first(self, value: int) -> int:
         """The value that rank 0 has."""
-        told = torch.tensor([value if self.is_first else 0])
-        self.add(told)
-        return int(told)
+        message = torch.tensor([value if self.is_first else 0])
+        self.add(message)
+        return int(message)
 
     def wait(self) -> None:
         """Return when all ranks have come here."""
@@ -107,9 +107,9 @@ class Ranks:
         """
         if self.size == 1:
             return loss, stop
-        told = torch.tensor([stop, *(p.grad is not None for p in parameters)], dtype=torch.int32)
-        self.add(told)
-        stop, *used = (bool(n) for n in told.tolist())
+        message = torch.tensor([stop, *(p.grad is not None for p in parameters)], dtype=torch.int32)
+        self.add(message)
+        stop, *used = (bool(n) for n in message.tolist())
         trained = [p for p, there in zip(parameters, used, strict=True) if there]
         flat = torch.cat(
             [
@@ -214,8 +214,8 @@ def _store(ranks: Ranks, folder: Path, timeout: timedelta) -> dist.Store | None:
     deadline = time.monotonic() + timeout.total_seconds()
     while time.monotonic() < deadline:
         with suppress(FileNotFoundError, ValueError):
-            told = read_json(folder / _MEETING, keys=["run", "host", "port"])
-            if told["run"] == run:
-                return dist.TCPStore(told["host"], told["port"], ranks.size, False, timeout)
+            message = read_json(folder / _MEETING, keys=["run", "host", "port"])
+            if message["run"] == run:
+                return dist.TCPStore(message["host"], message["port"], ranks.size, False, timeout)
         time.sleep(0.1)
     raise PeerLost(f"rank {ranks.rank} of {ranks.size} found no word of rank 0 in {folder / _MEETING}")

@@ -220,18 +220,18 @@ class Worker:
 
     def _run_point(self, running: Running, pool: Pool) -> Outcome:
         """Run the point to its end, or to ours."""
-        name, told = running.folder.name, 0
+        name, message = running.folder.name, 0
         ended: list[Ended] = []
         self.say(f"started  {name}")
         pool.start(running.folder)
         while not ended:
             ended = pool.poll(_POLL)
-            if self.n_stops() > told:
-                told = self.n_stops()
+            if self.n_stops() > message:
+                message = self.n_stops()
                 self.say(f"stopping {name} (again: at once) ...")
-                pool.stop(name, number=signal.SIGTERM if told == 1 else signal.SIGKILL)
+                pool.stop(name, number=signal.SIGTERM if message == 1 else signal.SIGKILL)
             try:
-                if not ended and not told and running.follow():
+                if not ended and not message and running.follow():
                     pool.stop(name, number=signal.SIGKILL)
             except Exception:
                 self._save(name, pool)
@@ -241,10 +241,10 @@ class Worker:
         if running.pruned is not None:
             note_pruned(running)
         result = outcome(running.folder, self.keys)
-        if result is not None and not (told and result.state == "failed"):
+        if result is not None and not (message and result.state == "failed"):
             return result
         (running.folder / FAILURE).unlink(missing_ok=True)
-        if told:
+        if message:
             raise PutBack
         if (failed := tickets.died(running.trial, f"with status {ended[0].status}")) is not None:
             return failed

@@ -116,16 +116,16 @@ def start_workers(request: TuneRequest, tuning: Tuning, console: Console) -> int
         children = [
             subprocess.Popen([*command, *(retry if k == 0 else [])], start_new_session=True) for k in range(n)
         ]
-        told = 0
+        message = 0
         while any(child.poll() is None for child in children):
             time.sleep(0.2)
-            if stop.asked > told:
-                told = stop.asked
+            if stop.asked > message:
+                message = stop.asked
                 for child in children:
                     if child.poll() is None:
                         child.terminate()
     statuses = [child.returncode for child in children]
-    if told and any(s < 0 or s == STOPPED for s in statuses):
+    if message and any(s < 0 or s == STOPPED for s in statuses):
         return say_stopped(request, console)
     left = [s for s in statuses if s >= 0]
     # workers that were killed are made up for by one that came to the end

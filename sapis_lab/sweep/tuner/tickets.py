@@ -90,10 +90,10 @@ def disk_told(path: Path) -> Iterator[None]:
                 if facts.f_favail and facts.f_bavail
                 else errno.ENOSPC
             )
-        told = None if number is None else disk_error(OSError(number, os.strerror(number), str(path)))
-        if told is None:
+        message = None if number is None else disk_error(OSError(number, os.strerror(number), str(path)))
+        if message is None:
             raise
-        raise told from error
+        raise message from error
 
 
 _SQLITE_ERRORS = {8: errno.EROFS, 10: errno.EIO, 13: errno.ENOSPC, 14: errno.EACCES}
