@@ -15,7 +15,7 @@ from tiny_study import Forked, scores
 from sapis_lab.config import ConfigError, dump_yaml
 from sapis_lab.records import read_table
 from sapis_lab.selftest._project import Project
-from sapis_lab.sweep.folder import read_manifest
+from sapis_lab.sweep.manifest import read_manifest
 from sapis_lab.sweep.study import Study, load_study
 
 Sapis = Callable[..., str]
