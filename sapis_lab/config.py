@@ -53,8 +53,8 @@ M = TypeVar("M", bound=BaseModel)
 
 
 def plainly(function: Callable[[], T], *, about: str = "") -> T:
-    """`function()`, its failures raised as a ConfigError: for calls that fail when files, packages or settings
-    are not as they should be.
+    """`function()`, its failures raised as a ConfigError: for calls that fail when files, packages or
+    settings are not as they should be.
 
     `about` opens the message. What the disk does not take or give stays a DiskError.
     """

@@ -124,7 +124,7 @@ def test_one_job_cancelled_and_slurmd_killed_and_restarted(tmp_path, node):
     node.start_slurmd()
     wait_for(lambda: not any(job.alive for job in jobs_of(tmp_path).values()))
     lost = slurm.lost(jobs_of(tmp_path))
-    assert list(lost) == ["p0"] and "is CANCELLED" in lost["p0"].told
+    assert list(lost) == ["p0"] and "is CANCELLED" in lost["p0"].message
     assert any("lost    p0: Slurm job" in line for line in queue_of(tmp_path).lines)
     assert [sessions(f) for f in folders[1:]] == [1, 1, 1]
     queue(tmp_path).start(*folders[:1])
