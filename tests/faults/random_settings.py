@@ -84,6 +84,8 @@ def _value(field: FieldInfo, rng: np.random.Generator, most: float | None) -> An
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         return drawn(kind, rng)
     if get_origin(kind) is tuple:
+        if get_args(get_args(kind)[0])[0] not in (int, float):  # targets, of which the data have none
+            return ...
         return [
             _number(get_args(part)[0], _edges(_inner(part)), rng, most)
             for part in get_args(kind)
