@@ -12,8 +12,11 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from sapis_lab.config import KindConfig
+
 TINY = 1e-300
 """Just above zero; processes that train flush what is denormal to zero."""
+
 MOST = {
     "channels": 12,
     "tensor_channels": 8,
@@ -81,6 +84,8 @@ def _value(field: FieldInfo, rng: np.random.Generator, most: float | None) -> An
         return get_args(kind)[rng.integers(len(get_args(kind)))]
     if kind is bool:
         return bool(rng.integers(2))
+    if isinstance(kind, type) and issubclass(kind, KindConfig):  # whose settings follow from a name
+        return ...
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         return drawn(kind, rng)
     if get_origin(kind) is tuple:
