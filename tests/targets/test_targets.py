@@ -180,19 +180,22 @@ def test_sums_over_two_halves_are_those_of_the_whole(target: Target) -> None:
     assert sum(losses) == pytest.approx(whole, rel=EXACT)
 
 
-def test_a_split_without_a_label_has_no_score(target: Target) -> None:
-    class OfOne(Objective):
-        def found(self, batch, *, differentiable):
-            raise NotImplementedError
+class Scoring(Objective):
+    """What an objective knows of its targets, without a model that predicts them."""
 
-    objective = OfOne(torch.nn.Linear(1, 1), [target])  # type: ignore[arg-type]
+    def found(self, batch, *, differentiable):
+        raise NotImplementedError
+
+
+def test_a_split_without_a_label_has_no_score(target: Target) -> None:
+    objective = Scoring(torch.nn.Linear(1, 1), [target])  # type: ignore[arg-type]
     assert objective.scores([0.0] * target.n_sums) == {}
     assert objective.measured == [m.key for m in target.measures()]
     assert objective.n_sums == target.n_sums
 
 
 def test_tables_order_targets_by_their_place_not_by_the_order_of_the_loss() -> None:
-    objective = OfOne(torch.nn.Linear(1, 1), list(reversed(CASES.values())))  # type: ignore[arg-type]
+    objective = Scoring(torch.nn.Linear(1, 1), list(reversed(CASES.values())))  # type: ignore[arg-type]
     names = [f"val_{key}" for key in objective.measured]
     assert names[:5] == [
         "val_force_rmse",
