@@ -397,3 +397,10 @@ def _read_symbols(symbols: np.ndarray, place: str) -> np.ndarray:
             f"H or Cl"
         )
     return np.array([ATOMIC_NUMBER[s] for s in symbols], dtype=np.int64)
+
+
+def written(keys: Iterable[str], name: str, place: str) -> str | None:
+    """The key `name` as it stands, else as the frame spells it (in any case); None where it is
+    absent."""
+    keys = list(keys)
+    return name if name in keys else spelled(keys, name, place)

@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
+
+from sapis_lab.data._extxyz import CELL_NAMES, PBC_NAMES
+
+_NPZ_NAMES = {
+    "species": ("z", "Z", "nuclear_charges", "species", "numbers", "atomic_numbers"),
+    "positions": ("R", "coords", "positions"),
+    "energy": ("E", "energies", "energy"),
+    "forces": ("F", "forces"),
+    "cell": ("cell", "lattice"),
+    "pbc": ("pbc",),
+}
+"""Array names looked for when `npz_keys` does not give one; those of cell and pbc in any case."""
 
 
 def open_npz(path: Path) -> np.lib.npyio.NpzFile:
@@ -49,3 +63,124 @@ def read_member(archive: np.lib.npyio.NpzFile, key: str, path: Path) -> np.ndarr
                 "save it as plain numbers"
             ) from None
         raise ValueError(f"{path}: array {key!r} cannot be read: {error}") from None
+
+
+def npz_arrays(
+    path: Path, keys: Mapping[str, str], *, without: Collection[str] = (), further: Mapping[str, str] = {}
+) -> dict[str, np.ndarray]:
+    """The arrays of frames in an archive, as the file has them: species, positions, energy, forces, pbc, the
+    cell if there is one, and `further` labels by name.
+
+    Args:
+        keys: names of arrays where they are not the usual ones.   without: of energy and forces, what is not
+            read: NaN.   further: names of arrays by what they hold.
+
+    Raises:
+        ValueError: an array is missing or of another shape; the message names file and array.
+    """
+    given_keys, arrays = dict(keys), {}
+    with open_npz(path) as archive:
+        for what in _NPZ_NAMES:
+            if what in without:
+                continue
+            key = given_keys.get(what) or _npz_key(archive, what, path)
+            if key is not None and what == "pbc":
+                arrays[what] = read_member(archive, key, path)
+            elif key is not None:
+                wanted = "atomic numbers" if what == "species" else "numbers"
+                arrays[what] = read_numbers(archive, key, path, wanted=wanted)
+        for name, key in further.items():
+            arrays[name] = read_numbers(archive, key, path)
+        _refuse_unread_cell(archive, given_keys, arrays, path)
+    n_frames, z = len(arrays["positions"]), arrays["species"]
+    arrays.setdefault("energy", np.full(n_frames, np.nan))
+    arrays.setdefault("forces", np.full(arrays["positions"].shape, np.nan))
+    arrays["energy"] = arrays["energy"].reshape(-1)
+    n_frames = len(arrays["energy"])
+    if z.ndim not in (1, 2) or 0 in z.shape or (z.ndim == 2 and len(z) not in (1, n_frames)):
+        raise ValueError(
+            f"{path}: species have shape {z.shape}, wanted (n_atoms,) or (n_frames, n_atoms), with "
+            f"{n_frames} energies"
+        )
+    if "cell" in arrays and arrays["cell"].shape not in (
+        (3, 3),
+        (9,),
+        (1, 3, 3),
+        (n_frames, 3, 3),
+        (n_frames, 9),
+    ):
+        raise ValueError(
+            f"{path}: the cell has shape {arrays['cell'].shape}, wanted (3, 3) or {(n_frames, 3, 3)}: three "
+            f"lattice vectors"
+        )
+    arrays["pbc"] = _npz_pbc(arrays, n_frames, path)
+    return arrays
+
+
+def _npz_key(archive: np.lib.npyio.NpzFile, what: str, path: Path) -> str | None:
+    """The array that holds `what` by its name; None where a file without one has none.
+
+    Raises:
+        ValueError: none has a name that is known, or several have and differ.
+    """
+    names, optional = _NPZ_NAMES[what], what in ("cell", "pbc")
+    known = [
+        key for name in names for key in archive.files if key == name or (optional and key.casefold() == name)
+    ]
+    if not known and not optional:
+        raise ValueError(
+            f"{path}: none of the arrays {', '.join(archive.files)} is known to hold the {what} "
+            f"(tried {', '.join(names)}); set npz_keys"
+        )
+    for other in known[1:]:
+        if not np.array_equal(read_member(archive, known[0], path), read_member(archive, other, path)):
+            raise ValueError(
+                f"{path}: the arrays {known[0]} and {other} differ, and either may hold the {what}; set "
+                f"npz_keys"
+            )
+    return known[0] if known else None
+
+
+def _npz_pbc(arrays: dict[str, np.ndarray], n_frames: int, path: Path) -> np.ndarray:
+    """Periodicity of every frame, (n_frames, 3) bool: the array pbc, or all three directions where there is a
+    cell."""
+    cells: np.ndarray = np.broadcast_to(arrays.get("cell", np.zeros((3, 3))).reshape(-1, 9), (n_frames, 9))
+    given, has_cell = arrays.get("pbc"), np.any(cells, axis=1)
+    if given is None:
+        return np.repeat(has_cell.reshape(-1, 1), 3, axis=1)
+    if (
+        given.shape not in ((), (3,), (1, 3), (n_frames, 3))
+        or given.dtype.kind not in "biuf"
+        or not np.isin(given, (0, 1)).all()
+    ):
+        got = given.tolist() if given.size < 10 else f"of shape {given.shape} and type {given.dtype}"
+        raise ValueError(f"{path}: pbc is {got}, wanted (3,) or {(n_frames, 3)} of true and false")
+    pbc = np.array(np.broadcast_to(given.astype(bool), (n_frames, 3)))
+    lacking = np.nonzero(pbc.any(1) & ~has_cell)[0]
+    if len(lacking):
+        raise ValueError(
+            f"{path}, frame {lacking[0]}: pbc is {pbc[lacking[0]].tolist()}, but there is no cell; "
+            "set npz_keys: {cell: …} to the array that holds it"
+        )
+    return pbc
+
+
+def _refuse_unread_cell(
+    archive: np.lib.npyio.NpzFile, given: dict[str, str], arrays: dict[str, np.ndarray], path: Path
+) -> None:
+    """ValueError where an array that is not read could be the cell or the periodicity of frames that do not
+    say it otherwise."""
+    is_open = "pbc" in arrays and not arrays["pbc"].any()
+    unread = [
+        key
+        for key in archive.files
+        if key not in given.values() and key.casefold() not in ("cell", "lattice", "pbc")
+    ]
+    for what, names in (("cell", CELL_NAMES), ("pbc", PBC_NAMES)):
+        may_hold = [key for key in unread if re.sub(r"[\W_\d]", "", key.casefold()) in names]
+        if may_hold and what not in arrays and not is_open:
+            raise ValueError(
+                f"{path}: the array {may_hold[0]} may hold the {what} and is not read; set npz_keys: "
+                f"{{{what}: {may_hold[0]}}}, "
+                "or give an array pbc of three zeros if the structures are open"
+            )

@@ -14,7 +14,6 @@ test frames may instead come from files of their own.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, NamedTuple
 
@@ -27,13 +26,11 @@ from sapis_lab.data._base import DatasetConfig, DatasetInfo, Progress, bytes_est
 from sapis_lab.data._checks import check_store
 from sapis_lab.data._elements import ATOMIC_NUMBER, SYMBOLS
 from sapis_lab.data._extxyz import (
-    CELL_NAMES,
-    PBC_NAMES,
     XyzFrame,
     numbers_of,
     read_extxyz,
     read_species,
-    spelled,
+    written,
 )
 from sapis_lab.data._further_labels import (
     DipoleUnit,
@@ -44,7 +41,8 @@ from sapis_lab.data._further_labels import (
     read_label,
     refuse_names,
 )
-from sapis_lab.data._npz import open_npz, read_member, read_numbers
+from sapis_lab.data._isolated_atoms import check_isolated_atoms, read_isolated_atoms
+from sapis_lab.data._npz import npz_arrays
 from sapis_lab.data._sources import DATA_VARIABLE, data_root, known_root, need_file, reading, source_record
 from sapis_lab.data._splits import is_test_split, nested_order
 from sapis_lab.data._store import LABELS, Frames, FrameStore
@@ -53,15 +51,6 @@ from sapis_lab.targets import PropertyName
 
 Files = tuple[str, ...]
 
-_NPZ_NAMES = {
-    "species": ("z", "Z", "nuclear_charges", "species", "numbers", "atomic_numbers"),
-    "positions": ("R", "coords", "positions"),
-    "energy": ("E", "energies", "energy"),
-    "forces": ("F", "forces"),
-    "cell": ("cell", "lattice"),
-    "pbc": ("pbc",),
-}
-"""Array names looked for when `npz_keys` does not give one; those of cell and pbc in any case."""
 _STRESS_UNITS = {"GPa": 1 / units.EV_PER_A3_TO_GPA, "kbar": 0.1 / units.EV_PER_A3_TO_GPA}
 _INFO_FRAMES = 500
 """Frames read for `info`."""
@@ -282,7 +271,7 @@ class ExtxyzConfig(DatasetConfig):
             may_lack=store.labels if self.missing == "mask" else self._unlabelled(),
         )
         isolated = _isolated_atoms(self, root)
-        _check_isolated_atoms(self, store, splits, isolated, places)
+        check_isolated_atoms(store, splits, isolated, places, energy_is=self.energy_is)
         files = [need_file(root, _split_slice(name)[0]) for names in groups.values() for name in names]
         if isinstance(self.isolated_atoms, str):
             files.append(need_file(root, self.isolated_atoms))
@@ -323,7 +312,7 @@ def _scan(config: ExtxyzConfig, root: Path, name: str) -> list[np.ndarray]:
     path = need_file(root, relative)
     with reading(root, path):
         if _format(config, path) == "npz":
-            arrays = _npz_arrays(config, path)
+            arrays = _arrays(config, path)
             z, n_frames = arrays["species"], len(arrays["energy"])
             return list(np.broadcast_to(z, (n_frames, z.shape[-1]))[wanted])
         return read_species(path, wanted=wanted)
@@ -466,7 +455,7 @@ def _labels(config: ExtxyzConfig, frame: XyzFrame, place: str) -> _Labels:
     """Energy and forces of one frame as the file has them, stress already as tension in eV/Å³; NaN for what
     is not there and may be missing."""
     energy_key, forces_key = (
-        None if key is None else _written(there, key, place)
+        None if key is None else written(there, key, place)
         for there, key in ((frame.info, config.energy_key), (frame.columns, config.forces_key))
     )
     may_lack = config.missing == "mask"
@@ -492,18 +481,11 @@ def _labels(config: ExtxyzConfig, frame: XyzFrame, place: str) -> _Labels:
     return _Labels(frame, energy, forces, _stress(config, frame, place))
 
 
-def _written(keys: Iterable[str], name: str, place: str) -> str | None:
-    """The key `name` of the config as it stands, else as the frame spells it (in any case); None where it is
-    absent."""
-    keys = list(keys)
-    return name if name in keys else spelled(keys, name, place)
-
-
 def _stress(config: ExtxyzConfig, frame: XyzFrame, place: str) -> np.ndarray | None:
     wanted = config.stress_key or config.virial_key
     if wanted is None:
         return None
-    key = _written(frame.info, wanted, place)
+    key = written(frame.info, wanted, place)
     if config.missing == "mask" and (key is None or not frame.pbc.all()):
         return np.full((3, 3), np.nan)
     if key is None:
@@ -528,115 +510,11 @@ def _stress(config: ExtxyzConfig, frame: XyzFrame, place: str) -> np.ndarray | N
     return value * factor * (1 if config.stress_is == "tension" else -1)
 
 
-def _npz_arrays(config: ExtxyzConfig, path: Path) -> dict[str, np.ndarray]:
-    given_keys: dict[str, str] = dict(config.npz_keys)  # type: ignore[arg-type]
-    arrays = {}
-    with open_npz(path) as archive:
-        absent = {"energy": config.energy_key is None, "forces": config.forces_key is None}
-        for what in _NPZ_NAMES:
-            if absent.get(what):
-                continue
-            key = given_keys.get(what) or _npz_key(archive, what, path)
-            if key is not None and what == "pbc":
-                arrays[what] = read_member(archive, key, path)
-            elif key is not None:
-                wanted = "atomic numbers" if what == "species" else "numbers"
-                arrays[what] = read_numbers(archive, key, path, wanted=wanted)
-        for name, label in config.further_labels().items():
-            arrays[f"label {name}"] = read_numbers(archive, label.key or name, path)
-        _refuse_unread_cell(archive, given_keys, arrays, path)
-    n_frames, z = len(arrays["positions"]), arrays["species"]
-    arrays.setdefault("energy", np.full(n_frames, np.nan))
-    arrays.setdefault("forces", np.full(arrays["positions"].shape, np.nan))
-    arrays["energy"] = arrays["energy"].reshape(-1)
-    n_frames = len(arrays["energy"])
-    if z.ndim not in (1, 2) or 0 in z.shape or (z.ndim == 2 and len(z) not in (1, n_frames)):
-        raise ValueError(
-            f"{path}: species have shape {z.shape}, wanted (n_atoms,) or (n_frames, n_atoms), with "
-            f"{n_frames} energies"
-        )
-    if "cell" in arrays and arrays["cell"].shape not in (
-        (3, 3),
-        (9,),
-        (1, 3, 3),
-        (n_frames, 3, 3),
-        (n_frames, 9),
-    ):
-        raise ValueError(
-            f"{path}: the cell has shape {arrays['cell'].shape}, wanted (3, 3) or {(n_frames, 3, 3)}: three "
-            f"lattice vectors"
-        )
-    arrays["pbc"] = _npz_pbc(arrays, n_frames, path)
-    return arrays
-
-
-def _npz_key(archive: np.lib.npyio.NpzFile, what: str, path: Path) -> str | None:
-    """The array that holds `what` by its name; None where a file without one has none.
-
-    Raises:
-        ValueError: none has a name that is known, or several have and differ.
-    """
-    names, optional = _NPZ_NAMES[what], what in ("cell", "pbc")
-    known = [
-        key for name in names for key in archive.files if key == name or (optional and key.casefold() == name)
-    ]
-    if not known and not optional:
-        raise ValueError(
-            f"{path}: none of the arrays {', '.join(archive.files)} is known to hold the {what} "
-            f"(tried {', '.join(names)}); set npz_keys"
-        )
-    for other in known[1:]:
-        if not np.array_equal(read_member(archive, known[0], path), read_member(archive, other, path)):
-            raise ValueError(
-                f"{path}: the arrays {known[0]} and {other} differ, and either may hold the {what}; set "
-                f"npz_keys"
-            )
-    return known[0] if known else None
-
-
-def _npz_pbc(arrays: dict[str, np.ndarray], n_frames: int, path: Path) -> np.ndarray:
-    """Periodicity of every frame, (n_frames, 3) bool: the array pbc, or all three directions where there is a
-    cell."""
-    cells: np.ndarray = np.broadcast_to(arrays.get("cell", np.zeros((3, 3))).reshape(-1, 9), (n_frames, 9))
-    given, has_cell = arrays.get("pbc"), np.any(cells, axis=1)
-    if given is None:
-        return np.repeat(has_cell.reshape(-1, 1), 3, axis=1)
-    if (
-        given.shape not in ((), (3,), (1, 3), (n_frames, 3))
-        or given.dtype.kind not in "biuf"
-        or not np.isin(given, (0, 1)).all()
-    ):
-        got = given.tolist() if given.size < 10 else f"of shape {given.shape} and type {given.dtype}"
-        raise ValueError(f"{path}: pbc is {got}, wanted (3,) or {(n_frames, 3)} of true and false")
-    pbc = np.array(np.broadcast_to(given.astype(bool), (n_frames, 3)))
-    lacking = np.nonzero(pbc.any(1) & ~has_cell)[0]
-    if len(lacking):
-        raise ValueError(
-            f"{path}, frame {lacking[0]}: pbc is {pbc[lacking[0]].tolist()}, but there is no cell; "
-            "set npz_keys: {cell: …} to the array that holds it"
-        )
-    return pbc
-
-
-def _refuse_unread_cell(
-    archive: np.lib.npyio.NpzFile, given: dict[str, str], arrays: dict[str, np.ndarray], path: Path
-) -> None:
-    """ValueError where an array that is not read could be the cell or the periodicity of frames that do not
-    say it otherwise."""
-    is_open = "pbc" in arrays and not arrays["pbc"].any()
-    unread = [
-        key
-        for key in archive.files
-        if key not in given.values() and key.casefold() not in ("cell", "lattice", "pbc")
-    ]
-    for what, names in (("cell", CELL_NAMES), ("pbc", PBC_NAMES)):
-        may_hold = [key for key in unread if re.sub(r"[\W_\d]", "", key.casefold()) in names]
-        if may_hold and what not in arrays and not is_open:
-            raise ValueError(
-                f"{path}: the array {may_hold[0]} may hold the {what} and is not read; set npz_keys: "
-                f"{{{what}: {may_hold[0]}}}, "
-                "or give an array pbc of three zeros if the structures are open"
-            )
+def _arrays(config: ExtxyzConfig, path: Path) -> dict[str, np.ndarray]:
+    absent = {"energy": config.energy_key is None, "forces": config.forces_key is None}
+    further = {f"label {name}": label.key or name for name, label in config.further_labels().items()}
+    keys: dict[str, str] = dict(config.npz_keys)  # type: ignore[arg-type]
+    return npz_arrays(path, keys, without=[key for key, is_so in absent.items() if is_so], further=further)
 
 
 def _read_npz(config: ExtxyzConfig, path: Path, wanted: slice) -> _Part:
@@ -644,7 +522,7 @@ def _read_npz(config: ExtxyzConfig, path: Path, wanted: slice) -> _Part:
         raise ValueError(
             f"{path}: stress is read from extended XYZ only; leave out stress_key and virial_key"
         )
-    arrays = _npz_arrays(config, path)
+    arrays = _arrays(config, path)
     x, e, f, z = (arrays[k].astype(np.float64) for k in ("positions", "energy", "forces", "species"))
     n_frames, n = len(e), z.shape[-1]
     for what, value in (("positions", x), ("forces", f)):
@@ -730,13 +608,6 @@ def _force_factor(config: ExtxyzConfig) -> float:
     return sign * units.ENERGY[energy] / units.LENGTH[length]
 
 
-# --------------------------------------------------------------------------------------------- isolated atoms
-
-MAX_BINDING = 30.0
-"""eV per atom. Cohesive energies are below 9; 30 leaves room for compressed frames and tells an energy per
-atom from a total."""
-
-
 def _isolated_atoms(config: ExtxyzConfig, root: Path) -> dict[int, float] | None:
     factor = units.ENERGY[config.energy_unit]
     if config.isolated_atoms is None:
@@ -745,67 +616,6 @@ def _isolated_atoms(config: ExtxyzConfig, root: Path) -> dict[int, float] | None
         return {ATOMIC_NUMBER[s]: e * factor for s, e in config.isolated_atoms.items()}
     path = need_file(root, config.isolated_atoms)
     with reading(root, path):
-        return _read_isolated_atoms(config, path)
-
-
-def _read_isolated_atoms(config: ExtxyzConfig, path: Path) -> dict[int, float]:
-    energies: dict[int, float] = {}
-    for frame in read_extxyz(path):
-        place = f"{path}, frame {frame.number}"
-        if len(frame.species) != 1:
-            raise ValueError(
-                f"{place}: {len(frame.species)} atoms, wanted one in every frame of a file of isolated atoms"
-            )
-        key = _written(frame.info, config.energy_key or "energy", place)
-        if key is None:
-            raise ValueError(
-                f"{place}: no key {config.energy_key!r} in the comment line; it has {', '.join(frame.info)}"
-            )
-        z, energy = (
-            int(frame.species[0]),
-            float(numbers_of(frame.info[key], (), f"{place}: {key}")) * units.ENERGY[config.energy_unit],
-        )
-        if energies.setdefault(z, energy) != energy:
-            raise ValueError(
-                f"{place}: a second {SYMBOLS[z]} with another energy, {energy} eV after {energies[z]} eV; "
-                f"keep one of them"
-            )
-    return energies
-
-
-def _check_isolated_atoms(
-    config: ExtxyzConfig,
-    store: FrameStore,
-    splits: dict[str, np.ndarray],
-    isolated: dict[int, float] | None,
-    places: list[str],
-) -> None:
-    """Every element has its isolated atom, and binding energies are of the size of chemistry."""
-    if isolated is None:
-        return
-    ids = np.sort(np.concatenate(list(splits.values())))
-    frames = store.frames(ids)
-    species, which = np.unique(frames.species, return_inverse=True)
-    missing = [int(z) for z in species if int(z) not in isolated]
-    if missing:
-        has = ", ".join(SYMBOLS[z] for z in isolated)
-        raise ValueError(
-            f"isolated_atoms lacks {SYMBOLS[missing[0]]}, which occurs in the frames; it has {has}"
-        )
-    atoms = np.add.reduceat(
-        np.array([isolated[int(z)] for z in species])[which], np.cumsum(frames.n_atoms) - frames.n_atoms
-    )
-    n = frames.n_atoms
-    binding = (frames.energy - atoms) / n
-    bad = np.abs(binding) > MAX_BINDING
-    if bad.any():
-        k = int(np.argmax(bad))
-        per_atom = abs(frames.energy[k] - atoms[k] / n[k]) < MAX_BINDING
-        if per_atom and config.energy_is == "total":
-            hint = "the energy looks like one per atom: set energy_is: per_atom"
-        else:
-            hint = "are the isolated atoms of the same level of theory and unit, and is energy_is right?"
-        raise ValueError(
-            f"{places[ids[k]]}: energy minus isolated atoms is {binding[k]:.4g} eV per atom, "
-            f"wanted at most {MAX_BINDING:g} in size; {hint}"
+        return read_isolated_atoms(
+            path, energy_key=config.energy_key or "energy", factor=units.ENERGY[config.energy_unit]
         )

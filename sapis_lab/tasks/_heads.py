@@ -49,7 +49,8 @@ def normalise_heads(
         if heads[target.key].open_only and frames.pbc.any():
             raise ValueError(
                 f"train.heads.{target.key}: kind {heads[target.key].kind!r} is for open frames, since "
-                f"positions enter it, and {store.folder} has periodic ones; wanted another head, such as kind: tensor"
+                f"positions enter it, and {store.folder} has periodic ones; wanted another head, such as "
+                "kind: tensor"
             )
         labels = store.frames(ids).label(target.key).astype(np.float64)
         there = np.asarray(~np.isnan(labels.reshape(len(labels), -1)).any(1))
