@@ -41,6 +41,11 @@ def evaluate(
 
     Example: `sapis evaluate rmd17-ethanol --kind errors --kind smoothness`
     """
+    from sapis_lab.sweep.files import checked_name
+    from sapis_lab.sweep.folder import results_folder
+    from sapis_lab.sweep.lock import refuse_if_running
+
+    refuse_if_running(results_folder(checked_name(name)))  # a refusal does not wait for torch
     from sapis_lab.sweep.evaluate import EvaluateRequest, evaluate_study
 
     request = EvaluateRequest(

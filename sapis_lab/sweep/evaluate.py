@@ -19,15 +19,21 @@ from sapis_lab.jobs.run import Stopped
 from sapis_lab.jobs.signals import interrupting
 from sapis_lab.records import RECORD
 from sapis_lab.sweep.answers import analyse, noting_answers, print_answers, rebuild_table
-from sapis_lab.sweep.evaluations import evaluate_points, not_evaluated, print_failed, wanted_evaluations
+from sapis_lab.sweep.evaluations import (
+    Evaluated,
+    evaluate_points,
+    not_evaluated,
+    print_failed,
+    wanted_evaluations,
+)
 from sapis_lab.sweep.files import checked_name
 from sapis_lab.sweep.folder import point_folder, results_folder
 from sapis_lab.sweep.keep import restore
-from sapis_lab.sweep.lock import locked, refuse_if_running
+from sapis_lab.sweep.lock import locked
 from sapis_lab.sweep.manifest import SETTINGS, read_manifest, refuse_other_study_file
 from sapis_lab.sweep.points import select
 from sapis_lab.sweep.prepare import prepare_data
-from sapis_lab.sweep.request import COMPLETE, SOME_FAILED, STOPPED
+from sapis_lab.sweep.request import COMPLETE, SOME_FAILED, STOPPED, for_make
 from sapis_lab.sweep.resources import resources
 from sapis_lab.sweep.study import Study
 from sapis_lab.sweep.whole import refuse_damaged
@@ -54,16 +60,15 @@ class EvaluateRequest:
     def folder(self) -> Path:
         return results_folder(checked_name(self.name))
 
-    @property
-    def again(self) -> str:
-        """The command that continues it."""
+    def again(self, *, retry: bool = False) -> str:
+        """The command that continues it; with `retry`, also what failed."""
         words: list[str] = []
         for flag, values in (("--kind", self.kinds), ("--only", self.only)):
             words += [w for value in values for w in (flag, shlex.quote(value))]
         words += ["--executor", self.executor] if self.executor else []
-        extra = " ".join(words)
+        extra = " ".join([*words, *["--retry-failed"] * (retry or self.retry_failed)])
         if "MAKELEVEL" in os.environ:
-            return f"make evaluate NAME={self.name}" + (f' ARGS="{extra}"' if extra else "")
+            return f"make evaluate NAME={self.name}" + (f" ARGS={for_make(extra)}" if extra else "")
         return f"sapis evaluate {self.name} {extra}".rstrip()
 
 
@@ -76,7 +81,6 @@ def evaluate_study(request: EvaluateRequest, console: Console) -> int:
     """
     folder = request.folder
     read_manifest(folder)  # there is one
-    refuse_if_running(folder)
     with interrupting() as stop:
         try:
             with locked(folder) as taken_over:
@@ -93,7 +97,7 @@ def evaluate_study(request: EvaluateRequest, console: Console) -> int:
 
 
 def _say_stopped(request: EvaluateRequest, console: Console) -> int:
-    text = f"\nstopped; nothing is lost. Continue with: {request.again}"
+    text = f"\nstopped; nothing is lost. Continue with: {request.again()}"
     console.print(Text(text, style="yellow"), soft_wrap=True)
     return STOPPED
 
@@ -129,22 +133,29 @@ def _evaluate(request: EvaluateRequest, console: Console) -> int:
         retry_failed=request.retry_failed,
         wait=request.wait,
     )
+    labels = ", ".join(e.label for e in evaluations)
+    return _conclude(request, labels, len(chosen), len(done), found, console)
+
+
+def _conclude(
+    request: EvaluateRequest, labels: str, n_chosen: int, n_done: int, found: Evaluated, console: Console
+) -> int:
+    """Table, laws, figures, report, and the last words; the exit status."""
+    folder = request.folder
     with noting_answers(folder):
         rebuild_table(folder)
         console.print(Text("laws, figures and report ..."))
         plainly(lambda: analyse(folder), about="the evaluations are kept, but the analysis failed")
-    n_good = len(done) - len(found.failed) - len(found.open)
-    labels = ", ".join(e.label for e in evaluations)
+    n_good = n_done - len(found.failed) - len(found.open)
     rest = f", {len(found.open)} submitted" if found.open else ""
-    rest += f", {len(chosen) - len(done)} not trained yet" if len(done) < len(chosen) else ""
-    text = f"\n{n_good} of {len(chosen)} points evaluated ({labels}), {len(found.failed)} failed{rest}"
+    rest += f", {n_chosen - n_done} not trained yet" if n_done < n_chosen else ""
+    text = f"\n{n_good} of {n_chosen} points evaluated ({labels}), {len(found.failed)} failed{rest}"
     console.print(Text(text, style="bold"), soft_wrap=True)
     print_failed(found, folder, console)
     if found.failed:
-        again = f"{request.again} --retry-failed"
-        console.print(Text(f"  evaluate them again: {again}"), soft_wrap=True)
+        console.print(Text(f"  evaluate them again: {request.again(retry=True)}"), soft_wrap=True)
     if found.open:
-        console.print(Text(f"gather them with: {request.again}"), soft_wrap=True)
+        console.print(Text(f"gather them with: {request.again()}"), soft_wrap=True)
     print_answers(folder, console)
     return SOME_FAILED if found.failed else COMPLETE
 

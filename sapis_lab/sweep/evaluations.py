@@ -74,8 +74,8 @@ def not_evaluated(
     Raises:
         ConfigError: a record, or scores that are there, cannot be believed.
     """
-    found = []
-    for point in points:
+    found: list[Planned] = []
+    for point in points if evaluations else ():
         place = point_folder(folder, point.id)
         if not (place / RECORD).exists():
             continue

@@ -63,14 +63,14 @@ class Request:
         extra = self.command[4:]
         if "MAKELEVEL" not in os.environ:
             return " ".join(self.command)
-        return f"make study NAME={self.name}" + (f" ARGS={_for_make(' '.join(extra))}" if extra else "")
+        return f"make study NAME={self.name}" + (f" ARGS={for_make(' '.join(extra))}" if extra else "")
 
     def continued_by(self, *, retry: bool) -> str:
         """The command that continues it; with `retry`, also what failed."""
         return replace(self, retry_failed=True).again if retry else self.again
 
 
-def _for_make(words: str) -> str:
+def for_make(words: str) -> str:
     """Words of a shell as the value of ARGS: make reads `$$` as a dollar, and a shell reads the whole before
     make does."""
     text = words.replace("$", "$$")

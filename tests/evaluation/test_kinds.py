@@ -142,7 +142,12 @@ class _Cut:
     """A potential whose energy has a step, or whose forces lack a part, where a pair is within the cutoff."""
 
     def __init__(self, step: float, kink: float, extra: float) -> None:
-        self.model, self.step, self.kink, self.extra = type("M", (), {"cutoff": 3.0}), step, kink, extra
+        self.model, self.step, self.kink, self.extra = (
+            type("M", (), {"cutoff": 3.0, "gives_energy": True}),
+            step,
+            kink,
+            extra,
+        )
 
     def predict(self, structures: Any) -> Any:
         structures = [structures] if isinstance(structures, Structure) else structures

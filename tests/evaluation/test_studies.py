@@ -247,3 +247,14 @@ def test_a_study_without_evaluations_is_written_as_before(project) -> None:
             ["evaluate=[errors]", "tune={space: {train.learning_rate: {log: [1e-3, 1e-2]}}}"]
             + ["law.quantity=errors_test_force_mae_H"],
         )
+
+
+def test_the_command_that_goes_on_is_one_for_the_shell(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sapis_lab.sweep.evaluate import EvaluateRequest
+
+    request = EvaluateRequest("tiny", ("errors",), ("geat-*",), "slurm")
+    words = "--kind errors --only 'geat-*' --executor slurm"
+    assert request.again() == f"sapis evaluate tiny {words}"
+    monkeypatch.setenv("MAKELEVEL", "1")
+    assert request.again(retry=True) == f'make evaluate NAME=tiny ARGS="{words} --retry-failed"'
+    assert EvaluateRequest("tiny").again() == "make evaluate NAME=tiny"

@@ -38,6 +38,7 @@ WRITERS = {
     "study run --as": ["study", "run", "quickstart", "--as", "smoke"],
     "tune": ["tune", "smoke"],
     "scale": ["scale", "smoke"],
+    "evaluate": ["evaluate", "smoke", "--kind", "errors"],
     "fit": ["fit", "smoke"],
     "figures": ["figures", "smoke"],
     "report": ["report", "smoke"],
