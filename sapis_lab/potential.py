@@ -100,7 +100,8 @@ class Predictions:
     """On request."""
     properties: Mapping[str, np.ndarray] = field(default_factory=dict)
     """What the heads of the potential predict, by the keys of their targets: (B, ...) or (A, ...), in the
-    units of the labels that they learnt."""
+    units of the labels that they learnt; NaN of a periodic structure where it has no meaning, as a dipole
+    moment."""
     per_atom: frozenset[str] = frozenset()
     """Which of the properties belong to atoms."""
 
@@ -267,6 +268,10 @@ class Potential:
     @torch.no_grad()
     def _properties(self, features: torch.Tensor, batch: AtomsBatch) -> dict[str, np.ndarray]:
         found = apply({key: head_of(self.model, key) for key in self.heads}, features, batch)
+        periodic = batch.cell.abs().sum((1, 2)) > 0
+        for key, learnt in self.heads.items():
+            if learnt.head.open_only:
+                found[key][periodic if learnt.target.per == "frame" else periodic[batch.batch]] = torch.nan
         return {key: value.cpu().numpy() for key, value in found.items()}
 
     def _properties_alone(self, batch: AtomsBatch, *, stress: bool, pairs: bool) -> Predictions:

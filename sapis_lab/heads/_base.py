@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -58,6 +59,9 @@ class Head(nn.Module, ABC):
 
 class HeadConfig(KindConfig):
     """Settings of a head; subclasses are the kinds."""
+
+    open_only: ClassVar[bool] = False
+    """Whether the outputs mean nothing in periodic frames, as those that positions enter."""
 
     hidden: int = Field(default=32, ge=1, le=MOST_HIDDEN)
     """Width of its hidden layer."""

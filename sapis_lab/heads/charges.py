@@ -7,7 +7,7 @@ frame. What charges cannot describe, the dipoles of the atoms themselves, `tenso
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
@@ -20,6 +20,7 @@ class ChargesConfig(HeadConfig):
     """A vector per frame, as the moment of latent charges."""
 
     kind: Literal["charges"] = "charges"
+    open_only: ClassVar[bool] = True  # the moment changes with the cell that an atom is put into
 
     def build(self, target: Target, *, n_features: int, cutoff: float) -> Head:
         if target.per != "frame" or target.rank != 1:

@@ -38,13 +38,20 @@ def normalise_heads(
     sum of a constant per element, for what is a sum over atoms.
 
     Raises:
-        ValueError: no training frame has a label, or all labels are the same.
+        ValueError: no training frame has a label, all labels are the same, or the head is not for periodic
+        frames.
     """
     frames = store.frames(ids)
     n_atoms = float(frames.n_atoms.mean())
     for target in targets:
         if target.from_energy:
             continue
+        if heads[target.key].open_only and frames.pbc.any():
+            raise ValueError(
+                f"train.heads.{target.key}: kind {heads[target.key].kind!r} is for open frames, since "
+                f"positions enter it, and {store.folder} has periodic ones; wanted another head, such as "
+                "kind: tensor"
+            )
         labels = store.frames(ids).label(target.key).astype(np.float64)
         there = np.asarray(~np.isnan(labels.reshape(len(labels), -1)).any(1))
         labels = labels[there]

@@ -40,8 +40,8 @@ DYNAMICS = {
 """Water with charges and dipole moments, a second to make."""
 
 
-def write_crystals(path: Path, *, n: int = 32) -> None:
-    """Strained and disordered argon (Lennard-Jones) with energies, forces and stress."""
+def write_crystals(path: Path, *, n: int = 32, moment: bool = False) -> None:
+    """Strained and disordered argon (Lennard-Jones) with energies, forces, stress and a moment `mu`."""
     rng, made = np.random.default_rng(0), []
     for _ in range(n):
         atoms = bulk("Ar", "fcc", a=5.3, cubic=True)
@@ -50,6 +50,8 @@ def write_crystals(path: Path, *, n: int = 32) -> None:
         atoms.rattle(0.1, rng=rng)
         atoms.calc = LennardJones(sigma=3.4, epsilon=0.1, rc=5.0, smooth=True)
         atoms.get_stress(), atoms.get_forces()
+        if moment:
+            atoms.info["mu"] = rng.normal(size=3)
         made.append(atoms)
     write(path, made, format="extxyz")
 

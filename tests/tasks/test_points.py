@@ -196,6 +196,25 @@ def test_ase_finds_dipoles_and_charges_under_their_names(dipole: Finished) -> No
     assert atoms.get_charges().shape == (3,) and found.per_atom == {"charges"}
 
 
+def test_a_dipole_moment_is_for_open_frames_alone(dipole: Finished, stress: Finished, tmp_path: Path) -> None:
+    """In a crystal it would change with the cell that an atom is put into."""
+    one = dipole.structures()[0]
+    boxed = Structure(one.species, one.positions, 12.0 * np.eye(3), np.ones(3, bool))
+    found = dipole.potential.predict([one, boxed, one])
+    assert np.isfinite(found.properties["dipole"][[0, 2]]).all()
+    assert np.isnan(found.properties["dipole"][1]).all()
+    np.testing.assert_allclose(found[1].properties["charges"], found[0].properties["charges"], atol=1e-5)
+    write_crystals(tmp_path / "argon.xyz", moment=True)
+    data = {**XYZ, "train": "argon.xyz", "dipole_key": "mu", "root": str(tmp_path)}
+    make_point(tmp_path / "p", data, n_frames=20, steps=1, targets=[{"kind": "dipole"}])
+    words = r"train\.heads\.dipole: kind 'charges' is for open frames, .* wanted another head"
+    with pytest.raises(ValueError, match=words):
+        run_point(tmp_path / "p", cache=tmp_path / "cache")
+    heads = {"dipole": {"kind": "tensor"}}
+    make_point(tmp_path / "q", data, n_frames=20, steps=1, targets=[{"kind": "dipole"}], heads=heads)
+    run_point(tmp_path / "q", cache=tmp_path / "cache")
+
+
 def test_a_potential_of_properties_alone_has_no_energies(gap: Finished) -> None:
     structure = gap.structures()[0]
     atoms = Atoms(structure.species, structure.positions, calculator=sapis_lab.load_model(gap.folder))
