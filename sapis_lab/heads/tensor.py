@@ -78,16 +78,15 @@ class TensorHead(Head):
         g, i, k = graph.dims
         of_i = graph.centers_of(graph.pad(center).unsqueeze(0)).view(g, i, 1, -1)
         of_j = graph.neighbors_of(graph.pad(neighbor).unsqueeze(0)).view(g, 1, k, -1)
-        moments = self._moments(of_i + of_j, vectors.permute(1, 2, 3, 0), real=graph.is_pair())
+        moments = self._moments(of_i + of_j, vectors.permute(1, 2, 3, 0))
         return graph.unpad(moments.sum(2).flatten(0, 1))
 
-    def _moments(self, pairs: Tensor, vectors: Tensor, real: Tensor | None = None) -> Tensor:
-        """Weighted directions, or their outer products, of pairs (..., hidden) with vectors (..., 3)."""
+    def _moments(self, pairs: Tensor, vectors: Tensor) -> Tensor:
+        """Weighted directions, or their outer products, of pairs (..., hidden) with vectors (..., 3); nothing
+        of slots without a pair, whose vectors have the length of the cutoff."""
         r = vectors.norm(dim=-1)
         radial = torch.exp(-self.width * (torch.exp(-5 * r / self.cutoff).unsqueeze(-1) - self.centers) ** 2)
         weight = self.weight(silu(pairs + self.of_distance(radial))).squeeze(-1) * envelope(r / self.cutoff)
-        if real is not None:
-            weight = torch.where(real, weight, torch.zeros_like(weight))
         u = vectors / r.clamp_min(1e-6).unsqueeze(-1)
         outer = u if self.rank == 1 else u.unsqueeze(-1) * u.unsqueeze(-2)
         return weight.view(*weight.shape, *(1,) * self.rank) * outer
