@@ -83,16 +83,18 @@ class HeadConfig(KindConfig):
 
 
 class Perceptron(nn.Module):
-    """F -> hidden -> out, with SiLU; the last layer starts small, so that a head starts near its offset."""
+    """F -> hidden -> 1, with SiLU; `bias`: of the output. The last layer starts small, so that a head starts near
+    its offset."""
 
-    def __init__(self, n_in: int, hidden: int, n_out: int = 1) -> None:
+    def __init__(self, n_in: int, hidden: int, *, bias: bool = True) -> None:
         super().__init__()
-        self.inner, self.outer = nn.Linear(n_in, hidden), nn.Linear(hidden, n_out)
+        self.inner, self.outer = nn.Linear(n_in, hidden), nn.Linear(hidden, 1, bias=bias)
         nn.init.normal_(self.outer.weight, std=0.1 / hidden**0.5)
-        nn.init.zeros_(self.outer.bias)
+        if bias:
+            nn.init.zeros_(self.outer.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., n_in) -> (..., n_out)."""
+        """(..., n_in) -> (..., 1)."""
         out: Tensor = self.outer(silu(self.inner(x)))
         return out
 

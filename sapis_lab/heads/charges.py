@@ -36,7 +36,8 @@ class ChargesHead(Head):
 
     def __init__(self, config: ChargesConfig, n_features: int) -> None:
         super().__init__()
-        self.network = Perceptron(n_features, config.hidden)
+        # a constant charge of all atoms is taken out again
+        self.network = Perceptron(n_features, config.hidden, bias=False)
 
     def charges(self, node_features: Tensor, batch: AtomsBatch) -> Tensor:
         """(A,) latent charges, in units of the label over Å; zero in sum over every frame."""
