@@ -83,8 +83,8 @@ class HeadConfig(KindConfig):
 
 
 class Perceptron(nn.Module):
-    """F -> hidden -> 1, with SiLU; `bias`: of the output. The last layer starts small, so that a head starts near
-    its offset."""
+    """F -> hidden -> 1, with SiLU; `bias`: of the output. The last layer starts small, so that a head starts
+    near its offset."""
 
     def __init__(self, n_in: int, hidden: int, *, bias: bool = True) -> None:
         super().__init__()
