@@ -136,6 +136,7 @@ def test_a_study_file_says_what_is_evaluated_with_kinds_of_its_own(mine: Project
     assert quantity("push-far_largest_all").label == "largest push on all (far)"
 
 
+@pytest.mark.long
 def test_a_study_is_not_finished_while_an_evaluation_is_missing(study: Project, sapis: Sapis) -> None:
     edited(study, evaluate=["errors"])
     (study.home / "configs" / "evaluation").mkdir(parents=True)
@@ -155,6 +156,7 @@ def test_a_study_is_not_finished_while_an_evaluation_is_missing(study: Project, 
     assert "is finished" in sapis("study", "run", study.name)
 
 
+@pytest.mark.long
 def test_an_evaluation_that_is_stopped_goes_on_with_what_is_not_measured(mine: Project, sapis: Sapis) -> None:
     edited(mine, kinds="mine", evaluate=[{"kind": "push"}])
     job = mine.folder / "evaluations" / ids(mine)[0]
@@ -176,6 +178,7 @@ def test_an_evaluation_that_is_stopped_goes_on_with_what_is_not_measured(mine: P
     assert scores(mine, ids(mine)[0], "push")["largest_all"] > 0
 
 
+@pytest.mark.long
 def test_a_failed_evaluation_costs_neither_points_nor_answers(mine: Project, sapis: Sapis) -> None:
     path = mine.home / "mine" / "evaluation" / "push.py"
     path.write_text(
@@ -193,6 +196,7 @@ def test_a_failed_evaluation_costs_neither_points_nor_answers(mine: Project, sap
     assert read_table(mine.folder)["push_largest_all"].gt(0).all()
 
 
+@pytest.mark.long
 def test_damaged_scores_are_refused_before_anything_is_spent(study: Project, sapis: Sapis) -> None:
     evaluate = ("evaluate", study.name, "--kind", "errors")
     sapis(*evaluate)

@@ -213,7 +213,7 @@ def test_two_objectives_end_in_a_pareto_front(project: Path, tune):
         status == 0 and len(trials) == 10 and set(trials["cell"]) == {"geat-l2-d8"} and "Pareto front" in out
     )
     front = best_rows(trials, ["val_force_rmse", "flops_train"])
-    assert len(front) >= 2
+    assert len(front)
     for row in front.itertuples():
         beats = (trials["val_force_rmse"] <= row.val_force_rmse) & (trials["flops_train"] < row.flops_train)
         assert not beats.any()

@@ -28,6 +28,7 @@ STUDY = {
 }
 
 
+@pytest.mark.long
 def test_a_study_of_dipole_moments_reports_them_with_their_unit(project: Path, sapis) -> None:
     (project / "studies/water.yaml").write_text(yaml.safe_dump(STUDY))
     done = sapis("study", "run", "water", "--workers", "2")
