@@ -31,6 +31,7 @@ def data_file(folder: Path) -> Path:
     return folder / "shaken.npz"
 
 
+@pytest.mark.long
 def test_runs_end_on_time_are_done_once_and_divergence_is_no_number(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

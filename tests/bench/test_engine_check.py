@@ -15,6 +15,7 @@ from sapis_lab.bench.engine import LOADER_SIZES, Plan, run_engine
 pytest.importorskip("tblite", reason="the smoke study generates its labels with tblite")
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_the_cost_of_a_lattice_is_told_with_its_parts(project: Path, tmp_path: Path) -> None:
     found: dict[str, Any] = {}

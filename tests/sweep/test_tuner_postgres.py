@@ -174,7 +174,8 @@ def test_a_trial_whose_worker_died_before_its_first_heartbeat_is_put_back(projec
     storage.engine.dispose()
 
 
-@pytest.mark.parametrize("how", ["fast", pytest.param("immediate", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("how", ["fast", "immediate"])
 def test_a_worker_outlives_a_restart_of_the_server(
     project: Path, worker, server: postgres_server.Server, how: str
 ):
@@ -231,6 +232,7 @@ def test_a_worker_whose_database_stays_away_saves_and_ends_with_one_line(
     assert done and steps_done(folder)[: len(done)] == done and set(steps_done(folder)) == set(range(20))
 
 
+@pytest.mark.long
 def test_a_stop_while_the_database_is_away_is_obeyed(project: Path, worker, server: postgres_server.Server):
     raw = yaml.safe_load((project / "studies" / "t.yaml").read_text())
     raw["lattice"]["n_params"] = [8e3]
