@@ -22,7 +22,7 @@ TORCH_COLUMN = [
     {"quantities"},
     {"jobs"},
     {"executors"},
-    {"atoms", "graphs", "neighbors", "structures", "geometry", "integrators"},
+    {"atoms", "graphs", "neighbors", "structures", "geometry", "integrators", "optimizers"},
     {"samplers", "heads"},
     {
         "models",

@@ -21,11 +21,13 @@ from sapis_lab.config import (
 from sapis_lab.data import DatasetConfig
 from sapis_lab.heads import HeadConfig
 from sapis_lab.models import ModelConfig
+from sapis_lab.optimizers import OptimizerConfig
+from sapis_lab.optimizers.adamw import AdamwConfig
 from sapis_lab.targets import EnergyTarget, ForcesTarget, Target
 from sapis_lab.tasks import TaskConfig
 from sapis_lab.tasks.energies import EnergiesConfig
 
-_ENERGIES = EnergiesConfig()
+_ENERGIES, _ADAMW = EnergiesConfig(), AdamwConfig()
 MOST_RATE = 1000.0
 """Largest learning rate."""
 StepChoice = Literal["auto", "eager", "compiled", "graph"]
@@ -81,6 +83,8 @@ class TrainConfig(Config):
     """Share of the steps with a linear rise from zero."""
     decay: float = Field(default=0.2, ge=1e-9, le=1)
     """Share of the steps in the decay of `wsd`."""
+    optimizer: Annotated[composed_kind("optimizers", OptimizerConfig), Added(before=_ADAMW)] = _ADAMW  # type: ignore[valid-type]
+    """How gradients become steps."""
     betas: tuple[Decay, Decay] = (0.9, 0.999)
     """AdamW's decay rates of the first and second moment."""
     amsgrad: Annotated[bool, Added(before=False)] = False
@@ -217,6 +221,12 @@ class PointConfig(Config):
             "model": type(self.model).version,
             "train": type(self.train).version,
         }
+        # kinds that came later are named once their numbers have changed
+        train = self.train
+        later = {"optimizer": train.optimizer, "task": train.task}
+        later |= {f"target {target.key}": target for target in train.targets}
+        later |= {f"head {key}": head for key, head in train.heads.items()}
+        plain["versions"] |= {name: type(k).version for name, k in later.items() if type(k).version > 1}
         return plain
 
     @property

@@ -1,4 +1,5 @@
-"""The LightningModule: a model, its loss, AdamW with a schedule, and a running average of the weights."""
+"""The LightningModule: a model, its loss, an optimiser with a schedule, and a running average of the
+weights."""
 
 from __future__ import annotations
 
@@ -83,13 +84,8 @@ class TrainingModule(L.LightningModule):
         )
 
     def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.AdamW(
-            self.model.parameters(),
-            lr=self.learning_rate,
-            betas=self.config.betas,
-            amsgrad=self.config.amsgrad,
-            weight_decay=self.config.weight_decay,
-            fused=True,
+        optimizer = self.config.optimizer.build(
+            self.model.parameters(), learning_rate=self.learning_rate, train=self.config
         )
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: rate_factor(step, steps=self.steps, config=self.config)
