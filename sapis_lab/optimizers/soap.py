@@ -6,8 +6,9 @@ Q_L, Q_R are their eigenbases, refreshed every `every` steps by one power iterat
     G' = Q_L^T G Q_R,      M' = E[G'],      V' = E[G'^2],      P -= rate Q_L (M' / (sqrt(V') + eps)) Q_R^T.
 
 The momentum is kept in the turned basis, and turned on when the bases are refreshed. Stacks of matrices
-(k, m, n) are k matrices; all matrices of one shape are one batched product. Vectors, and sides longer than
-`longest`, have no basis: there it is Adam. The first step only measures L and R.
+(k, m, n) are k matrices; a matrix with a side longer than `block` is cut into blocks, each a matrix with
+bases of its own, so that a step costs in proportion to the parameters; all blocks of one shape are one
+batched product. Vectors have no basis: there it is Adam. The first step only measures L and R.
 """
 
 from __future__ import annotations
@@ -35,8 +36,10 @@ class SoapConfig(OptimizerConfig):
     `train.betas`."""
     every: int = Field(default=10, ge=1, le=10_000)
     """Steps between two refreshments of the bases."""
-    longest: int = Field(default=512, ge=1, le=10_000)
-    """Longest side of a matrix that gets a basis."""
+    block: int = Field(default=64, ge=2, le=10_000)
+    """Longest side of a block: longer sides of a matrix are cut into equal parts."""
+    measure: int = Field(default=1, ge=1, le=1000)
+    """Steps between two gradients that the covariances take in."""
     eps: float = Field(default=1e-8, gt=0, le=1)
     """Added to the roots of the second moments."""
 
@@ -52,19 +55,26 @@ class SoapConfig(OptimizerConfig):
             vector_betas=train.betas,
             weight_decay=train.weight_decay,
             every=self.every,
-            longest=self.longest,
+            block=self.block,
+            measure=self.measure,
             eps=self.eps,
         )
 
     def state_numbers(self, shapes: Iterable[tuple[int, ...]]) -> int:
-        return sum(_n_state(shape, self.longest) for shape in shapes)
+        return sum(_n_state(shape, self.block) for shape in shapes)
 
 
-def _n_state(shape: tuple[int, ...], longest: int) -> int:
+def _n_state(shape: tuple[int, ...], block: int) -> int:
     if not is_matrix(shape):
         return 2 * math.prod(shape)
-    sides = sum(2 * side * side for side in shape[-2:] if side <= longest)
-    return 2 * math.prod(shape) + math.prod(shape[:-2]) * sides
+    (rows, m), (columns, n) = (parts(side, block) for side in shape[-2:])
+    return math.prod(shape[:-2]) * rows * columns * 2 * (m * n + m * m + n * n)
+
+
+def parts(side: int, block: int) -> tuple[int, int]:
+    """Into how many parts a side is cut, and how long they are; the last one may be filled up with zeros."""
+    n = -(-side // block)
+    return n, -(-side // n)
 
 
 def is_matrix(shape: tuple[int, ...]) -> bool:
@@ -88,7 +98,8 @@ class Soap(torch.optim.Optimizer):
         vector_betas: tuple[float, float] = (0.9, 0.999),
         weight_decay: float = 0.0,
         every: int = 10,
-        longest: int = 512,
+        block: int = 64,
+        measure: int = 1,
         eps: float = 1e-8,
     ) -> None:
         settings = {
@@ -97,7 +108,8 @@ class Soap(torch.optim.Optimizer):
             "vector_betas": vector_betas,
             "weight_decay": weight_decay,
             "every": every,
-            "longest": longest,
+            "block": block,
+            "measure": measure,
             "eps": eps,
         }
         super().__init__(parameters, settings)
@@ -164,86 +176,90 @@ class Soap(torch.optim.Optimizer):
 
 
 class _Stack:
-    """All matrices of one shape as one tensor (k, m, n)."""
+    """All blocks of one shape as one tensor (k, m, n)."""
 
     def __init__(self, owner: Soap, group: dict[str, Any], parameters: list[Tensor]) -> None:
         self.group, self.parameters, self.owner = group, parameters, owner
-        m, n = parameters[0].shape[-2:]
+        self.sizes = tuple(parameters[0].shape[-2:])
+        (self.rows, m), (self.columns, n) = (parts(side, group["block"]) for side in self.sizes)
         self.shape = (m, n)
-        self.counts = [p.numel() // (m * n) for p in parameters]
-        self.sides = [side for side, size in (("left", m), ("right", n)) if size <= group["longest"]]
+        self.counts = [p[..., 0, 0].numel() * self.rows * self.columns for p in parameters]
+        keys = {
+            "exp_avg": (m, n),
+            "exp_avg_sq": (m, n),
+            "covariance_left": (m, m),
+            "basis_left": (m, m),
+            "covariance_right": (n, n),
+            "basis_right": (n, n),
+        }
         self.tensors: dict[str, Tensor] = {}
-        for key, rows in self._keys().items():
+        for key, rows in keys.items():
             known = [owner.state[p].get(key) for p in parameters]
-            like = parameters[0]
             self.tensors[key] = torch.cat(
                 [
-                    like.new_zeros(k, *rows) if old is None else old.reshape(k, *rows)
+                    parameters[0].new_zeros(k, *rows) if old is None else old
                     for k, old in zip(self.counts, known, strict=True)
                 ]
             )
-        for p, parts in zip(parameters, self._parts(), strict=True):
-            step = owner.state[p].get("step", torch.zeros((), dtype=torch.float64))
-            owner.state[p] = {"step": step, **parts}
-
-    def _keys(self) -> dict[str, tuple[int, int]]:
-        m, n = self.shape
-        size = {"left": m, "right": n}
-        keys = {"exp_avg": (m, n), "exp_avg_sq": (m, n)}
-        for side in self.sides:
-            keys |= {f"covariance_{side}": (size[side],) * 2, f"basis_{side}": (size[side],) * 2}
-        return keys
-
-    def _parts(self) -> list[dict[str, Tensor]]:
-        """Views of every parameter's rows."""
         split = {key: value.split(self.counts) for key, value in self.tensors.items()}
-        return [{key: parts[k] for key, parts in split.items()} for k in range(len(self.parameters))]
+        for k, p in enumerate(parameters):
+            step = owner.state[p].get("step", torch.zeros((), dtype=torch.float64))
+            owner.state[p] = {"step": step, **{key: views[k] for key, views in split.items()}}
+
+    def _blocks(self, x: Tensor) -> Tensor:
+        """(..., M, N) -> (k, m, n)."""
+        (big_m, big_n), (m, n) = self.sizes, self.shape
+        x = x.reshape(-1, big_m, big_n)
+        if self.rows == 1 and self.columns == 1:
+            return x
+        x = torch.nn.functional.pad(x, (0, self.columns * n - big_n, 0, self.rows * m - big_m))
+        x = x.view(-1, self.rows, m, self.columns, n).transpose(2, 3)
+        return x.reshape(-1, m, n)
+
+    def _whole(self, blocks: Tensor, like: Tensor) -> Tensor:
+        """(k, m, n) -> the shape of a parameter."""
+        if self.rows == 1 and self.columns == 1:
+            return blocks.view_as(like)
+        (big_m, big_n), (m, n) = self.sizes, self.shape
+        x = blocks.view(-1, self.rows, self.columns, m, n).transpose(2, 3)
+        x = x.reshape(-1, self.rows * m, self.columns * n)
+        return x[:, :big_m, :big_n].reshape(like.shape)
 
     def step(self) -> None:
         """One step of all matrices; those without a gradient have a gradient of zero and do not move."""
-        m, n = self.shape
         if all(p.grad is None for p in self.parameters):
             return
         gradient = torch.cat(
-            [(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1, m, n) for p in self.parameters]
+            [self._blocks(torch.zeros_like(p) if p.grad is None else p.grad) for p in self.parameters]
         )
         states = [self.owner.state[p] for p in self.parameters]
         for state in states:
             state["step"] += 1
         t = int(states[0]["step"]) - 1
         b1, b2 = self.group["betas"]
-        for side in self.sides:
-            outer = gradient @ gradient.mT if side == "left" else gradient.mT @ gradient
-            self.tensors[f"covariance_{side}"].lerp_(outer, 1 - b2)
+        if t % self.group["measure"] == 0:
+            self.tensors["covariance_left"].lerp_(gradient @ gradient.mT, 1 - b2)
+            self.tensors["covariance_right"].lerp_(gradient.mT @ gradient, 1 - b2)
         if t == 0:
             self._first_bases()
             return
-        turned = self._turned(gradient)
+        left, right = self.tensors["basis_left"], self.tensors["basis_right"]
+        turned = left.mT @ gradient @ right
         mean, square = self.tensors["exp_avg"], self.tensors["exp_avg_sq"]
         mean.lerp_(turned, 1 - b1)
         square.mul_(b2).addcmul_(turned, turned, value=1 - b2)
         root = square.sqrt().div_(math.sqrt(1 - b2**t)).add_(self.group["eps"])
-        update = self._turned_back(mean / root)
+        update = left @ (mean / root) @ right.mT
         rate, start = self.group["lr"] / (1 - b1**t), 0
         for p, k in zip(self.parameters, self.counts, strict=True):
             if p.grad is not None:
-                p.add_(update[start : start + k].view_as(p), alpha=-rate)
+                p.add_(self._whole(update[start : start + k], p), alpha=-rate)
             start += k
         if t % self.group["every"] == 0:
             self._refresh()
 
-    def _turned(self, x: Tensor) -> Tensor:
-        if "left" in self.sides:
-            x = self.tensors["basis_left"].mT @ x
-        return x @ self.tensors["basis_right"] if "right" in self.sides else x
-
-    def _turned_back(self, x: Tensor) -> Tensor:
-        if "left" in self.sides:
-            x = self.tensors["basis_left"] @ x
-        return x @ self.tensors["basis_right"].mT if "right" in self.sides else x
-
     def _first_bases(self) -> None:
-        for side in self.sides:
+        for side in ("left", "right"):
             covariance = self.tensors[f"covariance_{side}"]
             size = covariance.diagonal(dim1=-2, dim2=-1).sum(-1).clamp_min(1e-30)
             bases = torch.linalg.eigh(covariance / size.view(-1, 1, 1))[1].flip(-1)
@@ -253,8 +269,6 @@ class _Stack:
         """One power iteration; the directions stay in the order of their variance."""
         mean, square = self.tensors["exp_avg"], self.tensors["exp_avg_sq"]
         for side, dim in (("left", -2), ("right", -1)):
-            if side not in self.sides:
-                continue
             covariance, basis = self.tensors[f"covariance_{side}"], self.tensors[f"basis_{side}"]
             product = covariance @ basis
             variance = (basis * product).sum(-2)
