@@ -17,6 +17,7 @@ KIND_FOLDERS = (
     "heads",
     "targets",
     "tasks",
+    "optimizers",
     "data",
     "oracles",
     "samplers",
@@ -32,8 +33,8 @@ def kinds_of(
     folder: Annotated[
         str | None,
         typer.Argument(
-            help="models, heads, targets, tasks, data, oracles, samplers, evaluation, policies or executors; "
-            "all when not given.",
+            help="models, heads, targets, tasks, optimizers, data, oracles, samplers, evaluation, policies or "
+            "executors; all when not given.",
             show_default=False,
         ),
     ] = None,

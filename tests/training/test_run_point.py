@@ -134,9 +134,10 @@ def test_tensorboard_shows_curves_settings_and_final_errors(tmp_path, frames):
     assert (told["model"].string_value, told["n_params"].number_value) == (record.model, record.n_params)
 
 
-def test_a_run_killed_at_a_random_step_ends_in_the_same_numbers(tmp_path, frames):
+@pytest.mark.parametrize("settings", [{"amsgrad": True}, {"optimizer": {"kind": "soap", "every": 3}}])
+def test_a_run_killed_at_a_random_step_ends_in_the_same_numbers(tmp_path, frames, settings):
     for name in ("whole", "killed"):
-        point(tmp_path / name, frames, steps=60, amsgrad=True)  # three moments to restore, not two
+        point(tmp_path / name, frames, steps=60, **settings)  # three moments to restore, or bases
     code = textwrap.dedent(f"""
         import sys
         from pathlib import Path
