@@ -31,7 +31,6 @@ import torch
 from rich.console import Console
 from rich.text import Text
 
-from sapis_lab.batches import TrainingStream
 from sapis_lab.config import home, plainly
 from sapis_lab.data import prepare
 from sapis_lab.derivatives import predict
@@ -166,16 +165,7 @@ def _loaders(plan: Plan, cache: Path) -> list[dict[str, float]]:
 
 def _loader(point: PointConfig, cache: Path) -> dict[str, float]:
     task = prepare_task(point, cache)
-    stream = TrainingStream(
-        task.make,
-        task.train_ids,
-        batch_size=task.batch_size,
-        seed=point.seed,
-        augment=False,
-        first_step=lambda: 0,
-        rank=0,
-        world=1,
-    )
+    stream = task.stream(seed=point.seed)
     optimizer = torch.optim.AdamW(task.model.parameters(), lr=1e-4, fused=True)
     times = []
     for step in range(LOADER_STEPS):

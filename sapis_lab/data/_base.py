@@ -62,13 +62,11 @@ class DatasetConfig(KindConfig):
     @abstractmethod
     def info(self, *, cutoff: float) -> DatasetInfo:
         """Sizes and species, cheaply: generates and labels nothing. `cutoff` in Å."""
-        raise NotImplementedError
 
     @abstractmethod
     def build_store(self, folder: Path, *, n_workers: int, progress: Progress) -> None:
         """Make, check and seal the store in `folder`, continuing an interrupted attempt where that is
         possible."""
-        raise NotImplementedError
 
     def identity(self) -> dict[str, Any]:
         """The settings that determine the frames, as plain Python, with the kind's version."""

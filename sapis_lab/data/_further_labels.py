@@ -8,6 +8,7 @@ properties:
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -92,8 +93,6 @@ def read_label(frame: XyzFrame, name: str, label: FurtherLabel, place: str, *, m
 
 def filled(frames: Frames, labels: Mapping[str, np.ndarray]) -> Frames:
     """`frames` with labels, each in its column or among the properties."""
-    from dataclasses import replace
-
     own = {name: value for name, value in labels.items() if name in LABELS}
     return replace(
         frames,

@@ -15,10 +15,8 @@ killed with its parent.
 
 from __future__ import annotations
 
-import ctypes
 import io
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -36,10 +34,10 @@ from sapis_lab.data._base import Progress
 from sapis_lab.errors import ConfigError, DiskError, disk_error
 from sapis_lab.files import make_folder, read_bytes, replacing
 from sapis_lab.integrators.langevin import State
+from sapis_lab.jobs.processes import die_with
 from sapis_lab.oracles import Failed, Labels, OracleConfig
 from sapis_lab.samplers import SamplerConfig
 
-_PR_SET_PDEATHSIG = 1
 _POLL_SECONDS = 0.05
 _DISK = 74
 """Exit status of a worker whose disk did not take a block; the last line of its errors says so."""
@@ -285,18 +283,9 @@ def _raise_if_failed(task: TrajectoryTask, process: subprocess.Popen[bytes], err
         )
 
 
-def die_with_parent(parent: int) -> None:
-    """Ask Linux to kill this process when its parent ends; exits at once if process `parent` is already
-    gone."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        raise SystemExit(f"process {parent}, which asked for this work, is gone")
-
-
 def main() -> None:
     """Make the missing blocks of the one trajectory described on standard input."""
-    die_with_parent(int(sys.argv[1]))
+    die_with(int(sys.argv[1]))
     task = TrajectoryTask.model_validate_json(sys.stdin.buffer.read())
     try:
         make_folder(task.folder)

@@ -35,7 +35,6 @@ import signal
 import socket
 import stat
 import sys
-import threading
 import time
 import traceback
 from dataclasses import dataclass
@@ -45,6 +44,7 @@ from typing import Any
 
 from sapis_lab.jobs.folder import LOCK, LOG, write_failure
 from sapis_lab.jobs.notices import keep_notices
+from sapis_lab.jobs.processes import die_with
 from sapis_lab.records import FAILURE
 
 STOPPED = 75
@@ -52,7 +52,6 @@ STOPPED = 75
 UNTOLD = 74
 """Exit status of what failed in a folder where not even the reason could be written."""
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
-_PR_SET_PDEATHSIG = 1
 _WAIT_FOR_SURVIVOR = 30.0
 _WAIT_FOR_REASON = 0.5
 """A failure that all ranks see is told by rank 0; the others wait this long, s, before they tell it."""
@@ -329,24 +328,6 @@ def _hold(path: Path) -> None:
                     f"{who} still holds {path.name} of this point after {_WAIT_FOR_SURVIVOR:.0f} s; stop it"
                 ) from None
             time.sleep(0.05)
-
-
-def die_with(parent: int) -> None:
-    """Be killed when `parent`, this process's parent, ends."""
-    if sys.platform == "linux":
-        import ctypes
-
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    else:
-        threading.Thread(target=_watch, args=(parent,), daemon=True).start()
-    if os.getppid() != parent:
-        os._exit(1)
-
-
-def _watch(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sapis_lab.jobs.launcher import die_with, run_child
+from sapis_lab.jobs.launcher import run_child
+from sapis_lab.jobs.processes import die_with
 from sapis_lab.records import FAILURE
 from sapis_lab.text import never_fails
 

@@ -255,16 +255,7 @@ class _Comparison:
     def _stream(self) -> TrainingStream:
         task = self.small
         augment = self.train.augment and task.model.symmetry == "none"
-        return TrainingStream(
-            task.make,
-            task.train_ids,
-            batch_size=task.batch_size,
-            seed=self.seed,
-            augment=augment,
-            first_step=lambda: 0,
-            rank=0,
-            world=1,
-        )
+        return task.stream(seed=self.seed, augment=augment)
 
     def _fit(
         self,

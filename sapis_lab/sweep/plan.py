@@ -28,8 +28,10 @@ from sapis_lab.records import Planned
 from sapis_lab.sweep.points import Point
 from sapis_lab.sweep.study import Study
 
-_BYTES_PER_PARAMETER = 20
-"""float32 weights, their average and two moments in the checkpoint (16), and the final weights (4)."""
+_BYTES_PER_NUMBER = 4
+"""float32."""
+_COPIES = 3
+"""Weights and their average in the checkpoint, and the final weights; the optimiser's state comes on top."""
 _BYTES_PER_POINT = 60_000
 """Logs, curves, settings and record."""
 _TABLE_PADDING = 1.25
@@ -111,8 +113,13 @@ def plan(
     speeds = _recorded_speeds(device)
     machine = None if {p.planned.family for p in points} <= set(speeds) else _measure_machine()
     costs = []
+    state: dict[ModelConfig, int] = {}
     for point in points:
-        planned, info = point.planned, known[point.config.model.cutoff]
+        planned, info, model = point.planned, known[point.config.model.cutoff], point.config.model
+        if model not in state:
+            train = point.config.train
+            shapes = train.task.shapes(model, train, n_species=len(info.species))
+            state[model] = train.optimizer.state_numbers(shapes)
         matmul, elementwise = _step(point.config.model, info, planned.batch_size)
         speed = speeds.get(planned.family) or _guess(machine, elementwise)
         costs.append(
@@ -122,7 +129,7 @@ def plan(
                 flops_train=matmul * planned.steps,
                 flops_inference=INFERENCE_FACTOR / STEP_FACTOR * matmul / planned.batch_size,
                 seconds=speed.start + planned.steps * (speed.floor + matmul * speed.per_flop),
-                disk=_BYTES_PER_PARAMETER * planned.n_params + _BYTES_PER_POINT,
+                disk=_BYTES_PER_NUMBER * (_COPIES * planned.n_params + state[model]) + _BYTES_PER_POINT,
             )
         )
     return Plan(study, next(iter(known.values())), tuple(costs), workers, frozenset(speeds))

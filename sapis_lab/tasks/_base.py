@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sapis_lab.atoms import AtomsBatch
-from sapis_lab.batches import BatchMaker
+from sapis_lab.batches import BatchMaker, TrainingStream
 from sapis_lab.config import KindConfig
 from sapis_lab.data import FrameStore
 from sapis_lab.derivatives import Prediction
@@ -68,10 +68,7 @@ def energy_loss(prediction: Prediction, batch: AtomsBatch, *, scale: Tensor, con
 
 
 def _added(terms: Sequence[Tensor]) -> Tensor:
-    total = terms[0]
-    for term in terms[1:]:
-        total = total + term
-    return total
+    return sum(terms[1:], terms[0])
 
 
 class Objective(ABC):
@@ -183,6 +180,28 @@ class Task:
         """The model that is trained, heads included."""
         return self.objective.model
 
+    def stream(
+        self,
+        *,
+        seed: int,
+        augment: bool = False,
+        first_step: Callable[[], int] = lambda: 0,
+        rank: int = 0,
+        world: int = 1,
+    ) -> TrainingStream:
+        """The batches of the training frames in the order of `seed`, from `first_step()` on, of one rank of
+        `world`; with `augment` each frame turned at random."""
+        return TrainingStream(
+            self.make,
+            self.train_ids,
+            batch_size=self.batch_size,
+            seed=seed,
+            augment=augment,
+            first_step=first_step,
+            rank=rank,
+            world=world,
+        )
+
     def divergence(self, metrics: Mapping[str, float]) -> str | None:
         """Why a training that ended with these errors has diverged, in words; None where it has not."""
         bad = [k for k, v in metrics.items() if not math.isfinite(v)]
@@ -225,12 +244,16 @@ class TaskConfig(KindConfig):
             ValueError: the settings do not fit the data.
         """
 
-    def n_params(self, model: ModelConfig, train: TrainSettings, *, n_species: int) -> int:
-        """The trainable parameters of `model` under this task, heads included, counted without storage."""
+    def shapes(self, model: ModelConfig, train: TrainSettings, *, n_species: int) -> list[tuple[int, ...]]:
+        """Shapes of the trainable parameters of `model` under this task, heads included; without storage."""
         with torch.device("meta"):
             made = model.build(species=tuple(range(1, n_species + 1)), mean_neighbors=1.0, seed=0)
             self.equip(made, train, seed=0)
-        return sum(made.count().values())
+        return [tuple(p.shape) for p in made.parameters() if p.requires_grad]
+
+    def n_params(self, model: ModelConfig, train: TrainSettings, *, n_species: int) -> int:
+        """Number of the trainable parameters of `model` under this task, heads included."""
+        return sum(math.prod(shape) for shape in self.shapes(model, train, n_species=n_species))
 
     def equip(self, model: Model, train: TrainSettings, *, seed: int) -> None:
         """Attach the heads of the targets that need one; their parameters are drawn from `seed`."""

@@ -41,18 +41,19 @@ def normalise_heads(
         ValueError: no training frame has a label, all labels are the same, or the head is not for periodic
         frames.
     """
+    of_heads = [target for target in targets if not target.from_energy]
+    if not of_heads:
+        return
     frames = store.frames(ids)
     n_atoms = float(frames.n_atoms.mean())
-    for target in targets:
-        if target.from_energy:
-            continue
+    for target in of_heads:
         if heads[target.key].open_only and frames.pbc.any():
             raise ValueError(
                 f"train.heads.{target.key}: kind {heads[target.key].kind!r} is for open frames, since "
                 f"positions enter it, and {store.folder} has periodic ones; wanted another head, such as "
                 "kind: tensor"
             )
-        labels = store.frames(ids).label(target.key).astype(np.float64)
+        labels = frames.label(target.key).astype(np.float64)
         there = np.asarray(~np.isnan(labels.reshape(len(labels), -1)).any(1))
         labels = labels[there]
         if not len(labels):
@@ -61,7 +62,12 @@ def normalise_heads(
         offset: dict[int, float] = {}
         if target.rank == 0:
             labels, offset = _without_constants(
-                labels, there, store, ids, frames.species, per_element=_per_element(target, heads[target.key])
+                labels,
+                there,
+                store,
+                ids,
+                None if target.per == "frame" else frames.species,
+                per_element=_per_element(target, heads[target.key]),
             )
         scale = float(np.sqrt(np.mean(labels**2)))
         if not scale > _ROUNDING * size:
@@ -86,15 +92,20 @@ def _without_constants(
     there: np.ndarray,
     store: FrameStore,
     ids: np.ndarray,
-    species: np.ndarray,
+    species: np.ndarray | None,
     *,
     per_element: bool,
 ) -> tuple[np.ndarray, dict[int, float]]:
-    """Scalar labels minus what constants explain, and the constants by atomic number."""
+    """Scalar labels minus what constants explain, and the constants by atomic number.
+
+    Args:
+        labels: (n,) those that there are.   there: (n_frames,) or (n_atoms,) bool, where.
+        species: (n_atoms,) of labels per atom; None of labels per frame.
+    """
     if not per_element:
         mean = float(labels.mean())
         return labels - mean, dict.fromkeys(store.elements, mean)
-    if len(there) == len(species):  # per atom
+    if species is not None:
         which = species[there]
         means = {int(z): float(labels[which == z].mean()) for z in np.unique(which)}
         return labels - np.array([means[int(z)] for z in which]), means

@@ -13,7 +13,6 @@ import torch
 
 from sapis_lab.accounting import STEP_FACTOR, FlopCounter
 from sapis_lab.atoms import AtomsBatch
-from sapis_lab.batches import TrainingStream
 from sapis_lab.kernels import reference_forms
 from sapis_lab.models import Model
 from sapis_lab.packages import OF_A_POINT, versions
@@ -68,16 +67,7 @@ def potential_of(task: Task, point: PointConfig) -> Potential:
 def _flops(module: TrainingModule, task: Task, point: PointConfig, ranks: Ranks) -> dict[str, int]:
     """FLOPs of one training step and of one frame's inference, counted on the frames of step 0, whatever the
     number of ranks."""
-    stream = TrainingStream(
-        task.make,
-        task.train_ids,
-        batch_size=task.batch_size,
-        seed=point.seed,
-        augment=False,
-        first_step=lambda: 0,
-        rank=0,
-        world=1,
-    )
+    stream = task.stream(seed=point.seed)
     # the global batch of several ranks may be more than one device holds
     model = module.model if ranks.size == 1 else module.model.cpu()
     batch: AtomsBatch = stream.batch(0).to(next(model.parameters()).device)

@@ -18,7 +18,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.utils.data import DataLoader
 
-from sapis_lab.batches import FixedBatches, TrainingStream
+from sapis_lab.batches import FixedBatches
 from sapis_lab.config import load, read_yaml
 from sapis_lab.data import prepare
 from sapis_lab.potential import save_potential
@@ -242,10 +242,7 @@ def _train(
         use_distributed_sampler=False,
         log_every_n_steps=module.steps + 1,
     )
-    stream = TrainingStream(
-        task.make,
-        task.train_ids,
-        batch_size=task.batch_size,
+    stream = task.stream(
         seed=point.seed,
         augment=point.train.augment and task.model.symmetry == "none",
         first_step=lambda: trainer.global_step,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import platform
+from dataclasses import replace
 
 import pandas as pd
 import pytest
+import torch
 from rich.console import Console
 
 from sapis_lab.accounting import INFERENCE_FACTOR, STEP_FACTOR
@@ -42,6 +44,22 @@ def test_flops_follow_the_definition(project):
     assert cost.flops_train == cost.flops_step * 500
     assert cost.flops_inference == pytest.approx(INFERENCE_FACTOR * forward / 8)
     assert cost.planned.n_params == model.n_params(n_species=3)
+
+
+def test_the_disk_of_a_point_holds_what_its_optimiser_keeps(project):
+    adam = plan_study(REQUEST)
+    soap = plan_study(replace(REQUEST, settings=(*REQUEST.settings, "train.optimizer={kind: soap}")))
+    for before, after, point in zip(adam.plan.costs, soap.plan.costs, soap.points, strict=True):
+        n, train = before.planned.n_params, point.config.train
+        # the average and the weights twice, then two moments of Adam
+        assert before.disk == 4 * 5 * n + 60_000
+        model = point.config.model.build(species=(1, 6, 8), mean_neighbors=8.0, seed=0)
+        optimizer = train.optimizer.build(model.parameters(), learning_rate=0.1, train=train)
+        for p in model.parameters():
+            p.grad = torch.ones_like(p)
+        optimizer.step()
+        kept = sum(v.numel() for state in optimizer.state.values() for k, v in state.items() if k != "step")
+        assert after.disk - before.disk == 4 * (kept - 2 * n)
 
 
 def test_times_come_from_records_of_the_same_family_on_this_host(project):
