@@ -182,14 +182,10 @@ def test_spread_is_that_about_what_constants_explain() -> None:
 
     store: Any = Store()
     labels = np.array([1.0, 2.0, 4.0, 5.0])
-    rest, mean = _without_constants(
-        labels, np.ones(4, bool), store, np.arange(4), np.zeros(15), per_element=False
-    )
+    rest, mean = _without_constants(labels, np.ones(4, bool), store, np.arange(4), None, per_element=False)
     assert mean == {1: 3.0, 8: 3.0} and rest.tolist() == [-2.0, -1.0, 1.0, 2.0]
     exact = np.array([2 * 0.5 + 3.0, 4 * 0.5 + 3.0, 2 * 0.5 + 6.0, 9.0])
-    rest, sums = _without_constants(
-        exact, np.ones(4, bool), store, np.arange(4), np.zeros(15), per_element=True
-    )
+    rest, sums = _without_constants(exact, np.ones(4, bool), store, np.arange(4), None, per_element=True)
     assert sums == pytest.approx({1: 0.5, 8: 3.0}, rel=1e-4) and np.abs(rest).max() < 1e-4
     # labels of atoms, one of which is missing
     species, there = np.array([1, 1, 8, 1]), np.array([True, True, True, False])
