@@ -22,7 +22,7 @@ TORCH_COLUMN = [
     {"quantities"},
     {"jobs"},
     {"executors"},
-    {"atoms", "graphs", "neighbors", "structures", "geometry", "integrators", "optimizers"},
+    {"atoms", "graphs", "neighbors", "structures", "geometry", "integrators", "optimizers", "soap"},
     {"samplers", "heads"},
     {
         "models",

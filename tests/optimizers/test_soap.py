@@ -12,7 +12,8 @@ from torch import Tensor
 
 from sapis_lab.config import kind_class, kinds, load
 from sapis_lab.optimizers import OptimizerConfig
-from sapis_lab.optimizers.soap import Soap, SoapConfig, parts
+from sapis_lab.optimizers.soap import SoapConfig
+from sapis_lab.soap import Soap, parts
 from sapis_lab.training import TrainConfig
 
 SHAPES = [(5, 3), (4, 5, 3), (2, 3, 5), (7,), (1, 4), (6, 1), (3, 3)]
