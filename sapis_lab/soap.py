@@ -24,6 +24,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sapis_lab.kernels.soap import Settings, SoapKernel, soap_kernel
+
 
 def parts(side: int, block: int) -> tuple[int, int]:
     """Into how many parts a side is cut, and how long they are; the last one may be filled up with zeros."""
@@ -55,6 +57,7 @@ class Soap(torch.optim.Optimizer):
         block: int = 64,
         measure: int = 1,
         eps: float = 1e-8,
+        floor: float = 0.0,
     ) -> None:
         settings = {
             "lr": lr,
@@ -65,6 +68,7 @@ class Soap(torch.optim.Optimizer):
             "block": block,
             "measure": measure,
             "eps": eps,
+            "floor": floor,
         }
         super().__init__(parameters, settings)
         self._stacks: list[_Stack] | None = None
@@ -106,11 +110,14 @@ class Soap(torch.optim.Optimizer):
                     "exp_avg_sq": torch.zeros_like(p),
                 }
         states = [self.state[p] for p in vectors]
-        for state in states:
-            state["step"] += 1
+        torch._foreach_add_([state["step"] for state in states], 1)
         b1, b2 = group["vector_betas"]
         gradients, t = [p.grad for p in vectors], float(states[0]["step"])
         mean, square = [s["exp_avg"] for s in states], [s["exp_avg_sq"] for s in states]
+        kernel = soap_kernel(vectors)
+        if isinstance(kernel, SoapKernel):
+            kernel.vectors(_settings(group, (b1, b2), t), vectors, mean, square)
+            return
         torch._foreach_lerp_(mean, gradients, 1 - b1)
         torch._foreach_mul_(square, b2)
         torch._foreach_addcmul_(square, gradients, gradients, 1 - b2)
@@ -129,6 +136,26 @@ class Soap(torch.optim.Optimizer):
                 yield _Stack(self, group, parameters)
 
 
+def _settings(
+    group: dict[str, Any],
+    betas: tuple[float, float],
+    t: float,
+    *,
+    measure: bool = False,
+    refresh: bool = False,
+) -> Settings:
+    return Settings(
+        group["lr"],
+        *betas,
+        1 - betas[0] ** t,
+        1 - betas[1] ** t,
+        group["eps"],
+        group["floor"],
+        measure,
+        refresh,
+    )
+
+
 class _Stack:
     """All blocks of one shape as one tensor (k, m, n)."""
 
@@ -138,6 +165,10 @@ class _Stack:
         (self.rows, m), (self.columns, n) = (parts(side, group["block"]) for side in self.sizes)
         self.shape = (m, n)
         self.counts = [p[..., 0, 0].numel() * self.rows * self.columns for p in parameters]
+        filled = self._blocks(torch.ones(self.sizes)).sum((-2, -1), keepdim=True)
+        n_matrices = sum(self.counts) // (self.rows * self.columns)
+        self.filled = filled.repeat(n_matrices, 1, 1).to(parameters[0])
+        """(k, 1, 1) numbers of each block that are there"""
         keys = {
             "exp_avg": (m, n),
             "exp_avg_sq": (m, n),
@@ -183,15 +214,24 @@ class _Stack:
         """One step of all matrices; those without a gradient have a gradient of zero and do not move."""
         if all(p.grad is None for p in self.parameters):
             return
+        states = [self.owner.state[p] for p in self.parameters]
+        torch._foreach_add_([state["step"] for state in states], 1)
+        t = int(states[0]["step"]) - 1
+        b1, b2 = self.group["betas"]
+        measure, refresh = t % self.group["measure"] == 0, t % self.group["every"] == 0
+        kernel = soap_kernel(self.parameters)
+        if t > 0 and isinstance(kernel, SoapKernel):
+            kernel.matrices(
+                _settings(self.group, (b1, b2), t, measure=measure, refresh=refresh),
+                self.parameters,
+                cut=(self.rows, self.columns),
+                state=self.tensors,
+            )
+            return
         gradient = torch.cat(
             [self._blocks(torch.zeros_like(p) if p.grad is None else p.grad) for p in self.parameters]
         )
-        states = [self.owner.state[p] for p in self.parameters]
-        for state in states:
-            state["step"] += 1
-        t = int(states[0]["step"]) - 1
-        b1, b2 = self.group["betas"]
-        if t % self.group["measure"] == 0:
+        if measure:
             self.tensors["covariance_left"].lerp_(gradient @ gradient.mT, 1 - b2)
             self.tensors["covariance_right"].lerp_(gradient.mT @ gradient, 1 - b2)
         if t == 0:
@@ -202,14 +242,16 @@ class _Stack:
         mean, square = self.tensors["exp_avg"], self.tensors["exp_avg_sq"]
         mean.lerp_(turned, 1 - b1)
         square.mul_(b2).addcmul_(turned, turned, value=1 - b2)
-        root = square.sqrt().div_(math.sqrt(1 - b2**t)).add_(self.group["eps"])
+        size = square.sum((-2, -1), keepdim=True).div_(self.filled).sqrt_()
+        root = square.sqrt().add_(size, alpha=self.group["floor"]).div_(math.sqrt(1 - b2**t))
+        root.add_(self.group["eps"])
         update = left @ (mean / root) @ right.mT
         rate, start = self.group["lr"] / (1 - b1**t), 0
         for p, k in zip(self.parameters, self.counts, strict=True):
             if p.grad is not None:
                 p.add_(self._whole(update[start : start + k], p), alpha=-rate)
             start += k
-        if t % self.group["every"] == 0:
+        if refresh:
             self._refresh()
 
     def _first_bases(self) -> None:

@@ -92,9 +92,14 @@ def reference_forms() -> Iterator[None]:
         _off -= 1
 
 
+def forms_are_off() -> bool:
+    """Whether PyTorch computes everything (`reference_forms`)."""
+    return _off > 0
+
+
 def find(model: Shaped, device: torch.device) -> Kernel | Refusal:
     """The kernel of `model`, with parameters of their present type, on `device`; made once a model."""
-    if _off:
+    if forms_are_off():
         return Refusal("off by reference_forms")
     known = _FOUND.setdefault(model, {})
     key = device.type, model.energy_scale.dtype

@@ -31,6 +31,9 @@ class SoapConfig(OptimizerConfig):
     """Steps between two gradients that the covariances take in."""
     eps: float = Field(default=1e-8, gt=0, le=1)
     """Added to the roots of the second moments."""
+    floor: float = Field(default=0.0, ge=0, le=1)
+    """Of matrices, added to the roots of the second moments: so much of the root of their mean over the
+    block."""
 
     def build(
         self, parameters: Iterable[Tensor], *, learning_rate: float, train: AdamSettings
@@ -47,6 +50,7 @@ class SoapConfig(OptimizerConfig):
             block=self.block,
             measure=self.measure,
             eps=self.eps,
+            floor=self.floor,
         )
 
     def state_numbers(self, shapes: Iterable[tuple[int, ...]]) -> int:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 
 import pytest
 import torch
 from torch import Tensor
 
 from sapis_lab.config import kind_class, kinds, load
+from sapis_lab.kernels import Refusal, reference_forms
+from sapis_lab.kernels.soap import SoapKernel, soap_kernel
 from sapis_lab.optimizers import OptimizerConfig
 from sapis_lab.optimizers.soap import SoapConfig
 from sapis_lab.soap import Soap, parts
@@ -18,6 +22,17 @@ from sapis_lab.training import TrainConfig
 
 SHAPES = [(5, 3), (4, 5, 3), (2, 3, 5), (7,), (1, 4), (6, 1), (3, 3)]
 SETTINGS = {"lr": 0.01, "betas": (0.9, 0.95), "every": 4, "block": 64}
+COMPILER = any(map(shutil.which, ("g++", "clang++", "c++")))
+
+
+@pytest.fixture(params=["PyTorch", "C++"], autouse=True)
+def form(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Every test holds for both forms of the step."""
+    if request.param == "C++" and not COMPILER:
+        pytest.skip("no C++ compiler")
+    with reference_forms() if request.param == "PyTorch" else nullcontext():
+        assert isinstance(soap_kernel(parameters([(2, 2)])), SoapKernel) == (request.param == "C++")
+        yield request.param
 
 
 def parameters(shapes: list[tuple[int, ...]] = SHAPES, seed: int = 0) -> list[Tensor]:
@@ -198,6 +213,73 @@ def test_every_optimiser_loads_by_name_and_goes_on_from_its_state(kind: str) -> 
     second.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     assert walk(optimizer, values, 5) == walk(second, again, 5)
     assert math.isfinite(train.optimizer.state_numbers(tuple(p.shape) for p in values))
+
+
+MIXED = [(3, 9, 20), (70, 33), (3, 9, 20), (5, 3), (11,), (1, 6), (17, 17)]
+
+
+@pytest.mark.parametrize("block", [64, 16, 7])
+def test_the_forms_agree_and_one_goes_on_where_the_other_was(form: str, block: int) -> None:
+    """Blocks that are filled up, parameters that lack a gradient, a covariance that rests, and a floor.
+
+    Bases are made anew after the covariances have full rank: in the directions without any gradient so far
+    they are arbitrary.
+    """
+    settings = {**SETTINGS, "block": block, "measure": 2, "every": 7, "floor": 0.01, "weight_decay": 0.1}
+
+    def steps(optimizer: Soap, values: list[Tensor], *times: int) -> Soap:
+        for t in times:
+            generator = torch.Generator().manual_seed(t)
+            for k, p in enumerate(values):
+                g = torch.randn(p.shape, generator=generator, dtype=p.dtype)
+                scale = torch.logspace(0, 2, p.shape[-1], dtype=p.dtype)
+                p.grad = None if k == 2 and t in (4, 5) else g * scale
+            optimizer.step()
+        return optimizer
+
+    in_torch, other = parameters(MIXED), parameters(MIXED)
+    with reference_forms():
+        steps(Soap(in_torch, **settings), in_torch, *range(24))
+        state = steps(Soap(other, **settings), other, *range(8)).state_dict()
+    second = Soap(other, **settings)
+    second.load_state_dict(copy.deepcopy(state))
+    steps(second, other, *range(8, 24))
+    for a, b in zip(in_torch, other, strict=True):
+        assert torch.allclose(a, b, rtol=1e-7, atol=1e-9)
+
+
+def test_there_is_no_kernel_for_other_types_and_layouts() -> None:
+    half, turned = torch.zeros(3, 4, dtype=torch.bfloat16), torch.zeros(3, 4, dtype=torch.float64).mT
+    assert isinstance(soap_kernel([half]), Refusal) and isinstance(soap_kernel([turned]), Refusal)
+    values, like = [turned.requires_grad_(True)], [torch.zeros_like(turned).contiguous().requires_grad_(True)]
+    for some in (values, like):
+        walk(Soap(some, **SETTINGS, floor=1e-3), some, 9)
+    assert torch.allclose(values[0], like[0], rtol=1e-9)
+
+
+def test_directions_without_a_gradient_do_not_move() -> None:
+    """Rounding leaves them a gradient of 1e-16, which nothing but the floor tells from a small one."""
+    values = parameters([(5, 4)])
+    before, up = values[0].detach().clone(), torch.tensor([1.0, 2, 3, 4, 5], dtype=torch.float64)
+    optimizer = Soap(values, **SETTINGS, floor=1e-4)
+    for t in range(30):
+        values[0].grad = (1 + 0.1 * t) * torch.outer(up, torch.ones(4, dtype=torch.float64) / 3)
+        optimizer.step()
+    moved = before - values[0].detach()
+    assert torch.allclose(moved, moved[0, 0] * torch.outer(up, torch.ones(4, dtype=torch.float64)), rtol=1e-6)
+
+
+def test_a_gradient_that_is_not_finite_harms_nothing_but_its_own_block() -> None:
+    values = parameters([(6, 6), (6, 6)])
+    optimizer = Soap(values, **SETTINGS)
+    for t in range(9):
+        for p in values:
+            p.grad = torch.ones_like(p)
+        if t == 3:
+            assert values[0].grad is not None
+            values[0].grad[2, 3] = math.nan
+        optimizer.step()
+    assert values[0].isnan().any() and values[1].isfinite().all()
 
 
 def test_amsgrad_is_refused_where_nothing_heeds_it() -> None:

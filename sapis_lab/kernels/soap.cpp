@@ -1,0 +1,270 @@
+// One step of SOAP (optimizers/soap.py) for all blocks of one shape, and of Adam for vectors, on one CPU
+// thread.
+//
+// A block (m, n) of a matrix parameter with gradient G has bases Q_L (m, m) and Q_R (n, n), covariances L and
+// R, and moments M, V in the turned basis:
+//
+//     U = Q_L^T G Q_R,   M <- lerp(M, U),   V <- lerp(V, U^2),   P -= Q_L (rate M / (root V + eps)) Q_R^T.
+//
+// Blocks have tens of rows and columns and are taken one by one: all that a step needs of one lies in the
+// first-level cache, and the products are those of gemm.h. Rows are padded to 8 lanes with zeros in scratch
+// space only; the state stays as PyTorch has it.
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <new>
+#include <numeric>
+#include <vector>
+
+#include "gemm.h"
+#include "memory.h"
+
+#define EXPORT extern "C" __attribute__((visibility("default")))
+#define IVDEP _Pragma("GCC ivdep")
+
+typedef REAL T;
+using sapis::gemm;
+using sapis::round8;
+using sapis::scratch;
+
+namespace {
+
+// Raised whenever a struct below, or an entry point, changes.
+constexpr int64_t ABI = 1;
+
+// All blocks of one shape. `state`: (k, m, n) moments M and V, (k, m, m) L and Q_L, (k, n, n) R and Q_R.
+struct Stack {
+    int64_t n_parameters, height, width;  // every parameter is a stack of matrices (height, width),
+    int64_t rows, columns, m, n;          // cut into rows x columns blocks (m, n), those at the end filled up
+    T *mean, *square, *left, *basis_left, *right, *basis_right;
+};
+
+struct Settings {
+    double rate, beta1, beta2, correction1, correction2, eps, floor;
+    int64_t measure, refresh;  // whether the covariances take this gradient in, whether bases are made anew
+};
+
+// (rows, columns) with `from` floats a row -> a padded row of `to` floats each, the rest zero.
+void padded(const T* x, int64_t rows, int64_t columns, int64_t from, T* y, int64_t to) {
+    for (int64_t i = 0; i < rows; i++) {
+        std::memcpy(y + i * to, x + i * from, columns * sizeof(T));
+        for (int64_t j = columns; j < to; j++) y[i * to + j] = 0;
+    }
+}
+
+// y (columns, to) = x^T, the rest of every row zero.
+void transposed(const T* x, int64_t rows, int64_t columns, int64_t from, T* y, int64_t to) {
+    for (int64_t j0 = 0; j0 < columns; j0 += 8) {
+        const int64_t j1 = std::min(j0 + 8, columns);
+        for (int64_t i = 0; i < rows; i++)
+            for (int64_t j = j0; j < j1; j++) y[j * to + i] = x[i * from + j];
+        for (int64_t j = j0; j < j1; j++)
+            for (int64_t i = rows; i < to; i++) y[j * to + i] = 0;
+    }
+}
+
+// c (d, d) <- lerp(c, x x^T) with x (d, k) of strides (row, column), xt = (1 - beta) x^T (k, dp).
+void take_in(int64_t d, int64_t k, const T* x, int64_t row, int64_t column, const T* xt, T* c, double beta,
+             T* sum) {
+    const int64_t dp = round8(d);
+    gemm<T>(d, dp, k, x, row, column, xt, dp, sum, dp, false);
+    const T b = T(beta);
+    for (int64_t i = 0; i < d; i++) IVDEP
+    for (int64_t j = 0; j < d; j++) c[i * d + j] = b * c[i * d + j] + sum[i * dp + j];
+}
+
+// q (d, dp): the orthogonal factor of p (d, dp), which is overwritten; as LAPACK has it, by Householder
+// reflections.
+void orthogonal(int64_t d, T* p, T* q, T* v, T* tau, T* w) {
+    const int64_t dp = round8(d);
+    auto reflect = [&](T* x, int64_t k) {  // rows and columns from k on
+        const int64_t first = k & ~int64_t(7);
+        const T* vk = v + k * dp;
+        for (int64_t j = first; j < dp; j++) w[j] = 0;
+        for (int64_t i = k; i < d; i++) {
+            const T f = vk[i], *row = x + i * dp;
+            IVDEP
+            for (int64_t j = first; j < dp; j++) w[j] += f * row[j];
+        }
+        for (int64_t i = k; i < d; i++) {
+            const T f = tau[k] * vk[i];
+            T* row = x + i * dp;
+            IVDEP
+            for (int64_t j = first; j < dp; j++) row[j] -= f * w[j];
+        }
+    };
+    for (int64_t k = 0; k < d; k++) {
+        T* vk = v + k * dp;
+        double below = 0;
+        for (int64_t i = k + 1; i < d; i++) below += double(p[i * dp + k]) * p[i * dp + k];
+        tau[k] = 0;
+        if (!(below > 0)) continue;
+        const double top = p[k * dp + k], size = std::sqrt(top * top + below);
+        const double beta = top > 0 ? -size : size;
+        tau[k] = T((beta - top) / beta);
+        vk[k] = 1;
+        const T scale = T(1 / (top - beta));
+        for (int64_t i = k + 1; i < d; i++) vk[i] = p[i * dp + k] * scale;
+        reflect(p, k);
+    }
+    std::fill(q, q + d * dp, T(0));
+    for (int64_t k = 0; k < d; k++) q[k * dp + k] = 1;
+    for (int64_t k = d - 1; k >= 0; k--)
+        if (tau[k] != 0) reflect(q, k);
+}
+
+// One power iteration of a basis (d, d), its columns in the order of their variance, the largest first;
+// `order` says which old column came where. `change` (d, dp) maps the old basis to the new one, Q_new^T Q_old,
+// or is its transpose.
+void refresh(int64_t d, const T* covariance, T* basis, int64_t* order, T* change, bool turned) {
+    const int64_t dp = round8(d);
+    T* space = scratch<T>(6, 4 * d * dp + 3 * dp).data();
+    T *old = space, *product = old + d * dp, *q = product + d * dp, *v = q + d * dp, *tau = v + d * dp;
+    T *w = tau + dp, *variance = w + dp;
+    padded(basis, d, d, d, old, dp);
+    gemm<T>(d, dp, d, covariance, d, 1, old, dp, product, dp, false);
+    for (int64_t j = 0; j < d; j++) variance[j] = 0;
+    for (int64_t i = 0; i < d; i++) IVDEP
+    for (int64_t j = 0; j < d; j++) variance[j] += old[i * dp + j] * product[i * dp + j];
+    for (int64_t j = 0; j < d; j++)
+        if (!(variance[j] == variance[j])) variance[j] = -1;  // of NaN there is no order
+    std::iota(order, order + d, int64_t(0));
+    std::stable_sort(order, order + d, [&](int64_t a, int64_t b) { return variance[a] > variance[b]; });
+    for (int64_t i = 0; i < d; i++) {
+        T* row = product + i * dp;
+        for (int64_t j = 0; j < d; j++) w[j] = row[order[j]];
+        std::memcpy(row, w, d * sizeof(T));
+    }
+    orthogonal(d, product, q, v, tau, w);
+    if (turned)
+        gemm<T>(d, dp, d, old, 1, dp, q, dp, change, dp, false);
+    else
+        gemm<T>(d, dp, d, q, 1, dp, old, dp, change, dp, false);
+    for (int64_t i = 0; i < d; i++) std::memcpy(basis + i * d, q + i * dp, d * sizeof(T));
+}
+
+struct Block {
+    T *mean, *square, *left, *basis_left, *right, *basis_right;
+};
+
+// The bases anew, and the moments turned into them.
+void turn(int64_t m, int64_t n, const Block& b) {
+    const int64_t np = round8(n), mp = round8(m), most = std::max(m, n);
+    T* space = scratch<T>(7, 2 * m * np + std::max(m * mp, n * np)).data();
+    T *x = space, *y = x + m * np, *change = y + m * np;
+    static thread_local std::vector<int64_t> order;
+    if (int64_t(order.size()) < most) order.resize(most);
+    refresh(m, b.left, b.basis_left, order.data(), change, false);
+    padded(b.mean, m, n, n, x, np);
+    gemm<T>(m, np, m, change, mp, 1, x, np, y, np, false);
+    for (int64_t i = 0; i < m; i++) std::memcpy(x + i * n, b.square + order[i] * n, n * sizeof(T));
+    std::memcpy(b.square, x, m * n * sizeof(T));
+    refresh(n, b.right, b.basis_right, order.data(), change, true);
+    gemm<T>(m, np, n, y, np, 1, change, np, x, np, false);
+    for (int64_t i = 0; i < m; i++) {
+        std::memcpy(b.mean + i * n, x + i * np, n * sizeof(T));
+        for (int64_t j = 0; j < n; j++) y[j] = b.square[i * n + order[j]];
+        std::memcpy(b.square + i * n, y, n * sizeof(T));
+    }
+}
+
+// A block (m, n) of which rows x columns are there; `stride` between rows of parameter and gradient.
+void step(int64_t m, int64_t n, int64_t rows, int64_t columns, int64_t stride, T* parameter,
+          const T* gradient, const Block& b, const Settings& how) {
+    const int64_t np = round8(n), mp = round8(m);
+    T* space = scratch<T>(5, 3 * m * np + 2 * n * std::max(mp, np) + m * mp).data();
+    T *g = space, *x = g + m * np, *u = x + m * np, *other = u + m * np, *sum = other + n * std::max(mp, np);
+    padded(gradient, rows, columns, stride, g, np);
+    std::fill(g + rows * np, g + m * np, T(0));
+    if (how.measure) {
+        const T share = T(1 - how.beta2);
+        for (int64_t k = 0; k < m * np; k++) x[k] = share * g[k];
+        take_in(n, m, g, 1, np, x, b.right, how.beta2, sum);
+        transposed(x, m, n, np, other, mp);
+        take_in(m, n, g, np, 1, other, b.left, how.beta2, sum);
+    }
+    const T* q = b.basis_right;
+    if (np != n) padded(b.basis_right, n, n, n, other, np), q = other;
+    gemm<T>(m, np, m, b.basis_left, 1, m, g, np, x, np, false);
+    gemm<T>(m, np, n, x, np, 1, q, np, u, np, false);
+    const T b1 = T(how.beta1), b2 = T(how.beta2), correct = T(1 / std::sqrt(how.correction2));
+    double mean_square = 0;
+    for (int64_t i = 0; i < m; i++) {
+        T *mean = b.mean + i * n, *square = b.square + i * n, total = 0;
+        const T* turned = u + i * np;
+        IVDEP
+        for (int64_t j = 0; j < n; j++) {
+            mean[j] = b1 * mean[j] + (1 - b1) * turned[j];
+            square[j] = b2 * square[j] + (1 - b2) * turned[j] * turned[j];
+        }
+        if (how.floor > 0)
+            for (int64_t j = 0; j < n; j++) total += square[j];
+        mean_square += total;
+    }
+    const T least = T(how.eps + how.floor * std::sqrt(mean_square / (double(rows) * columns)) * correct);
+    const T rate = T(how.rate / how.correction1);
+    for (int64_t i = 0; i < m; i++) {
+        const T *mean = b.mean + i * n, *square = b.square + i * n;
+        T* y = u + i * np;
+        IVDEP
+        for (int64_t j = 0; j < n; j++) y[j] = rate * mean[j] / (std::sqrt(square[j]) * correct + least);
+    }
+    gemm<T>(m, np, m, b.basis_left, m, 1, u, np, x, np, false);
+    transposed(b.basis_right, n, n, n, other, np);
+    gemm<T>(rows, np, n, x, np, 1, other, np, u, np, false);
+    for (int64_t i = 0; i < rows; i++) IVDEP
+    for (int64_t j = 0; j < columns; j++) parameter[i * stride + j] -= u[i * np + j];
+    if (how.refresh) turn(m, n, b);
+}
+
+}  // namespace
+
+EXPORT int64_t soap_abi() { return ABI; }
+EXPORT int64_t soap_stack_bytes() { return sizeof(Stack); }
+EXPORT int64_t soap_settings_bytes() { return sizeof(Settings); }
+
+// Of every parameter its address, that of its gradient (null: it has none and stays as it is, its gradient
+// counts as zero) and how many matrices it holds.  0, or 1 where there is no memory for scratch space.
+EXPORT int soap_matrices(const Stack* stack, const Settings* settings, T* const* parameters,
+                         const T* const* gradients, const int64_t* counts) {
+    const Stack& s = *stack;
+    const int64_t mn = s.m * s.n, mm = s.m * s.m, nn = s.n * s.n;
+    try {
+        std::vector<T> unused;
+        int64_t k = 0;
+        for (int64_t p = 0; p < s.n_parameters; p++) {
+            if (!gradients[p]) unused.assign(s.height * s.width, T(0));
+            for (int64_t c = 0; c < counts[p]; c++)
+                for (int64_t i = 0; i < s.rows; i++)
+                    for (int64_t j = 0; j < s.columns; j++, k++) {
+                        const int64_t at = i * s.m * s.width + j * s.n, matrix = c * s.height * s.width;
+                        const Block b{s.mean + k * mn, s.square + k * mn,     s.left + k * mm,
+                                      s.basis_left + k * mm, s.right + k * nn, s.basis_right + k * nn};
+                        step(s.m, s.n, std::min(s.m, s.height - i * s.m), std::min(s.n, s.width - j * s.n),
+                             s.width, gradients[p] ? parameters[p] + matrix + at : unused.data() + at,
+                             gradients[p] ? gradients[p] + matrix + at : unused.data() + at, b, *settings);
+                    }
+        }
+    } catch (const std::bad_alloc&) { return 1; }
+    return 0;
+}
+
+// Adam for `count` vectors of these sizes.
+EXPORT void soap_vectors(const Settings* settings, int64_t count, const int64_t* sizes, T* const* parameters,
+                         const T* const* gradients, T* const* means, T* const* squares) {
+    const Settings& how = *settings;
+    const T b1 = T(how.beta1), b2 = T(how.beta2), rate = T(how.rate / how.correction1);
+    const T correct = T(1 / std::sqrt(how.correction2)), eps = T(how.eps);
+    for (int64_t v = 0; v < count; v++) {
+        T *p = parameters[v], *mean = means[v], *square = squares[v];
+        const T* g = gradients[v];
+        IVDEP
+        for (int64_t j = 0; j < sizes[v]; j++) {
+            mean[j] = b1 * mean[j] + (1 - b1) * g[j];
+            square[j] = b2 * square[j] + (1 - b2) * g[j] * g[j];
+            p[j] -= rate * mean[j] / (std::sqrt(square[j]) * correct + eps);
+        }
+    }
+}
