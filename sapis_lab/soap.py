@@ -24,7 +24,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sapis_lab.kernels.soap import Settings, SoapKernel, soap_kernel
+from sapis_lab.kernels import forms_are_off
+from sapis_lab.kernels.soap import Blocks, Matrices, Settings, SoapKernel, soap_kernel
 
 
 def parts(side: int, block: int) -> tuple[int, int]:
@@ -72,6 +73,7 @@ class Soap(torch.optim.Optimizer):
         }
         super().__init__(parameters, settings)
         self._stacks: list[_Stack] | None = None
+        self._compiled: tuple[list[_Stack], Matrices | None] | None = None
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a state; the stacks are made anew from it."""
@@ -93,10 +95,34 @@ class Soap(torch.optim.Optimizer):
                 )
             self._step_vectors(group)
         if self._stacks is None:
-            self._stacks = list(self._stacked())
-        for stack in self._stacks:
-            stack.step()
+            self._stacks, self._compiled = list(self._stacked()), None
+        stacks = [stack for stack in self._stacks if any(p.grad is not None for p in stack.parameters)]
+        if not stacks:
+            return loss
+        torch._foreach_add_([self.state[p]["step"] for stack in stacks for p in stack.parameters], 1)
+        times = [int(self.state[stack.parameters[0]]["step"]) - 1 for stack in stacks]
+        if not self._step_compiled(stacks, times):
+            for stack, t in zip(stacks, times, strict=True):
+                stack.step(t)
         return loss
+
+    def _step_compiled(self, stacks: list[_Stack], times: list[int]) -> bool:
+        """Whether all of them were stepped by the kernel; it makes no first bases."""
+        if min(times) == 0 or forms_are_off():
+            return False
+        if self._compiled is None or self._compiled[0] != stacks:
+            parameters = [p for stack in stacks for p in stack.parameters]
+            kernel = soap_kernel(parameters)
+            made = None
+            if isinstance(kernel, SoapKernel):
+                made = kernel.matrices(
+                    [Blocks(stack.parameters, (stack.rows, stack.columns), stack.tensors) for stack in stacks]
+                )
+            self._compiled = stacks, made
+        matrices = self._compiled[1]
+        if matrices is not None:
+            matrices.step([stack.settings(t) for stack, t in zip(stacks, times, strict=True)])
+        return matrices is not None
 
     def _step_vectors(self, group: dict[str, Any]) -> None:
         vectors = [p for p in group["params"] if p.grad is not None and not is_matrix(tuple(p.shape))]
@@ -210,24 +236,20 @@ class _Stack:
         x = x.reshape(-1, self.rows * m, self.columns * n)
         return x[:, :big_m, :big_n].reshape(like.shape)
 
-    def step(self) -> None:
-        """One step of all matrices; those without a gradient have a gradient of zero and do not move."""
-        if all(p.grad is None for p in self.parameters):
-            return
-        states = [self.owner.state[p] for p in self.parameters]
-        torch._foreach_add_([state["step"] for state in states], 1)
-        t = int(states[0]["step"]) - 1
+    def settings(self, t: int) -> Settings:
+        """Of the step that follows `t` others."""
+        measure, refresh = self._due(t)
+        return _settings(self.group, self.group["betas"], t, measure=measure, refresh=refresh)
+
+    def _due(self, t: int) -> tuple[bool, bool]:
+        """Whether covariances take this gradient in, and whether the bases are made anew after it."""
+        return t % self.group["measure"] == 0, t % self.group["every"] == 0
+
+    def step(self, t: int) -> None:
+        """The step of all matrices that follows `t` others; those without a gradient have a gradient of zero
+        and do not move."""
         b1, b2 = self.group["betas"]
-        measure, refresh = t % self.group["measure"] == 0, t % self.group["every"] == 0
-        kernel = soap_kernel(self.parameters)
-        if t > 0 and isinstance(kernel, SoapKernel):
-            kernel.matrices(
-                _settings(self.group, (b1, b2), t, measure=measure, refresh=refresh),
-                self.parameters,
-                cut=(self.rows, self.columns),
-                state=self.tensors,
-            )
-            return
+        measure, refresh = self._due(t)
         gradient = torch.cat(
             [self._blocks(torch.zeros_like(p) if p.grad is None else p.grad) for p in self.parameters]
         )

@@ -16,6 +16,7 @@
 #include <cstring>
 #include <new>
 #include <numeric>
+#include <type_traits>
 #include <vector>
 
 #include "gemm.h"
@@ -27,12 +28,18 @@
 typedef REAL T;
 using sapis::gemm;
 using sapis::round8;
+using sapis::load;
 using sapis::scratch;
+using sapis::store;
+
+typedef sapis::Lanes<T>::v8 v8;
+typedef sapis::Lanes<T>::wide wide;
+constexpr int64_t LANES = sizeof(wide) / sizeof(T);
 
 namespace {
 
 // Raised whenever a struct below, or an entry point, changes.
-constexpr int64_t ABI = 1;
+constexpr int64_t ABI = 2;
 
 // All blocks of one shape. `state`: (k, m, n) moments M and V, (k, m, m) L and Q_L, (k, n, n) R and Q_R.
 struct Stack {
@@ -54,14 +61,51 @@ void padded(const T* x, int64_t rows, int64_t columns, int64_t from, T* y, int64
     }
 }
 
+// Eight rows of eight, turned in registers.
+inline void transpose8(v8 r[8]) {
+    typedef std::conditional_t<sizeof(T) == 4, int32_t, int64_t> I;
+    typedef I i8 __attribute__((vector_size(8 * sizeof(I))));
+    const i8 low{0, 8, 1, 9, 4, 12, 5, 13}, high{2, 10, 3, 11, 6, 14, 7, 15};
+    const i8 even{0, 1, 8, 9, 4, 5, 12, 13}, odd{2, 3, 10, 11, 6, 7, 14, 15};
+    const i8 left{0, 1, 2, 3, 8, 9, 10, 11}, right{4, 5, 6, 7, 12, 13, 14, 15};
+    v8 a[8], b[8];
+    UNROLL
+    for (int k = 0; k < 8; k += 2) {
+        a[k] = __builtin_shuffle(r[k], r[k + 1], low);
+        a[k + 1] = __builtin_shuffle(r[k], r[k + 1], high);
+    }
+    UNROLL
+    for (int k = 0; k < 8; k += 4) UNROLL
+    for (int h = 0; h < 2; h++) {
+        b[k + 2 * h] = __builtin_shuffle(a[k + h], a[k + 2 + h], even);
+        b[k + 2 * h + 1] = __builtin_shuffle(a[k + h], a[k + 2 + h], odd);
+    }
+    UNROLL
+    for (int k = 0; k < 4; k++) {
+        r[k] = __builtin_shuffle(b[k], b[4 + k], left);
+        r[k + 4] = __builtin_shuffle(b[k], b[4 + k], right);
+    }
+}
+
 // y (columns, to) = x^T, the rest of every row zero.
 void transposed(const T* x, int64_t rows, int64_t columns, int64_t from, T* y, int64_t to) {
-    for (int64_t j0 = 0; j0 < columns; j0 += 8) {
-        const int64_t j1 = std::min(j0 + 8, columns);
-        for (int64_t i = 0; i < rows; i++)
-            for (int64_t j = j0; j < j1; j++) y[j * to + i] = x[i * from + j];
-        for (int64_t j = j0; j < j1; j++)
-            for (int64_t i = rows; i < to; i++) y[j * to + i] = 0;
+    int64_t i = 0;
+    for (; i + 8 <= rows; i += 8) {
+        int64_t j = 0;
+        for (; j + 8 <= columns; j += 8) {
+            v8 r[8];
+            UNROLL
+            for (int k = 0; k < 8; k++) r[k] = load<v8>(x + (i + k) * from + j);
+            transpose8(r);
+            UNROLL
+            for (int k = 0; k < 8; k++) store(y + (j + k) * to + i, r[k]);
+        }
+        for (; j < columns; j++)
+            for (int64_t k = i; k < i + 8; k++) y[j * to + k] = x[k * from + j];
+    }
+    for (int64_t j = 0; j < columns; j++) {
+        for (int64_t k = i; k < rows; k++) y[j * to + k] = x[k * from + j];
+        for (int64_t k = rows; k < to; k++) y[j * to + k] = 0;
     }
 }
 
@@ -75,25 +119,29 @@ void take_in(int64_t d, int64_t k, const T* x, int64_t row, int64_t column, cons
     for (int64_t j = 0; j < d; j++) c[i * d + j] = b * c[i * d + j] + sum[i * dp + j];
 }
 
+// x -= tau v (v^T x) on rows k to d of a few columns of x.
+template <class V, int NV>
+inline void reflect_columns(T* x, int64_t k, int64_t d, int64_t dp, const T* v, T tau) {
+    constexpr int lanes = sizeof(V) / sizeof(T);
+    V sum[NV] = {};
+    for (int64_t i = k; i < d; i++) UNROLL
+    for (int c = 0; c < NV; c++) sum[c] += v[i] * load<V>(x + i * dp + c * lanes);
+    UNROLL
+    for (int c = 0; c < NV; c++) sum[c] *= tau;
+    for (int64_t i = k; i < d; i++) UNROLL
+    for (int c = 0; c < NV; c++)
+        store<V>(x + i * dp + c * lanes, load<V>(x + i * dp + c * lanes) - v[i] * sum[c]);
+}
+
 // q (d, dp): the orthogonal factor of p (d, dp), which is overwritten; as LAPACK has it, by Householder
 // reflections.
-void orthogonal(int64_t d, T* p, T* q, T* v, T* tau, T* w) {
+void orthogonal(int64_t d, T* p, T* q, T* v, T* tau) {
     const int64_t dp = round8(d);
     auto reflect = [&](T* x, int64_t k) {  // rows and columns from k on
-        const int64_t first = k & ~int64_t(7);
-        const T* vk = v + k * dp;
-        for (int64_t j = first; j < dp; j++) w[j] = 0;
-        for (int64_t i = k; i < d; i++) {
-            const T f = vk[i], *row = x + i * dp;
-            IVDEP
-            for (int64_t j = first; j < dp; j++) w[j] += f * row[j];
-        }
-        for (int64_t i = k; i < d; i++) {
-            const T f = tau[k] * vk[i];
-            T* row = x + i * dp;
-            IVDEP
-            for (int64_t j = first; j < dp; j++) row[j] -= f * w[j];
-        }
+        int64_t j = k & ~int64_t(7);
+        for (; j + 2 * LANES <= dp; j += 2 * LANES) reflect_columns<wide, 2>(x + j, k, d, dp, v + k * dp, tau[k]);
+        for (; j + LANES <= dp; j += LANES) reflect_columns<wide, 1>(x + j, k, d, dp, v + k * dp, tau[k]);
+        for (; j < dp; j += 8) reflect_columns<v8, 1>(x + j, k, d, dp, v + k * dp, tau[k]);
     };
     for (int64_t k = 0; k < d; k++) {
         T* vk = v + k * dp;
@@ -137,7 +185,7 @@ void refresh(int64_t d, const T* covariance, T* basis, int64_t* order, T* change
         for (int64_t j = 0; j < d; j++) w[j] = row[order[j]];
         std::memcpy(row, w, d * sizeof(T));
     }
-    orthogonal(d, product, q, v, tau, w);
+    orthogonal(d, product, q, v, tau);
     if (turned)
         gemm<T>(d, dp, d, old, 1, dp, q, dp, change, dp, false);
     else
@@ -190,19 +238,21 @@ void step(int64_t m, int64_t n, int64_t rows, int64_t columns, int64_t stride, T
     gemm<T>(m, np, m, b.basis_left, 1, m, g, np, x, np, false);
     gemm<T>(m, np, n, x, np, 1, q, np, u, np, false);
     const T b1 = T(how.beta1), b2 = T(how.beta2), correct = T(1 / std::sqrt(how.correction2));
-    double mean_square = 0;
+    v8 total{};
     for (int64_t i = 0; i < m; i++) {
-        T *mean = b.mean + i * n, *square = b.square + i * n, total = 0;
+        T *mean = b.mean + i * n, *square = b.square + i * n;
         const T* turned = u + i * np;
         IVDEP
         for (int64_t j = 0; j < n; j++) {
             mean[j] = b1 * mean[j] + (1 - b1) * turned[j];
             square[j] = b2 * square[j] + (1 - b2) * turned[j] * turned[j];
         }
-        if (how.floor > 0)
-            for (int64_t j = 0; j < n; j++) total += square[j];
-        mean_square += total;
+        int64_t j = 0;
+        for (; j + 8 <= n; j += 8) total += load<v8>(square + j);
+        for (; j < n; j++) total[0] += square[j];
     }
+    double mean_square = 0;
+    for (int k = 0; k < 8; k++) mean_square += total[k];
     const T least = T(how.eps + how.floor * std::sqrt(mean_square / (double(rows) * columns)) * correct);
     const T rate = T(how.rate / how.correction1);
     for (int64_t i = 0; i < m; i++) {
@@ -225,27 +275,30 @@ EXPORT int64_t soap_abi() { return ABI; }
 EXPORT int64_t soap_stack_bytes() { return sizeof(Stack); }
 EXPORT int64_t soap_settings_bytes() { return sizeof(Settings); }
 
-// Of every parameter its address, that of its gradient (null: it has none and stays as it is, its gradient
-// counts as zero) and how many matrices it holds.  0, or 1 where there is no memory for scratch space.
-EXPORT int soap_matrices(const Stack* stack, const Settings* settings, T* const* parameters,
-                         const T* const* gradients, const int64_t* counts) {
-    const Stack& s = *stack;
-    const int64_t mn = s.m * s.n, mm = s.m * s.m, nn = s.n * s.n;
+// Of all parameters, stack by stack: the address, that of the gradient (null: it has none and stays as it is,
+// its gradient counts as zero) and how many matrices it holds.  0, or 1 where there is no memory for scratch
+// space.
+EXPORT int soap_matrices(int64_t n_stacks, const Stack* stacks, const Settings* settings,
+                         T* const* parameters, const T* const* gradients, const int64_t* counts) {
     try {
-        std::vector<T> unused;
-        int64_t k = 0;
-        for (int64_t p = 0; p < s.n_parameters; p++) {
-            if (!gradients[p]) unused.assign(s.height * s.width, T(0));
-            for (int64_t c = 0; c < counts[p]; c++)
-                for (int64_t i = 0; i < s.rows; i++)
-                    for (int64_t j = 0; j < s.columns; j++, k++) {
-                        const int64_t at = i * s.m * s.width + j * s.n, matrix = c * s.height * s.width;
-                        const Block b{s.mean + k * mn, s.square + k * mn,     s.left + k * mm,
-                                      s.basis_left + k * mm, s.right + k * nn, s.basis_right + k * nn};
-                        step(s.m, s.n, std::min(s.m, s.height - i * s.m), std::min(s.n, s.width - j * s.n),
-                             s.width, gradients[p] ? parameters[p] + matrix + at : unused.data() + at,
-                             gradients[p] ? gradients[p] + matrix + at : unused.data() + at, b, *settings);
-                    }
+        std::vector<T> nothing, unused;
+        for (const Stack* s = stacks; s < stacks + n_stacks; s++, settings++) {
+            const int64_t mn = s->m * s->n, mm = s->m * s->m, nn = s->n * s->n, matrix = s->height * s->width;
+            int64_t k = 0;
+            for (int64_t p = 0; p < s->n_parameters; p++, parameters++, gradients++, counts++) {
+                if (!*gradients) nothing.assign(matrix, T(0)), unused.resize(matrix);
+                for (int64_t c = 0; c < *counts; c++)
+                    for (int64_t i = 0; i < s->rows; i++)
+                        for (int64_t j = 0; j < s->columns; j++, k++) {
+                            const int64_t at = i * s->m * s->width + j * s->n;
+                            const Block b{s->mean + k * mn,       s->square + k * mn, s->left + k * mm,
+                                          s->basis_left + k * mm, s->right + k * nn,  s->basis_right + k * nn};
+                            step(s->m, s->n, std::min(s->m, s->height - i * s->m),
+                                 std::min(s->n, s->width - j * s->n), s->width,
+                                 *gradients ? *parameters + c * matrix + at : unused.data() + at,
+                                 *gradients ? *gradients + c * matrix + at : nothing.data() + at, b, *settings);
+                        }
+            }
         }
     } catch (const std::bad_alloc&) { return 1; }
     return 0;

@@ -7,7 +7,8 @@ tensors in float32 or float64.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from torch import Tensor
 from sapis_lab.kernels import Refusal, forms_are_off
 from sapis_lab.kernels.libraries import check_numbers, library
 
-ABI = 1
+ABI = 2
 """Of soap.cpp: raised whenever what follows here, or an entry point, changes."""
 STATE = ("exp_avg", "exp_avg_sq", "covariance_left", "basis_left", "covariance_right", "basis_right")
 """Tensors of a stack, in the order of soap.cpp."""
@@ -44,7 +45,7 @@ class Settings(ctypes.Structure):
 
 
 class SoapKernel:
-    """The steps of one floating-point type."""
+    """The library of one floating-point type."""
 
     def __init__(self, lib: ctypes.CDLL) -> None:
         wanted = {
@@ -54,39 +55,14 @@ class SoapKernel:
         }
         check_numbers(lib, wanted, caller="sapis_lab/kernels/soap.py")
         self._matrices, self._vectors = lib.soap_matrices, lib.soap_vectors
-        self._matrices.argtypes, self._matrices.restype = [ctypes.c_void_p] * 5, ctypes.c_int
+        self._matrices.argtypes = [ctypes.c_int64, *[ctypes.c_void_p] * 5]
+        self._matrices.restype = ctypes.c_int
         self._vectors.argtypes = [ctypes.c_void_p, ctypes.c_int64, *[ctypes.c_void_p] * 5]
         self._vectors.restype = None
 
-    def matrices(
-        self,
-        settings: Settings,
-        parameters: Sequence[Tensor],
-        *,
-        cut: tuple[int, int],
-        state: dict[str, Tensor],
-    ) -> None:
-        """A step of parameters (..., height, width), each matrix cut into `cut` rows and columns of blocks.
-
-        Args:
-            state: of all blocks, by the names of `STATE`; (k, m, n), (k, m, m) and (k, n, n).
-        """
-        size = parameters[0].shape[-2:]
-        stack = _Stack(
-            len(parameters), *size, *cut, *state[STATE[0]].shape[-2:], *(state[k].data_ptr() for k in STATE)
-        )
-        gradients = [None if p.grad is None else p.grad.contiguous() for p in parameters]
-        counts = (ctypes.c_int64 * len(parameters))(*(p.numel() // size.numel() for p in parameters))
-        of_parameters, of_gradients = _addresses(parameters), _addresses(gradients)
-        failed = self._matrices(
-            ctypes.addressof(stack),
-            ctypes.addressof(settings),
-            ctypes.addressof(of_parameters),
-            ctypes.addressof(of_gradients),
-            ctypes.addressof(counts),
-        )
-        if failed:
-            raise MemoryError("the SOAP kernel could not allocate its work space")
+    def matrices(self, stacks: Sequence[Blocks]) -> Matrices:
+        """The step of these stacks."""
+        return Matrices(self._matrices, stacks)
 
     def vectors(
         self,
@@ -107,8 +83,52 @@ class SoapKernel:
         )
 
 
-def _addresses(tensors: Sequence[Tensor | None]) -> ctypes.Array[ctypes.c_void_p]:
-    return (ctypes.c_void_p * len(tensors))(*(None if t is None else t.data_ptr() for t in tensors))
+class Blocks(NamedTuple):
+    """Parameters of one shape, cut into blocks of one shape."""
+
+    parameters: Sequence[Tensor]
+    """(..., height, width)"""
+    cut: tuple[int, int]
+    """rows and columns of blocks in a matrix"""
+    state: Mapping[str, Tensor]
+    """of all k blocks, by the names of `STATE`: (k, m, n), (k, m, m) and (k, n, n); filled where they are"""
+
+
+class Matrices:
+    """The step of some stacks, whose state stays where it is."""
+
+    def __init__(self, function: Any, stacks: Sequence[Blocks]) -> None:
+        self._function, self._state = function, [stack.state for stack in stacks]
+        self.parameters = [p for stack in stacks for p in stack.parameters]
+        self._stacks = (_Stack * len(stacks))(
+            *(
+                _Stack(
+                    len(parameters),
+                    *parameters[0].shape[-2:],
+                    *cut,
+                    *state[STATE[0]].shape[-2:],
+                    *(state[name].data_ptr() for name in STATE),
+                )
+                for parameters, cut, state in stacks
+            )
+        )
+        n = len(self.parameters)
+        self._counts = (ctypes.c_int64 * n)(*(p[..., 0, 0].numel() for p in self.parameters))
+        self._addresses, self._gradients = (ctypes.c_void_p * n)(), (ctypes.c_void_p * n)()
+
+    def step(self, settings: Sequence[Settings]) -> None:
+        """One step, with settings for every stack."""
+        gradients = [None if p.grad is None else p.grad.contiguous() for p in self.parameters]
+        self._addresses[:] = [p.data_ptr() for p in self.parameters]
+        self._gradients[:] = [None if g is None else g.data_ptr() for g in gradients]
+        of_stacks = (Settings * len(settings))(*settings)
+        arrays = (self._stacks, of_stacks, self._addresses, self._gradients, self._counts)
+        if self._function(len(settings), *(ctypes.addressof(array) for array in arrays)):
+            raise MemoryError("the SOAP kernel could not allocate its work space")
+
+
+def _addresses(tensors: Sequence[Tensor]) -> ctypes.Array[ctypes.c_void_p]:
+    return (ctypes.c_void_p * len(tensors))(*(t.data_ptr() for t in tensors))
 
 
 _REAL = {torch.float32: "float", torch.float64: "double"}
