@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -30,6 +30,9 @@ class AdamSettings(Protocol):
 
 class OptimizerConfig(KindConfig):
     """Settings of an optimiser; subclasses are the kinds."""
+
+    has_amsgrad: ClassVar[bool] = False
+    """Whether `train.amsgrad` says something to it."""
 
     @abstractmethod
     def build(

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ class AdamwConfig(OptimizerConfig):
     """Every parameter by itself, over the root of its second moment."""
 
     kind: Literal["adamw"] = "adamw"
+    has_amsgrad: ClassVar[bool] = True
 
     def build(
         self, parameters: Iterable[Tensor], *, learning_rate: float, train: AdamSettings

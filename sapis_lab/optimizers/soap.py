@@ -31,15 +31,13 @@ class SoapConfig(OptimizerConfig):
     """Steps between two gradients that the covariances take in."""
     eps: float = Field(default=1e-8, gt=0, le=1)
     """Added to the roots of the second moments."""
-    floor: float = Field(default=0.0, ge=0, le=1)
+    floor: float = Field(default=1e-3, ge=0, le=1)
     """Of matrices, added to the roots of the second moments: so much of the root of their mean over the
     block."""
 
     def build(
         self, parameters: Iterable[Tensor], *, learning_rate: float, train: AdamSettings
     ) -> torch.optim.Optimizer:
-        if train.amsgrad:
-            raise ValueError("train.amsgrad is a setting of adamw; wanted amsgrad=false with optimizer=soap")
         return Soap(
             parameters,
             lr=learning_rate,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -23,17 +24,28 @@ from sapis_lab.heads import HeadConfig
 from sapis_lab.models import ModelConfig
 from sapis_lab.optimizers import OptimizerConfig
 from sapis_lab.optimizers.adamw import AdamwConfig
+from sapis_lab.optimizers.soap import SoapConfig
 from sapis_lab.targets import EnergyTarget, ForcesTarget, Target
 from sapis_lab.tasks import TaskConfig
 from sapis_lab.tasks.energies import EnergiesConfig
 
-_ENERGIES, _ADAMW = EnergiesConfig(), AdamwConfig()
+_ENERGIES, _ADAMW, _SOAP = EnergiesConfig(), AdamwConfig(), SoapConfig()
 MOST_RATE = 1000.0
 """Largest learning rate."""
 StepChoice = Literal["auto", "eager", "compiled", "graph"]
 """Forms of the training step that a study may ask for (`step_forms`)."""
 Rate = Annotated[float, Field(gt=0, le=MOST_RATE)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
+
+
+_Average = Annotated[float, Field(gt=0, lt=1)]
+
+
+class EmaShare(Config):
+    """A running average whose memory grows with the length of the run."""
+
+    share: float = Field(gt=0, le=1)
+    """Steps after which a weight has lost all but 1/e of its part, over all steps."""
 
 
 class LossConfig(Config):
@@ -83,10 +95,11 @@ class TrainConfig(Config):
     """Share of the steps with a linear rise from zero."""
     decay: float = Field(default=0.2, ge=1e-9, le=1)
     """Share of the steps in the decay of `wsd`."""
-    optimizer: Annotated[composed_kind("optimizers", OptimizerConfig), Added(before=_ADAMW)] = _ADAMW  # type: ignore[valid-type]
+    optimizer: Annotated[composed_kind("optimizers", OptimizerConfig), Added(before=_ADAMW)] = _SOAP  # type: ignore[valid-type]
     """How gradients become steps."""
-    betas: tuple[Decay, Decay] = (0.9, 0.999)
-    """AdamW's decay rates of the first and second moment."""
+    betas: tuple[Decay, Decay] = (0.95, 0.95)
+    """Decay rates of the first and second moment of AdamW, and of vectors in SOAP. Where they are equal no
+    step is longer than the learning rate."""
     amsgrad: Annotated[bool, Added(before=False)] = False
     """Divide by the root of the largest second moment so far (Reddi et al., arXiv:1904.09237): long runs
     burst less, where Adam divides by second moments that shrink with the gradients."""
@@ -94,8 +107,9 @@ class TrainConfig(Config):
     """AdamW's decoupled decay, times the learning rate."""
     clip: float | None = Field(default=30.0, ge=1e-12, le=1e12)
     """Largest norm of the gradient of the loss; none: no clipping."""
-    ema: float | None = Field(default=0.99, gt=0, lt=1)
-    """Decay of the running average of the weights, which is what is scored; none: the last weights are."""
+    ema: _Average | EmaShare | None = EmaShare(share=0.05)
+    """Decay of the running average of the weights, which is what is scored, or `{share: ...}` of the steps
+    that it reaches back; none: the last weights are."""
     task: Annotated[composed_kind("tasks", TaskConfig), Added(before=_ENERGIES)] = _ENERGIES  # type: ignore[valid-type]
     """What is learnt: `energies` with their derivatives and, beside them, properties; or `properties`
     alone."""
@@ -128,6 +142,14 @@ class TrainConfig(Config):
         return self
 
     @model_validator(mode="after")
+    def _amsgrad_is_heeded(self) -> Self:
+        if self.amsgrad and not self.optimizer.has_amsgrad:
+            raise ValueError(
+                f"amsgrad: {self.optimizer.kind} has none; wanted amsgrad=false, or optimizer=adamw"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _targets_fit_the_task(self) -> Self:
         known = self.task.targets(self)
         twice = [key for key, n in Counter(target.key for target in known).items() if n > 1]
@@ -157,6 +179,12 @@ class TrainConfig(Config):
             f"train.learning_rate names {', '.join(self.learning_rate)}, but not {model.label!r} or its kind "
             f"{model.kind!r}"
         )
+
+    def ema_decay(self, steps: int) -> float | None:
+        """Decay of the running average in a run of `steps`; None without one."""
+        if isinstance(self.ema, EmaShare):
+            return math.exp(-1 / (self.ema.share * steps))
+        return self.ema
 
     def steps_for(self, n_frames: int) -> int:
         """Optimiser steps at D = n_frames."""

@@ -54,10 +54,11 @@ class TrainingModule(L.LightningModule):
         self.model, self.config, self.steps, self.learning_rate = model, config, steps, learning_rate
         self.ranks, self.wants_stop, self.stop_agreed = ranks, wants_stop, False
         self.average: list[Tensor] = []
+        self.decay = config.ema_decay(steps)
         self.last_loss: Tensor | None = None
 
     def on_fit_start(self) -> None:
-        if self.config.ema is None:
+        if self.decay is None:
             return
         # a checkpoint is loaded before the module has moved to its device
         parameters = self._parameters_in_order()
@@ -94,15 +95,15 @@ class TrainingModule(L.LightningModule):
 
     def update_average(self, steps_done: int) -> None:
         """Move the average towards the weights, faster at the start: decay min(ema, (1 + t)/(10 + t))."""
-        if self.config.ema is None:
+        if self.decay is None:
             return
-        decay = min(self.config.ema, (1 + steps_done) / (10 + steps_done))
+        decay = min(self.decay, (1 + steps_done) / (10 + steps_done))
         torch._foreach_lerp_(self.average, [p.detach() for p in self._parameters_in_order()], 1 - decay)
 
     @contextmanager
     def averaged(self) -> Iterator[Model]:
         """The model with the averaged weights, for the length of a `with` block."""
-        if self.config.ema is None:
+        if self.decay is None:
             yield self.model
             return
         own = [p.detach().clone() for p in self._parameters_in_order()]
