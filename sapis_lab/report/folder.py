@@ -61,7 +61,7 @@ def analyse_folder(folder: Path, **options: Any) -> StudyAnalysis:
     )
     study = replace(study, history=read_history(folder / "scale" / "history.csv"))
     write_fit_json(study, folder / "fit.json")
-    write_tables(plain(fit_json(study)), runs, folder / "tables")
+    write_tables(plain(fit_json(study)), runs, folder / "tables", study=_settings_of(folder))
     draw_all(study, folder / "figures")
     write_report(folder)
     return study
@@ -81,9 +81,13 @@ def read_history(path: Path) -> pd.DataFrame | None:
 def analyse_options(folder: Path, **options: Any) -> LawOptions:
     """The `law:` section of the folder's study.yaml with `options` laid on it; the defaults where there is
     neither."""
-    path = folder / "study.yaml"
-    study = read_yaml(path) if path.exists() else {}
+    study = _settings_of(folder)
     if isinstance(place := study.get("kinds"), str):  # figures of the study's own
         outside.add(home() / place)
     section = study.get("law") or {}
-    return load(LawOptions, section | options, source=f"{path.name}, law")
+    return load(LawOptions, section | options, source="study.yaml, law")
+
+
+def _settings_of(folder: Path) -> dict[str, Any]:
+    path = folder / "study.yaml"
+    return read_yaml(path) if path.exists() else {}

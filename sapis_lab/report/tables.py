@@ -3,7 +3,7 @@ longtable; no other package.
 
     points.tex       every finished point         laws.tex        every law of every model with intervals
     comparison.tex   models at equal N and D      equal_error.tex what equal error costs
-    optimum.tex      where a budget is best spent
+    optimum.tex      where a budget is best spent   published.tex    published errors and ours
 
 A parameter that the points do not identify prints as "not identified" with its interval, never as a number.
 """
@@ -20,6 +20,7 @@ import pandas as pd
 from sapis_lab.files import make_folder, write_text
 from sapis_lab.quantities import Quantity, quantity
 from sapis_lab.report.page import equal_error_rows, law_rows, number, optimum_rows
+from sapis_lab.report.published import published_rows
 from sapis_lab.text import visible
 
 SPECIAL = {
@@ -54,9 +55,15 @@ SIGNS = {
 RAISED = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
 
 
-def write_tables(fits: Mapping[str, Any], runs: pd.DataFrame, folder: Path) -> list[Path]:
+def write_tables(
+    fits: Mapping[str, Any], runs: pd.DataFrame, folder: Path, *, study: Mapping[str, Any] | None = None
+) -> list[Path]:
     """Write every table that the study can fill into `folder`; the paths. Tables that it cannot fill are
-    removed."""
+    removed.
+
+    Args:
+        study: its settings, of which published errors are read.
+    """
     measured = quantity(fits["quantity"])
     texts = {
         "points": points_table(runs, measured),
@@ -64,6 +71,7 @@ def write_tables(fits: Mapping[str, Any], runs: pd.DataFrame, folder: Path) -> l
         "comparison": comparison_table(fits),
         "equal_error": equal_error_table(fits),
         "optimum": optimum_table(fits, measured),
+        "published": published_table(study or {}, runs, measured),
     }
     make_folder(folder)
     paths = []
@@ -188,6 +196,20 @@ def optimum_table(fits: Mapping[str, Any], measured: Quantity) -> str | None:
         "waste",
     ]
     return _tabular(heads, rows, "llllll", note=r"$^\dagger$ beyond the largest measured budget")
+
+
+def published_table(study: Mapping[str, Any], runs: pd.DataFrame, measured: Quantity) -> str | None:
+    """Published errors, then the study's own at the same D with their ratio to the least published one."""
+    found = published_rows(study, runs, measured)
+    if found is None:
+        return None
+    rows = [
+        [str(row["n_frames"]), latex(row["model"]), latex(row["size"]), *map(latex, row["cells"])]
+        + [latex(row["source"]) or f"this study, {row['seeds']} seed{'' if row['seeds'] == 1 else 's'}"]
+        for row in found["rows"]
+    ]
+    heads = ["$D$", "model", "$N$", *map(latex, found["heads"]), "source"]
+    return _tabular(heads, rows, "rlr" + "r" * len(found["heads"]) + "l")
 
 
 def latex(text: Any) -> str:

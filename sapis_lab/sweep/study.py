@@ -57,6 +57,26 @@ class Lattice(Config):
         return values
 
 
+class Published(Config):
+    """Errors that somebody has published, to be shown beside those of this study."""
+
+    model: str = Field(min_length=1, max_length=100)
+    """Its name, as it is to be shown."""
+    source: str = Field(min_length=1, max_length=300)
+    """Where the numbers stand: authors, identifier, table."""
+    n_frames: FrameCount
+    """Labelled training frames D that it learnt from; models of this study are shown at the same D."""
+    errors: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(min_length=1)
+    """By quantity, such as `test_force_mae`, in the units of the runs table: eV and Å."""
+
+    @field_validator("errors")
+    @classmethod
+    def _errors_are_known(cls, errors: dict[str, float]) -> dict[str, float]:
+        for key in errors:
+            quantity(key)
+        return errors
+
+
 class RunOptions(Config):
     """Where and how the study runs; no part of a result's identity."""
 
@@ -146,6 +166,8 @@ class Study(Config):
     """What is measured on every point after its training: names from configs/evaluation/, or settings."""
     law: LawOptions = LawOptions()  # type: ignore[call-arg]
     """How the law is fitted."""
+    published: Annotated[tuple[Published, ...], Added(before=())] = ()
+    """Errors from the literature on the same data, which the report shows beside those of this study."""
     regime: str | None = None
     """A tuned study, whose rule `results/NAME/regime.json` sets the learning rate of every point from its N
     and D, and the batch size if that was tuned, for the models that it knows; `train` sets those of the
@@ -180,8 +202,9 @@ class Study(Config):
 
     @model_serializer(mode="wrap")
     def _without_what_is_not_used(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Studies that evaluate nothing are written as before there were evaluations."""
-        return {key: value for key, value in plain(self).items() if key != "evaluate" or value}
+        """Studies that evaluate nothing, or compare with nobody, are written as before they could."""
+        new = ("evaluate", "published")
+        return {key: value for key, value in plain(self).items() if key not in new or value}
 
     @model_validator(mode="after")
     def _evaluations_differ(self) -> Self:
