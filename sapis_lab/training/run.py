@@ -39,6 +39,9 @@ from sapis_lab.training.step_forms import chosen_form, make_step
 __all__ = ["STOPPED", "PeerLost", "PointFailed", "Stopped", "run_point"]
 
 SCORING_BATCH = 32
+SCORED_TRAINING_FRAMES = 200
+"""Most frames that errors on training frames are measured on: the first of the D in the training order, so
+that points of different D share them."""
 
 
 def run_point(
@@ -116,7 +119,7 @@ def _run(point: PointConfig, folder: Path, run: Session) -> None:
                 f"{CHECKPOINT}"
             )
 
-    metrics = {f"val_{key}": value for key, value in follow.last_validation.items()} | _test_scores(
+    metrics = {f"val_{key}": value for key, value in follow.last_validation.items()} | _scores_at_the_end(
         module, task, run, stop_if_asked
     )
     if why := task.divergence(metrics):
@@ -276,16 +279,18 @@ def _first_step(folder: Path, point: PointConfig) -> int:
 # ---------------------------------------------------------------------------------------------- score, record
 
 
-def _test_scores(
+def _scores_at_the_end(
     module: TrainingModule, task: Task, run: Session, stop_if_asked: Callable[[], None]
 ) -> dict[str, float]:
-    """Errors on every test split, with the averaged weights: `test_force_rmse`, ... The last step has been
-    validated."""
+    """Errors on every test split and on training frames, none of them turned, with the averaged weights:
+    `test_force_rmse`, `train_force_rmse`, ... The last step has been validated."""
     metrics: dict[str, float] = {}
+    scored = {split: ids for split, ids in task.store.splits.items() if split not in ("train", "validation")}
+    scored["train"] = task.train_ids[:SCORED_TRAINING_FRAMES]
     module.to(run.device)
     with module.averaged():
-        for split, ids in task.store.splits.items():
-            if split in ("train", "validation") or not len(ids):
+        for split, ids in scored.items():
+            if not len(ids):
                 continue
             batches = FixedBatches(task.make, np.asarray(ids), batch_size=SCORING_BATCH)
             errors = score(task.objective, batches, device=run.device, ranks=run.ranks, between=stop_if_asked)
