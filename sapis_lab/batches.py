@@ -262,8 +262,9 @@ class BatchMaker:
 class Share(NamedTuple):
     """What one rank has of a global batch."""
 
-    batch: AtomsBatch | None
-    """its frames; None where there are fewer frames than ranks"""
+    batches: tuple[AtomsBatch, ...]
+    """its frames, in the micro batches that go through the model one after the other; none where there are
+    fewer frames than ranks"""
     counts: Tensor
     """(n_targets,) labelled frames, or atoms, of the whole global batch, by which the sums of the loss are
     divided"""
@@ -273,7 +274,7 @@ class TrainingStream(IterableDataset):
     """The shares of the steps from `first_step()` on, on one rank; endless, since the trainer counts steps.
 
     The shares of the ranks differ by one frame at most and make up the global batch, which depends on neither
-    their number nor sizes.
+    their number nor sizes; nor does a share depend on how many frames of it at most are a `micro_batch`.
     """
 
     def __init__(
@@ -287,9 +288,11 @@ class TrainingStream(IterableDataset):
         first_step: Callable[[], int],
         rank: int,
         world: int,
+        micro_batch: int | None = None,
     ) -> None:
         self.make, self.ids, self.batch_size, self.seed, self.augment = make, ids, batch_size, seed, augment
         self.first_step, self.rank, self.world = first_step, rank, world
+        self.micro_batch = micro_batch
 
     def __iter__(self) -> Iterator[Share]:
         step = self.first_step()
@@ -300,19 +303,23 @@ class TrainingStream(IterableDataset):
     def share(self, step: int) -> Share:
         """What this rank has of the global batch of `step`."""
         whole = self._chosen(step)
-        batch = self._batch(step, whole) if self.rank < len(whole) else None
-        return Share(batch, self.make.counts(whole))
+        mine, rotations = self._mine(step, whole)
+        size = self.micro_batch or len(whole)
+        cuts = [slice(start, start + size) for start in range(0, len(mine), size)]
+        batches = [self.make(mine[cut], None if rotations is None else rotations[cut]) for cut in cuts]
+        return Share(tuple(batches), self.make.counts(whole))
 
     def batch(self, step: int) -> AtomsBatch:
         """The frames of this rank at `step`, with the rotations that they have in the global batch."""
-        return self._batch(step, self._chosen(step))
+        return self.make(*self._mine(step, self._chosen(step)))
 
-    def _batch(self, step: int, whole: np.ndarray) -> AtomsBatch:
+    def _mine(self, step: int, whole: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Ids of the frames of this rank, of `whole`, and their rotations."""
         mine = slice(self.rank, None, self.world)
         rotations = (
             random_rotations(self.batch_size, seed=self.seed, step=step)[mine] if self.augment else None
         )
-        return self.make(whole[mine], rotations)
+        return whole[mine], rotations
 
     def _chosen(self, step: int) -> np.ndarray:
         """Ids of the frames of the global batch."""

@@ -28,11 +28,22 @@ class Quantity:
     """True for times, and for what else depends on the machine: the only columns of a runs table that two
     identical runs may differ in."""
     split: str = ""
-    """Of an error: the frames it was measured on, 'val', 'test' or 'test_600K'."""
+    """Of an error: the frames it was measured on, 'val', 'test', 'test_600K' or 'train'."""
     measure: str = ""
     """Of an error: its key without the split, `force_rmse`."""
     evaluation: str = ""
     """The evaluation that measures it on finished points; none where training does."""
+
+    @property
+    def on_validation(self) -> str:
+        """The key of the same error on validation frames, by which settings are chosen; its own where
+        training does not measure it on frames."""
+        return f"val_{self.measure}" if self.split else self.key
+
+    @property
+    def on_test(self) -> str:
+        """The key of the same error on test frames; its own where it is one already, or no error."""
+        return f"test_{self.measure}" if self.split == "train" else self.key.replace("val_", "test_", 1)
 
     def filled(self, key: str) -> Quantity | None:
         """The quantity called `key`, where this one's key has places for words, as in
@@ -65,8 +76,8 @@ class Measure:
     display_factor: float = 1.0
 
     def quantity(self, split: str) -> Quantity:
-        """The quantity of this measure on the frames of `split`: 'val', 'test' or 'test_600K'."""
-        name = "validation" if split == "val" else split.replace("_", " ")
+        """The quantity of this measure on the frames of `split`: 'val', 'test', 'test_600K' or 'train'."""
+        name = {"val": "validation", "train": "training"}.get(split) or split.replace("_", " ")
         return Quantity(
             f"{split}_{self.key}",
             f"{name} {self.label}",

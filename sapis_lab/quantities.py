@@ -25,6 +25,7 @@ __all__ = [
     "Quantity",
     "declare",
     "declared",
+    "is_of_training_frames",
     "is_time",
     "kind_measuring",
     "known",
@@ -52,7 +53,7 @@ _OF_A_RECORD = (
     Quantity("cpu_seconds_train", "training CPU time", "s", is_time=True),
     Quantity("seconds_total", "time of the point", "s", is_time=True),
 )
-_SPLITS = ("val", "test")
+_SPLITS = ("val", "test", "train")
 
 _measures: dict[str, Measure] = {}
 _quantities: dict[str, Quantity] = {}
@@ -152,6 +153,12 @@ def is_time(key: str) -> bool:
     """Whether a column of that name may differ between identical runs; not one that nobody knows."""
     found = _find(key)
     return found is not None and found.is_time
+
+
+def is_of_training_frames(key: str) -> bool:
+    """Whether a column of that name holds an error on training frames."""
+    found = _find(key)
+    return found is not None and found.split == "train"
 
 
 def quantity(key: str) -> Quantity:

@@ -26,6 +26,16 @@ def test_further_test_sets_are_known_by_their_name():
     )
 
 
+def test_an_error_is_known_on_training_frames_and_names_itself_on_others():
+    train = quantity("train_force_mae")
+    assert (train.axis, train.split, train.measure) == ("training force MAE (meV/Å)", "train", "force_mae")
+    assert (train.on_validation, train.on_test) == ("val_force_mae", "test_force_mae")
+    further = quantity("test_600K_force_mae")
+    assert (further.on_validation, further.on_test) == ("val_force_mae", "test_600K_force_mae")
+    assert quantity("val_energy_mae").on_test == "test_energy_mae"
+    assert quantity("flops_train").on_validation == quantity("flops_train").on_test == "flops_train"
+
+
 def test_an_unknown_quantity_names_the_nearest():
     with pytest.raises(ValueError, match="unknown quantity 'val_force_rms'; did you mean 'val_force_rmse'"):
         quantity("val_force_rms")

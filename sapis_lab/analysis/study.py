@@ -211,8 +211,9 @@ def best_rates(done: pd.DataFrame, quantity: str) -> pd.DataFrame:
 
     Rates are no repeats of a point: averaging over them would fit how badly the worst rate does. The rate is
     chosen once for all seeds (the best of each seed would be a minimum over noise), by its mean error over
-    them on validation frames, also when the law is fitted to a test error or to what an evaluation measures.
-    A rate at which fewer seeds finished than at another is not chosen: it would be judged by its lucky ones.
+    them on validation frames, also when the law is fitted to an error on other frames or to what an
+    evaluation measures. A rate at which fewer seeds finished than at another is not chosen: it would be
+    judged by its lucky ones.
 
     Raises:
         ValueError: there are several rates, and the column of the validation error is missing.
@@ -221,9 +222,7 @@ def best_rates(done: pd.DataFrame, quantity: str) -> pd.DataFrame:
     if (done.groupby(cell)["learning_rate"].nunique() <= 1).all():
         return done
     measured = quantity_named(quantity)
-    judge = f"val_{measured.measure}" if measured.split.startswith("test") else quantity
-    if measured.evaluation:
-        judge = LOSS
+    judge = LOSS if measured.evaluation else measured.on_validation
     if judge not in done:
         raise ValueError(
             f"the runs table holds several learning rates but no {judge}, by which one of them is chosen; "
@@ -239,6 +238,11 @@ def best_rates(done: pd.DataFrame, quantity: str) -> pd.DataFrame:
 
 def _checked(runs: pd.DataFrame, quantity: str) -> pd.DataFrame:
     missing = [c for c in [*REQUIRED, *COSTS, quantity] if c not in runs]
+    if missing == [quantity] and quantity_named(quantity).split == "train":
+        raise ValueError(
+            f"the runs table has no {quantity}: its points finished before errors on training frames were "
+            f"recorded, or did not learn it; train them again, or take another quantity"
+        )
     if missing:
         raise ValueError(
             f"the runs table lacks the columns {', '.join(missing)}; rebuild it from the records of the study"

@@ -55,6 +55,7 @@ COST_NAMES = {
 }
 RUN_COLUMNS = ["id", "status", "model", "seed", "n_params", "n_frames", "steps", "epochs", "learning_rate"]
 RUN_COLUMNS += ["flops_train", "cpu_seconds_train"]
+TEST_OVER_TRAIN = "test/training error"
 SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -328,17 +329,28 @@ def _width_mm(png: Path) -> float:
 
 def run_rows(runs: pd.DataFrame, measured: Quantity) -> dict[str, Any]:
     """The points as a table: heads and rows of (text, sort key)."""
-    test = measured.key.replace("val_", "test_")
-    losses = [k for k in dict.fromkeys([measured.key, test]) if k in runs]
+    losses = [k for k in dict.fromkeys([measured.key, measured.on_test]) if k in runs]
+    ratio = test_over_train(runs, measured)
     columns = [c for c in RUN_COLUMNS if c in runs]
     shown = {key: quantity(key) for key in losses}
     heads = [c.replace("_", " ") for c in columns] + [q.axis for q in shown.values()]
+    heads += [] if ratio is None else [TEST_OVER_TRAIN]
     rows = []
-    for _, run in runs.iterrows():
+    for k, run in runs.iterrows():
         cells = [(number(run[c]), _sort_key(run[c])) for c in columns]
-        cells += [(number(_scaled(run[k], q.display_factor)), _sort_key(run[k])) for k, q in shown.items()]
+        cells += [(number(_scaled(run[c], q.display_factor)), _sort_key(run[c])) for c, q in shown.items()]
+        cells += [] if ratio is None else [(number(ratio[k]), _sort_key(ratio[k]))]
         rows.append({"status": run["status"], "cells": cells})
     return {"heads": heads, "rows": rows}
+
+
+def test_over_train(runs: pd.DataFrame, measured: Quantity) -> pd.Series | None:
+    """(n_runs,) the error on test frames over that on training frames, 1 where nothing is learnt by heart;
+    None where no point has both."""
+    if (train := f"train_{measured.measure}") not in runs or (test := f"test_{measured.measure}") not in runs:
+        return None
+    ratio = runs[test].astype(float) / runs[train].astype(float).where(runs[train] > 0)
+    return ratio if ratio.notna().any() else None
 
 
 def commits(runs: pd.DataFrame) -> list[tuple[str, str]]:

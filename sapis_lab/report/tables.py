@@ -19,7 +19,14 @@ import pandas as pd
 
 from sapis_lab.files import make_folder, write_text
 from sapis_lab.quantities import Quantity, quantity
-from sapis_lab.report.page import equal_error_rows, law_rows, number, optimum_rows
+from sapis_lab.report.page import (
+    TEST_OVER_TRAIN,
+    equal_error_rows,
+    law_rows,
+    number,
+    optimum_rows,
+    test_over_train,
+)
 from sapis_lab.report.published import published_rows
 from sapis_lab.text import visible
 
@@ -86,13 +93,13 @@ def write_tables(
 
 
 def points_table(runs: pd.DataFrame, measured: Quantity) -> str | None:
-    """Finished points with N, D, seed, steps, training FLOPs and CPU time, and the loss beside its test
-    value."""
+    """Finished points with N, D, seed, steps, training FLOPs and CPU time, and the loss beside its test value
+    and, where points have both, the ratio of test to training error."""
     done = runs[runs["status"] == "done"]
     if done.empty:
         return None
-    test = measured.key.replace("val_", "test_")
-    losses = [quantity(k) for k in dict.fromkeys([measured.key, test]) if k in done]
+    losses = [quantity(k) for k in dict.fromkeys([measured.key, measured.on_test]) if k in done]
+    ratio = test_over_train(done, measured)
     columns = ["model", "n_params", "n_frames", "seed", "steps", "flops_train", "cpu_seconds_train"]
     heads = [
         "model",
@@ -103,11 +110,13 @@ def points_table(runs: pd.DataFrame, measured: Quantity) -> str | None:
         "$C$ (FLOP)",
         "CPU time (s)",
         *(latex(q.axis) for q in losses),
+        *([] if ratio is None else [TEST_OVER_TRAIN]),
     ]
     rows = [
         [latex(number(run[c])) for c in columns]
         + [latex(number(q.display_factor * float(run[q.key]))) for q in losses]
-        for _, run in done.iterrows()
+        + ([] if ratio is None else [latex(number(ratio[k]))])
+        for k, run in done.iterrows()
     ]
     return _tabular(heads, rows, "l" + "r" * (len(heads) - 1), long=True)
 

@@ -116,7 +116,7 @@ def print_comparison(name: str, others: Sequence[str], console: Console) -> None
     rows = read_history(folder / FOLDER)
     study = recorded_study(folder)
     key, label = study.law.quantity, study.models[0].label
-    test = key.replace("val_", "test_", 1)
+    test = quantity(key).on_test
     found = [_best_of(name, folder, label, key, test)]
     found[0]["total_flops"] = rows[-1].flops_total
     found += [_best_of(other, results_folder(other), label, key, test) for other in others]

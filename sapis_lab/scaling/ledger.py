@@ -16,7 +16,7 @@ import numpy as np
 
 from sapis_lab.config import ConfigError
 from sapis_lab.policies import Decision, Prices, Rules
-from sapis_lab.records import Record, read_record
+from sapis_lab.records import AGAIN, RECORD, Record, read_record
 from sapis_lab.scaling.campaign import FOLDER, Campaign
 from sapis_lab.scaling.history import ASIDE, Basis, Entry, Row, runs_of, write_history
 from sapis_lab.sweep.folder import point_folder
@@ -46,7 +46,11 @@ class Ledger:
 
     def add(self, step: int, action: str, point: Point, decision: Decision, *, folder: Path) -> Row:
         """The finished run as a row of the history, which is written; `folder`: of the results."""
-        record: Record = read_record(point_folder(folder, point.planned.id))
+        place = point_folder(folder, point.planned.id)
+        record: Record = read_record(place)
+        key = self.campaign.loss_key
+        if key not in record.metrics:
+            raise ConfigError(f"{place / RECORD} has no {key}, by which scale: decides; {AGAIN}")
         new = max(0, record.n_frames - self.labelled)
         self.labelled = max(self.labelled, record.n_frames)
         flops = record.flops_train + new * self.campaign.options.label_cost
@@ -62,7 +66,7 @@ class Ledger:
             flops,
             total,
             *decision.predicted,
-            record.metrics[self.campaign.loss_key],
+            record.metrics[key],
             decision.reason,
         )
         self.rows.append(row)

@@ -255,9 +255,9 @@ class DataBoard:
 
 
 def while_training(key: str) -> str:
-    """What is known of a running point: for an error on test frames, which is measured at the end, that on
-    validation frames, and for what an evaluation measures, the error of the training."""
+    """What is known of a running point: for an error on test or training frames, which is measured at the
+    end, that on validation frames, and for what an evaluation measures, the error of the training."""
     measured = quantity(key)
     if measured.evaluation:
         return LOSS
-    return f"val_{measured.measure}" if measured.split.startswith("test") else key
+    return measured.on_validation

@@ -118,7 +118,7 @@ def _unmeasured(study: Study, info: DatasetInfo) -> list[str]:
             f"law.quantity: {key!r} is no error of what this study learns; measured are "
             f"{', '.join(sorted(learnt))}"
         ]
-    if sizes.get(split):
+    if split == "train" or sizes.get(split):
         return []
     there = ", ".join(name for name, n in sizes.items() if n)
     return [

@@ -188,9 +188,10 @@ class Task:
         first_step: Callable[[], int] = lambda: 0,
         rank: int = 0,
         world: int = 1,
+        micro_batch: int | None = None,
     ) -> TrainingStream:
         """The batches of the training frames in the order of `seed`, from `first_step()` on, of one rank of
-        `world`; with `augment` each frame turned at random."""
+        `world`; with `augment` each frame turned at random, and at most `micro_batch` frames together."""
         return TrainingStream(
             self.make,
             self.train_ids,
@@ -200,6 +201,7 @@ class Task:
             first_step=first_step,
             rank=rank,
             world=world,
+            micro_batch=micro_batch,
         )
 
     def divergence(self, metrics: Mapping[str, float]) -> str | None:

@@ -87,6 +87,10 @@ class TrainConfig(Config):
     """Passes over the D training frames: cost grows as N D."""
     batch_size: int = Field(default=16, ge=1, le=10**6)
     """Frames per step over all devices; never more than D are used."""
+    micro_batch: Annotated[int | None, Field(ge=1, le=10**6), Added(before=None)] = None
+    """Most frames that go through the model at a time, on every device: gradients of parts of a batch add up
+    to that of the whole, to rounding, in the memory of one part. None, or no less than a device has of a
+    batch: all at once."""
     learning_rate: Rate | dict[str, Rate] = 0.01
     """Peak rate: one for all, or one per model kind or label, with `default` for kinds that are not named."""
     schedule: Literal["cosine", "wsd"] = "cosine"

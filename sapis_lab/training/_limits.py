@@ -60,8 +60,9 @@ def limits_explained(point: PointConfig, folder: Path, devices: int) -> Iterator
         text = f"out of memory ({where}) with N = {n} parameters and {batch} frames a step{on}"
         traceback.clear_frames(error.__traceback__)  # they hold the tensors that filled it
         raise PointFailed(
-            f"{text}; lower train.batch_size (now {point.train.batch_size}) or the model's size, or spread "
-            f"the batch over more devices"
+            f"{text}; lower train.batch_size (now {point.train.batch_size}) or the model's size, spread the "
+            f"batch over more devices, or set train.micro_batch, the frames that go through the model at a "
+            f"time"
         ) from error
 
 

@@ -67,23 +67,25 @@ def potential_of(task: Task, point: PointConfig) -> Potential:
 def _flops(module: TrainingModule, task: Task, point: PointConfig, ranks: Ranks) -> dict[str, int]:
     """FLOPs of one training step and of one frame's inference, counted on the frames of step 0, whatever the
     number of ranks."""
-    stream = task.stream(seed=point.seed)
+    stream = task.stream(seed=point.seed, micro_batch=point.train.micro_batch)
     # the global batch of several ranks may be more than one device holds
     model = module.model if ranks.size == 1 else module.model.cpu()
-    batch: AtomsBatch = stream.batch(0).to(next(model.parameters()).device)
-
-    with FlopCounter() as counter, reference_forms():
-        found = task.objective.found(batch, differentiable=True)
-        inference = counter.total
-        mean_loss(task.objective.targets, found, batch, scale=model.energy_scale).backward()
-    model.zero_grad(set_to_none=True)
-    forward = point.model.flops(
-        n_atoms=batch.graph.n_nodes, n_pairs=batch.graph.n_pairs, n_species=model.n_species
-    )
+    step = inference = elementwise = 0
+    for part in stream.share(0).batches:
+        batch: AtomsBatch = part.to(next(model.parameters()).device)
+        with FlopCounter() as counter, reference_forms():
+            found = task.objective.found(batch, differentiable=True)
+            inference += counter.total
+            mean_loss(task.objective.targets, found, batch, scale=model.energy_scale).backward()
+        model.zero_grad(set_to_none=True)
+        step += counter.total
+        elementwise += point.model.flops(
+            n_atoms=batch.graph.n_nodes, n_pairs=batch.graph.n_pairs, n_species=model.n_species
+        ).elementwise
     return {
-        "flops_per_step": counter.total,
-        "flops_elementwise_per_step": STEP_FACTOR * forward.elementwise,
-        "flops_inference_per_frame": inference // batch.n_frames,
+        "flops_per_step": step,
+        "flops_elementwise_per_step": STEP_FACTOR * elementwise,
+        "flops_inference_per_frame": inference // task.batch_size,
     }
 
 

@@ -36,6 +36,11 @@ class TrainingModule(L.LightningModule):
 
     With several `ranks` each sees its share of the global batch, and all have the loss and the gradients of
     the whole one; `stop_agreed` then says whether `wants_stop()` held on any of them.
+
+    A share may be several micro batches. Their losses are divided by the counts of the global batch, so that
+    gradients add up to that of the whole; each has its backward pass before the next one goes through the
+    model. (Lightning's accumulate_grad_batches takes means over batches, and counts each as one that the
+    schedule, curves and checkpoints would have to know of.)
     """
 
     def __init__(
@@ -56,6 +61,7 @@ class TrainingModule(L.LightningModule):
         self.average: list[Tensor] = []
         self.decay = config.ema_decay(steps)
         self.last_loss: Tensor | None = None
+        self._later: Share | None = None
 
     def on_fit_start(self) -> None:
         if self.decay is None:
@@ -68,15 +74,28 @@ class TrainingModule(L.LightningModule):
         ]
 
     def training_step(self, share: Share, step: int) -> Tensor:
+        """The loss of the first micro batch, ()."""
         # Without a frame (fewer of them than ranks) there is no loss and no gradient, but a backward pass,
         # and with it the sum over ranks.
         loss = (
-            share.counts.new_zeros((), requires_grad=True)
-            if share.batch is None
-            else self.mean_loss(share.batch, share.counts)
+            self.mean_loss(share.batches[0], share.counts)
+            if share.batches
+            else share.counts.new_zeros((), requires_grad=True)
         )
+        self._later = share._replace(batches=share.batches[1:])
         self.last_loss = loss.detach()
         return loss
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Add up the gradients: of `loss`, then of the micro batches that follow (the gradients of the step
+        before are gone only now, not in `training_step`)."""
+        loss.backward()
+        assert self._later is not None and self.last_loss is not None
+        for batch in self._later.batches:
+            of_part = self.mean_loss(batch, self._later.counts)
+            of_part.backward()
+            self.last_loss = self.last_loss + of_part.detach()
+        self._later = None
 
     def on_after_backward(self) -> None:
         assert self.last_loss is not None

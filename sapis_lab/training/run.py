@@ -39,6 +39,10 @@ from sapis_lab.training.step_forms import chosen_form, make_step
 __all__ = ["STOPPED", "PeerLost", "PointFailed", "Stopped", "run_point"]
 
 SCORING_BATCH = 32
+"""Frames that are scored at a time; `train.micro_batch` may allow less."""
+SCORED_TRAINING_FRAMES = 200
+"""Most frames that errors on training frames are measured on: the first of the D in the training order, so
+that points of different D share them."""
 
 
 def run_point(
@@ -116,8 +120,8 @@ def _run(point: PointConfig, folder: Path, run: Session) -> None:
                 f"{CHECKPOINT}"
             )
 
-    metrics = {f"val_{key}": value for key, value in follow.last_validation.items()} | _test_scores(
-        module, task, run, stop_if_asked
+    metrics = {f"val_{key}": value for key, value in follow.last_validation.items()} | _scores_at_the_end(
+        module, task, point, run, stop_if_asked
     )
     if why := task.divergence(metrics):
         raise PointFailed(why)
@@ -203,9 +207,7 @@ def _train(
 ) -> tuple[L.Trainer, Clock, Curve]:
     ranks = run.ranks
     start = ranks.from_first(_first_step(folder, point) if ranks.is_first else 0)
-    validation = FixedBatches(
-        task.make, np.asarray(task.store.splits["validation"]), batch_size=SCORING_BATCH
-    )
+    validation = _scoring_batches(task, task.store.splits["validation"], point)
 
     def validate() -> dict[str, float]:
         with module.averaged():
@@ -248,6 +250,7 @@ def _train(
         first_step=lambda: trainer.global_step,
         rank=ranks.rank,
         world=ranks.size,
+        micro_batch=point.train.micro_batch,
     )
     together = f", rank {ranks.rank} of {ranks.size}" if ranks.size > 1 else ""
     print(f"point {point.id}: step {start} of {module.steps}{together}", flush=True)
@@ -276,21 +279,29 @@ def _first_step(folder: Path, point: PointConfig) -> int:
 # ---------------------------------------------------------------------------------------------- score, record
 
 
-def _test_scores(
-    module: TrainingModule, task: Task, run: Session, stop_if_asked: Callable[[], None]
+def _scores_at_the_end(
+    module: TrainingModule, task: Task, point: PointConfig, run: Session, stop_if_asked: Callable[[], None]
 ) -> dict[str, float]:
-    """Errors on every test split, with the averaged weights: `test_force_rmse`, ... The last step has been
-    validated."""
+    """Errors on every test split and on training frames, none of them turned, with the averaged weights:
+    `test_force_rmse`, `train_force_rmse`, ... The last step has been validated."""
     metrics: dict[str, float] = {}
+    scored = {split: ids for split, ids in task.store.splits.items() if split not in ("train", "validation")}
+    scored["train"] = task.train_ids[:SCORED_TRAINING_FRAMES]
     module.to(run.device)
     with module.averaged():
-        for split, ids in task.store.splits.items():
-            if split in ("train", "validation") or not len(ids):
+        for split, ids in scored.items():
+            if not len(ids):
                 continue
-            batches = FixedBatches(task.make, np.asarray(ids), batch_size=SCORING_BATCH)
+            batches = _scoring_batches(task, ids, point)
             errors = score(task.objective, batches, device=run.device, ranks=run.ranks, between=stop_if_asked)
             metrics |= {f"{split}_{key}": value for key, value in errors.items()}
     return metrics
+
+
+def _scoring_batches(task: Task, ids: np.ndarray, point: PointConfig) -> FixedBatches:
+    """The frames `ids` as they are scored."""
+    most = point.train.micro_batch or SCORING_BATCH
+    return FixedBatches(task.make, np.asarray(ids), batch_size=min(SCORING_BATCH, most))
 
 
 def _last(module: TrainingModule) -> float | None:

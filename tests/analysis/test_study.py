@@ -202,11 +202,22 @@ def rates():
     one["val_force_mae"], other["val_force_mae"] = [1.0, 1.0, 1.0], [0.5, 0.9, 2.0]
     one["test_force_mae"], other["test_force_mae"] = 2.0, 1.0
     table = pd.concat([one, other], ignore_index=True)
-    return table.assign(test_600K_force_mae=table["test_force_mae"])
+    return table.assign(test_600K_force_mae=table["test_force_mae"], train_force_mae=table["test_force_mae"])
+
+
+def test_a_law_of_training_errors_wants_points_that_recorded_them():
+    runs = runs_table(models=("transformer",))
+    with pytest.raises(ValueError, match="no train_force_rmse: its points finished before"):
+        analyse(runs, quantity="train_force_rmse", n_bootstrap=FEW, laws=("n+d",))
+    runs["train_force_rmse"] = 0.9 * runs["val_force_rmse"]
+    runs.loc[0, "train_force_rmse"] = float("nan")  # a point from before
+    found = analyse(runs, quantity="train_force_rmse", n_bootstrap=FEW, laws=("n+d",))
+    assert len(found.done) == len(runs) - 1 and found.models["transformer"].chosen is not None
+    assert found.failed["failure"].tolist() == ["finished, but train_force_rmse = nan"]
 
 
 def test_one_learning_rate_is_chosen_for_all_seeds(rates):
-    for quantity in ("val_force_mae", "test_force_mae", "test_600K_force_mae"):
+    for quantity in ("val_force_mae", "test_force_mae", "test_600K_force_mae", "train_force_mae"):
         assert best_rates(rates, quantity)["learning_rate"].tolist() == [5e-3] * 3
     rates.loc[5, "val_force_mae"] = 1.2
     assert best_rates(rates, "test_600K_force_mae")["learning_rate"].tolist() == [1e-2] * 3

@@ -10,6 +10,8 @@ import pytest
 from synthetic_runs import runs_table
 
 from sapis_lab.analysis import analyse, write_fit_json
+from sapis_lab.quantities import quantity
+from sapis_lab.report.page import number, run_rows
 from sapis_lab.report.tables import latex, write_tables
 
 WIDE = {"n_params": (1e3, 3e3, 1e4, 3e4, 1e5), "n_frames": (50, 100, 200, 400, 800)}
@@ -52,6 +54,21 @@ def test_any_name_is_printed_as_it_is_and_ends_no_line():
 def test_points_that_failed_are_no_rows(tables):
     points = tables[1]["points"].read_text()
     assert points.count("geat-l2 &") == 25 and points.count("transformer &") == 24
+
+
+def test_the_test_error_over_the_training_error_stands_beside_them_where_points_have_both(tables, tmp_path):
+    fits, paths = tables
+    assert "training error" not in paths["points"].read_text()
+    runs = runs_table(models=("geat-l2", "transformer"), **WIDE)
+    runs["train_force_rmse"] = runs["test_force_rmse"] / 1.25
+    runs.loc[runs.index[3:], "train_force_rmse"] = float("nan")  # from before they were recorded
+    write_tables(fits, runs, tmp_path)
+    rows = [line for line in (tmp_path / "points.tex").read_text().splitlines() if line.endswith(r"\\")]
+    assert rows[0].endswith(r"& test/training error \\")
+    ends = [row.removesuffix(r" \\").rpartition("& ")[2] for row in rows[1:]]
+    assert ends[:4] == ["1.25"] * 3 + [latex(number(float("nan")))]
+    assert "training error" in run_rows(runs, quantity("val_force_rmse"))["heads"][-1]
+    assert run_rows(runs, quantity("val_force_rmse"))["rows"][0]["cells"][-1][0] == "1.25"
 
 
 def test_a_parameter_that_is_not_identified_is_no_number(tables):

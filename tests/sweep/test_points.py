@@ -96,6 +96,7 @@ def test_an_error_on_frames_that_the_data_lack_is_refused():
     ):
         lattice("law.quantity=test_600K_force_mae")
     assert lattice("law.quantity=test_energy_mae_per_atom")
+    assert lattice("law.quantity=train_force_rmse")
 
 
 def test_points_are_selected_by_id_glob_and_value():

@@ -133,6 +133,30 @@ def test_tables_differ_in_numbers_but_not_in_times_or_hosts(tmp_path, points):
     assert differing_columns(runs, runs.drop(columns="n_params")) == ["n_params"]
 
 
+def test_points_from_before_training_errors_were_recorded_differ_in_nothing(tmp_path, points):
+    runs = table(tmp_path, points)
+    later = runs.assign(train_force_rmse=[0.1, 0.2, float("nan")])
+    assert same_numbers(runs, later) and same_numbers(later, runs)
+    some = later.assign(train_force_rmse=[float("nan"), 0.2, float("nan")])  # the first one was there already
+    assert same_numbers(some, later) and same_numbers(runs, some)
+    moved = later.assign(train_force_rmse=[0.1, 0.2 * (1 + 2e-16), float("nan")])
+    assert differing_columns(some, moved) == differing_columns(later, moved) == ["train_force_rmse"]
+    assert differing_columns(later, later[:2]) != []
+    assert differing_columns(runs, runs.assign(test_force_rmse=0.1)) == ["test_force_rmse"]
+
+
+def test_a_table_holds_points_with_and_without_training_errors(tmp_path, points):
+    known = record(points[1])
+    metrics = {"train_force_mae": 0.25, "test_force_mae": 0.5, **known.metrics}
+    write_record(tmp_path / "a", known.model_copy(update={"metrics": metrics}))
+    runs = table(tmp_path, points)
+    errors = [c for c in runs if c.startswith(("val_", "test_", "train_"))]
+    assert errors == ["val_force_rmse", "test_force_mae", "train_force_mae"]
+    assert runs["train_force_mae"].isna().tolist() == [True, False, True]
+    write_table(runs, tmp_path)
+    pd.testing.assert_frame_equal(read_table(tmp_path), runs)
+
+
 def test_a_record_of_other_settings_is_not_put_into_the_table(tmp_path, points):
     with pytest.raises(ConfigError, match="made from other settings"):
         table(tmp_path, [points[0].model_copy(update={"value": 9.0})])

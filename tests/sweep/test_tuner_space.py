@@ -166,9 +166,10 @@ def test_options_that_do_not_fit_are_refused(tune, words):
         assert word in str(refused.value)
 
 
-def test_a_law_of_test_errors_wants_other_objectives():
+@pytest.mark.parametrize("split", ["test", "train"])
+def test_a_law_of_errors_on_other_frames_wants_other_objectives(split):
     with pytest.raises(ConfigError, match="objectives.*'val_force_mae'"):
-        study({"space": {"train.ema": {"choice": [0.9]}}}, law={"quantity": "test_force_mae"})
+        study({"space": {"train.ema": {"choice": [0.9]}}}, law={"quantity": f"{split}_force_mae"})
 
 
 def test_a_tuned_study_loads_back_as_written():

@@ -42,7 +42,7 @@ class Finished(NamedTuple):
     potential: Potential
 
     def structures(self, split: str = "test") -> list[Structure]:
-        frames = self.store.frames(self.store.splits[split])
+        frames = self.store.frames(self.ids(split))
         ends = np.cumsum(frames.n_atoms)
         return [
             Structure(frames.species[e - n : e], frames.positions[e - n : e], frames.cell[k], frames.pbc[k])
@@ -50,7 +50,12 @@ class Finished(NamedTuple):
         ]
 
     def labels(self, key: str, split: str = "test") -> np.ndarray:
-        return self.store.frames(self.store.splits[split]).label(key).astype(np.float64)
+        return self.store.frames(self.ids(split)).label(key).astype(np.float64)
+
+    def ids(self, split: str) -> np.ndarray:
+        """Frames of a split; of the training frames those that were learnt."""
+        ids = np.asarray(self.store.splits[split])
+        return ids[: self.config.n_frames] if split == "train" else ids
 
 
 def finished(place: Path, data: dict[str, Any], **train: Any) -> Finished:
@@ -123,7 +128,8 @@ def targets_of(point: Finished) -> list:
 
 
 def test_the_record_has_every_error_of_every_split_and_nothing_else(point: Finished) -> None:
-    wanted = {f"{s}_{m.key}" for t in targets_of(point) for m in t.measures() for s in ("val", "test")}
+    splits = ("val", "test", "train")
+    wanted = {f"{s}_{m.key}" for t in targets_of(point) for m in t.measures() for s in splits}
     assert set(point.record.metrics) == wanted
     train = point.config.train
     assert point.record.n_params == train.task.n_params(
@@ -131,14 +137,15 @@ def test_the_record_has_every_error_of_every_split_and_nothing_else(point: Finis
     )
 
 
-def test_recorded_errors_are_those_of_the_potential_on_disk(point: Finished) -> None:
+@pytest.mark.parametrize("split", ["test", "train"])
+def test_recorded_errors_are_those_of_the_potential_on_disk(point: Finished, split: str) -> None:
     periodic = bool(point.store.pbc.any())
-    found = point.potential.predict(point.structures(), stress=periodic)
+    found = point.potential.predict(point.structures(split), stress=periodic)
     for target in targets_of(point):
-        error = np.asarray(predicted(found, target.key)) - point.labels(target.key)
+        error = np.asarray(predicted(found, target.key)) - point.labels(target.key, split)
         error = error[~np.isnan(error.reshape(len(error), -1)).any(1)]
         name = target.measures()[0].key.removesuffix("_rmse")
-        rmse, mae = (point.record.metrics[f"test_{name}_{m}"] for m in ("rmse", "mae"))
+        rmse, mae = (point.record.metrics[f"{split}_{name}_{m}"] for m in ("rmse", "mae"))
         assert np.sqrt(np.mean(error**2)) == pytest.approx(rmse, rel=1e-3)
         assert np.mean(np.abs(error)) == pytest.approx(mae, rel=1e-3)
 

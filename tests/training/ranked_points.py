@@ -268,8 +268,9 @@ def save_gradients(folder: Path, *, cache: str, batch_sizes: list[int], devices:
             first_step=lambda: 0,
             rank=ranks.rank,
             world=ranks.size,
+            micro_batch=point.train.micro_batch,
         )
-        module.training_step(next(iter(stream)), 0).backward()
+        module.backward(module.training_step(next(iter(stream)), 0))
         module.on_after_backward()
         found.append(
             [

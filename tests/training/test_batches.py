@@ -105,6 +105,40 @@ def test_ranks_share_the_global_batch_without_gap_or_repetition():
         np.testing.assert_array_equal(turned, rotations[rank::3])
 
 
+@given(
+    batch_size=st.integers(1, 9), world=st.integers(1, 3), micro=st.integers(1, 10), step=st.integers(0, 3)
+)
+@settings(max_examples=50, deadline=None)
+def test_micro_batches_are_a_share_in_its_order_with_its_rotations(batch_size, world, micro, step):
+    class Make:
+        def __call__(self, chosen, rotations):
+            return chosen, rotations
+
+        def counts(self, chosen):
+            return torch.tensor([len(chosen)])
+
+    def stream(rank, micro_batch):
+        return TrainingStream(
+            Make(),
+            np.arange(100, 111),
+            batch_size=batch_size,
+            seed=3,
+            augment=True,
+            first_step=lambda: 0,
+            rank=rank,
+            world=world,
+            micro_batch=micro_batch,
+        ).share(step)
+
+    for rank in range(world):
+        whole, parts = stream(rank, None), stream(rank, micro)
+        assert parts.counts.tolist() == whole.counts.tolist() == [batch_size]
+        assert all(len(ids) == len(turned) <= micro for ids, turned in parts.batches)
+        assert len(whole.batches) <= 1 and bool(whole.batches) == bool(parts.batches)
+        for of_whole, of_parts in zip(*(zip(*s.batches, strict=True) for s in (whole, parts)), strict=True):
+            np.testing.assert_array_equal(of_whole[0], np.concatenate(of_parts))
+
+
 @given(batch_size=st.integers(1, 9), world=st.integers(1, 5), step=st.integers(0, 3))
 @settings(max_examples=50, deadline=None)
 def test_the_shares_of_any_number_of_ranks_differ_by_one_frame_at_most_and_make_up_the_batch(
@@ -137,8 +171,8 @@ def test_the_shares_of_any_number_of_ranks_differ_by_one_frame_at_most_and_make_
         for rank in range(world)
     ]
     whole = ids[frames_of_step(step, n_frames=len(ids), batch_size=batch_size, seed=3)]
-    sizes = [0 if s.batch is None else len(s.batch) for s in shares]
+    sizes = [sum(map(len, s.batches)) for s in shares]
     assert max(sizes) - min(sizes) <= 1
-    assert sorted(np.concatenate([s.batch for s in shares if s.batch is not None])) == sorted(whole)
+    assert sorted(np.concatenate([b for s in shares for b in s.batches])) == sorted(whole)
     for share in shares:  # every rank divides by the same, the frames and atoms of the whole
         assert share.counts.tolist() == [batch_size, whole.sum()]

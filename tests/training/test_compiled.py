@@ -367,6 +367,18 @@ def test_a_point_trained_with_the_compiled_step_ends_as_the_eager_one(
     assert a.fingerprint == b.fingerprint, "how it is computed is no part of a result"
 
 
+def test_micro_batches_go_through_the_compiled_step_one_by_one(
+    tmp_path: Path, traced_only: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = clusters(tmp_path, (5,))
+    for form, micro in (("eager", None), ("compiled", 2)):
+        point(tmp_path / form, data, "geat", micro_batch=micro)
+        run_point(tmp_path / form, cache=tmp_path / "cache", step=form)
+    assert capsys.readouterr().out.count("training step compiled for 2 frames made in") == 1
+    eager, compiled = weights(tmp_path / "eager"), weights(tmp_path / "compiled")
+    assert torch.allclose(compiled, eager, rtol=0, atol=1e-9 * eager.abs().max().item())
+
+
 def test_a_point_with_batches_of_many_shapes_trains_all_the_same(
     tmp_path: Path, traced_only: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -235,24 +235,19 @@ def test_a_folder_that_cannot_be_written_to_is_told(
 
 
 def test_want_of_memory_is_told_with_size_and_batch(tmp_path: Path, launcher: Launcher) -> None:
-    folder = tmp_path / "p"
-    make_point(
-        folder,
-        write_clusters(tmp_path / "data", sizes=(80,)),
-        kind="nequip",
-        n_params=1e5,
-        batch_size=12,
-        steps=3,
-    )
-    assert (
-        launcher.run(folder, cache=tmp_path / "cache", target="ranked_points:run_starved", megabytes=250) == 1
-    )
+    folder, data = tmp_path / "p", write_clusters(tmp_path / "data", sizes=(80,))
+    size = {"kind": "nequip", "n_params": 1e5, "batch_size": 12, "steps": 3}
+    starved = {"target": "ranked_points:run_starved", "cache": tmp_path / "cache", "megabytes": 250}
+    make_point(folder, data, **size)
+    assert launcher.run(folder, **starved) == 1
     reason = (folder / "failure.txt").read_text().splitlines()[0]
     wanted = (
         r"out of memory \(host\) with N = \S+ parameters and 12 frames a step; lower train.batch_size \(now "
         r"12\) or the model's size.*"
     )
     assert re.fullmatch(wanted, reason), (folder / "failure.txt").read_text()
+    make_point(tmp_path / "parts", data, micro_batch=1, **size)  # the same frames one after the other
+    assert launcher.run(tmp_path / "parts", **starved) == 0, (tmp_path / "parts/log.txt").read_text()
 
 
 @pytest.mark.gpu

@@ -18,9 +18,12 @@ from ase.io import write
 import sapis_lab
 from sapis_lab.config import dump_yaml, load, read_yaml
 from sapis_lab.files import write_text
+from sapis_lab.models.transformer import TransformerConfig
+from sapis_lab.potential import load_potential
 from sapis_lab.records import read_record
+from sapis_lab.structures import Structure
 from sapis_lab.training import PointConfig
-from sapis_lab.training.run import PointFailed, run_point
+from sapis_lab.training.run import PointFailed, prepare_task, run_point
 
 MODEL = {
     "kind": "geat",
@@ -108,6 +111,29 @@ def test_a_point_records_what_it_is_and_its_model_opens_as_a_calculator(tmp_path
         match="a lone Cu atom: its energy, and atomisation energies with it, would have no meaning",
     ):
         Atoms("Cu", calculator=calculator).get_potential_energy()
+
+
+def test_errors_on_the_first_training_frames_are_recorded_and_change_nothing_else(
+    tmp_path, frames, monkeypatch
+):
+    """Whatever their number, weights and other errors have the same bits; the frames are not turned."""
+    records = {}
+    for most in (1, 3, 200):
+        config = point(tmp_path / f"p{most}", frames, schedule="wsd", ema=0.9)
+        config = config.model_copy(update={"model": TransformerConfig(layers=1, channels=8, heads=2)})
+        write_text(tmp_path / f"p{most}" / "config.yaml", dump_yaml(config))
+        monkeypatch.setattr("sapis_lab.training.run.SCORED_TRAINING_FRAMES", most)
+        run_point(tmp_path / f"p{most}", cache=tmp_path / "cache")
+        records[most] = read_record(tmp_path / f"p{most}")
+    weights = {(tmp_path / f"p{most}" / "model.safetensors").read_bytes() for most in records}
+    others = [{k: v for k, v in r.metrics.items() if not k.startswith("train_")} for r in records.values()]
+    assert len(weights) == 1 and others[0] == others[1] == others[2]
+    task, potential = prepare_task(config, tmp_path / "cache"), load_potential(tmp_path / "p3")
+    for most, n in ((1, 1), (3, 3), (200, 10)):
+        chosen = [task.store.frames(task.train_ids[k : k + 1]) for k in range(n)]
+        found = potential.predict([Structure(f.species, f.positions, f.cell[0], f.pbc[0]) for f in chosen])
+        error = np.asarray(found.forces) - np.concatenate([f.forces for f in chosen])
+        assert records[most].metrics["train_force_mae"] == pytest.approx(np.abs(error).mean(), rel=1e-4)
 
 
 def test_the_checkpoint_loads_without_running_code(tmp_path, frames):

@@ -148,6 +148,11 @@ def _refuse_objective(q: Quantity) -> None:
             f"tune.objectives: {q.key!r} would choose settings by the test frames, which then test nothing; "
             f"use {'val' + q.key[4:]!r}"
         )
+    if q.split == "train":
+        raise ValueError(
+            f"tune.objectives: {q.key!r} would choose settings by frames that were learnt, which favours "
+            f"learning them by heart; use {q.on_validation!r}"
+        )
     if q.better != "lower" and q.key not in COSTS:
         raise ValueError(
             f"tune.objectives: {q.key!r} is neither an error nor a cost; known costs are {', '.join(COSTS)}"
