@@ -36,7 +36,7 @@ from typing import Any
 
 import numpy as np
 
-from sapis_lab.bench.accuracy_data import fingerprint, prepare_data
+from sapis_lab.bench.accuracy_data import BATCH_SIZES, DEFAULT_BATCH, fingerprint, prepare_data
 from sapis_lab.bench.accuracy_log import (
     SPOILED,
     Job,
@@ -86,7 +86,7 @@ def run_accuracy(
     extensions: int = 2,
     halvings: int = 2,
     n_params: float = 1e5,
-    batch_size: int = 5,
+    batch_size: int | None = None,
     workers: int = 1,
     folder: Path | None = None,
     root: Path | None = None,
@@ -103,8 +103,9 @@ def run_accuracy(
         compared with seed 0.
         rates: first rates by code; else `RATES`, `DEFAULT_RATES`.   extensions: how often a grid may grow
         when its best is at an edge. halvings: how often a budget longer than `tune_seconds` may halve the
-        best rate while that lowers the first seed's validation error. n_params: target size.   workers: runs
-        at a time, each on one thread.
+        best rate while that lowers the first seed's validation error. n_params: target size.
+        batch_size: frames a step, by default those of the data set (`BATCH_SIZES`).   workers: runs at a
+        time, each on one thread.
         folder: of the results, `results/accuracy-at-equal-time` of the project.   root: folder of the
         environments. cache: folder of the batch files, `.sapis/bench` of the project.   again: runs that are
         in the file are made once more. amsgrad: Adam with the largest second moment so far, which keeps long
@@ -173,7 +174,7 @@ class Bench:
         cache: Path,
         *,
         n_params: float,
-        batch_size: int,
+        batch_size: int | None,
         workers: int,
         again: bool,
         any_processor: bool = False,
@@ -181,7 +182,8 @@ class Bench:
     ) -> None:
         self.log, self.root, self.cache, self.workers = log, root or default_root(), cache, workers
         self.since = len(log.read()) if again else 0
-        self.common: dict[str, Any] = {"n_params": n_params, "batch_size": batch_size, "amsgrad": amsgrad}
+        self.batch_size = batch_size
+        self.common: dict[str, Any] = {"n_params": n_params, "amsgrad": amsgrad}
         self.processor = None if any_processor else _processor()
         self.paths: dict[str, Path] = {}
         self.fingerprints: dict[str, str] = {}
@@ -204,6 +206,7 @@ class Bench:
             seed,
             data_fingerprint=fingerprint,
             processor=self.processor,
+            batch_size=self.batch_size or BATCH_SIZES.get(data, DEFAULT_BATCH),
             **self.common,
         )
 
@@ -324,6 +327,7 @@ class Bench:
             "seed": job.seed,
             "rotate": code.rotate,
             "distribution": code.distribution,
+            "batch_size": job.batch_size,
             **self.common,
         }
         commit, dirty = current_commit()

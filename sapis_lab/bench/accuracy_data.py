@@ -1,11 +1,16 @@
 """The frames on which force errors at equal time are compared: a batch file (see `peer`) with edges and
 splits, made once.
 
-    acac      configs/data/acac-300K.yaml: 450 frames at 300 K, 50 held back; tests at 300 K and,
-    extrapolating, at 600 K ethanol   configs/data/rmd17-ethanol.yaml: 950 frames at 500 K, 50 held back;
-    every second frame of its test 3bpa      configs/data/3bpa-mixedT.yaml: 400 frames of 27 atoms at 300, 600
-    and 1200 K, 50 held back, 50 for testing lips      configs/data/lips-200.yaml: 150 frames of 83 atoms in a
-    periodic cell, 20 held back, 30 for testing
+- acac: configs/data/acac-300K.yaml, 450 frames at 300 K, 50 held back; tests at 300 K and, extrapolating, at
+  600 K
+- ethanol: configs/data/rmd17-ethanol.yaml, 950 frames at 500 K, 50 held back; every second frame of its test
+- 3bpa: configs/data/3bpa-mixedT.yaml, 400 frames of 27 atoms at 300, 600 and 1200 K, 50 held back, 50 for
+  testing
+- lips: configs/data/lips-200.yaml, 150 frames of 83 atoms in a periodic cell, 20 held back, 30 for testing
+- water: configs/data/water-pbe0ts.yaml, 280 frames of 192 atoms in a periodic cell, 40 held back; every
+  second of 80 frames for testing; 1 frame a step
+- mlearn-si, mlearn-ge: configs/data/mlearn-si.yaml and mlearn-ge.yaml, 194 and 208 crystals of 12 to 96
+  atoms, 20 held back, 25 for testing, 22 of which are no training frames turned; 4 frames a step
 
 Energies are minus the isolated atoms, where the data has them, and minus the training frames' mean per atom.
 Arrays `split_<name>` hold the frame numbers: train, validation, and the tests.
@@ -25,9 +30,21 @@ from sapis_lab.files import replacing
 
 CUTOFF = 5.0
 """Å"""
-SOURCES = {"acac": "acac-300K", "ethanol": "rmd17-ethanol", "3bpa": "3bpa-mixedT", "lips": "lips-200"}
+SOURCES = {
+    "acac": "acac-300K",
+    "ethanol": "rmd17-ethanol",
+    "3bpa": "3bpa-mixedT",
+    "lips": "lips-200",
+    "water": "water-pbe0ts",
+    "mlearn-si": "mlearn-si",
+    "mlearn-ge": "mlearn-ge",
+}
 """Name here -> name in configs/data."""
-TEST_STRIDE = {"ethanol": 2}
+TEST_STRIDE = {"ethanol": 2, "water": 2}
+DEFAULT_BATCH = 5
+BATCH_SIZES = {"water": 1, "mlearn-si": 4, "mlearn-ge": 4}
+"""Frames a step where they are not DEFAULT_BATCH, for all codes alike: about 200 atoms, so that a short
+budget has enough steps."""
 
 
 def prepare_data(name: str, cache: Path) -> Path:

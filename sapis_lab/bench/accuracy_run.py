@@ -42,6 +42,8 @@ ENERGY_WEIGHT = 10.0
 CURVE_POINTS = 10
 CURVE_FRAMES = 25
 EVALUATION_BATCH = 25
+"""Frames whose errors are taken at once, fewer where they have more than 2100 atoms together."""
+EVALUATION_ATOMS = 2100
 REGRESSED = 2.0
 """How much worse than the best of its curve a run may end; the schedule ends at rate zero, where errors are
 at their least."""
@@ -198,8 +200,10 @@ class Training:
         """
         self.peer.set_train(False)
         energy, forces = [], []
-        for k in range(0, len(frames), EVALUATION_BATCH):
-            task = Task(self.arrays, frames[k : k + EVALUATION_BATCH])
+        largest = int(np.diff(self.arrays["ptr"])[frames].max())
+        size = max(1, min(EVALUATION_BATCH, EVALUATION_ATOMS // largest))
+        for k in range(0, len(frames), size):
+            task = Task(self.arrays, frames[k : k + size])
             predicted = self.peer.ef(self.peer.prepare(task), False)
             energy.append((predicted.energy.detach().reshape(-1) * self.scale - task.energy).double())
             forces.append((predicted.forces.detach() * self.scale - task.forces).double().reshape(-1))

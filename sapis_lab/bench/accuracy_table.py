@@ -12,6 +12,8 @@ from sapis_lab.bench.accuracy_log import Job, Record, complete, is_spoiled, scor
 from sapis_lab.files import write_text
 
 REFERENCE = "geat"
+_USUAL_BATCH = 5
+"""Frames a step that titles do not name."""
 _GROUP = ("data", "data_fingerprint", "batch_size", "n_params", "seconds", "code", "processor", "amsgrad")
 
 
@@ -94,9 +96,9 @@ def format_tables(rows: Sequence[Record], *, reference: str = REFERENCE, markdow
     """The rows as text or markdown, one table for each data set and budget; errors in meV/Å and meV per
     frame."""
     parts = []
-    table = ("data", "seconds", "n_params", "processor", "amsgrad")
+    table = ("data", "seconds", "n_params", "batch_size", "processor", "amsgrad")
     for key in dict.fromkeys(tuple(r[n] for n in table) for r in rows):
-        data, seconds, n_params, processor, amsgrad = key
+        data, seconds, n_params, batch_size, processor, amsgrad = key
         members = [r for r in rows if tuple(r[n] for n in table) == key]
         tests = [name for name in members[0]["errors"] if name != "validation"]
         columns = [
@@ -108,12 +110,17 @@ def format_tables(rows: Sequence[Record], *, reference: str = REFERENCE, markdow
         ]
         cells = [columns, *([*_cells(r, tests)] for r in members)]
         title = (
-            f"{data}, {seconds:g} CPU s of one thread of {processor}{', AMSGrad' if amsgrad else ''}, about "
-            f"{n_params:g} parameters: MAE, "
+            f"{data}, {seconds:g} CPU s of one thread of {processor}{', AMSGrad' if amsgrad else ''}"
+            f"{_steps_of(batch_size)}, about {n_params:g} parameters: MAE, "
             "forces in meV/Å, energies in meV per frame"
         )
         parts.append(f"### {title}\n\n{_markdown(cells)}\n" if markdown else f"{title}\n{_text(cells)}\n")
     return "\n".join(parts)
+
+
+def _steps_of(batch_size: int) -> str:
+    """The frames of a step, where they are not as many as everywhere else."""
+    return "" if batch_size == _USUAL_BATCH else f", {batch_size} frame{'s' * (batch_size > 1)} a step"
 
 
 def _cells(row: Record, tests: Sequence[str]) -> list[str]:

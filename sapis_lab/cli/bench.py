@@ -174,7 +174,14 @@ def bench_accuracy(
         ),
     ] = None,
     data: Annotated[
-        str, typer.Option("--data", help="Of `acac`, `ethanol`, `3bpa`, `lips`, or paths of batch files.")
+        str,
+        typer.Option(
+            "--data",
+            help=(
+                "Of `acac`, `ethanol`, `3bpa`, `lips`, `water`, `mlearn-si`, `mlearn-ge`, or paths of batch "
+                "files."
+            ),
+        ),
     ] = "acac,ethanol",
     seconds: Annotated[
         str, typer.Option("--seconds", help="Long budgets of CPU time, s; `none` to choose the rates only.")

@@ -58,12 +58,7 @@ def need_file(root: Path, *names: str) -> Path:
     """
     for name in names:
         path = root / name
-        if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise ValueError(
-                f"{name!r} leads out of the folder of data, {root}; wanted a name relative to it and without "
-                f"'..': "
-                f"put the file (or a link to it) there, or point {DATA_VARIABLE} to its folder"
-            )
+        _refuse_outside(root, name)
         if path.is_file():
             return path
         if path.exists():
@@ -76,6 +71,31 @@ def need_file(root: Path, *names: str) -> Path:
         f"missing file: wanted {looked}; put it there, or point {DATA_VARIABLE} (or `root` in the config) to "
         f"its folder"
     )
+
+
+def need_folder(root: Path, name: str) -> Path:
+    """The folder `name` under `root`.
+
+    Raises:
+        ValueError: it is not there, or is something else, or the name leads out of `root`.
+    """
+    _refuse_outside(root, name)
+    path = root / name
+    if not path.is_dir():
+        raise ValueError(
+            f"{path}: wanted a folder, got {'a file' if path.exists() else 'nothing'}; put it there, or "
+            f"point {DATA_VARIABLE} (or `root` in the config) to the folder that holds it"
+        )
+    return path
+
+
+def _refuse_outside(root: Path, name: str) -> None:
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise ValueError(
+            f"{name!r} leads out of the folder of data, {root}; wanted a name relative to it and without "
+            f"'..': "
+            f"put the file (or a link to it) there, or point {DATA_VARIABLE} to its folder"
+        )
 
 
 @contextmanager

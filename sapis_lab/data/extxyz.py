@@ -21,7 +21,7 @@ import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from sapis_lab import units
-from sapis_lab.config import MOST_NAME, Added, Seed
+from sapis_lab.config import Added, Seed
 from sapis_lab.data._base import DatasetConfig, DatasetInfo, Progress, bytes_estimate, mean_pairs
 from sapis_lab.data._checks import check_store
 from sapis_lab.data._elements import ATOMIC_NUMBER, SYMBOLS
@@ -43,13 +43,19 @@ from sapis_lab.data._further_labels import (
 )
 from sapis_lab.data._isolated_atoms import check_isolated_atoms, read_isolated_atoms
 from sapis_lab.data._npz import npz_arrays
-from sapis_lab.data._sources import DATA_VARIABLE, data_root, known_root, need_file, reading, source_record
-from sapis_lab.data._splits import is_test_split, nested_order
+from sapis_lab.data._pools import (
+    Files,
+    each_one_or_several,
+    one_or_several,
+    pool_splits,
+    refuse_absolute,
+    refuse_unclear_splits,
+    wrap_scattered,
+)
+from sapis_lab.data._sources import data_root, known_root, need_file, reading, source_record
+from sapis_lab.data._splits import is_test_split
 from sapis_lab.data._store import LABELS, Frames, FrameStore
-from sapis_lab.neighbors import wrapped
 from sapis_lab.targets import PropertyName
-
-Files = tuple[str, ...]
 
 _STRESS_UNITS = {"GPa": 1 / units.EV_PER_A3_TO_GPA, "kbar": 0.1 / units.EV_PER_A3_TO_GPA}
 _INFO_FRAMES = 500
@@ -127,45 +133,18 @@ class ExtxyzConfig(DatasetConfig):
     root: Path | None = None
     """Folder that file names are relative to; by default the environment variable SAPIS_DATA."""
 
-    @field_validator("train", "validation", mode="before")
-    @classmethod
-    def _one_or_several(cls, value: object) -> object:
-        return (value,) if isinstance(value, str) else value
-
-    @field_validator("tests", mode="before")
-    @classmethod
-    def _tests_one_or_several(cls, value: object) -> object:
-        return (
-            {k: (v,) if isinstance(v, str) else v for k, v in value.items()}
-            if isinstance(value, dict)
-            else value
-        )
+    _one_or_several = field_validator("train", "validation", mode="before")(one_or_several)
+    _tests_one_or_several = field_validator("tests", mode="before")(each_one_or_several)
 
     @model_validator(mode="after")
     def _consistent(self) -> ExtxyzConfig:
-        if not self.train:
-            raise ValueError("train names no file; give at least one")
-        if bool(self.validation) == bool(self.n_validation):
-            raise ValueError(
-                "give either validation (files) or n_validation (frames held out of train), exactly one of "
-                "them"
-            )
-        if bool(self.tests) == bool(self.n_test):
-            raise ValueError(
-                "give either tests (files by split name) or n_test (frames held out of train), exactly one "
-                "of them"
-            )
-        for name in self.tests:
-            if len(name) > MOST_NAME:
-                raise ValueError(
-                    f"tests has a split with a name of {len(name)} characters, wanted at most {MOST_NAME}"
-                )
-            if not is_test_split(name):
-                raise ValueError(
-                    f"tests has a split named {name!r}; wanted 'test', or 'test_' with letters and digits "
-                    f"only (test_600K), "
-                    "because the quantities of a split are named after it"
-                )
+        refuse_unclear_splits(
+            train=self.train,
+            validation=self.validation,
+            tests=self.tests,
+            n_validation=self.n_validation,
+            n_test=self.n_test,
+        )
         refuse_names(self.properties)
         if self.energy_key is None and self.forces_key is not None:
             raise ValueError("energy_key is null and forces_key is not; forces are learnt with energies")
@@ -177,9 +156,9 @@ class ExtxyzConfig(DatasetConfig):
             if symbol not in ATOMIC_NUMBER:
                 raise ValueError(f"isolated_atoms names {symbol!r}, wanted chemical symbols such as H or Cl")
         for name in (*self.train, *self.validation, *(n for names in self.tests.values() for n in names)):
-            _refuse_absolute(_split_slice(name)[0])
+            refuse_absolute(_split_slice(name)[0])
         if isinstance(self.isolated_atoms, str):
-            _refuse_absolute(self.isolated_atoms)
+            refuse_absolute(self.isolated_atoms)
         return self
 
     def further_labels(self) -> dict[str, FurtherLabel]:
@@ -324,31 +303,16 @@ class _Part(NamedTuple):
 
 
 def _splits(config: ExtxyzConfig, atoms: _Species, ranges: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    pool = ranges["train"]
-    n = len(pool)
-    order = (
-        np.arange(n)
-        if config.seed is None
-        else nested_order(n, seed=config.seed, strata=_strata(config, atoms, pool))
+    return pool_splits(
+        ranges,
+        train=config.train,
+        tests=config.tests,
+        n_train=config.n_train,
+        n_validation=config.n_validation,
+        n_test=config.n_test,
+        seed=config.seed,
+        strata=None if config.seed is None else _strata(config, atoms, ranges["train"]),
     )
-    n_left = n - config.n_validation - config.n_test
-    n_train = n_left if config.n_train is None else config.n_train
-    if n_left < 1 or n_train > n_left:
-        raise ValueError(
-            f"{', '.join(config.train)} hold {n} frames; n_validation={config.n_validation} and "
-            f"n_test={config.n_test} leave "
-            f"{n_left} for training, wanted n_train={config.n_train or 'at least 1'}; lower one of them"
-        )
-    splits = {
-        "train": pool[order[:n_train]],
-        "validation": ranges["validation"],
-        **{k: ranges[k] for k in config.tests},
-    }
-    if config.n_validation:
-        splits["validation"] = pool[order[n_left : n_left + config.n_validation]]
-    if config.n_test:
-        splits["test"] = pool[order[n_left + config.n_validation :]]
-    return splits
 
 
 def _strata(config: ExtxyzConfig, atoms: _Species, ids: np.ndarray) -> np.ndarray | None:
@@ -371,15 +335,6 @@ def _split_slice(name: str) -> tuple[str, slice]:
     if match[5] and int(match[5]) == 0:
         raise ValueError(f"{name!r}: a slice with step 0, wanted a step of at least 1 such as [::2]")
     return match[1], slice(*(int(part) if part else None for part in (match[2], match[4], match[5])))
-
-
-def _refuse_absolute(name: str) -> None:
-    if Path(name).is_absolute():
-        raise ValueError(
-            f"{name!r} is an absolute path, wanted one relative to `root` (by default the variable "
-            f"{DATA_VARIABLE}), "
-            "because file names are part of a dataset's identity and folders of one machine are not"
-        )
 
 
 def _format(config: ExtxyzConfig, path: Path) -> str:
@@ -436,7 +391,7 @@ def _read_xyz(config: ExtxyzConfig, path: Path, wanted: slice, at_most: int | No
     # A cell without periodicity (a box written around a molecule) has no meaning and would make equal frames
     # look different.
     frames.cell[~frames.pbc.any(1)] = 0.0
-    _wrap_scattered(frames)
+    wrap_scattered(frames)
     together = {
         name: np.concatenate(v) if config.further_labels()[name].per == "atom" else np.array(v)
         for name, v in further.items()
@@ -550,7 +505,7 @@ def _read_npz(config: ExtxyzConfig, path: Path, wanted: slice) -> _Part:
         energy=_total(config, e[wanted], n_atoms),
         forces=f[wanted].reshape(-1, 3) * _force_factor(config),
     )
-    _wrap_scattered(frames)
+    wrap_scattered(frames)
     further = {}
     for name, label in config.further_labels().items():
         shape = (n_frames, *((n,) if label.per == "atom" else ()), *label.shape)
@@ -560,22 +515,6 @@ def _read_npz(config: ExtxyzConfig, path: Path, wanted: slice) -> _Part:
         values = label.factor * values.astype(np.float64).reshape(shape)[wanted]
         further[name] = values.reshape(-1, *label.shape) if label.per == "atom" else values
     return _Part(filled(frames, further), places)
-
-
-_MOST_CELLS = 120
-"""Cells between two atoms up to which positions are stored as the file gives them; neighbour tables store
-shifts of 127."""
-
-
-def _wrap_scattered(frames: Frames) -> None:
-    """Wrap the atoms of periodic frames that have drifted too far apart for a neighbour table (unwrapped
-    dynamics)."""
-    ends = np.cumsum(frames.n_atoms)
-    for k in np.nonzero(frames.pbc.any(1) & np.isfinite(frames.cell).all((1, 2)))[0]:
-        x, cell, pbc = frames.positions[ends[k] - frames.n_atoms[k] : ends[k]], frames.cell[k], frames.pbc[k]
-        # pinv: cells with a vector of zero, or without volume, are for the checks to refuse
-        if (np.ptp(x @ np.linalg.pinv(cell), axis=0)[pbc] > _MOST_CELLS).any():
-            x[:] = wrapped(x, cell, pbc)
 
 
 def _species(z: np.ndarray, n_atoms: np.ndarray, places: list[str]) -> np.ndarray:

@@ -4,6 +4,7 @@ turned into a number."""
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,10 @@ from bench_frames import molecules
 
 from sapis_lab.bench import accuracy
 from sapis_lab.bench.accuracy import RUNS, run_accuracy
-from sapis_lab.bench.accuracy_data import fingerprint
+from sapis_lab.bench.accuracy_data import DEFAULT_BATCH, fingerprint, prepare_data
 from sapis_lab.bench.accuracy_log import Job, NoResult, RunLog
 from sapis_lab.bench.accuracy_run import WARM_UP, schedule
-from sapis_lab.bench.accuracy_table import format_tables, summarize, write_tables
+from sapis_lab.bench.accuracy_table import _USUAL_BATCH, format_tables, summarize, write_tables
 
 
 def data_file(folder: Path) -> Path:
@@ -318,6 +319,50 @@ def test_a_rate_that_spoils_another_seed_gives_way_to_the_next_lower(
     }
     (row,) = summarize(records)
     assert (row["rate"], row["seeds"]) == (0.01, [0, 1, 2])
+
+
+def test_large_frames_come_in_smaller_batches_alike_for_all_codes_and_the_table_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stub = Stub(best=0.01, stable={60.0: 1.0})
+    monkeypatch.setattr(accuracy.Bench, "_in_child", lambda *a: stub(*a))
+    monkeypatch.setattr(accuracy, "prepare_data", lambda name, cache: data_file(tmp_path))
+    records = run_accuracy(
+        ["geat", "sapis-nequip"],
+        data=["water", "mlearn-si", "acac"],
+        folder=tmp_path / "results",
+        cache=tmp_path / "cache",
+        rates={"geat": (0.01,), "sapis-nequip": (0.01,)},
+        extensions=0,
+        seconds=(),
+    )
+    assert {(r["data"], r["code"]): r["batch_size"] for r in records} == {
+        (data, code): size
+        for data, size in (("water", 1), ("mlearn-si", 4), ("acac", 5))
+        for code in ("geat", "sapis-nequip")
+    }
+    text = format_tables(summarize(records))
+    assert text.count(", 1 frame a step, about") == text.count(", 4 frames a step, about") == 1
+    assert text.count("a step, about") == 2
+
+
+def test_the_usual_frames_a_step_are_those_that_titles_leave_out() -> None:
+    assert _USUAL_BATCH == DEFAULT_BATCH
+
+
+@pytest.mark.skipif("SAPIS_DATA" not in os.environ, reason="SAPIS_DATA is not set: no crystals to read")
+def test_a_batch_file_of_crystals_has_images_and_both_tests(tmp_path: Path) -> None:
+    with np.load(prepare_data("mlearn-si", tmp_path)) as archive:
+        arrays = dict(archive)
+    sizes = {n.removeprefix("split_"): len(v) for n, v in arrays.items() if n.startswith("split_")}
+    assert sizes == {"train": 194, "validation": 20, "test": 25, "test_distinct": 22}
+    assert arrays["pbc"].all() and set(arrays["z"].tolist()) == {14}
+    frame = np.repeat(np.arange(len(arrays["cell"])), np.diff(arrays["eptr"]))
+    r = arrays["pos"][arrays["j"]] - arrays["pos"][arrays["i"]]
+    r += np.einsum("pk,pkc->pc", arrays["S"], arrays["cell"][frame])
+    assert (np.linalg.norm(r, axis=1) < 5.0).all()
+    per_atom = (arrays["E"] / np.diff(arrays["ptr"]))[arrays["split_train"]]
+    assert abs(per_atom.mean()) < 1e-9
 
 
 def test_the_schedule_warms_up_and_ends_at_zero() -> None:

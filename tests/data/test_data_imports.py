@@ -12,6 +12,8 @@ import pytest
         "sapis_lab.data",
         "sapis_lab.data.rmd17",
         "sapis_lab.data.extxyz",
+        "sapis_lab.data.deepmd",
+        "sapis_lab.data.mlearn",
         "sapis_lab.data.xtb",
         "sapis_lab.oracles.xtb",
     ],
