@@ -2,8 +2,13 @@
 the same numbers.
 
     eth16               16 molecules of ethanol, 9 atoms each, all of them neighbours
+
     mol27x8, mol27x16   8 and 16 molecules of 3BPA, 3-(benzyloxy)pyridin-2-amine, C12H12N2O, 27 atoms with
-    about 17 neighbours water192            64 molecules of water in a periodic box of 1 g/cm^3
+                        about 17 neighbours
+
+    water192            64 molecules of water in a periodic box of 1 g/cm^3
+
+    silicon1000         5 x 5 x 5 periodic cubic cells of silicon, 1,000 atoms with 28 neighbours
 
 The molecules are minima of GFN2-xTB (Bannwarth, Ehlert & Grimme, doi:10.1021/acs.jctc.8b01176), each copy
 turned at random, and every atom is displaced by a normal distribution. Energies and forces are those of a
@@ -13,7 +18,7 @@ pair repulsion: smooth, of the right shapes, no chemistry.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -32,6 +37,9 @@ STRENGTH = 5.0
 _SEED = 20
 _WATER_SPACING = (18.01528 / 0.602214076) ** (1 / 3)
 """Edge of the cube that one molecule has at 1 g/cm^3, Å: molar mass over Avogadro's number."""
+
+_SILICON_EDGE = 5.431
+"""Edge of the cubic cell of silicon, Å."""
 
 # Atomic number, x, y, z in Å.
 _ETHANOL = (
@@ -165,6 +173,9 @@ def make_input(name: str) -> BenchInput:
         edge = 4 * _WATER_SPACING
         species, positions = _water_box(4, rng)
         frames, cell = [positions], edge * np.eye(3)[None]
+    elif name == "silicon1000":
+        positions, cell = silicon((5, 5, 5))
+        species, frames, cell = np.full(len(positions), 14), [positions], cell[None]
     else:
         molecule, n_frames = {"eth16": (_ETHANOL, 16), "mol27x8": (_BPA, 8), "mol27x16": (_BPA, 16)}[name]
         table = np.array(molecule)
@@ -193,6 +204,7 @@ INPUTS = {
     "mol27x8": "8 x 27 atoms, 3BPA",
     "mol27x16": "16 x 27 atoms, 3BPA",
     "water192": "192 atoms, periodic water",
+    "silicon1000": "1,000 atoms, periodic silicon",
 }
 """What `make_input` knows, in words."""
 
@@ -211,6 +223,20 @@ def pair_repulsion(positions: np.ndarray, cell: np.ndarray, edges: Pairs) -> tup
     forces = np.zeros_like(positions)
     np.add.at(forces, edges.center, (slope / r)[:, None] * v)
     return 0.5 * float(value.sum()), forces
+
+
+def silicon(
+    repeats: tuple[int, int, int], unit: Literal["cubic", "primitive"] = "cubic"
+) -> tuple[np.ndarray, np.ndarray]:
+    """Positions (n, 3) and cell (3, 3), Å, of silicon with its atoms in their places: so many cubic cells of
+    8 atoms, or primitive ones of 2."""
+    half = np.array([(0, 1, 1), (1, 0, 1), (1, 1, 0)]) / 2
+    vectors = np.eye(3) if unit == "cubic" else half
+    lattice = np.concatenate([np.zeros((1, 3)), half]) if unit == "cubic" else np.zeros((1, 3))
+    basis = np.concatenate([lattice, lattice + 0.25])
+    places = np.argwhere(np.ones(repeats)) @ vectors
+    positions = (places[:, None] + basis[None]).reshape(-1, 3)
+    return _SILICON_EDGE * positions, _SILICON_EDGE * np.array(repeats)[:, None] * vectors
 
 
 def _water_box(n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import select
 import statistics
 import subprocess
 import sys
@@ -100,9 +101,12 @@ class Worker:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def read(self) -> dict[str, Any]:
-        """The next answer."""
+    def read(self, within: float | None = None) -> dict[str, Any]:
+        """The next answer; a process that does not give it within so many seconds is killed."""
         assert self.process.stdout is not None
+        if within is not None and not select.select([self.process.stdout], [], [], within)[0]:
+            self.process.kill()
+            raise WorkerDied(f"no answer within {within:.0f} s: its process was killed{self._last_words()}")
         line = self.process.stdout.readline()
         if not line.endswith("\n"):
             status = self.process.wait()
@@ -114,13 +118,17 @@ class Worker:
 
     def ask(self, **request: Any) -> dict[str, Any]:
         """The answer to a request."""
+        self.send(**request)
+        return self.read()
+
+    def send(self, **request: Any) -> None:
+        """A request whose answer is read later, while other processes work on theirs."""
         assert self.process.stdin is not None
         try:
             self.process.stdin.write(json.dumps(request) + "\n")
         except OSError:
             status = self.process.wait()
             raise WorkerDied(f"its process ended with status {status}{self._last_words()}") from None
-        return self.read()
 
     def close(self) -> None:
         """End the process: at once if it does not follow the end of its input."""

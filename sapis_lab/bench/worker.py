@@ -251,8 +251,13 @@ class _Count(TorchDispatchMode):
 def n_operations(job: Job, action: str) -> int:
     """Operations that one call of an action dispatches: forward, backward and optimiser."""
     job.enter(action)
+    return dispatched(job.actions[action])
+
+
+def dispatched(function: Callable[[], object]) -> int:
+    """Operations that `function()` dispatches."""
     with _Count() as count:
-        job.actions[action]()
+        function()
     return count.n
 
 

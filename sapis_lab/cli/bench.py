@@ -312,3 +312,52 @@ def bench_pack(
         console=stdout_console(),
     )
     raise typer.Exit(status)
+
+
+@app.command("device")
+def bench_device(
+    name: Annotated[
+        str | None,
+        typer.Option("--name", help="Of the results; by default that of the device.", show_default=False),
+    ] = None,
+    seconds: Annotated[
+        float, typer.Option("--seconds", min=10, help="Time that all parts may take.")
+    ] = 480.0,
+    parts: Annotated[
+        str,
+        typer.Option(
+            "--parts",
+            help="Of `steps`, `dynamics`, `suite`, `precision`, `sharing`, `ranks`, `compiled`; or all.",
+            show_default=False,
+        ),
+    ] = "",
+    device: Annotated[
+        str, typer.Option("--device", help="`auto`, `cuda`, `cuda:K`, or `cpu` for a rehearsal.")
+    ] = "auto",
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Folder of the results.", show_default="results/device/NAME"),
+    ] = None,
+) -> None:
+    """Measure GEAT on the CUDA device of this machine, within --seconds.
+
+    Training steps by form (eager, CUDA graph, compiled kernel), size and input; dynamics of silicon as
+    fairchem times it; the tests that need a GPU; what TF32 and bfloat16 cost; several models on one device;
+    process groups; inductor. Every part has a process and a share of the time of its own. Without a device
+    all of it is rehearsed on the CPU with tiny sizes, and written to a temporary folder. Exit status: 1 if
+    anything failed.
+
+    Example: `sapis bench device --seconds 480`
+    """
+    from sapis_lab.bench.device.run import chosen, run_device
+    from sapis_lab.bench.step import words_of
+
+    status = run_device(
+        name=name,
+        seconds=seconds,
+        out=out,
+        device=device,
+        parts=chosen(words_of(parts, option="--parts") if parts else []),
+        console=stdout_console(),
+    )
+    raise typer.Exit(status)
