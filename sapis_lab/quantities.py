@@ -25,7 +25,7 @@ __all__ = [
     "Quantity",
     "declare",
     "declared",
-    "is_of_training_frames",
+    "came_later",
     "is_time",
     "kind_measuring",
     "known",
@@ -49,6 +49,7 @@ _OF_A_RECORD = (
     Quantity("flops_elementwise_per_step", "elementwise and scatter operations per step", "FLOP"),
     Quantity("flops_train", "training FLOPs C", "FLOP"),
     Quantity("flops_inference_per_frame", "inference FLOPs per frame", "FLOP"),
+    Quantity("validation_rise", "last over least validation RMSE", ""),
     Quantity("seconds_train", "training time", "s", is_time=True),
     Quantity("cpu_seconds_train", "training CPU time", "s", is_time=True),
     Quantity("seconds_total", "time of the point", "s", is_time=True),
@@ -155,10 +156,11 @@ def is_time(key: str) -> bool:
     return found is not None and found.is_time
 
 
-def is_of_training_frames(key: str) -> bool:
-    """Whether a column of that name holds an error on training frames."""
+def came_later(key: str) -> bool:
+    """Whether a column of that name is one that older records lack: errors on training frames, and how far
+    training rose above its best."""
     found = _find(key)
-    return found is not None and found.split == "train"
+    return found is not None and (found.split == "train" or found.key == "validation_rise")
 
 
 def quantity(key: str) -> Quantity:

@@ -32,7 +32,7 @@ from sapis_lab.files import (
     write_text,
     write_with,
 )
-from sapis_lab.quantities import Quantity, declare, declared, is_of_training_frames, is_time, known
+from sapis_lab.quantities import Quantity, came_later, declare, declared, is_time, known
 from sapis_lab.targets import Target
 from sapis_lab.text import for_spreadsheets, from_spreadsheets
 
@@ -453,19 +453,18 @@ def same_numbers(a: DataFrame, b: DataFrame) -> bool:
 
 def differing_columns(a: DataFrame, b: DataFrame) -> list[str]:
     """The columns in which two tables differ (or that one lacks); times, host, device, form of the step and
-    commit aside, and errors on training frames in points that one of the two did not record them of, as none
-    did once."""
+    commit aside, and what older records lack in points that one of the two did not record it of."""
     ignored = {"host", "device", "kernel", "commit", "dirty"}
     columns = [c for c in dict.fromkeys([*a, *b]) if c not in ignored and not is_time(c)]
     return [c for c in columns if not _same_column(c, a, b)]
 
 
 def _same_column(name: str, a: DataFrame, b: DataFrame) -> bool:
-    came_later = is_of_training_frames(name)
+    later = came_later(name)
     if name not in a or name not in b:
-        return came_later
+        return later
     one, other = a[name].reset_index(drop=True), b[name].reset_index(drop=True)
-    if came_later and len(one) == len(other):
+    if later and len(one) == len(other):
         known_to_both = one.notna() & other.notna()
         one, other = one[known_to_both], other[known_to_both]
     return bool(one.equals(other))

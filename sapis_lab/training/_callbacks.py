@@ -103,6 +103,8 @@ class Curve(L.Callback):
         self.validation_steps = {round(steps * (k + 1) / validations) for k in range(validations)}
         self.log_every = max(1, steps // 100)
         self.last_validation: dict[str, float] = {}
+        self.least_validation: dict[str, float] = {}
+        """Of every error, the least so far."""
         self._saved = self._shown = time.monotonic()
 
     # ---- steps
@@ -154,6 +156,10 @@ class Curve(L.Callback):
             self.clock.stop()
             self.last_validation = self.validate()
             self.clock.start()
+            self.least_validation = {
+                key: min(value, self.least_validation.get(key, value))
+                for key, value in self.last_validation.items()
+            }
             row |= {f"val_{k}": v for k, v in self.last_validation.items()}
         if module.ranks.is_first:
             append_row(self.folder / CURVE, {"step": done, **row}, expected=self.expected)
@@ -190,11 +196,26 @@ class Curve(L.Callback):
         self.clock.start()
         return self.clock.wall
 
+    def rise(self) -> float:
+        """How many times the least validation RMSE on the way the last one is, the most over all targets; 1
+        where training ended at its best."""
+        least = self.least_validation
+        ratios = [
+            v / least[k] for k, v in self.last_validation.items() if k.endswith("rmse") and least[k] > 0
+        ]
+        return max(ratios, default=1.0)
+
     def state_dict(self) -> dict[str, Any]:
-        return {"last_validation": self.last_validation, SCIENCE: self.science, "kernels": self.kernels}
+        return {
+            "last_validation": self.last_validation,
+            "least_validation": self.least_validation,
+            SCIENCE: self.science,
+            "kernels": self.kernels,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.last_validation = state["last_validation"]
+        self.least_validation = state.get("least_validation", self.last_validation)
         self.kernels = list(dict.fromkeys([*state.get("kernels", []), self.kernel]))
 
 

@@ -123,6 +123,7 @@ def _run(point: PointConfig, folder: Path, run: Session) -> None:
     metrics = {f"val_{key}": value for key, value in follow.last_validation.items()} | _scores_at_the_end(
         module, task, point, run, stop_if_asked
     )
+    metrics["validation_rise"] = follow.rise()
     if why := task.divergence(metrics):
         raise PointFailed(why)
     if not run.ranks.is_first:

@@ -9,6 +9,7 @@ import textwrap
 import time
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from ase import Atoms
@@ -23,6 +24,7 @@ from sapis_lab.potential import load_potential
 from sapis_lab.records import read_record
 from sapis_lab.structures import Structure
 from sapis_lab.training import PointConfig
+from sapis_lab.training._callbacks import CURVE
 from sapis_lab.training.run import PointFailed, prepare_task, run_point
 
 MODEL = {
@@ -134,6 +136,16 @@ def test_errors_on_the_first_training_frames_are_recorded_and_change_nothing_els
         found = potential.predict([Structure(f.species, f.positions, f.cell[0], f.pbc[0]) for f in chosen])
         error = np.asarray(found.forces) - np.concatenate([f.forces for f in chosen])
         assert records[most].metrics["train_force_mae"] == pytest.approx(np.abs(error).mean(), rel=1e-4)
+
+
+def test_the_record_says_how_far_training_rose_above_its_best(tmp_path, frames):
+    """At a rate too high the last validation is not the best."""
+    point(tmp_path / "p", frames, learning_rate=0.5, schedule="wsd", validations=6, ema=None)
+    run_point(tmp_path / "p", cache=tmp_path / "cache")
+    curve = pd.read_csv(tmp_path / "p" / CURVE).dropna(subset="val_force_rmse")
+    ratios = [curve[k].iloc[-1] / curve[k].min() for k in ("val_force_rmse", "val_energy_rmse")]
+    assert read_record(tmp_path / "p").metrics["validation_rise"] == pytest.approx(max(ratios), rel=1e-6)
+    assert max(ratios) > 1
 
 
 def test_the_checkpoint_loads_without_running_code(tmp_path, frames):
