@@ -12,7 +12,23 @@ Weights are W = m p with a constant m per parameter (`Model.multipliers`).  Grow
 so that Adam's first and second moments scale by m'/m and (m'/m)^2.  First moments of new entries are zero;
 their second moments are the mean of the old entries' of the same parameter.  Zeros would be wrong there: Adam
 counts steps per parameter, not per entry, so that new entries would take steps of up to 6.6 times the
-learning rate (with 0.9 and 0.999).  Warm up for a hundred steps or so after growth.
+learning rate (with 0.9 and 0.999).  Warm up for a hundred steps or so after growth.  What SOAP has of
+matrices grows as `soap_growth` says, and what it has of vectors as Adam's moments do; but SOAP counts the
+steps of all vectors together, so that those of an inserted layer have the mean of all second moments.
+
+Points that start from a parent begin with a new optimiser, whichever it is. Measured: GEAT, ethanol with
+GFN2-xTB labels, batches of 5, 10,000 parameters for 600 steps, grown to 30,000 and trained on with a schedule
+of its own; validation force RMSE with the grown state over that with a new one, geometric mean of three seeds
+(SOAP with floor = 1e-3):
+
+    steps after growth, peak rate over that before      SOAP    AdamW
+    400                 0.3                             1.00    1.08
+    400                 1                               1.01    1.32
+     60                 0.3                             0.995   1.01
+     60                 1                               0.29    1.53
+
+So the state of SOAP pays where there is no time to undo a step at full rate without it; that of AdamW, whose
+second moments remember the small gradients of the end of a schedule for a thousand steps, does not.
 """
 
 from __future__ import annotations
@@ -24,6 +40,8 @@ import torch
 from torch import Tensor
 
 from sapis_lab.models import Model, ModelConfig, Origin
+from sapis_lab.soap import is_matrix
+from sapis_lab.soap_growth import MATRIX, grown_matrices, state_shapes
 
 Settings = TypeVar("Settings", bound=ModelConfig)
 
@@ -37,7 +55,7 @@ class Grown(NamedTuple):
     model: Model
     """the larger model, ready to train; precision and device are those of the old one"""
     optimizer_state: dict[str, Any] | None
-    """state_dict for an AdamW of `model.parameters()`, if one was given"""
+    """state_dict for the same optimiser of `model.parameters()`, if one was given"""
     average: list[Tensor] | None
     """running average of the weights, in the order of `model.parameters()`, if one was given"""
     config: ModelConfig
@@ -56,8 +74,8 @@ def grow(
 
     Args:
         to: settings of the same kind and cutoff, no size smaller; species are those of `model`.   seed: draws
-        the new reads. optimizer_state: state_dict of an AdamW of `model.parameters()`.   average: averaged
-        weights, in the order of the parameters.
+        the new reads. optimizer_state: state_dict of an AdamW or a Soap of `model.parameters()`.   average:
+        averaged weights, in the order of the parameters.
 
     Raises:
         ValueError: `to` shrinks a size or is another function; the family does not grow; state or average do
@@ -117,7 +135,7 @@ def _grown_state(
     origins: Mapping[str, Origin],
     ratio: Mapping[str, float],
 ) -> dict[str, Any]:
-    """The state_dict of AdamW for the new parameters, its moments in the old places."""
+    """The state_dict of AdamW or SOAP for the new parameters, its moments in the old places."""
     groups = state["param_groups"]
     if len(groups) != 1 or list(groups[0]["params"]) != list(range(len(old))):
         raise ValueError(
@@ -125,6 +143,21 @@ def _grown_state(
             f"wanted one group with the {len(old)} of the model in their order"
         )
     moments = dict(zip(old, (state["state"].get(i) for i in range(len(old))), strict=True))
+    if "block" in groups[0]:
+        grown = _grown_soap(moments, old, new, origins, ratio, block=groups[0]["block"])
+    else:
+        grown = _grown_adam(moments, old, new, origins, ratio)
+    return {"state": grown, "param_groups": [{**groups[0], "params": list(range(len(new)))}]}
+
+
+def _grown_adam(
+    moments: Mapping[str, Mapping[str, Any] | None],
+    old: Mapping[str, Tensor],
+    new: Mapping[str, Tensor],
+    origins: Mapping[str, Origin],
+    ratio: Mapping[str, float],
+) -> dict[int, dict[str, Any]]:
+    """Of AdamW, by the places of the parameters."""
     known = next((m for m in moments.values() if m is not None), None)
     grown = {}
     for i, (name, parameter) in enumerate(new.items()):
@@ -143,17 +176,84 @@ def _grown_state(
                 step = value.clone() if isinstance(value, Tensor) else value
                 entry[key] = step * 0 if origin.name is None else step
                 continue
-            entry[key] = torch.zeros_like(
-                parameter, dtype=value.dtype, memory_format=torch.contiguous_format
-            ).detach()
+            entry[key] = _empty(parameter, value)
             if origin.name is not None:
                 _same_shapes([value], {origin.name: old[origin.name]})
-                scaled = value * ratio[name] ** _MOMENTS[key]
-                if _MOMENTS[key] == 2:
-                    entry[key] += scaled.mean().to(entry[key].device)
-                entry[key] = _laid(scaled, entry[key], origin)
+                entry[key] = _laid_moment(key, value, parameter, origin, ratio[name])
         grown[i] = entry
-    return {"state": grown, "param_groups": [{**groups[0], "params": list(range(len(new)))}]}
+    return grown
+
+
+def _empty(parameter: Tensor, value: Tensor) -> Tensor:
+    """Zeros of the shape of a parameter and of the type of its state."""
+    return torch.zeros_like(parameter, dtype=value.dtype, memory_format=torch.contiguous_format).detach()
+
+
+def _laid_moment(key: str, value: Tensor, parameter: Tensor, origin: Origin, ratio: float) -> Tensor:
+    """A moment of Adam in its new places; the second ones of new entries are the mean of the old ones."""
+    scaled, start = value * ratio ** _MOMENTS[key], _empty(parameter, value)
+    if _MOMENTS[key] == 2:
+        start += scaled.mean().to(start.device)
+    return _laid(scaled, start, origin)
+
+
+def _grown_soap(
+    moments: Mapping[str, Mapping[str, Any] | None],
+    old: Mapping[str, Tensor],
+    new: Mapping[str, Tensor],
+    origins: Mapping[str, Origin],
+    ratio: Mapping[str, float],
+    *,
+    block: int,
+) -> dict[int, dict[str, Any]]:
+    """Of SOAP, by the places of the parameters."""
+    held = {name: entry for name, entry in moments.items() if entry is not None}
+    if not held:  # not a step taken yet
+        return {}
+    for name, entry in held.items():
+        _refuse_other_shapes(entry, name, tuple(old[name].shape), block=block)
+    squares = [entry["exp_avg_sq"].flatten() for entry in held.values() if set(entry) == _OF_VECTORS]
+    typical = float(torch.cat(squares).mean()) if squares else 0.0
+    step = max(entry["step"] for entry in held.values())
+    grown: dict[int, dict[str, Any]] = {}
+    for i, (name, parameter) in enumerate(new.items()):
+        origin = origins[name]
+        past = None if origin.name is None else held.get(origin.name)
+        if is_matrix(tuple(parameter.shape)):
+            entry = grown_matrices(
+                past,
+                tuple(parameter.shape),
+                old_shape=() if origin.name is None else tuple(old[origin.name].shape),
+                axes=origin.axes,
+                scale=ratio[name],
+                block=block,
+            )
+        elif past is None:
+            entry = {
+                "exp_avg": torch.zeros(parameter.shape),
+                "exp_avg_sq": torch.full(parameter.shape, typical),
+            }
+        else:
+            entry = {
+                key: _laid_moment(key, past[key], parameter, origin, ratio[name])
+                for key in ("exp_avg", "exp_avg_sq")
+            }
+        grown[i] = {"step": step.clone(), **{key: value.to(parameter) for key, value in entry.items()}}
+    return grown
+
+
+_OF_VECTORS = {"step", "exp_avg", "exp_avg_sq"}
+
+
+def _refuse_other_shapes(entry: Mapping[str, Any], name: str, shape: tuple[int, ...], *, block: int) -> None:
+    """ValueError unless SOAP has this state of a parameter of this shape."""
+    if is_matrix(shape):
+        wanted = dict(zip(MATRIX, state_shapes(shape, block), strict=True))
+    else:
+        wanted = dict.fromkeys(_OF_VECTORS - {"step"}, shape)
+    got = {key: tuple(value.shape) for key, value in entry.items() if key != "step"}
+    if got != wanted:
+        raise ValueError(f"optimizer_state is of another model, differing in {name}: {got}, wanted {wanted}")
 
 
 def _same_shapes(values: list[Tensor], parameters: Mapping[str, Tensor]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from sapis_lab.models import Model, geat
 from sapis_lab.models.geat import Born, GeatConfig
 from sapis_lab.potential import Potential, load_potential, save_potential
 from sapis_lab.selftest import SPECIES, batch_of, build, random_crystal, random_molecule
+from sapis_lab.soap import Soap, is_matrix
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
 """Change of energies relative to sum |E_i| of a frame and of forces relative to the largest."""
@@ -105,8 +106,22 @@ def loss_of(model: Model, batch: AtomsBatch) -> Tensor:
     return (found.energy - 1).square().sum() + (found.forces - target).square().sum()
 
 
-def trained(model: Model, batch: AtomsBatch, *, steps: int = 3) -> torch.optim.AdamW:
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.0)
+def adamw(model: Model) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.0)
+
+
+def soap(model: Model) -> torch.optim.Optimizer:
+    return Soap(model.parameters(), lr=1e-3)
+
+
+def trained(
+    model: Model,
+    batch: AtomsBatch,
+    *,
+    steps: int = 3,
+    of: Callable[[Model], torch.optim.Optimizer] = adamw,
+) -> torch.optim.Optimizer:
+    optimizer = of(model)
     for _ in range(steps):
         optimizer.zero_grad()
         loss_of(model, batch).backward()
@@ -314,7 +329,8 @@ def test_moments_and_average_grow_with_the_weights() -> None:
     assert loss_of(grown.model, batch) < loss
 
 
-def test_the_next_step_moves_old_weights_as_before() -> None:
+@pytest.mark.parametrize("of", [adamw, soap])
+def test_the_next_step_moves_old_weights_as_before(of: Callable[[Model], torch.optim.Optimizer]) -> None:
     """Gradients of old entries are unchanged by growth, hence so is their step, except where a head splits or
     a multiplier changes."""
     batch, config = (
@@ -322,9 +338,9 @@ def test_the_next_step_moves_old_weights_as_before() -> None:
         to(SMALL, channels=16, edge_hidden=11, n_radial=9, key_width=3, invariants=5),
     )
     model = build(SMALL, dtype=torch.float64, seed=0)
-    optimizer = trained(model, batch)
+    optimizer = trained(model, batch, of=of)
     grown = grow(model, config, seed=1, optimizer_state=optimizer.state_dict())
-    after = torch.optim.AdamW(grown.model.parameters(), lr=1e-3, weight_decay=0.0)
+    after = of(grown.model)
     assert grown.optimizer_state is not None
     after.load_state_dict(grown.optimizer_state)
     for m, o in ((model, optimizer), (grown.model, after)):
@@ -389,13 +405,74 @@ def test_weights_and_moments_hold_when_the_multipliers_change(monkeypatch: pytes
             )
 
 
-def test_an_optimizer_that_took_no_step_grows_to_one_that_took_none() -> None:
+@pytest.mark.parametrize("of", [adamw, soap])
+def test_an_optimizer_that_took_no_step_grows_to_one_that_took_none(
+    of: Callable[[Model], torch.optim.Optimizer],
+) -> None:
     model = build(SMALL, dtype=torch.float64, seed=0)
-    grown = grow(
-        model, to(SMALL, layers=3), seed=1, optimizer_state=torch.optim.AdamW(model.parameters()).state_dict()
-    )
+    grown = grow(model, to(SMALL, layers=3), seed=1, optimizer_state=of(model).state_dict())
     assert grown.optimizer_state is not None and grown.optimizer_state["state"] == {}
-    torch.optim.AdamW(grown.model.parameters()).load_state_dict(grown.optimizer_state)
+    of(grown.model).load_state_dict(grown.optimizer_state)
+
+
+def test_soap_knows_of_an_inserted_layer_what_is_typical() -> None:
+    """Matrices have no moments and plain bases, vectors the mean of all second moments; all count on."""
+    model = build(SMALL, dtype=torch.float64, seed=0)
+    state = trained(model, molecules(torch.float64), of=soap).state_dict()
+    grown = grow(model, to(SMALL, layers=3), seed=1, optimizer_state=state)
+    origins = model.growth(to(SMALL, layers=3)).origins
+    assert grown.optimizer_state is not None
+    vectors = [s["exp_avg_sq"].flatten() for s in state["state"].values() if "basis_left" not in s]
+    inserted = [name for name, origin in origins.items() if origin.name is None]
+    assert len(inserted) > 10
+    for i, (name, p) in enumerate(grown.model.named_parameters()):
+        held = grown.optimizer_state["state"][i]
+        assert held["step"] == 3
+        if name in inserted:
+            assert not held["exp_avg"].any()
+            if is_matrix(tuple(p.shape)):
+                one = torch.eye(p.shape[-1], dtype=p.dtype)
+                assert not held["exp_avg_sq"].any() and not held["covariance_left"].any()
+                torch.testing.assert_close(held["basis_right"], one.expand_as(held["basis_right"]))
+            else:
+                mean = torch.cat(vectors).mean()
+                torch.testing.assert_close(held["exp_avg_sq"], mean.expand_as(held["exp_avg_sq"]))
+
+
+@pytest.mark.parametrize("block", [64, 8])
+@pytest.mark.parametrize("step", STEPS)
+def test_soap_goes_on_after_growth(step: str, block: int) -> None:
+    """With blocks that hold every matrix, and with some that growth cuts elsewhere: the function stays, the
+    state is one that SOAP could have, and training goes on over several changes of the bases."""
+    batch, model = molecules(torch.float64), build(SMALL, dtype=torch.float64, seed=0)
+    state = trained(
+        model, batch, steps=8, of=lambda m: Soap(m.parameters(), lr=1e-3, every=3, block=block)
+    ).state_dict()
+    before = copy.deepcopy(state)
+    grown = grow(model, to(SMALL, **STEPS[step]), seed=1, optimizer_state=state)
+    assert_same_function(model, grown.model, batch)
+    torch.testing.assert_close(state, before, rtol=0, atol=0)
+    assert grown.optimizer_state is not None
+    after = Soap(grown.model.parameters(), lr=1e-3, every=3, block=block)
+    after.load_state_dict(copy.deepcopy(grown.optimizer_state))
+    assert len(after.state) == len(list(grown.model.parameters()))
+    for p, held in after.state.items():
+        assert held["step"] == 8
+        for side in ("left", "right") if is_matrix(tuple(p.shape)) else ():
+            basis, covariance = held[f"basis_{side}"], held[f"covariance_{side}"]
+            one = torch.eye(basis.shape[-1], dtype=basis.dtype).expand_as(basis)
+            torch.testing.assert_close(basis.mT @ basis, one)
+            smallest, largest = torch.linalg.eigvalsh(covariance).aminmax()
+            assert smallest >= -1e-12 * largest
+        assert (held["exp_avg_sq"] >= 0).all()
+    seen = []
+    for _ in range(8):
+        after.zero_grad()
+        loss = loss_of(grown.model, batch)
+        loss.backward()
+        after.step()
+        seen.append(loss.item())
+    assert seen[-1] < min(seen[:3]) and all(np.isfinite(seen))
 
 
 # ---------------------------------------------------------------------------------------------------- on disk
@@ -480,8 +557,9 @@ def test_state_of_another_model_is_refused() -> None:
     model, large = build(SMALL, dtype=torch.float32, seed=0), to(SMALL, channels=16)
     other = build(large, dtype=torch.float32, seed=0)
     optimizer = trained(other, molecules(torch.float32), steps=1)
-    with pytest.raises(ValueError, match="of another model"):
-        grow(model, large, seed=0, optimizer_state=optimizer.state_dict())
+    for state in (optimizer, trained(other, molecules(torch.float32), steps=1, of=soap)):
+        with pytest.raises(ValueError, match="of another model"):
+            grow(model, large, seed=0, optimizer_state=state.state_dict())
     with pytest.raises(ValueError, match="of another model.* represent"):
         grow(model, large, seed=0, average=[p.detach() for p in other.parameters()])
     two = torch.optim.AdamW([{"params": [p]} for p in model.parameters()])

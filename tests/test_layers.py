@@ -28,6 +28,7 @@ TORCH_COLUMN = [
         "models",
         "kernels",
         "soap",
+        "soap_growth",
         "optimizers",
         "derivatives",
         "growth",
