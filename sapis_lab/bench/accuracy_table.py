@@ -8,13 +8,24 @@ from pathlib import Path
 from statistics import mean, median, stdev
 from typing import Any
 
-from sapis_lab.bench.accuracy_log import Job, Record, complete, is_spoiled, scored, validation_error
+from sapis_lab.bench.accuracy_log import (
+    Job,
+    Record,
+    complete,
+    is_spoiled,
+    optimizer_name,
+    scored,
+    validation_error,
+)
 from sapis_lab.files import write_text
 
 REFERENCE = "geat"
 _USUAL_BATCH = 5
 """Frames a step that titles do not name."""
-_GROUP = ("data", "data_fingerprint", "batch_size", "n_params", "seconds", "code", "processor", "amsgrad")
+_TABLE = ("data", "seconds", "n_params", "batch_size", "processor", "amsgrad", "optimizer")
+_SAME = (*_TABLE, "data_fingerprint")
+_GROUP = (*_SAME, "code")
+"""What the rows of a table, those that are compared, and the runs of a row have in common."""
 
 
 def summarize(records: Iterable[Record], *, reference: str = REFERENCE) -> list[Record]:
@@ -27,22 +38,21 @@ def summarize(records: Iterable[Record], *, reference: str = REFERENCE) -> list[
     """
     groups: dict[tuple[Any, ...], list[Record]] = {}
     finished = [complete(r) for r in records if r["status"] != "failed"]
+    finished = [{**r, "optimizer": optimizer_name(r["optimizer"])} for r in finished]
     latest = {tuple(r.get(n) for n in Job.__dataclass_fields__): r for r in finished}
     for record in latest.values():
         groups.setdefault(tuple(record.get(n) for n in _GROUP), []).append(record)
     rows = [row for key, members in groups.items() if (row := _row(key, members)) is not None]
     for row in rows:
-        same = ("data", "seconds", "n_params", "batch_size", "data_fingerprint", "processor", "amsgrad")
-        base = next((r for r in rows if r["code"] == reference and all(r[n] == row[n] for n in same)), None)
+        base = next((r for r in rows if r["code"] == reference and all(r[n] == row[n] for n in _SAME)), None)
         row["ratio"] = (
             None if base is None else base["errors"]["test"]["mean"] / row["errors"]["test"]["mean"]
         )
-    order = ("data", "seconds", "n_params", "processor", "amsgrad")
-    return sorted(rows, key=lambda r: (*(r[n] for n in order), r["errors"]["test"]["mean"]))
+    return sorted(rows, key=lambda r: (*(r[n] for n in _TABLE), r["errors"]["test"]["mean"]))
 
 
 def _row(key: tuple[Any, ...], members: list[Record]) -> Record | None:
-    data, data_fingerprint, batch_size, n_params, seconds, code, processor, amsgrad = key
+    group = dict(zip(_GROUP, key, strict=True))
     done = [r for r in members if r["status"] == "done"]
     if not done:
         return None
@@ -56,9 +66,7 @@ def _row(key: tuple[Any, ...], members: list[Record]) -> Record | None:
     rate = (steady or candidates)[0]["rate"]
     chosen = sorted((r for r in done if r["rate"] == rate), key=lambda r: r["seed"])
     return {
-        "data": data,
-        "seconds": seconds,
-        "code": code,
+        **{name: group[name] for name in ("data", "seconds", "code")},
         "rate": rate,
         "rates_tried": sorted({r["rate"] for r in members}),
         "rates_diverged": sorted({r["rate"] for r in members if r["status"] == "diverged"}),
@@ -72,11 +80,10 @@ def _row(key: tuple[Any, ...], members: list[Record]) -> Record | None:
         "energy_errors": {
             name: _spread([r[name]["energy_mae"] for r in chosen]) for name in scored(chosen[0])
         },
-        "n_params": n_params,
-        "batch_size": batch_size,
-        "data_fingerprint": data_fingerprint,
-        "processor": processor or "an unknown processor",
-        "amsgrad": amsgrad,
+        **{name: group[name] for name in ("n_params", "batch_size", "data_fingerprint")},
+        "processor": group["processor"] or "an unknown processor",
+        "amsgrad": group["amsgrad"],
+        "optimizer": group["optimizer"],
     }
 
 
@@ -96,10 +103,9 @@ def format_tables(rows: Sequence[Record], *, reference: str = REFERENCE, markdow
     """The rows as text or markdown, one table for each data set and budget; errors in meV/Å and meV per
     frame."""
     parts = []
-    table = ("data", "seconds", "n_params", "batch_size", "processor", "amsgrad")
-    for key in dict.fromkeys(tuple(r[n] for n in table) for r in rows):
-        data, seconds, n_params, batch_size, processor, amsgrad = key
-        members = [r for r in rows if tuple(r[n] for n in table) == key]
+    for key in dict.fromkeys(tuple(r[n] for n in _TABLE) for r in rows):
+        data, seconds, n_params, batch_size, processor, amsgrad, optimizer = key
+        members = [r for r in rows if tuple(r[n] for n in _TABLE) == key]
         tests = [name for name in members[0]["errors"] if name != "validation"]
         columns = [
             *_COLUMNS,
@@ -109,10 +115,10 @@ def format_tables(rows: Sequence[Record], *, reference: str = REFERENCE, markdow
             *(f"E {t}" for t in tests),
         ]
         cells = [columns, *([*_cells(r, tests)] for r in members)]
+        method = ", AMSGrad" if amsgrad else "" if optimizer == "adamw" else f", {_shown(optimizer)}"
         title = (
-            f"{data}, {seconds:g} CPU s of one thread of {processor}{', AMSGrad' if amsgrad else ''}"
-            f"{_steps_of(batch_size)}, about {n_params:g} parameters: MAE, "
-            "forces in meV/Å, energies in meV per frame"
+            f"{data}, {seconds:g} CPU s of one thread of {processor}{method}{_steps_of(batch_size)}, about "
+            f"{n_params:g} parameters: MAE, forces in meV/Å, energies in meV per frame"
         )
         parts.append(f"### {title}\n\n{_markdown(cells)}\n" if markdown else f"{title}\n{_text(cells)}\n")
     return "\n".join(parts)
@@ -121,6 +127,11 @@ def format_tables(rows: Sequence[Record], *, reference: str = REFERENCE, markdow
 def _steps_of(batch_size: int) -> str:
     """The frames of a step, where they are not as many as everywhere else."""
     return "" if batch_size == _USUAL_BATCH else f", {batch_size} frame{'s' * (batch_size > 1)} a step"
+
+
+def _shown(optimizer: str) -> str:
+    kind, _, settings = optimizer.partition(",")
+    return kind.upper() + (f" with {settings}" if settings else "")
 
 
 def _cells(row: Record, tests: Sequence[str]) -> list[str]:
