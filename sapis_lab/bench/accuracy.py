@@ -41,6 +41,7 @@ from sapis_lab.bench.accuracy_data import BATCH_SIZES, DEFAULT_BATCH, fingerprin
 from sapis_lab.bench.accuracy_log import (
     ADAMW,
     SPOILED,
+    TRAIN,
     Job,
     NoResult,
     Record,
@@ -417,7 +418,8 @@ def describe(record: Record) -> str:
     size = f"{record['params']} parameters, {record['ms_per_step']:.1f} ms/step, {record['steps']} steps"
     if record["status"] == "diverged":
         return f"{head}  diverged: {record['reason']}; {size}"
-    errors = "  ".join(f"{name} {1e3 * record[name]['force_mae']:.1f}" for name in scored(record))
+    names = [*([TRAIN] if TRAIN in record else []), *scored(record)]
+    errors = "  ".join(f"{name} {1e3 * record[name]['force_mae']:.1f}" for name in names)
     return f"{head}  F MAE (meV/Å) {errors}; {size}"
 
 

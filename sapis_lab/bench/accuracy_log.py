@@ -22,6 +22,8 @@ SPOILED = 2.0
 """Error of another seed over that of the first above which a rate is given up."""
 
 ADAMW: Mapping[str, Any] = MappingProxyType({"kind": "adamw"})
+TRAIN = "train"
+"""Errors on some of the training frames, which lines have from the time on at which they were measured."""
 
 Record = dict[str, Any]
 
@@ -98,8 +100,12 @@ def complete(record: Mapping[str, Any]) -> Record:
 
 
 def scored(record: Mapping[str, Any]) -> list[str]:
-    """The sets of frames that a run has errors on."""
-    return [name for name, value in record.items() if isinstance(value, dict) and "force_mae" in value]
+    """The sets of held-back frames that a run has errors on."""
+    return [
+        name
+        for name, value in record.items()
+        if isinstance(value, dict) and "force_mae" in value and name != TRAIN
+    ]
 
 
 def optimizer_name(optimizer: Mapping[str, Any]) -> str:

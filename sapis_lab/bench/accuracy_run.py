@@ -47,6 +47,8 @@ CURVE_FRAMES = 25
 EVALUATION_BATCH = 25
 """Frames whose errors are taken at once, fewer where they have more than 2100 atoms together."""
 EVALUATION_ATOMS = 2100
+TRAIN_FRAMES = 200
+"""At most so many training frames, evenly spread, have errors of their own."""
 REGRESSED = 2.0
 """How much worse than the best of its curve a run may end; the schedule ends at rate zero, where errors are
 at their least."""
@@ -208,7 +210,7 @@ class Training:
                 self.yardsticks.append(yardstick())
 
     def scores(self) -> dict[str, dict[str, float]]:
-        """Errors on the validation frames and the tests.
+        """Errors on the validation frames, the tests, and some of the training frames.
 
         Raises:
             Diverged: they say that the run did not fit.
@@ -229,7 +231,8 @@ class Training:
                 f"validation force MAE ends at {validation['force_mae']:.3g} eV/Å, after {least:.3g} on the "
                 f"way"
             )
-        return scores
+        every = -(-len(self.train) // TRAIN_FRAMES)
+        return {"train": self.errors(self.train[::every]), **scores}
 
     def errors(self, frames: np.ndarray) -> dict[str, float]:
         """Errors on some frames: `force_mae`, `force_rmse` (eV/Å), `energy_mae`, `energy_rmse` (eV per

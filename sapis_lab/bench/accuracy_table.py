@@ -9,6 +9,7 @@ from statistics import mean, median, stdev
 from typing import Any
 
 from sapis_lab.bench.accuracy_log import (
+    TRAIN,
     Job,
     Record,
     complete,
@@ -34,7 +35,8 @@ def summarize(records: Iterable[Record], *, reference: str = REFERENCE) -> list[
 
     The rate is the one whose run with the lowest seed has the least validation force error at that budget, of
     those that spoil no other seed, if there are any. `ratio` is the reference's mean force error over the
-    code's, below 1 where the reference is better, on the first test.
+    code's, below 1 where the reference is better, on the first test. `train_errors` are those on training
+    frames, where all runs of a row know them.
     """
     groups: dict[tuple[Any, ...], list[Record]] = {}
     finished = [complete(r) for r in records if r["status"] != "failed"]
@@ -65,6 +67,12 @@ def _row(key: tuple[Any, ...], members: list[Record]) -> Record | None:
     ]
     rate = (steady or candidates)[0]["rate"]
     chosen = sorted((r for r in done if r["rate"] == rate), key=lambda r: r["seed"])
+    known = [r[TRAIN] for r in chosen if TRAIN in r]
+    trained = {
+        f"{quantity}_mae": _spread([errors[f"{quantity}_mae"] for errors in known])
+        for quantity in ("force", "energy")
+        if len(known) == len(chosen)
+    }
     return {
         **{name: group[name] for name in ("data", "seconds", "code")},
         "rate": rate,
@@ -80,6 +88,7 @@ def _row(key: tuple[Any, ...], members: list[Record]) -> Record | None:
         "energy_errors": {
             name: _spread([r[name]["energy_mae"] for r in chosen]) for name in scored(chosen[0])
         },
+        "train_errors": trained or None,
         **{name: group[name] for name in ("n_params", "batch_size", "data_fingerprint")},
         "processor": group["processor"] or "an unknown processor",
         "amsgrad": group["amsgrad"],
@@ -107,14 +116,17 @@ def format_tables(rows: Sequence[Record], *, reference: str = REFERENCE, markdow
         data, seconds, n_params, batch_size, processor, amsgrad, optimizer = key
         members = [r for r in rows if tuple(r[n] for n in _TABLE) == key]
         tests = [name for name in members[0]["errors"] if name != "validation"]
+        train = any(r["train_errors"] for r in members)
         columns = [
             *_COLUMNS,
+            *(["F train"] if train else []),
             "F validation",
             *(f"F {t}" for t in tests),
             f"{reference} ÷ code",
+            *(["E train"] if train else []),
             *(f"E {t}" for t in tests),
         ]
-        cells = [columns, *([*_cells(r, tests)] for r in members)]
+        cells = [columns, *([*_cells(r, tests, train=train)] for r in members)]
         method = ", AMSGrad" if amsgrad else "" if optimizer == "adamw" else f", {_shown(optimizer)}"
         title = (
             f"{data}, {seconds:g} CPU s of one thread of {processor}{method}{_steps_of(batch_size)}, about "
@@ -134,9 +146,13 @@ def _shown(optimizer: str) -> str:
     return kind.upper() + (f" with {settings}" if settings else "")
 
 
-def _cells(row: Record, tests: Sequence[str]) -> list[str]:
+def _cells(row: Record, tests: Sequence[str], *, train: bool) -> list[str]:
     def error(value: Mapping[str, Any]) -> str:
         return f"{1e3 * value['mean']:.1f}" + ("" if value["sd"] is None else f" ± {1e3 * value['sd']:.1f}")
+
+    def trained(name: str) -> list[str]:
+        errors = row["train_errors"]
+        return [error(errors[name]) if errors else "–"] if train else []
 
     return [
         row["code"],
@@ -146,9 +162,11 @@ def _cells(row: Record, tests: Sequence[str]) -> list[str]:
         f"{row['yardstick_ms']:.2f}",
         f"{row['steps']:,.0f}",
         str(len(row["seeds"])),
+        *trained("force_mae"),
         error(row["errors"]["validation"]),
         *(error(row["errors"][t]) for t in tests),
         "–" if row["ratio"] is None else f"{row['ratio']:.2f}",
+        *trained("energy_mae"),
         *(error(row["energy_errors"][t]) for t in tests),
     ]
 

@@ -19,7 +19,7 @@ from torch import nn
 from sapis_lab.bench import accuracy
 from sapis_lab.bench.accuracy import RUNS, optimizer_settings, run_accuracy
 from sapis_lab.bench.accuracy_data import DEFAULT_BATCH, fingerprint, prepare_data
-from sapis_lab.bench.accuracy_log import Job, NoResult, RunLog, optimizer_name
+from sapis_lab.bench.accuracy_log import Job, NoResult, RunLog, optimizer_name, scored
 from sapis_lab.bench.accuracy_run import OPTIMIZERS, WARM_UP, Matrices, make_optimizer, schedule
 from sapis_lab.bench.accuracy_table import _USUAL_BATCH, format_tables, summarize, write_tables
 from sapis_lab.bench.peer import flat_matrices
@@ -62,6 +62,7 @@ def test_runs_end_on_time_are_done_once_and_divergence_is_no_number(
     step = done["ms_per_step"] / 1e3
     assert 2.0 <= step * done["steps"] < 2.0 + 20 * step
     assert done["validation"]["force_rmse"] < float(np.sqrt((molecules(60)["F"] ** 2).mean()))
+    assert set(done["train"]) == set(done["test"]) and scored(done) == ["validation", "test"]
     assert [p["seconds"] for p in done["curve"]] == pytest.approx(np.arange(1, 10) / 5, abs=0.1 + 20 * step)
     assert diverged["status"] == "diverged" and diverged["rate"] == 1e6 and diverged["reason"]
     assert "validation" not in diverged and "test" not in diverged
@@ -401,6 +402,21 @@ def test_another_optimiser_is_another_run_with_rates_and_a_table_of_its_own(
     everything = format_tables(summarize(RunLog(tmp_path / "results" / RUNS).read()))
     assert everything.count(", SOAP, about") == 2 and everything.count(", SOAP with block=32, about") == 2
     assert everything.count("1e+05") == 0 and everything.count("CPU s of one thread") == 6
+
+
+def test_training_errors_stand_beside_the_others_where_they_are_known() -> None:
+    errors = {"force_mae": 0.004, "energy_mae": 0.0005}
+    old, new = record("geat", error=0.010), {**record("painn", error=0.020), "train": errors}
+    assert "train" not in format_tables(summarize([old]))
+    lines = format_tables(summarize([old, new]), markdown=True).splitlines()
+    head, geat, painn = (
+        [cell.strip() for cell in lines[k].strip("|").split("|")] for k in range(len(lines)) if k in (2, 4, 5)
+    )
+    columns = [head.index(name) for name in ("F train", "F validation", "F test", "E train", "E test")]
+    assert [geat[k] for k in columns] == ["–", "10.0", "10.0", "–", "10.0"]
+    assert [painn[k] for k in columns] == ["4.0", "20.0", "20.0", "0.5", "20.0"]
+    (row,) = summarize([new, record("painn", error=0.022, seed=1)])
+    assert row["train_errors"] is None and row["seeds"] == [0, 1]
 
 
 def test_a_rate_that_spoils_another_seed_gives_way_to_the_next_lower(
