@@ -9,7 +9,8 @@ at the long budgets, shorter ones first, each from the best rate of the one befo
 the number of steps, so at a long budget the first seed runs that rate and its halves while they are better,
 and the others the best of these. Where a rate diverges, or another seed ends with more than twice the error
 of the first, the next lower rate takes its place, at most twice: a code is measured at a rate that it can be
-used at. All runs are recorded.
+used at. All runs are recorded. With `--optimizer soap` all of this is done with SOAP in place of AdamW, at
+rates of its own.
 
 Every finished run is one line of `results/accuracy-at-equal-time/runs.jsonl` and is not done again; a run
 that diverged is a line without errors. Tables (text, markdown, JSON) are made from that file alone, one for
@@ -38,20 +39,27 @@ import numpy as np
 
 from sapis_lab.bench.accuracy_data import BATCH_SIZES, DEFAULT_BATCH, fingerprint, prepare_data
 from sapis_lab.bench.accuracy_log import (
+    ADAMW,
     SPOILED,
+    TRAIN,
     Job,
     NoResult,
     Record,
     RunLog,
+    complete,
     is_spoiled,
+    optimizer_name,
     scored,
     validation_error,
 )
+from sapis_lab.bench.accuracy_run import OPTIMIZERS
 from sapis_lab.bench.accuracy_table import write_tables
 from sapis_lab.bench.adapters import Code, find_code
 from sapis_lab.bench.environments import command, default_root, python_of
-from sapis_lab.config import home
+from sapis_lab.bench.peer import Spec
+from sapis_lab.config import ConfigError, dump, home, kind_class, load, plainly
 from sapis_lab.jobs.host import current_commit
+from sapis_lab.optimizers import OptimizerConfig
 
 FOLDER = Path("results") / "accuracy-at-equal-time"
 RUNS = "runs.jsonl"
@@ -93,6 +101,7 @@ def run_accuracy(
     cache: Path | None = None,
     again: bool = False,
     amsgrad: bool = False,
+    optimizer: str = "adamw",
 ) -> list[Record]:
     """Tune and run `codes`, write the tables, and return the lines of the file.
 
@@ -109,7 +118,8 @@ def run_accuracy(
         folder: of the results, `results/accuracy-at-equal-time` of the project.   root: folder of the
         environments. cache: folder of the batch files, `.sapis/bench` of the project.   again: runs that are
         in the file are made once more. amsgrad: Adam with the largest second moment so far, which keeps long
-        runs from spikes.
+        runs from spikes. optimizer: of all codes, `adamw` or `soap`, with settings behind commas
+        (`soap,every=20`).
 
     Raises:
         ValueError: unknown names, a missing environment; or, after everything else is done, codes that failed
@@ -129,6 +139,7 @@ def run_accuracy(
         workers=workers,
         again=again,
         amsgrad=amsgrad,
+        optimizer=optimizer_settings(optimizer, amsgrad=amsgrad),
     )
     faults: list[str] = []
     for name in data:
@@ -164,6 +175,26 @@ def run_accuracy(
     return log.read()
 
 
+def optimizer_settings(text: str, *, amsgrad: bool = False) -> dict[str, Any]:
+    """The kind and all settings of an optimiser named as in tables, `soap` or `soap,every=20`.
+
+    Raises:
+        ConfigError: an unknown kind or setting, one that peers' environments lack, or `amsgrad` without Adam.
+    """
+    about = f"--optimizer {text}"
+    spec = plainly(lambda: Spec.parse(text), about=about)
+    if spec.name not in OPTIMIZERS:
+        raise ConfigError(f"{about}: wanted {' or '.join(OPTIMIZERS)}, which every code can be trained with")
+    if amsgrad and spec.name != "adamw":
+        raise ConfigError(f"{about}: --amsgrad is a setting of adamw; leave one of them out")
+    config = load(
+        kind_class("optimizers", spec.name, OptimizerConfig),
+        {"kind": spec.name, **spec.options},
+        source=about,
+    )
+    return dump(config)
+
+
 class Bench:
     """Runs jobs in their environments."""
 
@@ -179,11 +210,16 @@ class Bench:
         again: bool,
         any_processor: bool = False,
         amsgrad: bool = False,
+        optimizer: Mapping[str, Any] = ADAMW,
     ) -> None:
         self.log, self.root, self.cache, self.workers = log, root or default_root(), cache, workers
         self.since = len(log.read()) if again else 0
         self.batch_size = batch_size
-        self.common: dict[str, Any] = {"n_params": n_params, "amsgrad": amsgrad}
+        self.common: dict[str, Any] = {
+            "n_params": n_params,
+            "amsgrad": amsgrad,
+            "optimizer": dict(optimizer),
+        }
         self.processor = None if any_processor else _processor()
         self.paths: dict[str, Path] = {}
         self.fingerprints: dict[str, str] = {}
@@ -374,12 +410,16 @@ def describe(record: Record) -> str:
         f"{record['data']:8} {record['code']:14} rate {record['rate']:<7g} {record['seconds']:g} s seed "
         f"{record['seed']}"
     )
+    optimizer = optimizer_name(complete(record)["optimizer"])
+    if optimizer != "adamw":
+        head += f" {optimizer}"
     if record["status"] == "failed":
         return f"{head}  failed: {record['reason']}"
     size = f"{record['params']} parameters, {record['ms_per_step']:.1f} ms/step, {record['steps']} steps"
     if record["status"] == "diverged":
         return f"{head}  diverged: {record['reason']}; {size}"
-    errors = "  ".join(f"{name} {1e3 * record[name]['force_mae']:.1f}" for name in scored(record))
+    names = [*([TRAIN] if TRAIN in record else []), *scored(record)]
+    errors = "  ".join(f"{name} {1e3 * record[name]['force_mae']:.1f}" for name in names)
     return f"{head}  F MAE (meV/Å) {errors}; {size}"
 
 

@@ -8,14 +8,22 @@ import json
 import math
 import threading
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+from sapis_lab.config import dump, named_kind
 from sapis_lab.files import parse_json, read_text
+from sapis_lab.optimizers import OptimizerConfig
 
 SPOILED = 2.0
 """Error of another seed over that of the first above which a rate is given up."""
+
+ADAMW: Mapping[str, Any] = MappingProxyType({"kind": "adamw"})
+TRAIN = "train"
+"""Errors on some of the training frames, which lines have from the time on at which they were measured."""
 
 Record = dict[str, Any]
 
@@ -40,6 +48,8 @@ class Job:
     """of the machine, since equal CPU time is something else on each; None where any will do"""
     amsgrad: bool = False
     """lines without it are of plain Adam"""
+    optimizer: dict[str, Any] = field(default_factory=lambda: dict(ADAMW))
+    """kind and all settings; lines without it are of AdamW"""
 
     def is_in(self, record: Mapping[str, Any]) -> bool:
         """True where `record` is of this run."""
@@ -86,12 +96,28 @@ class RunLog:
 
 def complete(record: Mapping[str, Any]) -> Record:
     """A line with the settings that lines did not name before there was a choice."""
-    return {"amsgrad": False, **record}
+    return {"amsgrad": False, "optimizer": dict(ADAMW), **record}
 
 
 def scored(record: Mapping[str, Any]) -> list[str]:
-    """The sets of frames that a run has errors on."""
-    return [name for name, value in record.items() if isinstance(value, dict) and "force_mae" in value]
+    """The sets of held-back frames that a run has errors on."""
+    return [
+        name
+        for name, value in record.items()
+        if isinstance(value, dict) and "force_mae" in value and name != TRAIN
+    ]
+
+
+def optimizer_name(optimizer: Mapping[str, Any]) -> str:
+    """The kind, with the settings that are not its defaults behind commas: `soap`, `soap,every=20`."""
+    plain = _defaults(optimizer["kind"])
+    changed = {k: v for k, v in optimizer.items() if k not in plain or v != plain[k]}
+    return ",".join([optimizer["kind"], *(f"{k}={json.dumps(v)}" for k, v in changed.items())])
+
+
+@cache
+def _defaults(kind: str) -> Mapping[str, Any]:
+    return dump(named_kind("optimizers", OptimizerConfig, kind))
 
 
 def validation_error(record: Mapping[str, Any]) -> float:

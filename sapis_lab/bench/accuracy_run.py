@@ -2,8 +2,8 @@
 (torch and numpy only).
 
     loss = 10 mean((dE / n_atoms)^2) + mean(dF^2),    E and F divided by the training force RMS, which
-    multiplies the output outside; Adam, gradient norm clipped, rate = peak x min(1, t / 0.05 T) until t =
-    0.05 T, then peak x (1 + cos(pi (t - 0.05 T) / 0.95 T)) / 2,
+    multiplies the output outside; Adam or SOAP, gradient norm clipped, rate = peak x min(1, t / 0.05 T) until
+    t = 0.05 T, then peak x (1 + cos(pi (t - 0.05 T) / 0.95 T)) / 2,
 
 t the CPU time used so far and T the budget, so that every code completes its schedule. The clock is the
 process's CPU time around forward, backward and optimiser. Making the batch, evaluation, and one step that is
@@ -25,25 +25,30 @@ import json
 import math
 import resource
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from sapis_lab.bench.peer import Info, Peer, Task, build
+from sapis_lab.bench.peer import Info, Peer, Task, build, flat_matrices
+from sapis_lab.soap import Soap
 
 WARM_UP = 0.05
 CLIP = 10.0
+OPTIMIZERS = ("adamw", "soap")
+"""Kinds of this package that need torch alone."""
 ENERGY_WEIGHT = 10.0
 CURVE_POINTS = 10
 CURVE_FRAMES = 25
 EVALUATION_BATCH = 25
 """Frames whose errors are taken at once, fewer where they have more than 2100 atoms together."""
 EVALUATION_ATOMS = 2100
+TRAIN_FRAMES = 200
+"""At most so many training frames, evenly spread, have errors of their own."""
 REGRESSED = 2.0
 """How much worse than the best of its curve a run may end; the schedule ends at rate zero, where errors are
 at their least."""
@@ -70,6 +75,8 @@ class Settings:
     """package whose version is recorded"""
     amsgrad: bool = False
     """Adam with the largest second moment so far"""
+    optimizer: dict[str, Any] = field(default_factory=lambda: {"kind": "adamw"})
+    """kind, and all of its settings"""
 
 
 class Diverged(Exception):
@@ -119,6 +126,32 @@ def run(settings: Settings) -> dict[str, Any]:
     }
 
 
+class Matrices:
+    """Parameters as an optimiser of matrices wants them: flat ones cut into the matrices that they hold,
+    which share their memory.
+
+    Args:
+        flat: shapes by parameter, as `peer.flat_matrices` gives them.
+    """
+
+    def __init__(
+        self, parameters: Sequence[nn.Parameter], flat: Mapping[nn.Parameter, Sequence[tuple[int, int]]]
+    ) -> None:
+        self._cut = [(p, [m * n for m, n in flat[p]], flat[p]) for p in parameters if p in flat]
+        self._parts = [
+            [nn.Parameter(x.view(shape)) for x, shape in zip(p.detach().split(sizes), shapes, strict=True)]
+            for p, sizes, shapes in self._cut
+        ]
+        self.parameters = [p for p in parameters if p not in flat] + [p for some in self._parts for p in some]
+
+    def take_gradients(self) -> None:
+        """Hand the gradients of flat parameters on to their matrices."""
+        for (p, sizes, shapes), parts in zip(self._cut, self._parts, strict=True):
+            gradients = [None] * len(parts) if p.grad is None else p.grad.split(sizes)
+            for part, gradient, shape in zip(parts, gradients, shapes, strict=True):
+                part.grad = None if gradient is None else gradient.view(shape)
+
+
 class Training:
     """A run in progress."""
 
@@ -130,7 +163,14 @@ class Training:
         self.scale = float(np.sqrt((arrays["F"][atoms] ** 2).mean()))
         """RMS of the training forces, eV/Å"""
         self.parameters = peer.params()
-        self.optimizer = torch.optim.Adam(self.parameters, lr=settings.rate, amsgrad=settings.amsgrad)
+        by_number = settings.optimizer["kind"] == "adamw"
+        self.matrices = Matrices(self.parameters, {} if by_number else flat_matrices(peer.module))
+        self.optimizer = make_optimizer(
+            self.matrices.parameters,
+            settings.optimizer,
+            rate=settings.rate,
+            amsgrad=settings.amsgrad,
+        )
         self.used, self.step, self.first = 0.0, 0, 0.0
         self.curve: list[dict[str, float]] = []
         """CPU seconds, steps and force error (eV/Å) on some validation frames, on the way"""
@@ -152,10 +192,12 @@ class Training:
             clock = time.process_time()
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
-            self.optimizer.zero_grad(set_to_none=True)
+            for p in self.parameters:
+                p.grad = None
             loss = self._loss(inputs, task)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(self.parameters, CLIP)
+            self.matrices.take_gradients()
             self.optimizer.step()
             self.used += time.process_time() - clock
             self.step += 1
@@ -168,7 +210,7 @@ class Training:
                 self.yardsticks.append(yardstick())
 
     def scores(self) -> dict[str, dict[str, float]]:
-        """Errors on the validation frames and the tests.
+        """Errors on the validation frames, the tests, and some of the training frames.
 
         Raises:
             Diverged: they say that the run did not fit.
@@ -189,7 +231,8 @@ class Training:
                 f"validation force MAE ends at {validation['force_mae']:.3g} eV/Å, after {least:.3g} on the "
                 f"way"
             )
-        return scores
+        every = -(-len(self.train) // TRAIN_FRAMES)
+        return {"train": self.errors(self.train[::every]), **scores}
 
     def errors(self, frames: np.ndarray) -> dict[str, float]:
         """Errors on some frames: `force_mae`, `force_rmse` (eV/Å), `energy_mae`, `energy_rmse` (eV per
@@ -227,7 +270,6 @@ class Training:
         inputs = self.peer.prepare(task)
         clock = time.process_time()
         (0 * self._loss(inputs, task)).backward()
-        self.optimizer.zero_grad(set_to_none=True)
         self.first = time.process_time() - clock
 
     def _tasks(self) -> Iterator[Task]:
@@ -242,6 +284,27 @@ class Training:
                 if self.settings.rotate:
                     task.rotate(_rotation(rng))
                 yield task
+
+
+def make_optimizer(
+    parameters: Sequence[Tensor], settings: Mapping[str, Any], *, rate: float, amsgrad: bool = False
+) -> torch.optim.Optimizer:
+    """Adam (AdamW without decay) or SOAP, whose vectors decay as its matrices do, at a peak rate.
+
+    Args:
+        settings: the kind and the settings of `sapis_lab/optimizers/<kind>.py`, which needs more than torch.
+
+    Raises:
+        ValueError: another kind, or AMSGrad without Adam.
+    """
+    kind, others = settings["kind"], {k: v for k, v in settings.items() if k != "kind"}
+    if kind == "adamw":
+        return torch.optim.Adam(parameters, lr=rate, amsgrad=amsgrad, **others)
+    if kind != "soap":
+        raise ValueError(f"optimizer {kind!r}: wanted {' or '.join(OPTIMIZERS)}")
+    if amsgrad:
+        raise ValueError("amsgrad is a setting of adamw, not of soap")
+    return Soap(parameters, lr=rate, vector_betas=others["betas"], **others)
 
 
 def schedule(fraction: float) -> float:

@@ -8,13 +8,25 @@ from pathlib import Path
 from statistics import mean, median, stdev
 from typing import Any
 
-from sapis_lab.bench.accuracy_log import Job, Record, complete, is_spoiled, scored, validation_error
+from sapis_lab.bench.accuracy_log import (
+    TRAIN,
+    Job,
+    Record,
+    complete,
+    is_spoiled,
+    optimizer_name,
+    scored,
+    validation_error,
+)
 from sapis_lab.files import write_text
 
 REFERENCE = "geat"
 _USUAL_BATCH = 5
 """Frames a step that titles do not name."""
-_GROUP = ("data", "data_fingerprint", "batch_size", "n_params", "seconds", "code", "processor", "amsgrad")
+_TABLE = ("data", "seconds", "n_params", "batch_size", "processor", "amsgrad", "optimizer")
+_SAME = (*_TABLE, "data_fingerprint")
+_GROUP = (*_SAME, "code")
+"""What the rows of a table, those that are compared, and the runs of a row have in common."""
 
 
 def summarize(records: Iterable[Record], *, reference: str = REFERENCE) -> list[Record]:
@@ -23,26 +35,26 @@ def summarize(records: Iterable[Record], *, reference: str = REFERENCE) -> list[
 
     The rate is the one whose run with the lowest seed has the least validation force error at that budget, of
     those that spoil no other seed, if there are any. `ratio` is the reference's mean force error over the
-    code's, below 1 where the reference is better, on the first test.
+    code's, below 1 where the reference is better, on the first test. `train_errors` are those on training
+    frames, where all runs of a row know them.
     """
     groups: dict[tuple[Any, ...], list[Record]] = {}
     finished = [complete(r) for r in records if r["status"] != "failed"]
+    finished = [{**r, "optimizer": optimizer_name(r["optimizer"])} for r in finished]
     latest = {tuple(r.get(n) for n in Job.__dataclass_fields__): r for r in finished}
     for record in latest.values():
         groups.setdefault(tuple(record.get(n) for n in _GROUP), []).append(record)
     rows = [row for key, members in groups.items() if (row := _row(key, members)) is not None]
     for row in rows:
-        same = ("data", "seconds", "n_params", "batch_size", "data_fingerprint", "processor", "amsgrad")
-        base = next((r for r in rows if r["code"] == reference and all(r[n] == row[n] for n in same)), None)
+        base = next((r for r in rows if r["code"] == reference and all(r[n] == row[n] for n in _SAME)), None)
         row["ratio"] = (
             None if base is None else base["errors"]["test"]["mean"] / row["errors"]["test"]["mean"]
         )
-    order = ("data", "seconds", "n_params", "processor", "amsgrad")
-    return sorted(rows, key=lambda r: (*(r[n] for n in order), r["errors"]["test"]["mean"]))
+    return sorted(rows, key=lambda r: (*(r[n] for n in _TABLE), r["errors"]["test"]["mean"]))
 
 
 def _row(key: tuple[Any, ...], members: list[Record]) -> Record | None:
-    data, data_fingerprint, batch_size, n_params, seconds, code, processor, amsgrad = key
+    group = dict(zip(_GROUP, key, strict=True))
     done = [r for r in members if r["status"] == "done"]
     if not done:
         return None
@@ -55,10 +67,14 @@ def _row(key: tuple[Any, ...], members: list[Record]) -> Record | None:
     ]
     rate = (steady or candidates)[0]["rate"]
     chosen = sorted((r for r in done if r["rate"] == rate), key=lambda r: r["seed"])
+    known = [r[TRAIN] for r in chosen if TRAIN in r]
+    trained = {
+        f"{quantity}_mae": _spread([errors[f"{quantity}_mae"] for errors in known])
+        for quantity in ("force", "energy")
+        if len(known) == len(chosen)
+    }
     return {
-        "data": data,
-        "seconds": seconds,
-        "code": code,
+        **{name: group[name] for name in ("data", "seconds", "code")},
         "rate": rate,
         "rates_tried": sorted({r["rate"] for r in members}),
         "rates_diverged": sorted({r["rate"] for r in members if r["status"] == "diverged"}),
@@ -72,11 +88,11 @@ def _row(key: tuple[Any, ...], members: list[Record]) -> Record | None:
         "energy_errors": {
             name: _spread([r[name]["energy_mae"] for r in chosen]) for name in scored(chosen[0])
         },
-        "n_params": n_params,
-        "batch_size": batch_size,
-        "data_fingerprint": data_fingerprint,
-        "processor": processor or "an unknown processor",
-        "amsgrad": amsgrad,
+        "train_errors": trained or None,
+        **{name: group[name] for name in ("n_params", "batch_size", "data_fingerprint")},
+        "processor": group["processor"] or "an unknown processor",
+        "amsgrad": group["amsgrad"],
+        "optimizer": group["optimizer"],
     }
 
 
@@ -96,23 +112,25 @@ def format_tables(rows: Sequence[Record], *, reference: str = REFERENCE, markdow
     """The rows as text or markdown, one table for each data set and budget; errors in meV/Å and meV per
     frame."""
     parts = []
-    table = ("data", "seconds", "n_params", "batch_size", "processor", "amsgrad")
-    for key in dict.fromkeys(tuple(r[n] for n in table) for r in rows):
-        data, seconds, n_params, batch_size, processor, amsgrad = key
-        members = [r for r in rows if tuple(r[n] for n in table) == key]
+    for key in dict.fromkeys(tuple(r[n] for n in _TABLE) for r in rows):
+        data, seconds, n_params, batch_size, processor, amsgrad, optimizer = key
+        members = [r for r in rows if tuple(r[n] for n in _TABLE) == key]
         tests = [name for name in members[0]["errors"] if name != "validation"]
+        train = any(r["train_errors"] for r in members)
         columns = [
             *_COLUMNS,
+            *(["F train"] if train else []),
             "F validation",
             *(f"F {t}" for t in tests),
             f"{reference} ÷ code",
+            *(["E train"] if train else []),
             *(f"E {t}" for t in tests),
         ]
-        cells = [columns, *([*_cells(r, tests)] for r in members)]
+        cells = [columns, *([*_cells(r, tests, train=train)] for r in members)]
+        method = ", AMSGrad" if amsgrad else "" if optimizer == "adamw" else f", {_shown(optimizer)}"
         title = (
-            f"{data}, {seconds:g} CPU s of one thread of {processor}{', AMSGrad' if amsgrad else ''}"
-            f"{_steps_of(batch_size)}, about {n_params:g} parameters: MAE, "
-            "forces in meV/Å, energies in meV per frame"
+            f"{data}, {seconds:g} CPU s of one thread of {processor}{method}{_steps_of(batch_size)}, about "
+            f"{n_params:g} parameters: MAE, forces in meV/Å, energies in meV per frame"
         )
         parts.append(f"### {title}\n\n{_markdown(cells)}\n" if markdown else f"{title}\n{_text(cells)}\n")
     return "\n".join(parts)
@@ -123,9 +141,18 @@ def _steps_of(batch_size: int) -> str:
     return "" if batch_size == _USUAL_BATCH else f", {batch_size} frame{'s' * (batch_size > 1)} a step"
 
 
-def _cells(row: Record, tests: Sequence[str]) -> list[str]:
+def _shown(optimizer: str) -> str:
+    kind, _, settings = optimizer.partition(",")
+    return kind.upper() + (f" with {settings}" if settings else "")
+
+
+def _cells(row: Record, tests: Sequence[str], *, train: bool) -> list[str]:
     def error(value: Mapping[str, Any]) -> str:
         return f"{1e3 * value['mean']:.1f}" + ("" if value["sd"] is None else f" ± {1e3 * value['sd']:.1f}")
+
+    def trained(name: str) -> list[str]:
+        errors = row["train_errors"]
+        return [error(errors[name]) if errors else "–"] if train else []
 
     return [
         row["code"],
@@ -135,9 +162,11 @@ def _cells(row: Record, tests: Sequence[str]) -> list[str]:
         f"{row['yardstick_ms']:.2f}",
         f"{row['steps']:,.0f}",
         str(len(row["seeds"])),
+        *trained("force_mae"),
         error(row["errors"]["validation"]),
         *(error(row["errors"][t]) for t in tests),
         "–" if row["ratio"] is None else f"{row['ratio']:.2f}",
+        *trained("energy_mae"),
         *(error(row["energy_errors"][t]) for t in tests),
     ]
 

@@ -45,6 +45,11 @@ ENVIRONMENTS: dict[str, Environment] = {
     # falls back to 2.0.4
     "schnetpack": Environment(("schnetpack==2.1.1",), "sympy", without=("sympy",)),
     "torchmdnet": Environment(("torchmd-net==3.1.0",), "torchmdnet"),
+    # its extra "torch" pins torch 2.11; of the rest of it DPA4 with given edges needs e3nn alone. The package
+    # itself starts with the help of its adapter only
+    "deepmd": Environment(("deepmd-kit==3.2.0", "e3nn==0.6.0"), "e3nn"),
+    # the last version for Python 3.11; those from 0.6.0 on want 3.12 and have the same model
+    "orb": Environment(("orb-models==0.5.5",), "orb_models"),
 }
 
 

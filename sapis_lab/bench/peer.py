@@ -204,6 +204,22 @@ class Spec(NamedTuple):
         return {**defaults, **self.options}
 
 
+def flat_matrices(module: nn.Module) -> dict[nn.Parameter, list[tuple[int, int]]]:
+    """The shapes (inputs, outputs) of the matrices that lie one after the other in flat parameters.
+
+    Linear maps and tensor products of e3nn, on which several codes stand, keep all of their weights in one
+    vector; a tensor product with weights for all pairs of inputs is a linear map of their products.
+    """
+    found = {}
+    for part in module.modules():
+        weight, views = getattr(part, "weight", None), getattr(part, "weight_views", None)
+        if isinstance(weight, nn.Parameter) and weight.dim() == 1 and views is not None:
+            shapes = [(math.prod(view.shape[:-1]), view.shape[-1]) for view in views()]
+            if sum(m * n for m, n in shapes) == len(weight):
+                found[weight] = shapes
+    return found
+
+
 def count_parameters(module: nn.Module) -> int:
     """Number of trainable parameters."""
     return sum(p.numel() for p in module.parameters() if p.requires_grad)

@@ -24,7 +24,20 @@ from sapis_lab.bench.measure import Entry, Settings, run
 from sapis_lab.bench.step import checked, model_config
 from sapis_lab.config import ConfigError, dump, plainly
 
-PEERS = ("nequip", "nequip-S", "allegro", "mace", "mace-inv", "painn", "tensornet", "et", "e3nn-nequip")
+PEERS = (
+    "nequip",
+    "nequip-S",
+    "allegro",
+    "mace",
+    "mace-inv",
+    "painn",
+    "tensornet",
+    "tensornet2",
+    "et",
+    "dpa4",
+    "orb",
+    "e3nn-nequip",
+)
 """What is measured when nothing is named; the adapters say what each of them is."""
 OURS = "sapis-"
 """Opens the name of a model of this package where a peer has the same: `sapis-nequip`."""

@@ -202,6 +202,13 @@ def bench_accuracy(
     amsgrad: Annotated[
         bool, typer.Option("--amsgrad", help="AMSGrad instead of Adam, for all codes.")
     ] = False,
+    optimizer: Annotated[
+        str,
+        typer.Option(
+            "--optimizer",
+            help="Of all codes: `adamw` or `soap`, with settings as in `soap:every=20`.",
+        ),
+    ] = "adamw",
     again: Again = False,
     folder: Annotated[
         Path | None,
@@ -240,6 +247,7 @@ def bench_accuracy(
                 root=root,
                 again=again,
                 amsgrad=amsgrad,
+                optimizer=optimizer.replace(":", ","),
             )
         )
     elif not (place / RUNS).is_file():

@@ -5,19 +5,27 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from bench_frames import molecules
+from e3nn import o3
+from torch import nn
 
 from sapis_lab.bench import accuracy
-from sapis_lab.bench.accuracy import RUNS, run_accuracy
+from sapis_lab.bench.accuracy import RUNS, optimizer_settings, run_accuracy
 from sapis_lab.bench.accuracy_data import DEFAULT_BATCH, fingerprint, prepare_data
-from sapis_lab.bench.accuracy_log import Job, NoResult, RunLog
-from sapis_lab.bench.accuracy_run import WARM_UP, schedule
+from sapis_lab.bench.accuracy_log import Job, NoResult, RunLog, optimizer_name, scored
+from sapis_lab.bench.accuracy_run import OPTIMIZERS, WARM_UP, Matrices, make_optimizer, schedule
 from sapis_lab.bench.accuracy_table import _USUAL_BATCH, format_tables, summarize, write_tables
+from sapis_lab.bench.peer import flat_matrices
+from sapis_lab.config import ConfigError, kind_class
+from sapis_lab.optimizers import OptimizerConfig
+from sapis_lab.training import TrainConfig
 
 
 def data_file(folder: Path) -> Path:
@@ -54,6 +62,7 @@ def test_runs_end_on_time_are_done_once_and_divergence_is_no_number(
     step = done["ms_per_step"] / 1e3
     assert 2.0 <= step * done["steps"] < 2.0 + 20 * step
     assert done["validation"]["force_rmse"] < float(np.sqrt((molecules(60)["F"] ** 2).mean()))
+    assert set(done["train"]) == set(done["test"]) and scored(done) == ["validation", "test"]
     assert [p["seconds"] for p in done["curve"]] == pytest.approx(np.arange(1, 10) / 5, abs=0.1 + 20 * step)
     assert diverged["status"] == "diverged" and diverged["rate"] == 1e6 and diverged["reason"]
     assert "validation" not in diverged and "test" not in diverged
@@ -65,6 +74,83 @@ def test_runs_end_on_time_are_done_once_and_divergence_is_no_number(
     )
     assert run() == [done, diverged]
     assert (tmp_path / "results" / RUNS).read_text() == lines
+
+
+@pytest.mark.long
+def test_soap_trains_in_the_same_loop(tmp_path: Path) -> None:
+    (done,) = run_accuracy(
+        ["transformer"],
+        data=[str(data_file(tmp_path))],
+        seconds=(),
+        tune_seconds=2.0,
+        rates={"transformer": (0.01,)},
+        extensions=0,
+        n_params=3e3,
+        folder=tmp_path / "results",
+        cache=tmp_path / "cache",
+        optimizer="soap,every=20",
+    )
+    assert done["status"] == "done" and done["optimizer"]["kind"] == "soap"
+    assert done["optimizer"]["every"] == 20 and optimizer_name(done["optimizer"]) == "soap,every=20"
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_an_optimiser_of_the_loop_takes_the_steps_of_its_kind(name: str) -> None:
+    def steps(built: Callable[[list[torch.Tensor]], torch.optim.Optimizer]) -> list[torch.Tensor]:
+        generator = torch.Generator().manual_seed(0)
+        parameters = [torch.randn(*shape, generator=generator) for shape in ((7, 5), (5,), (3, 4, 6))]
+        optimizer = built([p.requires_grad_(True) for p in parameters])
+        for _ in range(12):
+            optimizer.zero_grad()
+            sum((p - 0.3).square().mean() + p.sin().sum() for p in parameters).backward()
+            optimizer.step()
+        return [p.detach() for p in parameters]
+
+    config = kind_class("optimizers", name, OptimizerConfig).model_validate({"kind": name})
+    train = TrainConfig(steps=1, weight_decay=0.0, betas=(0.9, 0.999) if name == "adamw" else (0.95, 0.95))
+    ours = steps(lambda p: config.build(p, learning_rate=0.01, train=train))
+    theirs = steps(lambda p: make_optimizer(p, optimizer_settings(name), rate=0.01))
+    torch.testing.assert_close(theirs, ours, rtol=1e-5, atol=1e-6)
+
+
+def test_flat_weights_are_matrices_for_soap() -> None:
+    torch.manual_seed(3)
+    linear = o3.Linear("7x0e + 5x1o", "6x0e + 4x1o")
+    product = o3.FullyConnectedTensorProduct("5x0e", "3x0e", "4x0e")
+    module = nn.ModuleList([linear, product, nn.Linear(3, 2)])
+    flat = flat_matrices(module)
+    assert flat == {linear.weight: [(7, 6), (5, 4)], product.weight: [(15, 4)]}
+
+    def soap(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        return make_optimizer(parameters, optimizer_settings("soap"), rate=0.01)
+
+    plain = nn.Parameter(linear.weight.detach()[42:].view(5, 4).clone())
+    matrices, alone = Matrices(list(module.parameters()), flat), soap([plain])
+    together = soap(matrices.parameters)
+    for k in range(12):
+        for p in (*module.parameters(), plain):
+            p.grad = torch.full_like(p, 0.1 * k) + p.detach().sin()
+        matrices.take_gradients()
+        together.step()
+        alone.step()
+    torch.testing.assert_close(linear.weight.detach()[42:].view(5, 4), plain.detach())
+    assert sum(p.numel() for p in matrices.parameters) == sum(p.numel() for p in module.parameters())
+    linear.weight.grad = None
+    matrices.take_gradients()
+    assert [p.grad is None for p in matrices.parameters] == [False, False, True, True, False]
+
+
+def test_an_optimiser_that_peers_lack_and_amsgrad_of_another_are_refused() -> None:
+    assert optimizer_settings("adamw") == {"kind": "adamw"}
+    for text, message in (
+        ("muon", "wanted adamw or soap"),
+        ("soap,evry=3", "every"),
+        ("soap,every", "key=value"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            optimizer_settings(text)
+    with pytest.raises(ConfigError, match="--amsgrad is a setting of adamw"):
+        optimizer_settings("soap", amsgrad=True)
 
 
 class Stub:
@@ -290,6 +376,47 @@ def test_amsgrad_is_another_run_with_a_table_of_its_own(
     del records[0]["amsgrad"]  # as in lines from before there was a choice
     assert [r["amsgrad"] for r in summarize(records)] == [False, True]
     assert format_tables(summarize(records)).count(", AMSGrad, about") == 1
+
+
+def test_another_optimiser_is_another_run_with_rates_and_a_table_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings: dict[str, Any] = {"rates": {"geat": (0.01, 0.02)}, "extensions": 0, "seconds": (300.0,)}
+    stub = Stub(best=0.02, stable={60.0: 1.0, 300.0: 1.0})
+    stubbed(monkeypatch, tmp_path, stub, **settings, halvings=0)
+    lines = (tmp_path / "results" / RUNS).read_text().splitlines()
+    old = [{k: v for k, v in json.loads(line).items() if k != "optimizer"} for line in lines]
+    # as in lines from before there was a choice
+    (tmp_path / "results" / RUNS).write_text("".join(json.dumps(line) + "\n" for line in old))
+    other = Stub(best=0.01, stable={60.0: 1.0, 300.0: 1.0})
+    assert len(stubbed(monkeypatch, tmp_path, other, **settings, halvings=0)) == 3 and not other.started
+    records = stubbed(monkeypatch, tmp_path, other, **settings, halvings=0, optimizer="soap")
+    assert [(rate, seconds) for _, rate, seconds, _ in other.started] == [(0.01, 60), (0.02, 60), (0.01, 300)]
+    stubbed(monkeypatch, tmp_path, other, **settings, halvings=0, optimizer="soap,block=32")
+    assert len(other.started) == 6
+    rows = [row for row in summarize(records) if row["seconds"] == 300]
+    assert [(row["optimizer"], row["rate"], row["ratio"]) for row in rows] == [
+        ("adamw", 0.02, 1.0),
+        ("soap", 0.01, 1.0),
+    ]
+    everything = format_tables(summarize(RunLog(tmp_path / "results" / RUNS).read()))
+    assert everything.count(", SOAP, about") == 2 and everything.count(", SOAP with block=32, about") == 2
+    assert everything.count("1e+05") == 0 and everything.count("CPU s of one thread") == 6
+
+
+def test_training_errors_stand_beside_the_others_where_they_are_known() -> None:
+    errors = {"force_mae": 0.004, "energy_mae": 0.0005}
+    old, new = record("geat", error=0.010), {**record("painn", error=0.020), "train": errors}
+    assert "train" not in format_tables(summarize([old]))
+    lines = format_tables(summarize([old, new]), markdown=True).splitlines()
+    head, geat, painn = (
+        [cell.strip() for cell in lines[k].strip("|").split("|")] for k in range(len(lines)) if k in (2, 4, 5)
+    )
+    columns = [head.index(name) for name in ("F train", "F validation", "F test", "E train", "E test")]
+    assert [geat[k] for k in columns] == ["–", "10.0", "10.0", "–", "10.0"]
+    assert [painn[k] for k in columns] == ["4.0", "20.0", "20.0", "0.5", "20.0"]
+    (row,) = summarize([new, record("painn", error=0.022, seed=1)])
+    assert row["train_errors"] is None and row["seeds"] == [0, 1]
 
 
 def test_a_rate_that_spoils_another_seed_gives_way_to_the_next_lower(

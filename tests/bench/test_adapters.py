@@ -25,9 +25,30 @@ FRAMES: dict[str, Callable[[], dict[str, np.ndarray]]] = {
     "crystals": crystals,
 }
 # float32; forces by differences of energies with a step of 0.01 Å
-TOLERANCES = {"forces": 1e-2, "rotation": 1e-4, "batch": 1e-4, "images": 1e-4, "repeat": 1e-5, "silent": 0.0}
+TOLERANCES = {
+    "forces": 1e-2,
+    "rotation": 1e-4,
+    "batch": 1e-4,
+    "images": 1e-4,
+    "repeat": 1e-5,
+    "silent": 0.0,
+    "order": 1e-4,
+    "training": 0.999,
+}
 OURS = ["e3nn-nequip,hidden=8,layers=2", "geat", "sapis-nequip,lmax=1,layers=2", "transformer"]
-THEIRS = ["painn", "tensornet", "et", "nequip", "nequip-S", "allegro", "mace-inv", "mace"]
+THEIRS = [
+    "painn",
+    "tensornet",
+    "tensornet2",
+    "et",
+    "nequip",
+    "nequip-S",
+    "allegro",
+    "mace-inv",
+    "mace",
+    "dpa4",
+    "orb",
+]
 
 
 @pytest.fixture(scope="module")

@@ -108,7 +108,7 @@ def test_workers_need_torch_and_numpy_alone():
         "for name in ('pydantic', 'yaml', 'rich', 'typer', 'torch_geometric', 'lightning', 'e3nn', 'scipy', "
         "'ase', 'vesin', 'pandas'):\n"
         "    sys.modules[name] = None\n"
-        "import sapis_lab.bench.worker\n"
+        "import sapis_lab.bench.worker, sapis_lab.bench.accuracy_run\n"
     )
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -171,5 +171,7 @@ def test_what_is_typed_wrongly_is_told(sapis, tmp_path):
     assert nothing.returncode == 2 and "nothing has been measured" in nothing.stderr
     code = sapis("accuracy", "nequipp", "--root", str(tmp_path))
     assert code.returncode == 2 and "no code 'nequipp'" in code.stderr
+    kind = sapis("accuracy", "geat", "--optimizer", "muon", "--root", str(tmp_path))
+    assert kind.returncode == 2 and "--optimizer muon: wanted adamw or soap" in kind.stderr
     place = sapis("environments", "nequipp", "--root", str(tmp_path))
     assert place.returncode == 2 and "no environment 'nequipp'; there are nequip" in place.stderr

@@ -28,14 +28,18 @@ class Code(NamedTuple):
 _CODES = {
     "painn": ("schnetpack", "schnetpack", "schnetpack"),
     "tensornet": ("torchmdnet", "torchmd_net", "torchmd-net"),
+    "tensornet2": ("torchmdnet", "torchmd_net", "torchmd-net"),
     "et": ("torchmdnet", "torchmd_net", "torchmd-net"),
     "nequip": ("nequip", "nequip", "nequip"),
     "nequip-S": ("nequip", "nequip", "nequip"),
     "allegro": ("nequip", "nequip", "nequip-allegro"),
     "mace": ("mace", "mace", "mace-torch"),
     "mace-inv": ("mace", "mace", "mace-torch"),
+    "dpa4": ("deepmd", "deepmd", "deepmd-kit"),
+    "orb": ("orb", "orb", "orb-models"),
     "e3nn-nequip": ("main", "e3nn_nequip", "e3nn"),
 }
+_WITHOUT_SYMMETRY = {"orb"}
 _OURS = "sapis-"
 """In front of a kind of this package, where its plain name means a peer's model (`sapis-nequip`)."""
 
@@ -46,7 +50,7 @@ def find_code(text: str) -> Code:
     name, _, options = text.partition(",")
     if name in _CODES:
         environment, adapter, distribution = _CODES[name]
-        return Code(text, environment, adapter, text, distribution, False)
+        return Code(text, environment, adapter, text, distribution, name in _WITHOUT_SYMMETRY)
     kind = name.removeprefix(_OURS)
     model = f"{kind},{options}" if options else kind
     # not at the top: peers' environments read this file and have no pydantic

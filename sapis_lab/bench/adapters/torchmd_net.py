@@ -1,7 +1,9 @@
-"""TensorNet (Simeon & De Fabritiis, arXiv:2306.06482) and the Equivariant Transformer (Thölke & De Fabritiis,
-arXiv:2202.02541) as packaged in torchmd-net.
+"""TensorNet (Simeon & De Fabritiis, arXiv:2306.06482), TensorNet2 (arXiv:2601.00581) and the Equivariant
+Transformer (Thölke & De Fabritiis, arXiv:2202.02541) as packaged in torchmd-net.
 
     tensornet   2 layers
+    tensornet2  2 layers, whose messages see 16 charges of every atom, equilibrated to a neutral frame; not
+                the Coulomb energy of these charges, which the package has for molecules and large cells
     et          3 layers, 8 heads
 
 Options: layers. Both take the edges of the task in place of their own neighbour search, so that its cost is
@@ -18,8 +20,12 @@ from torchmdnet.models.model import create_model
 
 from sapis_lab.bench.peer import EnergyForces, Info, Peer, Spec, Task, make_sized
 
-ARCHITECTURES = {"tensornet": "tensornet", "et": "equivariant-transformer"}
-SHAPES: dict[str, dict[str, int]] = {"tensornet": {"layers": 2}, "et": {"layers": 3}}
+ARCHITECTURES = {"tensornet": "tensornet", "tensornet2": "tensornet2", "et": "equivariant-transformer"}
+SHAPES: dict[str, dict[str, int]] = {
+    "tensornet": {"layers": 2},
+    "tensornet2": {"layers": 2},
+    "et": {"layers": 3},
+}
 
 
 class Edges(NamedTuple):
@@ -76,6 +82,13 @@ class GivenEdges(nn.Module):
         )
 
 
+class NoCharges(nn.Module):
+    """Takes the place of TensorNet2's last prediction of charges, read by its Coulomb energy alone."""
+
+    def forward(self, features: Tensor, frame: Tensor, total: Tensor) -> Tensor:
+        return features.new_zeros(len(features), 0)
+
+
 class TorchmdNet(Peer):
     """A model of the package with `derivative=True`."""
 
@@ -126,7 +139,7 @@ def build(model: str, n_params: float, info: Info) -> Peer:
 
 
 def _make(name: str, width: int, info: Info, shape: dict[str, Any]) -> nn.Module:
-    return create_model(
+    module: Any = create_model(
         {
             "model": ARCHITECTURES[name],
             "embedding_dimension": width,
@@ -154,5 +167,10 @@ def _make(name: str, width: int, info: Info, shape: dict[str, Any]) -> nn.Module
             "vector_cutoff": False,
             "equivariance_invariance_group": "O(3)",
             "static_shapes": False,
+            "q_dim": 16,
         }
     )
+    if name == "tensornet2":
+        module.representation_model.charge_predicts[-1] = NoCharges()
+    network: nn.Module = module
+    return network
