@@ -57,12 +57,13 @@ class Kernel(ABC):
         n_atoms: Tensor,
         species: Tensor,
         parameters: Mapping[str, Tensor],
-        energy_scale: float,
+        energy_scale: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Energies of the atoms (A,), dE/dv in the layout of `vectors`, and scalar features (A, F).
 
         Args:
             n_atoms: (B,) of every frame.   species: (A,) row of every atom's species in the model.
+            energy_scale: (), of the energies.
         """
 
 
