@@ -93,5 +93,5 @@ $(STAMP): pyproject.toml constraints.txt
 ifeq ($(TORCH),)
 install = $(BIN)/python -m pip install --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[xtb,dev]'
 else
-install = grep -v '^torch==' constraints.txt > .venv/constraints.txt && $(BIN)/python -m pip install --disable-pip-version-check $(PIP_ARGS) -c .venv/constraints.txt "$$TORCH" -e '.[xtb,dev]'
+install = grep -v -e '^torch==' -e '^triton==' constraints.txt > .venv/constraints.txt && $(BIN)/python -m pip install --disable-pip-version-check $(PIP_ARGS) -c .venv/constraints.txt "$$TORCH" -e '.[xtb,dev]'
 endif

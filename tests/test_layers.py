@@ -73,6 +73,7 @@ HOMES = {
     "typer": {"cli", "sweep"},
     "rich": {"screen", "cli", "sweep", "scaling", "bench", "selftest", "report"},
     "tblite": {"oracles"},
+    "triton": {"kernels"},
 }
 
 

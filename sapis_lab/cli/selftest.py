@@ -266,6 +266,31 @@ def stability(
     )
 
 
+@app.command("triton")
+def triton(
+    degrees: Annotated[
+        str, typer.Option("--lmax", help="Degrees of the models, with commas between them.")
+    ] = "1,2,3",
+    precisions: Annotated[str, typer.Option("--precision", help="float64, float32 or both.")] = "float64",
+    json_file: Json = None,
+) -> None:
+    """Compare GEAT's Triton form with the PyTorch form: energies, forces and parameter gradients of a loss of
+    forces, in both layouts of pairs.
+
+    Needs the extra `gpu` and a CUDA device, or TRITON_INTERPRET=1, under which the kernels are interpreted
+    on the CPU (minutes); the output says which. Exit status: 1 if anything differs by more than rounding.
+
+    Example: `TRITON_INTERPRET=1 sapis selftest triton --lmax 1,2`
+    """
+    save = keeper(json_file, "triton")
+    from sapis_lab.bench.step import words_of
+    from sapis_lab.selftest.triton_form import run_triton
+
+    chosen = [round(n) for n in positive_numbers(degrees, "--lmax")]
+    names = words_of(precisions, option="--precision")
+    raise typer.Exit(plainly(lambda: run_triton(chosen, names, save=save, console=stdout_console())))
+
+
 @app.command("scaler")
 def scaler(
     policies: Annotated[

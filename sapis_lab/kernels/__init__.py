@@ -41,6 +41,8 @@ class Kernel(ABC):
     """Type of the device that it runs on."""
     name: ClassVar[str]
     """In records: 'C++'."""
+    traceable: ClassVar[bool] = False
+    """Whether it is made of operations of PyTorch's dispatcher, which tracers see and CUDA graphs capture."""
 
     @classmethod
     @abstractmethod
@@ -57,12 +59,13 @@ class Kernel(ABC):
         n_atoms: Tensor,
         species: Tensor,
         parameters: Mapping[str, Tensor],
-        energy_scale: float,
+        energy_scale: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Energies of the atoms (A,), dE/dv in the layout of `vectors`, and scalar features (A, F).
 
         Args:
             n_atoms: (B,) of every frame.   species: (A,) row of every atom's species in the model.
+            energy_scale: (), of the energies.
         """
 
 
@@ -76,7 +79,7 @@ class Shaped(Protocol):
     def multipliers(self) -> dict[str, float]: ...
 
 
-_off = 0
+_off = _traced = 0
 _FOUND: WeakKeyDictionary[Shaped, dict[tuple[str, torch.dtype], Kernel | Refusal]] = WeakKeyDictionary()
 
 
@@ -97,6 +100,17 @@ def forms_are_off() -> bool:
     return _off > 0
 
 
+@contextmanager
+def traceable_forms() -> Iterator[None]:
+    """As `reference_forms`, but with the kernels that can be traced."""
+    global _traced
+    _traced += 1
+    try:
+        yield
+    finally:
+        _traced -= 1
+
+
 def find(model: Shaped, device: torch.device) -> Kernel | Refusal:
     """The kernel of `model`, with parameters of their present type, on `device`; made once a model."""
     if forms_are_off():
@@ -105,7 +119,10 @@ def find(model: Shaped, device: torch.device) -> Kernel | Refusal:
     key = device.type, model.energy_scale.dtype
     if key not in known:
         known[key] = _made(model, *key)
-    return known[key]
+    found = known[key]
+    if _traced and isinstance(found, Kernel) and not found.traceable:
+        return Refusal(f"off by traceable_forms: {found.name} cannot be traced")
+    return found
 
 
 def _made(model: Shaped, device: str, dtype: torch.dtype) -> Kernel | Refusal:

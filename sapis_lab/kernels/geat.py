@@ -182,7 +182,7 @@ class GeatKernel(Kernel):
         n_atoms: Tensor,
         species: Tensor,
         parameters: Mapping[str, Tensor],
-        energy_scale: float,
+        energy_scale: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """As of `Kernel`; v (3, G, I, K), features (A, C).
 
@@ -199,7 +199,7 @@ class GeatKernel(Kernel):
         values = [parameters[name] for name in self.names]
         if mixed := {t.dtype for t in (vectors, *values)} - {self.dtype}:
             raise ValueError(f"the GEAT kernel is built for {self.dtype}, got {mixed} among its inputs")
-        return _Step.apply(self, energy_scale, vectors, graph, n_atoms, species, *values)
+        return _Step.apply(self, float(energy_scale), vectors, graph, n_atoms, species, *values)
 
 
 def _address(t: Tensor | None) -> int | None:

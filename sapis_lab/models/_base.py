@@ -167,7 +167,7 @@ class Model(nn.Module, ABC):
             n_atoms=batch.n_atoms,
             species=self.species_row.index_select(0, batch.species),
             parameters=dict(self.named_parameters()),
-            energy_scale=float(self.energy_scale),
+            energy_scale=self.energy_scale,
         )
 
     def forward(self, batch: AtomsBatch) -> Output:

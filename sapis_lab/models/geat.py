@@ -57,8 +57,9 @@ from torch import Tensor, nn
 from sapis_lab.atoms import AtomsBatch, Layout
 from sapis_lab.config import Config
 from sapis_lab.geometry.couplings import quadrature, spread
-from sapis_lab.geometry.harmonics import n_components, spherical_harmonics, spherical_harmonics_jacobian
-from sapis_lab.geometry.radial import exp_normal_centers, log_envelope
+from sapis_lab.geometry.harmonics import n_components
+from sapis_lab.geometry.pair_features import PairFeatures, RadialFunctions, pair_features
+from sapis_lab.geometry.radial import exp_normal_centers
 from sapis_lab.graphs import PairGraph
 from sapis_lab.kernels.shapes import GeatShape
 from sapis_lab.models import _geat_growth
@@ -74,9 +75,6 @@ and the readout."""
 REFERENCE_WIDTH = 40
 """Channels at which these hold; weights whose fan-in is the channels have them times
 `GeatConfig.width_factor`."""
-
-CLOSED = -1e4
-"""log f of slots without a pair: exp underflows to an exact zero."""
 
 _GROWING = {
     "lmax": "lmax",
@@ -399,12 +397,7 @@ class _Constants(NamedTuple):
     """(L, M) sums the components of a degree over sqrt(2l+1)"""
     to_grid: Tensor
     from_grid: Tensor
-    centers: Tensor
-    """(B, 1) centres of the radial functions"""
-    widths: Tensor
-    """(B, 1) beta of the radial functions"""
-    slopes: Tensor
-    """(B, 1) 10 beta / rc, of their derivative"""
+    radial: RadialFunctions
 
 
 class _Edges(NamedTuple):
@@ -585,16 +578,20 @@ class Geat(Model):
         s = spread(self.config.lmax)
         counts = s.sum(0)
         centers, widths = self.config.radial_functions()
-        matrices = (
-            s,
-            (s / counts) @ s.T,
-            (s / counts.sqrt()).T,
-            *quadrature(self.config.lmax),
-            centers,
-            widths,
-            10.0 / self.cutoff * widths,
+        to_grid, from_grid = quadrature(self.config.lmax)
+        radial = RadialFunctions.of(centers, widths, cutoff=self.cutoff)
+
+        def cast(t: Tensor) -> Tensor:
+            return t.to(self.energy_scale).contiguous()
+
+        self._k = _Constants(
+            spread=cast(s),
+            mean=cast((s / counts) @ s.T),
+            norm=cast((s / counts.sqrt()).T),
+            to_grid=cast(to_grid),
+            from_grid=cast(from_grid),
+            radial=RadialFunctions(*map(cast, radial)),
         )
-        self._k = _Constants(*(t.to(self.energy_scale).contiguous() for t in matrices))
 
     def _apply(self, fn: Callable, recurse: bool = True) -> Self:  # type: ignore[override]
         super()._apply(fn, recurse)
@@ -604,14 +601,13 @@ class Geat(Model):
     # ---- geometry
 
     def features(self, vectors: Tensor, batch: AtomsBatch) -> tuple[Tensor, ...]:
-        return self._layouts(*self._geometry(vectors, batch, jacobian=False)[:3])
+        return self._layouts(self._geometry(vectors, batch, jacobian=False))
 
     def features_and_pullback(
         self, vectors: Tensor, batch: AtomsBatch
     ) -> tuple[tuple[Tensor, ...], Callable[..., Tensor]]:
-        harmonics, radial, log_f, jacobians = self._geometry(vectors, batch, jacobian=True)
-        m, g, i, slots = harmonics.shape
-        unit, d_harmonics, d_radial, d_log_f = jacobians
+        found = self._geometry(vectors, batch, jacobian=True)
+        m, g, i, slots = found.harmonics.shape
 
         def pullback(
             grad_group: Tensor,
@@ -624,52 +620,34 @@ class Geat(Model):
             along_y = grad_group.view(g, m, i, slots).transpose(0, 1) + grad_node.view(
                 g, i, m, slots
             ).permute(2, 0, 1, 3)
-            along_r = (grad_radial + grad_radial_node.permute(2, 0, 1).reshape(radial.shape)) * d_radial
-            along_r = along_r.sum(0).view(g, i, slots) + grad_log_f * d_log_f
-            return (d_harmonics * along_y).sum(1) + along_r * unit
+            along_r = grad_radial + grad_radial_node.permute(2, 0, 1).reshape(found.radial.shape)
+            return found.pullback(along_y, along_r, grad_log_f)
 
-        return self._layouts(harmonics, radial, log_f), pullback
+        return self._layouts(found), pullback
 
-    def _geometry(
-        self, vectors: Tensor, batch: AtomsBatch, *, jacobian: bool
-    ) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...]]:
-        """Y (M, G, I, K), R f (B, P), log f (G, I, K) and, along v, (unit vectors, dY/dv (3, M, ...), dR/dr,
-        dlog f/dr)."""
-        graph, rc = batch.graph, self.cutoff
-        assert isinstance(graph, PairGraph)
-        r = vectors.square().sum(0).sqrt()
-        unit = vectors / r
-        own = graph.is_self()
-        near = (graph.is_pair() & (r < rc)).to(r.dtype)
-        if jacobian:
-            y, dy = spherical_harmonics_jacobian(unit, self.config.lmax)
-        else:
-            y = spherical_harmonics(unit, self.config.lmax)
-        y = torch.cat([torch.maximum(near, own.to(near)).unsqueeze(0), y[1:] * near])
-        log_f, slope = log_envelope(r / rc)
-        f = (log_f.exp() * near).reshape(1, -1)
-        decay = torch.exp((-5.0 / rc) * r.reshape(1, -1))
-        offset = decay - self._k.centers
-        radial = torch.exp(-self._k.widths * offset * offset) * f
-        log_f = torch.where(near > 0, log_f, torch.where(own, 0.0, CLOSED).to(r.dtype))
-        if not jacobian:
-            return y, radial, log_f, ()
-        slope = slope * near / rc
-        d_radial = radial * (self._k.slopes * offset * decay + slope.reshape(1, -1))
-        tangential = (dy - unit.unsqueeze(1) * (unit.unsqueeze(1) * dy).sum(0)) * (near / r)
-        return y, radial, log_f, (unit, tangential, d_radial, slope)
+    def _geometry(self, vectors: Tensor, batch: AtomsBatch, *, jacobian: bool) -> PairFeatures:
+        assert isinstance(batch.graph, PairGraph)
+        return pair_features(
+            vectors,
+            batch.graph,
+            lmax=self.config.lmax,
+            cutoff=self.cutoff,
+            radial=self._k.radial,
+            jacobian=jacobian,
+        )
 
     @staticmethod
-    def _layouts(harmonics: Tensor, radial: Tensor, log_f: Tensor) -> tuple[Tensor, ...]:
+    def _layouts(found: PairFeatures) -> tuple[Tensor, ...]:
         """Y per group (G, M, I K) and per node (N, M, K), R (B, P) and per node (N, K, B), log f: each as its
         products want it."""
+        harmonics, radial = found.harmonics, found.radial
         m, g, i, slots = harmonics.shape
         return (
             harmonics.transpose(0, 1).reshape(g, m, i * slots).contiguous(),
             harmonics.permute(1, 2, 0, 3).reshape(g * i, m, slots).contiguous(),
             radial,
             radial.view(-1, g * i, slots).permute(1, 2, 0).contiguous(),
-            log_f,
+            found.log_f,
         )
 
     def kernel_shape(self) -> GeatShape:

@@ -19,6 +19,7 @@ Forms (`run.step` of a study):
                later runs; D changes the mean number of neighbours, a constant of the graph, and with it some;
     graph      the graph captured once as a `torch.cuda.CUDAGraph` with inputs at fixed addresses, then
                replayed: the operations of the eager step without the time that Python and the launches take.
+               Kernels that can be traced (Triton's) are part of it.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from torch.fx.node import map_arg
 
 from sapis_lab.atoms import AtomsBatch
 from sapis_lab.errors import Notice
-from sapis_lab.kernels import reference_forms
+from sapis_lab.kernels import reference_forms, traceable_forms
 from sapis_lab.kernels.libraries import usable_folder
 from sapis_lab.tasks import Objective
 from sapis_lab.training._config import StepChoice
@@ -166,9 +167,9 @@ class Traced(NamedTuple):
     """which trained parameters have a gradient, in their order"""
 
 
-def trace(step: Objective, parts: _Parts, counts: Tensor) -> Traced:
-    """Loss and parameter gradients of the shape of `parts` as one graph of forward operations, in the PyTorch
-    form of the model."""
+def trace(step: Objective, parts: _Parts, counts: Tensor, form: StepForm = "compiled") -> Traced:
+    """Loss and parameter gradients of the shape of `parts` as one graph of forward operations: in the PyTorch
+    form of the model, or for `graph` by its kernel, if that can be traced (inductor makes its own)."""
     # a second of imports that the other forms do without
     from torch.fx.experimental.proxy_tensor import (
         make_fx,
@@ -178,10 +179,11 @@ def trace(step: Objective, parts: _Parts, counts: Tensor) -> Traced:
     state = {**dict(whole.named_parameters()), **dict(whole.named_buffers())}
     trained, n = [t.requires_grad for t in state.values()], len(state)
     used: list[bool] = []
+    forms = traceable_forms if form == "graph" else reference_forms
 
     def function(*flat: Tensor) -> list[Tensor]:
         leaves = [t.detach().requires_grad_(wanted) for t, wanted in zip(flat[:n], trained, strict=True)]
-        with torch.enable_grad(), reference_forms():
+        with torch.enable_grad(), forms():
             loss = functional_call(
                 whole,
                 dict(zip(state, leaves, strict=True)),
@@ -380,7 +382,7 @@ class TracedStep:
     @torch.no_grad()
     def _made(self, parts: _Parts, counts: Tensor) -> tuple[_Bucket, list[Tensor]]:
         state, inputs = self._state(), [*parts.tensors, counts]
-        traced = trace(self.eager, parts, counts)
+        traced = trace(self.eager, parts, counts, self.form)
         run = _Replay(traced.graph, state, inputs) if self.form == "graph" else _compiled(traced.graph)
         return _Bucket(run, traced.used), run(state, inputs)
 

@@ -13,12 +13,13 @@ from test_geat_kernel import needs_compiler
 from sapis_lab import kernels
 from sapis_lab.kernels import Kernel, Refusal, find, reference_forms
 from sapis_lab.kernels.geat import GeatKernel
+from sapis_lab.kernels.geat_triton import GeatTriton
 from sapis_lab.kernels.shapes import GeatShape
 from sapis_lab.models import Model
 from sapis_lab.models.geat import GeatConfig
 from sapis_lab.models.nequip import NequipConfig
 
-CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+CPU, CUDA, MPS = torch.device("cpu"), torch.device("cuda"), torch.device("mps")
 SMALL = {"channels": 8, "heads": 2, "n_radial": 4, "edge_hidden": 5, "invariants": 3, "key_width": 2}
 
 
@@ -51,7 +52,7 @@ def test_a_model_that_the_kernel_knows_is_computed_by_it() -> None:
             CPU,
             "lmax 4 > 3; heads 3: wanted 1, 2, 4 or 8",
         ),
-        ({}, torch.float32, CUDA, "none is written for Geat on cuda, only C++ on cpu"),
+        ({}, torch.float32, MPS, "none is written for Geat on mps, only C++ on cpu, Triton on cuda"),
     ],
 )
 def test_a_refusal_says_why(
@@ -111,15 +112,16 @@ def test_a_kernel_for_another_device_is_one_new_file(new_kernel: None) -> None:
     model = built(lmax=1)
     found = find(model, CUDA)
     assert isinstance(found, Kernel) and found.name == model.kernel(CUDA) == "CUDA"
-    assert built(lmax=2).why_no_kernel(CUDA) == "lmax 2 > 1"
-    assert built().why_no_kernel(torch.device("mps")) == (
-        "none is written for Geat on mps, only C++ on cpu, CUDA on cuda"
+    refused = built(lmax=2).why_no_kernel(CUDA)
+    assert refused is not None and refused.startswith("lmax 2 > 1; Triton is not yet measured")
+    assert built().why_no_kernel(MPS) == (
+        "none is written for Geat on mps, only C++ on cpu, CUDA on cuda, Triton on cuda"
     )
     assert model.kernel(CPU) in ("C++", "PyTorch")  # as before
 
 
 def test_kernels_are_those_of_the_public_modules() -> None:
-    assert kernels._written() == (GeatKernel,)
+    assert kernels._written() == (GeatKernel, GeatTriton)
     keys = [(kernel.shape, kernel.device, kernel.name) for kernel in kernels._written()]
     assert len(set(keys)) == len(keys)
 

@@ -170,15 +170,15 @@ def traces(monkeypatch: pytest.MonkeyPatch) -> list[_compiled.Traced]:
 def test_a_step_without_the_force_term_is_refused(monkeypatch: pytest.MonkeyPatch, traced_only: None) -> None:
     honest, model = _compiled.trace, model_of("transformer", layers=1)
     energies_alone = eager_step(model, LOSS.model_copy(update={"force_weight": 0.0}))
-    monkeypatch.setattr(_compiled, "trace", lambda step, parts, counts: honest(energies_alone, parts, counts))
+    monkeypatch.setattr(_compiled, "trace", lambda step, *rest: honest(energies_alone, *rest))
     with pytest.raises(
         ValueError, match="run.step=compiled: its loss differs by .* from that of the eager step"
     ):
         TracedStep(eager_step(model), form="compiled")(batch_for(model, "equal molecules"), COUNTS)
 
-    def only_gradients(step: EnergyObjective, parts: object, counts: Tensor) -> _compiled.Traced:
+    def only_gradients(step: EnergyObjective, *rest: object) -> _compiled.Traced:
         """As pytorch issue 181581: the loss is right, the gradients are those of the energies."""
-        right, wrong = honest(step, parts, counts), honest(energies_alone, parts, counts)
+        right, wrong = honest(step, *rest), honest(energies_alone, *rest)
         return _compiled.Traced(lambda *flat: [right.graph(*flat)[0], *wrong.graph(*flat)[1:]], wrong.used)
 
     monkeypatch.setattr(_compiled, "trace", only_gradients)
