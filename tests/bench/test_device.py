@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ from sapis_lab.bench.measure import WorkerDied, WorkerFailed
 from sapis_lab.bench.step import model_config
 from sapis_lab.bench.worker import n_flops, n_operations
 from sapis_lab.config import ConfigError, dump
+from sapis_lab.kernels.geat import GeatKernel
 
 SMALL = dump(model_config("geat").at_size(2e3, n_species=3))
 MACHINE = {
@@ -58,6 +60,10 @@ MACHINE = {
 def part(name: str, share: float = 1.0) -> Part:
     keys, values = (Column("what", word("what"), True),), (Column("value", number("value", ".1f")),)
     return Part(name, f"Part {name}", f"device_parts:{name}", share, keys, values)
+
+
+def asked(tmp_path: Path, left: float = 1e6) -> Asked:
+    return Asked("cpu", True, time.time() + left, str(tmp_path))
 
 
 @pytest.fixture
@@ -218,7 +224,7 @@ def test_tables_fit_a_terminal_of_80_columns():
     numbers |= {"sum_seconds": 0.123, "gradient_difference": 1e-7}
     words = {
         "input": "silicon1000",
-        "form": "compiled",
+        "form": "replay",
         "by": "PyTorch",
         "setting": "float32",
         "backend": "nccl",
@@ -230,6 +236,12 @@ def test_tables_fit_a_terminal_of_80_columns():
         lines = console.export_text().splitlines()
         assert max(map(len, lines)) <= 80, one.name
         assert "-" not in one.cells({**numbers, **words}), f"{one.name}: every column has its number"
+
+
+def test_sizes_have_three_figures():
+    sizes = [{"size": 3e3, "n_params": n} for n in (2779, 99_960, 999_700, 10_012_345)]
+    steps_part = PARTS[0]
+    assert [steps_part.keys[1].cell(row) for row in sizes] == ["2.78k", "100k", "1.00M", "10.0M"]
 
 
 def test_times_have_three_figures():
@@ -254,7 +266,7 @@ for line in sys.stdin:
 @pytest.fixture
 def stub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Station:
     monkeypatch.setattr(station, "command", lambda *_: [sys.executable, "-c", STUB])
-    return Station("stub", str(tmp_path), lambda: 60.0)
+    return Station("stub", asked(tmp_path, left=60.0))
 
 
 def test_a_station_replaces_a_process_that_died_and_one_that_hangs(stub):
@@ -330,9 +342,34 @@ def test_the_eager_form_is_computed_by_pytorch_alone():
 def test_a_form_that_is_not_here_says_why():
     graph = make_form(model=SMALL, input="eth16", device="cpu", form="graph")
     assert graph == Absent("CUDA graphs want a CUDA device")
+    replay = make_form(model=SMALL, input="eth16", device="cpu", form="replay")
+    assert replay == graph
     large = dump(model_config("geat:lmax=4").at_size(5e3, n_species=3))
     kernel = make_form(model=large, input="eth16", device="cpu", form="kernel")
     assert isinstance(kernel, Absent) and kernel.reason
+
+
+def test_a_kernel_is_replayed_where_it_says_that_it_can_be_traced(monkeypatch):
+    if (
+        trained(SMALL, make_input("eth16"), device=torch.device("cpu")).model.kernel(torch.device("cpu"))
+        != "C++"
+    ):
+        pytest.skip("no kernel here")
+    why = [forms._why_no_kernel(SMALL, "eth16", torch.device("cpu"), traced=t) for t in (False, True)]
+    assert why == [None, "C++ cannot be traced"]
+    monkeypatch.setattr(GeatKernel, "traceable", True, raising=False)
+    assert forms._why_no_kernel(SMALL, "eth16", torch.device("cpu"), traced=True) is None
+
+
+def test_kernels_on_demand_are_demanded_on_a_device_with_triton(monkeypatch):
+    monkeypatch.delenv("SAPIS_KERNELS", raising=False)
+    monkeypatch.setattr(station.importlib.util, "find_spec", lambda name: object())
+    assert station.environment("cuda:0")["SAPIS_KERNELS"] == "require"
+    assert "SAPIS_KERNELS" not in station.environment("cpu")
+    monkeypatch.setenv("SAPIS_KERNELS", "off")
+    assert station.environment("cuda:0")["SAPIS_KERNELS"] == "off"
+    monkeypatch.setattr(station.importlib.util, "find_spec", lambda name: None)
+    assert "SAPIS_KERNELS" not in station.environment("cuda:0")
 
 
 def test_operations_of_the_model_itself_count_as_a_kernel(monkeypatch):
@@ -351,11 +388,11 @@ def test_operations_of_the_model_itself_count_as_a_kernel(monkeypatch):
 class FakeStation:
     """Answers as a form does whose step takes as long as `seconds` says."""
 
-    seconds = {"eager": 0.5, "graph": 0.25, "kernel": 0.125}
+    seconds = {"eager": 0.5, "graph": 0.25, "kernel": 0.125, "replay": 0.0625}
     fails: dict[str, str] = {}
     order: list[str] = []
 
-    def __init__(self, name: str, folder: str, left: Any) -> None:
+    def __init__(self, name: str, asked: Asked) -> None:
         self.name, self.request = name, {}
 
     def __enter__(self) -> FakeStation:
@@ -393,29 +430,23 @@ class FakeStation:
         return self.read(within)
 
 
-def asked(tmp_path: Path, left: float = 1e6) -> Asked:
-    import time
-
-    return Asked("cpu", True, time.time() + left, str(tmp_path))
-
-
 def test_numbers_of_the_table_of_steps_follow_from_the_times(tmp_path, monkeypatch):
     monkeypatch.setattr(steps, "Station", FakeStation)
     monkeypatch.setattr(FakeStation, "order", [])
     monkeypatch.setattr(FakeStation, "fails", {"graph": "time"})
     peak, *rows = steps.measure(asked(tmp_path))
     assert peak["flops_per_second"] == 16e9
-    assert len(rows) == 6
-    eager, graph, kernel = rows[:3]
-    assert [row["form"] for row in (eager, graph, kernel)] == ["eager", "graph", "kernel"]
+    assert len(rows) == 8
+    eager, graph, kernel, replay = rows[:4]
+    assert [row["form"] for row in rows[:4]] == ["eager", "graph", "kernel", "replay"]
+    assert replay["seconds"] == 0.0625
     assert (eager["seconds"], eager["atoms_per_second"], eager["peak_share"]) == (0.5, 200, 0.5)
     assert (kernel["seconds"], kernel["peak_share"]) == (0.125, 2.0), "FLOPs are those of the PyTorch form"
     assert graph["error"] == "OutOfMemoryError in time" and "seconds" not in graph
     assert eager["force_error"] == 1e-6 and eager["reserved_bytes"] == 7
     timed = FakeStation.order[: len(FakeStation.order) // 2]
-    assert timed == ["eager", "kernel", "eager", "kernel", "kernel", "eager"], (
-        "forwards and backwards in turn"
-    )
+    there = ["eager", "kernel", "replay"]
+    assert timed == [*there, *there, *there[::-1]], "a first call each, then forwards and backwards"
 
 
 def test_cells_for_which_no_time_is_left_are_rows_that_say_so(tmp_path, monkeypatch):

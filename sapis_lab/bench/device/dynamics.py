@@ -60,7 +60,7 @@ def measure(asked: Asked) -> Iterator[dict[str, Any]]:
     if asked.rehearsal:
         crystals, sizes, steps = (64,), (3e3,), (2, 5)  # type: ignore[assignment]
     longest = 0.0
-    with Station("dynamics", asked.folder, asked.left) as station:
+    with Station("dynamics", asked) as station:
         for size in sizes:
             for n_atoms in crystals:
                 for kernels in (True, False):

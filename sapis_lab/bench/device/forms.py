@@ -4,6 +4,7 @@
     graph      the same operations, captured once and replayed as a CUDA graph (`training.step_forms`)
     kernel     what training takes on this device where something is compiled for it: a kernel of the registry
                (`kernels.find`), or operations of the model's own
+    replay     the same, captured and replayed, where the kernel says that it can be traced
     compiled   the traced step through inductor
 
 A step is that of `bench.step`: energies, forces, loss, backward, clipping, AdamW.
@@ -20,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sapis_lab import kernels
 from sapis_lab.accounting import counted_flops
 from sapis_lab.atoms import AtomsBatch
 from sapis_lab.bench.device.worker import Absent
@@ -32,8 +34,15 @@ from sapis_lab.models import Model, ModelConfig
 from sapis_lab.tasks import Objective
 from sapis_lab.training import TrainConfig, step_forms
 
-Form = Literal["eager", "graph", "kernel", "compiled"]
+Form = Literal["eager", "graph", "kernel", "replay", "compiled"]
 FORMS: tuple[Form, ...] = get_args(Form)
+_STEP_FORMS: dict[Form, step_forms.StepForm] = {
+    "eager": "eager",
+    "graph": "graph",
+    "kernel": "eager",
+    "replay": "graph",
+    "compiled": "compiled",
+}
 _WARM_UPS = 2
 
 
@@ -80,18 +89,24 @@ def trained(
 
 def make_form(*, model: dict[str, Any], input: str, device: str, form: Form) -> FormJob | Absent:
     """The step of a model on an input in this form, or why there is none here."""
-    if form == "graph" and not device.startswith("cuda"):
+    if form in ("graph", "replay") and not device.startswith("cuda"):
         return Absent("CUDA graphs want a CUDA device")
     if form == "compiled" and not device.startswith("cuda"):
         step_forms.BACKEND = "eager"  # inductor takes minutes for a CPU
-    if form == "kernel" and (why := _why_no_kernel(model, input, torch.device(device))):
-        return Absent(why)
+    if form in ("kernel", "replay"):
+        why = _why_no_kernel(model, input, torch.device(device), traced=form == "replay")
+        if why is not None:
+            return Absent(why)
     return FormJob(model=model, input=input, device=device, form=form)
 
 
-def _why_no_kernel(model: dict[str, Any], input: str, device: torch.device) -> str | None:
-    """Why PyTorch alone computes the step; None where something else takes part."""
+def _why_no_kernel(model: dict[str, Any], input: str, device: torch.device, *, traced: bool) -> str | None:
+    """Why PyTorch alone computes the step, or with `traced` its replay; None where something else takes
+    part."""
     ready = trained(model, make_input(input), device=device)
+    found = kernels.find(ready.model, device)
+    if traced and isinstance(found, kernels.Kernel) and not getattr(found, "traceable", False):
+        return f"{found.name} cannot be traced"
     why = ready.model.why_no_kernel(device)
     return None if why is None or _own_operations(ready) else why
 
@@ -117,15 +132,14 @@ class FormJob(TrainingJob):
         super().__init__(
             self.model, clip=settings.clip, betas=settings.betas, weight_decay=settings.weight_decay
         )
-        kind = "eager" if form == "kernel" else form
-        self.step = step_forms.make_step(ready.objective, form=kind)
+        self.step = step_forms.make_step(ready.objective, form=_STEP_FORMS[form])
         self.forces, self.gradient = self._at_birth()
         graph = self.batch.graph
         self.facts = {
             "n_params": sum(self.model.count().values()),
             "n_atoms": len(data.species),
             "n_pairs": graph.n_pairs,
-            "kernel": self.model.kernel(self.device) if form == "kernel" else None,
+            "kernel": self.model.kernel(self.device) if form in ("kernel", "replay") else None,
         }
         for _ in range(_WARM_UPS):
             self.train()
@@ -141,7 +155,7 @@ class FormJob(TrainingJob):
 
     @contextmanager
     def _form(self) -> Iterator[None]:
-        with reference_forms() if self.form == "eager" else nullcontext():
+        with reference_forms() if self.form in ("eager", "graph") else nullcontext():
             yield
 
     def loss(self) -> Tensor:

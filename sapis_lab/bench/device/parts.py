@@ -128,10 +128,21 @@ def _size(row: Row) -> str:
     return f"{row['n_params']:,}" if row.get("n_params") else f"~{row['size']:,.0f}"
 
 
+def _short_size(row: Row) -> str:
+    """The number of parameters with three figures: 2.78k, 100k, 10.0M."""
+    value = row.get("n_params") or row["size"]
+    for unit, factor in (("M", 1e6), ("k", 1e3)):
+        if value >= 0.9995 * factor:
+            return f"{value / factor:#.3g}".rstrip(".") + unit
+    return f"{value:.0f}"
+
+
 def _form(row: Row) -> str:
     """The name of the kernel where one computes."""
     kernel = row.get("kernel")
-    return kernel if kernel and kernel != "PyTorch" else row["form"]
+    if not kernel or kernel == "PyTorch":
+        return str(row["form"])
+    return f"{kernel} graph" if row["form"] == "replay" else str(kernel)
 
 
 def _gigabytes(row: Row) -> str:
@@ -145,7 +156,7 @@ def _beside(row: Row) -> str:
 
 _INPUT, _N = Column("input", word("input"), True), Column("N", _size)
 _STEPS = {
-    "keys": (_INPUT, _N, Column("form", _form, True)),
+    "keys": (_INPUT, Column("N", _short_size), Column("form", _form, True)),
     "values": (
         Column("ms", milliseconds("seconds")),
         Column("atoms/s", number("atoms_per_second", ",.0f")),

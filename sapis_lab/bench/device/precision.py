@@ -59,7 +59,7 @@ def measure(asked: Asked) -> Iterator[dict[str, Any]]:
         "steps": steps,
     }
     longest = 0.0
-    with Station("precision", asked.folder, asked.left) as station:
+    with Station("precision", asked) as station:
         for size, name in cells:
             row: dict[str, Any] = {"input": name, "size": size}
             before = asked.left()

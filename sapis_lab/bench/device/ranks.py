@@ -52,9 +52,7 @@ def _met(asked: Asked, world: int, arguments: dict[str, Any]) -> dict[str, Any]:
     """What the ranks say: the slowest time, the largest difference."""
     store = str(Path(asked.folder) / f"ranks{world}")
     with ExitStack() as stack:
-        stations = [
-            stack.enter_context(Station(f"rank{k}of{world}", asked.folder, asked.left)) for k in range(world)
-        ]
+        stations = [stack.enter_context(Station(f"rank{k}of{world}", asked)) for k in range(world)]
         try:
             for k, station in enumerate(stations):
                 whole = {**arguments, "rank": k, "world": world, "store": store}

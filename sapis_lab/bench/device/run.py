@@ -29,6 +29,7 @@ from rich.text import Text
 
 from sapis_lab.bench.device.part import SAY, Asked
 from sapis_lab.bench.device.parts import PARTS, Part, Row
+from sapis_lab.bench.device.station import environment
 from sapis_lab.bench.environments import MAIN, command
 from sapis_lab.config import ConfigError, home
 from sapis_lab.files import write_text
@@ -204,7 +205,7 @@ def _about(name: str, machine: Mapping[str, Any], rehearsal: bool, seconds: floa
         "python": sys.version.split()[0],
         "machine": dict(machine),
         "versions": versions(OF_A_POINT),
-        "environment": dict(WORKER_ENVIRONMENT),
+        "environment": environment(machine["device"]),
         "seconds_given": seconds,
     }
 

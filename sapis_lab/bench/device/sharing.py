@@ -29,13 +29,10 @@ def measure(asked: Asked) -> Iterator[dict[str, Any]]:
     yield {SAY: f"training steps a second of all models together, {INPUT} ({INPUTS[INPUT]}) each"}
     config, elements = model_config(MODEL), make_input(INPUT).elements
     models = {size: sized_model(MODEL, config, size, elements) for size in sizes}
-    forms: tuple[Form, ...] = ("eager", "graph", "kernel")
+    forms: tuple[Form, ...] = ("eager", "graph", "kernel", "replay")
     with ExitStack() as stack:
-        stations = [
-            stack.enter_context(Station(f"beside{k}", asked.folder, asked.left))
-            for k in range(side_by_side[-1])
-        ]
-        packed = stack.enter_context(Station("packed", asked.folder, asked.left))
+        stations = [stack.enter_context(Station(f"beside{k}", asked)) for k in range(side_by_side[-1])]
+        packed = stack.enter_context(Station("packed", asked))
         for station in (*stations, packed):  # their imports take seconds
             station.start()
         for size in sizes:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib.util
+import os
 from pathlib import Path
 from typing import Any, Self
 
+from sapis_lab.bench.device.part import Asked
 from sapis_lab.bench.environments import MAIN, command
 from sapis_lab.bench.measure import Worker, WorkerDied, WorkerFailed
 from sapis_lab.jobs.host import WORKER_ENVIRONMENT
@@ -15,15 +17,23 @@ MOST_DEATHS = 3
 _START = 90.0
 
 
+def environment(device: str) -> dict[str, str]:
+    """What workers get on top of what this process has. Kernels that are taken on demand are what shall be
+    measured; without Triton that demand would be an error."""
+    if device == "cpu" or importlib.util.find_spec("triton") is None:
+        return dict(WORKER_ENVIRONMENT)
+    return {**WORKER_ENVIRONMENT, "SAPIS_KERNELS": os.environ.get("SAPIS_KERNELS", "require")}
+
+
 class Station:
     """A worker that may die and is then replaced.
 
     Args:
-        name: of its log.   folder: where that lies.   left: seconds that there are.
+        name: of its log.   asked: what its part was told.
     """
 
-    def __init__(self, name: str, folder: str, left: Callable[[], float]) -> None:
-        self.log, self.left = Path(folder) / f"{name}.log", left
+    def __init__(self, name: str, asked: Asked) -> None:
+        self.log, self.asked = Path(asked.folder) / f"{name}.log", asked
         self.worker: Worker | None = None
         self.deaths, self.ready, self.last_death = 0, False, ""
 
@@ -42,7 +52,10 @@ class Station:
                     f"not tried, after its process died {self.deaths} times: {self.last_death}"
                 )
             line = command(MAIN, "device.worker")
-            self.worker, self.ready = Worker(line, log=self.log, environment=WORKER_ENVIRONMENT), False
+            self.worker, self.ready = (
+                Worker(line, log=self.log, environment=environment(self.asked.device)),
+                False,
+            )
 
     def send(self, **request: Any) -> None:
         """A request whose answer is read later."""
@@ -75,7 +88,7 @@ class Station:
         return self.read(within)
 
     def _within(self, seconds: float) -> float:
-        return max(1.0, min(seconds, self.left()))
+        return max(1.0, min(seconds, self.asked.left()))
 
     def _bury(self, death: WorkerDied) -> None:
         assert self.worker is not None

@@ -49,11 +49,11 @@ class Pace:
 
 
 def measure(asked: Asked) -> Iterator[dict[str, Any]]:
-    """The eager step, its replay as a CUDA graph and the kernel, at every size on every input."""
+    """The eager step and the kernel, both also replayed as CUDA graphs, at every size on every input."""
     sizes, inputs = (SMALL["sizes"], SMALL["inputs"]) if asked.rehearsal else (SIZES, INPUTS)
     pace = Pace(rounds=2, visit_seconds=0.0) if asked.rehearsal else Pace()
     cells = [(float(size), str(name)) for size in sizes for name in inputs]
-    yield from _table(asked, cells, forms=("eager", "graph", "kernel"), pace=pace)
+    yield from _table(asked, cells, forms=("eager", "graph", "kernel", "replay"), pace=pace)
 
 
 def measure_compiled(asked: Asked) -> Iterator[dict[str, Any]]:
@@ -70,10 +70,7 @@ def _table(
 ) -> Iterator[dict[str, Any]]:
     assert set(forms) <= set(FORMS)
     with ExitStack() as stack:
-        stations = {
-            name: stack.enter_context(Station(name, asked.folder, asked.left))
-            for name in (*forms, "reference")
-        }
+        stations = {name: stack.enter_context(Station(name, asked)) for name in (*forms, "reference")}
         if not asked.rehearsal:
             for station in stations.values():  # their imports take seconds
                 station.start()
@@ -91,7 +88,7 @@ def _table(
 
 def _peak(asked: Asked) -> dict[str, Any]:
     """Speed of one large matrix product in float32 (TF32 off); 0 where it failed."""
-    with Station("gemm", asked.folder, asked.left) as station:
+    with Station("gemm", asked) as station:
         try:
             made = station.ask(
                 within=60,
