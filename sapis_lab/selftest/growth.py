@@ -1,7 +1,7 @@
 """Whether growing a trained model pays: against the larger model trained from scratch at equal training FLOPs
 (`sapis selftest growth`).
 
-Three trainings a seed, all with the package's own settings (configs/train/default.yaml: AdamW, loss,
+Three trainings a seed, all with the package's own settings (configs/train/default.yaml: optimiser, loss,
 clipping, running average of the weights, which is what is scored; only the batch is smaller), on the same
 frames; the peak rate after growth is a share of the default:
 

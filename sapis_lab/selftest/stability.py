@@ -3,8 +3,8 @@
 
 Every run is one of `accuracy_run`: `seconds` of CPU time of one thread, rate = peak x min(1, t / 0.05 T),
 then cosine to zero, in the time t used of the budget T; gradients clipped, batches of 5; scored with the last
-weights. Its loss is a third of the package's default (10 E + F against 30 E + 3 F, clipped at 10 against 30),
-which Adam does not see, so the default rate of `configs/train/default.yaml` means the same there.
+weights. Optimiser and rate are those of `configs/train/default.yaml`; the loss is a third of the package's
+default (10 E + F against 30 E + 3 F, clipped at 10 against 30), which neither Adam nor SOAP sees.
 
 A run is `diverged` when a loss or an error is not finite, when its validation force RMSE ends no lower than
 the RMS of the training forces, or when its validation force MAE ends above twice the least of its own curve.
@@ -31,7 +31,7 @@ from sapis_lab.bench.accuracy import Bench, rounded_rate
 from sapis_lab.bench.accuracy_log import Record, RunLog
 from sapis_lab.bench.adapters import Code, find_code
 from sapis_lab.bench.step import model_config
-from sapis_lab.config import expand_use, home, load
+from sapis_lab.config import dump, expand_use, home, load
 from sapis_lab.screen import new_table
 from sapis_lab.training import TrainConfig
 
@@ -60,12 +60,17 @@ class Plan:
     """runs that are in the file are made once more"""
 
 
-def default_rate(model: str) -> float:
-    """The peak rate that `configs/train/default.yaml` gives a model."""
+def default_training() -> TrainConfig:
+    """`configs/train/default.yaml`."""
     settings: TrainConfig = load(
         TrainConfig, {**expand_use("default", "train"), "steps": 1}, source="configs/train/default.yaml"
     )
-    return settings.rate_of(model_config(model))
+    return settings
+
+
+def default_rate(model: str) -> float:
+    """The peak rate that `configs/train/default.yaml` gives a model."""
+    return default_training().rate_of(model_config(model))
 
 
 def code_of(model: str) -> Code:
@@ -102,6 +107,7 @@ def run_stability(
         workers=plan.workers,
         again=plan.again,
         any_processor=True,
+        optimizer=dump(default_training().optimizer),
     )
     bench.add_data(plan.data)
     rates = {factor: rounded_rate(factor * rate) for factor in plan.factors}
