@@ -172,7 +172,10 @@ def test_tensorboard_shows_curves_settings_and_final_errors(tmp_path, frames):
     assert (told["model"].string_value, told["n_params"].number_value) == (record.model, record.n_params)
 
 
-@pytest.mark.parametrize("settings", [{"amsgrad": True}, {"optimizer": {"kind": "soap", "every": 3}}])
+@pytest.mark.parametrize(
+    "settings",
+    [{"optimizer": {"kind": "adamw"}, "amsgrad": True}, {"optimizer": {"kind": "soap", "every": 3}}],
+)
 def test_a_run_killed_at_a_random_step_ends_in_the_same_numbers(tmp_path, frames, settings):
     for name in ("whole", "killed"):
         point(tmp_path / name, frames, steps=60, **settings)  # three moments to restore, or bases
@@ -242,10 +245,11 @@ def test_where_the_data_lie_is_no_part_of_a_result(tmp_path, frames):
 
 
 def test_amsgrad_is_part_of_a_result_only_where_it_is_on(tmp_path, frames):
-    off, on = (point(tmp_path / name, frames, steps=60, amsgrad=name == "on") for name in ("off", "on"))
+    plain = {"steps": 60, "optimizer": {"kind": "adamw"}}
+    off, on = (point(tmp_path / name, frames, **plain, amsgrad=name == "on") for name in ("off", "on"))
     assert (
         off.fingerprint
-        == point(tmp_path / "plain", frames, steps=60).model_copy(update={"id": "off"}).fingerprint
+        == point(tmp_path / "plain", frames, **plain).model_copy(update={"id": "off"}).fingerprint
         != on.fingerprint
     )
     assert "amsgrad" not in off.science()["train"] and on.science()["train"]["amsgrad"]
