@@ -10,6 +10,10 @@ The momentum is kept in the turned basis, and turned on when the bases are refre
 bases of its own, so that a step costs in proportion to the parameters; all blocks of one shape are one
 batched product. Vectors have no basis: there it is Adam. The first step only measures L and R.
 
+In directions that no gradient has had so far a covariance is zero up to rounding, which would choose among
+them. So bases are those of L + r (tr L / m) diag(1, ..., 2) with a ridge r = 1e-5: then they follow from the
+gradients alone, and training on several ranks, or in another form of the step, stays what it is.
+
 This module needs torch alone, so that peer codes can be trained with it in environments of their own; the
 settings are `sapis_lab/optimizers/soap.py`.
 """
@@ -26,6 +30,16 @@ from torch import Tensor
 
 from sapis_lab.kernels import forms_are_off
 from sapis_lab.kernels.soap import Blocks, Matrices, Settings, SoapKernel, soap_kernel
+
+
+RIDGE = 1e-5
+
+
+def ridge(covariance: Tensor) -> Tensor:
+    """(k, d) what is added to the diagonals of covariances (k, d, d)."""
+    size = covariance.shape[-1]
+    weights = 1 + torch.arange(size, dtype=covariance.dtype, device=covariance.device) / size
+    return RIDGE * covariance.diagonal(dim1=-2, dim2=-1).mean(-1, keepdim=True) * weights
 
 
 def parts(side: int, block: int) -> tuple[int, int]:
@@ -280,7 +294,8 @@ class _Stack:
         for side in ("left", "right"):
             covariance = self.tensors[f"covariance_{side}"]
             size = covariance.diagonal(dim1=-2, dim2=-1).sum(-1).clamp_min(1e-30)
-            bases = torch.linalg.eigh(covariance / size.view(-1, 1, 1))[1].flip(-1)
+            whole = covariance + torch.diag_embed(ridge(covariance))
+            bases = torch.linalg.eigh(whole / size.view(-1, 1, 1))[1].flip(-1)
             self.tensors[f"basis_{side}"].copy_(bases)
 
     def _refresh(self) -> None:
@@ -288,7 +303,7 @@ class _Stack:
         mean, square = self.tensors["exp_avg"], self.tensors["exp_avg_sq"]
         for side, dim in (("left", -2), ("right", -1)):
             covariance, basis = self.tensors[f"covariance_{side}"], self.tensors[f"basis_{side}"]
-            product = covariance @ basis
+            product = covariance @ basis + ridge(covariance).unsqueeze(-1) * basis
             variance = (basis * product).sum(-2)
             order = variance.argsort(-1, descending=True)
             columns = order.unsqueeze(-2).expand_as(basis)

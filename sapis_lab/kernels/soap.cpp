@@ -39,7 +39,7 @@ constexpr int64_t LANES = sizeof(wide) / sizeof(T);
 namespace {
 
 // Raised whenever a struct below, or an entry point, changes.
-constexpr int64_t ABI = 2;
+constexpr int64_t ABI = 3;
 
 // All blocks of one shape. `state`: (k, m, n) moments M and V, (k, m, m) L and Q_L, (k, n, n) R and Q_R.
 struct Stack {
@@ -52,6 +52,9 @@ struct Settings {
     double rate, beta1, beta2, correction1, correction2, eps, floor;
     int64_t measure, refresh;  // whether the covariances take this gradient in, whether bases are made anew
 };
+
+// Added to the diagonal of a covariance, a part of its mean that grows from 1 to 2 along it.
+constexpr double RIDGE = 1e-5;
 
 // (rows, columns) with `from` floats a row -> a padded row of `to` floats each, the rest zero.
 void padded(const T* x, int64_t rows, int64_t columns, int64_t from, T* y, int64_t to) {
@@ -173,7 +176,13 @@ void refresh(int64_t d, const T* covariance, T* basis, int64_t* order, T* change
     T *w = tau + dp, *variance = w + dp;
     padded(basis, d, d, d, old, dp);
     gemm<T>(d, dp, d, covariance, d, 1, old, dp, product, dp, false);
-    for (int64_t j = 0; j < d; j++) variance[j] = 0;
+    T trace = 0;
+    for (int64_t j = 0; j < d; j++) variance[j] = 0, trace += covariance[j * d + j];
+    for (int64_t i = 0; i < d; i++) {
+        const T ridge = T(RIDGE) * trace / T(d) * (1 + T(i) / T(d));
+        IVDEP
+        for (int64_t j = 0; j < d; j++) product[i * dp + j] += ridge * old[i * dp + j];
+    }
     for (int64_t i = 0; i < d; i++) IVDEP
     for (int64_t j = 0; j < d; j++) variance[j] += old[i * dp + j] * product[i * dp + j];
     for (int64_t j = 0; j < d; j++)

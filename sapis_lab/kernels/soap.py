@@ -16,7 +16,7 @@ from torch import Tensor
 from sapis_lab.kernels import Refusal, forms_are_off
 from sapis_lab.kernels.libraries import check_numbers, library
 
-ABI = 2
+ABI = 3
 """Of soap.cpp: raised whenever what follows here, or an entry point, changes."""
 STATE = ("exp_avg", "exp_avg_sq", "covariance_left", "basis_left", "covariance_right", "basis_right")
 """Tensors of a stack, in the order of soap.cpp."""
