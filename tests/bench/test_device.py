@@ -357,7 +357,7 @@ def test_a_kernel_is_replayed_where_it_says_that_it_can_be_traced(monkeypatch):
         pytest.skip("no kernel here")
     why = [forms._why_no_kernel(SMALL, "eth16", torch.device("cpu"), traced=t) for t in (False, True)]
     assert why == [None, "C++ cannot be traced"]
-    monkeypatch.setattr(GeatKernel, "traceable", True, raising=False)
+    monkeypatch.setattr(GeatKernel, "traceable", True)
     assert forms._why_no_kernel(SMALL, "eth16", torch.device("cpu"), traced=True) is None
 
 

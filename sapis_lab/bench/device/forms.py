@@ -105,7 +105,7 @@ def _why_no_kernel(model: dict[str, Any], input: str, device: torch.device, *, t
     part."""
     ready = trained(model, make_input(input), device=device)
     found = kernels.find(ready.model, device)
-    if traced and isinstance(found, kernels.Kernel) and not getattr(found, "traceable", False):
+    if traced and isinstance(found, kernels.Kernel) and not found.traceable:
         return f"{found.name} cannot be traced"
     why = ready.model.why_no_kernel(device)
     return None if why is None or _own_operations(ready) else why
