@@ -31,7 +31,6 @@ from torch import Tensor
 from sapis_lab.kernels import forms_are_off
 from sapis_lab.kernels.soap import Blocks, Matrices, Settings, SoapKernel, soap_kernel
 
-
 RIDGE = 1e-5
 
 

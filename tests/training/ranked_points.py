@@ -127,11 +127,6 @@ def make_point(
     return config
 
 
-ADAMW = {"optimizer": {"kind": "adamw"}, "betas": (0.9, 0.999)}
-"""Where weights by two ways are compared: SOAP's first bases are arbitrary where gradients have no part, and
-rounding decides there."""
-
-
 def weights(folder: Path) -> Tensor:
     """All parameters of a finished point, (n,) float64."""
     return torch.cat(

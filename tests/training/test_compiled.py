@@ -312,8 +312,6 @@ def point(folder: Path, data: Path, kind: str, **train: object) -> PointConfig:
         "validations": 2,
         "precision": "float64",
         "clip": 1.0,
-        "optimizer": {"kind": "adamw"},  # SOAP's first bases are arbitrary where gradients have no part
-        "betas": (0.9, 0.999),
         **train,
     }
     source = {

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 from ranked_points import (
-    ADAMW,
     LABELLED,
     TARGETS,
     Launcher,
@@ -86,7 +85,6 @@ def test_a_point_in_parts_ends_as_one_of_whole_batches(
 ) -> None:
     """The transformer, whose frames are turned at random."""
     settings = {"kind": "transformer", "steps": 20, "batch_size": 7, "precision": "float64", "clip": 0.5}
-    settings |= ADAMW
     for name, micro, n in (("whole", None, 1), ("parts", 2, ranks)):
         folder = tmp_path / name
         make_point(folder, clusters, micro_batch=micro, **settings)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from ranked_points import ADAMW, Launcher, make_point, n_rows, pid_of, wait_until, weights
+from ranked_points import Launcher, make_point, n_rows, pid_of, wait_until, weights
 
 from sapis_lab.config import kinds
 from sapis_lab.records import read_record
@@ -72,7 +72,7 @@ def test_ranks_have_the_loss_and_gradients_of_the_global_batch(
 def test_a_point_of_several_ranks_ends_as_that_of_one(
     kind: str, batch_size: int, tmp_path: Path, clusters: Path, cache: Path, launcher: Launcher
 ) -> None:
-    settings = {"steps": 20, "batch_size": batch_size, "precision": "float64", "clip": 0.5, **ADAMW}
+    settings = {"steps": 20, "batch_size": batch_size, "precision": "float64", "clip": 0.5}
     for n in (1, 3):
         make_point(tmp_path / f"p{n}", clusters, kind=kind, **settings)
         assert launcher.run(tmp_path / f"p{n}", cache=cache, ranks=n) == 0, (
@@ -113,7 +113,7 @@ def test_a_point_goes_on_with_another_number_of_ranks(
     tmp_path: Path, clusters: Path, cache: Path, launcher: Launcher
 ) -> None:
     for name in ("whole", "moved"):
-        settings = {"steps": 100, "precision": "float64", "learning_rate": 0.003, **ADAMW}
+        settings = {"steps": 100, "precision": "float64", "learning_rate": 0.003}
         make_point(tmp_path / name, clusters, **settings)
     assert launcher.run(tmp_path / "whole", cache=cache) == 0
     moved = tmp_path / "moved"
