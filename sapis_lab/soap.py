@@ -11,7 +11,7 @@ bases of its own, so that a step costs in proportion to the parameters; all bloc
 batched product. Vectors have no basis: there it is Adam. The first step only measures L and R.
 
 In directions that no gradient has had so far a covariance is zero up to rounding, which would choose among
-them. So bases are those of L + r (tr L / m) diag(1, ..., 2) with a ridge r = 1e-5: then they follow from the
+them. So bases are those of L + r (tr L / m) diag(1, ..., 2) with a ridge r = 1e-6: then they follow from the
 gradients alone, and training on several ranks, or in another form of the step, stays what it is.
 
 This module needs torch alone, so that peer codes can be trained with it in environments of their own; the
@@ -31,7 +31,7 @@ from torch import Tensor
 from sapis_lab.kernels import forms_are_off
 from sapis_lab.kernels.soap import Blocks, Matrices, Settings, SoapKernel, soap_kernel
 
-RIDGE = 1e-5
+RIDGE = 1e-6
 
 
 def ridge(covariance: Tensor) -> Tensor:

@@ -54,7 +54,7 @@ struct Settings {
 };
 
 // Added to the diagonal of a covariance, a part of its mean that grows from 1 to 2 along it.
-constexpr double RIDGE = 1e-5;
+constexpr double RIDGE = 1e-6;
 
 // (rows, columns) with `from` floats a row -> a padded row of `to` floats each, the rest zero.
 void padded(const T* x, int64_t rows, int64_t columns, int64_t from, T* y, int64_t to) {

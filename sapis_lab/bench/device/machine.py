@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import re
 import subprocess
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ import torch
 
 from sapis_lab.bench.device.part import Asked
 from sapis_lab.bench.worker import device_name
+from sapis_lab.packages import versions
 
 
 def measure(asked: Asked) -> Iterator[dict[str, Any]]:
@@ -31,9 +31,7 @@ def measure(asked: Asked) -> Iterator[dict[str, Any]]:
     about["cuda"] = bool(n) and asked.device != "cpu" and not about["wrong"]
     place = torch.device("cuda", index) if about["cuda"] else torch.device("cpu")
     about |= {"device": str(place), "device_name": device_name(place), "driver": driver()}
-    about["triton"] = None
-    with suppress(importlib.metadata.PackageNotFoundError):
-        about["triton"] = importlib.metadata.version("triton")
+    about["triton"] = versions(["triton"]).get("triton")
     if about["cuda"]:
         properties = torch.cuda.get_device_properties(place)
         about |= {
