@@ -79,6 +79,10 @@ class Plain:
         self.mean, self.square = p.new_zeros(m, n), p.new_zeros(m, n)
         self.left, self.right = p.new_zeros(m, m), p.new_zeros(n, n)
 
+    @staticmethod
+    def tilted(c: Tensor) -> Tensor:
+        return c + 1e-6 * c.diagonal().mean() * torch.diag(1 + torch.arange(len(c)).double() / len(c))
+
     @torch.no_grad()
     def step(self, g: Tensor) -> None:
         b1, b2 = self.betas
@@ -86,7 +90,7 @@ class Plain:
         self.left.lerp_(g @ g.T, 1 - b2)
         self.right.lerp_(g.T @ g, 1 - b2)
         if self.t == 0:
-            self.bases = [torch.linalg.eigh(c)[1].flip(-1) for c in (self.left, self.right)]
+            self.bases = [torch.linalg.eigh(self.tilted(c))[1].flip(-1) for c in (self.left, self.right)]
             return
         q, r = self.bases
         self.mean.lerp_(g, 1 - b1)
@@ -96,7 +100,7 @@ class Plain:
         update = update / ((self.square / (1 - b2**self.t)).sqrt() + 1e-8)
         self.p.sub_(self.lr * q @ update @ r.T)
         if self.t % self.every == 0:
-            for side, c in enumerate((self.left, self.right)):
+            for side, c in enumerate(map(self.tilted, (self.left, self.right))):
                 basis = self.bases[side]
                 order = ((basis.T @ c) * basis.T).sum(1).argsort(descending=True)
                 self.square = self.square.index_select(side, order)
@@ -258,7 +262,7 @@ def test_there_is_no_kernel_for_other_types_and_layouts() -> None:
 
 
 def test_directions_without_a_gradient_do_not_move() -> None:
-    """What rounding, and the ridge, leave them is small, and nothing but the floor tells it from a gradient."""
+    """What rounding and the ridge leave them is small; nothing but the floor tells it from a gradient."""
     values = parameters([(5, 4)])
     before, up = values[0].detach().clone(), torch.tensor([1.0, 2, 3, 4, 5], dtype=torch.float64)
     optimizer = Soap(values, **SETTINGS, floor=1e-3)
