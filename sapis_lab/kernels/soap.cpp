@@ -142,7 +142,8 @@ void orthogonal(int64_t d, T* p, T* q, T* v, T* tau) {
     const int64_t dp = round8(d);
     auto reflect = [&](T* x, int64_t k) {  // rows and columns from k on
         int64_t j = k & ~int64_t(7);
-        for (; j + 2 * LANES <= dp; j += 2 * LANES) reflect_columns<wide, 2>(x + j, k, d, dp, v + k * dp, tau[k]);
+        for (; j + 2 * LANES <= dp; j += 2 * LANES)
+            reflect_columns<wide, 2>(x + j, k, d, dp, v + k * dp, tau[k]);
         for (; j + LANES <= dp; j += LANES) reflect_columns<wide, 1>(x + j, k, d, dp, v + k * dp, tau[k]);
         for (; j < dp; j += 8) reflect_columns<v8, 1>(x + j, k, d, dp, v + k * dp, tau[k]);
     };
@@ -167,8 +168,8 @@ void orthogonal(int64_t d, T* p, T* q, T* v, T* tau) {
 }
 
 // One power iteration of a basis (d, d), its columns in the order of their variance, the largest first;
-// `order` says which old column came where. `change` (d, dp) maps the old basis to the new one, Q_new^T Q_old,
-// or is its transpose.
+// `order` says which old column came where. `change` (d, dp) maps the old basis to the new one,
+// Q_new^T Q_old, or is its transpose.
 void refresh(int64_t d, const T* covariance, T* basis, int64_t* order, T* change, bool turned) {
     const int64_t dp = round8(d);
     T* space = scratch<T>(6, 4 * d * dp + 3 * dp).data();
@@ -300,12 +301,15 @@ EXPORT int soap_matrices(int64_t n_stacks, const Stack* stacks, const Settings* 
                     for (int64_t i = 0; i < s->rows; i++)
                         for (int64_t j = 0; j < s->columns; j++, k++) {
                             const int64_t at = i * s->m * s->width + j * s->n;
-                            const Block b{s->mean + k * mn,       s->square + k * mn, s->left + k * mm,
-                                          s->basis_left + k * mm, s->right + k * nn,  s->basis_right + k * nn};
-                            step(s->m, s->n, std::min(s->m, s->height - i * s->m),
-                                 std::min(s->n, s->width - j * s->n), s->width,
-                                 *gradients ? *parameters + c * matrix + at : unused.data() + at,
-                                 *gradients ? *gradients + c * matrix + at : nothing.data() + at, b, *settings);
+                            const int64_t rows = std::min(s->m, s->height - i * s->m);
+                            const int64_t columns = std::min(s->n, s->width - j * s->n);
+                            T* parameter = *gradients ? *parameters + c * matrix : unused.data();
+                            const T* gradient = *gradients ? *gradients + c * matrix : nothing.data();
+                            const Block b{s->mean + k * mn,       s->square + k * mn,
+                                          s->left + k * mm,       s->basis_left + k * mm,
+                                          s->right + k * nn,      s->basis_right + k * nn};
+                            step(s->m, s->n, rows, columns, s->width, parameter + at, gradient + at, b,
+                                 *settings);
                         }
             }
         }

@@ -49,6 +49,7 @@ SECTIONS: tuple[type[Config], ...] = (
     *(kind_class(folder, kind) for folder in ("models", "data", "oracles") for kind in kinds(folder)),
 )
 APART = {("LawOptions", "robust"), ("SlurmOptions", "flags"), ("ExtxyzConfig", "isolated_atoms")}
+APART |= {("DeepmdConfig", "isolated_atoms")}
 """Numbers whose range is not written as one; the next test holds them."""
 
 
@@ -258,6 +259,8 @@ def random_point(number: int, data: Path) -> dict[str, Any]:
         )
     train = {**drawn(TrainConfig, rng), "steps": 2, "epochs": None, "references": "ridge"}
     train["learning_rate"] = float(np.exp(rng.uniform(-20, -4.6)))
+    optimizer = "adamw" if train.get("amsgrad") else str(rng.choice(kinds("optimizers")))
+    train["optimizer"] = {"kind": optimizer, **drawn(kind_class("optimizers", optimizer), rng)}
     seed = int(rng.choice([0, 5, 2**63 - 1]))
     return {
         "id": f"p{number}",

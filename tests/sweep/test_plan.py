@@ -47,8 +47,10 @@ def test_flops_follow_the_definition(project):
 
 
 def test_the_disk_of_a_point_holds_what_its_optimiser_keeps(project):
-    adam = plan_study(REQUEST)
-    soap = plan_study(replace(REQUEST, settings=(*REQUEST.settings, "train.optimizer={kind: soap}")))
+    adam, soap = (
+        plan_study(replace(REQUEST, settings=(*REQUEST.settings, f"train.optimizer={{kind: {kind}}}")))
+        for kind in ("adamw", "soap")
+    )
     for before, after, point in zip(adam.plan.costs, soap.plan.costs, soap.points, strict=True):
         n, train = before.planned.n_params, point.config.train
         # the average and the weights twice, then two moments of Adam

@@ -68,15 +68,18 @@ def test_the_values_of_a_trial_are_in_its_point():
         "train.betas.0": 0.8,
         "model.heads": 2,
         "train.ema": None,
+        "train.optimizer.every": 20,
     }
     points = [cell.point(values, id=f"t{k}", number=k) for k in range(3)]
     train = points[0].train
     assert (train.learning_rate, train.loss.energy_weight, train.betas, train.ema) == (
         0.02,
         7.0,
-        (0.8, 0.999),
+        (0.8, 0.95),
         None,
     )
+    assert train.optimizer.every == 20
+    assert cell.point({"train.ema.share": 0.1}, id="t", number=0).train.ema.share == 0.1
     assert points[0].model.heads == 2 and points[0].n_params == points[0].model.n_params(n_species=3)
     assert [p.seed for p in points] == [3, 5, 3] and points[0].id == "t0"
 
@@ -302,7 +305,7 @@ def test_a_lattice_takes_its_rates_from_the_rule_of_another_study(project):
         config, planned = made[f"geat-l2-n{n}-d50-s0"]
         assert config.train.learning_rate == planned.learning_rate == 0.3 * planned.n_params**-0.25
         assert config.train.batch_size == round(0.004 * planned.n_params) != 16
-    assert made["transformer-n3.0e3-d50-s0"].config.train.learning_rate == 0.1  # the rule does not know it
+    assert made["transformer-n3.0e3-d50-s0"].config.train.learning_rate == 0.05  # the rule does not know it
     with pytest.raises(
         ConfigError,
         match="regime: .*results/nobody/regime.json is not there; tune that study first: sapis tune nobody",

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from rich.table import Table
+from rich.console import RenderableType
 
 from sapis_lab.screen import new_table
 
@@ -55,7 +55,7 @@ class Part:
     def _has_numbers(self, row: Row) -> bool:
         return "n_tests" in row  # a file of tests has counts, whatever failed in it
 
-    def table(self, rows: Sequence[Row]) -> Table:
+    def table(self, rows: Sequence[Row]) -> RenderableType:
         """For a terminal."""
         words = [c.heading for c in (*self.keys, *self.values) if c.of_words]
         table = new_table(*self.headings, left=words)

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
@@ -146,7 +146,13 @@ def _names(cell: Cell) -> list[str]:
     plain = {"model": dump(cell.family), "train": dump(cell.base.config.train)}
     for key in ("kind", "name", "born"):
         plain["model"].pop(key, None)
-    return [*_leaves(plain), _SIZE, _FRAMES]
+    numbers = {name for name, info in TrainConfig.model_fields.items() if _takes_a_number(info.annotation)}
+    forms = [f"train.{name}" for name in plain["train"] if name in numbers]  # now a mapping, or a number
+    return [*dict.fromkeys([*_leaves(plain), *forms]), _SIZE, _FRAMES]
+
+
+def _takes_a_number(annotation: Any) -> bool:
+    return annotation is float or any(_takes_a_number(a) for a in get_args(annotation))
 
 
 def _leaves(node: Any, prefix: str = "") -> Iterator[str]:
