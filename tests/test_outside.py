@@ -318,7 +318,7 @@ data:
   properties: {quadrupole: {rank: 2, unit: e Å²}}
 models: [{kind: geat, cutoff: 4.0, layers: 1}]
 lattice: {n_params: [3000], n_frames: [8, 24]}
-train: {use: default, task: {kind: matrices}, targets: [{kind: quadrupole}], steps: 30, validations: 2}
+train: {use: default, task: {kind: matrices}, targets: [{kind: quadrupole}], steps: 80, validations: 2}
 law: {quantity: val_quadrupole_rmse, bootstrap: 100, calibrate: 0}
 """
 

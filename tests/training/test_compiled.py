@@ -360,7 +360,7 @@ def test_a_point_trained_with_the_compiled_step_ends_as_the_eager_one(
     eager, compiled = (trained(tmp_path, data, kind, form) for form in ("eager", "compiled"))
     assert capsys.readouterr().out.count("training step compiled for 4 frames made in") == 1
     assert torch.allclose(
-        weights(compiled), weights(eager), rtol=0, atol=1e-9 * weights(eager).abs().max().item()
+        weights(compiled), weights(eager), rtol=0, atol=1e-6 * weights(eager).abs().max().item()
     )
     a, b = read_record(compiled), read_record(eager)
     assert a.metrics == pytest.approx(b.metrics, rel=1e-8)
@@ -376,7 +376,7 @@ def test_micro_batches_go_through_the_compiled_step_one_by_one(
         run_point(tmp_path / form, cache=tmp_path / "cache", step=form)
     assert capsys.readouterr().out.count("training step compiled for 2 frames made in") == 1
     eager, compiled = weights(tmp_path / "eager"), weights(tmp_path / "compiled")
-    assert torch.allclose(compiled, eager, rtol=0, atol=1e-9 * eager.abs().max().item())
+    assert torch.allclose(compiled, eager, rtol=0, atol=1e-6 * eager.abs().max().item())
 
 
 def test_a_point_with_batches_of_many_shapes_trains_all_the_same(
@@ -388,7 +388,7 @@ def test_a_point_with_batches_of_many_shapes_trains_all_the_same(
     with pytest.warns(RuntimeWarning, match="more than 1 shapes of batches"):
         compiled = trained(tmp_path, data, "transformer", "compiled")
     assert torch.allclose(
-        weights(compiled), weights(eager), rtol=0, atol=1e-9 * weights(eager).abs().max().item()
+        weights(compiled), weights(eager), rtol=0, atol=1e-6 * weights(eager).abs().max().item()
     )
 
 

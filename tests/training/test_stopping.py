@@ -103,11 +103,11 @@ def test_a_signal_during_the_scoring_keeps_the_last_step(
     for name in ("whole", "stopped"):
         make_point(tmp_path / name, clusters, steps=20)
     run_point(tmp_path / "whole", cache=cache)
-    honest = run._test_scores
+    honest = run._scores_at_the_end
     with monkeypatch.context() as patched:
         patched.setattr(
             run,
-            "_test_scores",
+            "_scores_at_the_end",
             lambda *arguments: (os.kill(os.getpid(), signal.SIGTERM), honest(*arguments))[1],
         )
         with pytest.raises(Stopped, match="between training and record, with step 20 of 20"):
