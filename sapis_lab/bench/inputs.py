@@ -53,6 +53,23 @@ _ETHANOL = (
     (1, -1.441, -0.622, -0.881),
     (1, -1.441, -0.622, 0.881),
 )
+_ACETYLACETONE = (
+    (8, -1.201, -1.252, 0.266),
+    (8, -1.097, 1.306, 0.392),
+    (6, 0.087, 1.236, 0.051),
+    (6, 0.740, -0.018, -0.212),
+    (6, 0.068, -1.197, -0.093),
+    (6, 0.710, -2.522, -0.359),
+    (6, 0.928, 2.476, -0.109),
+    (1, 1.775, -0.017, -0.507),
+    (1, 1.556, -2.671, 0.308),
+    (1, 1.075, -2.565, -1.382),
+    (1, -0.018, -3.313, -0.202),
+    (1, -1.510, -0.310, 0.411),
+    (1, 0.333, 3.359, 0.107),
+    (1, 1.309, 2.533, -1.127),
+    (1, 1.778, 2.433, 0.569),
+)
 _BPA = (
     (8, -0.609, -1.460, -0.569),
     (7, -3.032, -1.557, 0.596),
@@ -177,7 +194,7 @@ def make_input(name: str) -> BenchInput:
         positions, cell = silicon((5, 5, 5))
         species, frames, cell = np.full(len(positions), 14), [positions], cell[None]
     else:
-        molecule, n_frames = {"eth16": (_ETHANOL, 16), "mol27x8": (_BPA, 8), "mol27x16": (_BPA, 16)}[name]
+        molecule, n_frames = _MOLECULES[name]
         table = np.array(molecule)
         frames = [table[:, 1:] @ _rotation(rng).T for _ in range(n_frames)]
         species, cell = np.tile(table[:, 0].astype(np.int64), n_frames), np.zeros((n_frames, 3, 3))
@@ -199,8 +216,15 @@ def make_input(name: str) -> BenchInput:
     )
 
 
+_MOLECULES = {
+    "eth16": (_ETHANOL, 16),
+    "mol15x5": (_ACETYLACETONE, 5),
+    "mol27x8": (_BPA, 8),
+    "mol27x16": (_BPA, 16),
+}
 INPUTS = {
     "eth16": "16 x 9 atoms, ethanol",
+    "mol15x5": "5 x 15 atoms, acetylacetone",
     "mol27x8": "8 x 27 atoms, 3BPA",
     "mol27x16": "16 x 27 atoms, 3BPA",
     "water192": "192 atoms, periodic water",

@@ -75,7 +75,7 @@ class TrainingJob(Job, ABC):
     ) -> None:
         self.module, self.clip = module, clip
         self.parameters = [p for p in module.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(
+        self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(
             self.parameters, lr=LEARNING_RATE, betas=betas, weight_decay=weight_decay, fused=True
         )
         self.last: Tensor = torch.zeros(())

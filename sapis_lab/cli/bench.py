@@ -30,7 +30,9 @@ app = typer.Typer(
 )
 
 Sizes = Annotated[str, typer.Option("--sizes", help="Numbers of parameters, as in `6e4,3e5,1e6`.")]
-Inputs = Annotated[str, typer.Option("--inputs", help="Of `eth16`, `mol27x8`, `mol27x16`, `water192`.")]
+Inputs = Annotated[
+    str, typer.Option("--inputs", help="Of `eth16`, `mol15x5`, `mol27x8`, `mol27x16`, `water192`.")
+]
 Rounds = Annotated[
     int, typer.Option("--rounds", min=1, help="Visits to every model; each lasts about --visit.")
 ]
@@ -281,6 +283,40 @@ def bench_engine(
 
     plan = Plan(model=model, n_points=n_points, seconds=seconds, workers=workers)
     raise typer.Exit(run_engine(plan, cache=None, save=save, console=stdout_console()))
+
+
+@app.command("optimizers")
+def bench_optimizers(
+    model: Annotated[
+        str, typer.Option("--model", help="A model of this package, with options: `geat:lmax=1`.")
+    ] = "geat",
+    sizes: Sizes = "3e3,1e5,1e6",
+    inputs: Inputs = "mol15x5,eth16",
+    rounds: Rounds = 9,
+    visit: Visit = 0.5,
+    json_file: Json = None,
+) -> None:
+    """Time the share that each optimiser has of a training step, in interleaved rounds.
+
+    Every optimiser trains a copy of the model; what is timed is the CPU time of one thread, of whole steps
+    and of the optimiser within them. Exit status: 1 if a measurement failed.
+
+    Example: `sapis bench optimizers --sizes 3e3,1e5,1e6 --inputs mol15x5,eth16 --json shares.json`
+    """
+    save = keeper(json_file, "optimizers")
+    from sapis_lab.bench.measure import Settings
+    from sapis_lab.bench.optimizers import run_optimizers
+    from sapis_lab.bench.step import sizes_of, words_of
+
+    status = run_optimizers(
+        model=model,
+        sizes=sizes_of(sizes),
+        inputs=words_of(inputs, option="--inputs"),
+        settings=Settings(rounds=rounds, visit_seconds=visit),
+        save=save,
+        console=stdout_console(),
+    )
+    raise typer.Exit(status)
 
 
 @app.command("pack")
