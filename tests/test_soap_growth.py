@@ -85,7 +85,8 @@ def momentum(state: dict, p: Tensor) -> Tensor:
 @pytest.mark.parametrize("name", GROWN)
 def test_a_grown_matrix_takes_the_steps_of_the_small_one(name: str, stack: tuple[int, ...]) -> None:
     """Blocks that are not cut elsewhere: where new entries have no gradient they never move, and old ones
-    move as they would have, over several changes of the bases."""
+    move as they would have, over several changes of the bases, up to the ridge, which goes along the whole
+    diagonal."""
     old_shape, new_shape, rows, columns = GROWN[name]
     small = weights(*stack, *old_shape)
     before = walked(small, 10)
@@ -98,7 +99,7 @@ def test_a_grown_matrix_takes_the_steps_of_the_small_one(name: str, stack: tuple
         large.grad = laid(small.grad, new_shape, rows, columns)
         before.step()
         after.step()
-        torch.testing.assert_close(large, laid(small, new_shape, rows, columns), rtol=1e-8, atol=1e-8)
+        torch.testing.assert_close(large, laid(small, new_shape, rows, columns), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", [*GROWN, *CUT])
