@@ -358,7 +358,7 @@ def test_a_failed_worker_makes_the_command_fail(sapis, stubs, monkeypatch, tmp_p
         (("--models", "geat:lmx=1"), ("unknown key 'lmx'", "did you mean 'lmax'?")),
         (("--models", "geat:lmax"), ("wanted options such as", "got 'lmax'")),
         (("--models", "geat:cutoff=4"), ("within 5 Å", "cutoff=4")),
-        (("--inputs", "eth17"), ("no input 'eth17'", "eth16, mol27x8")),
+        (("--inputs", "eth17"), ("no input 'eth17'", "eth16, mol15x5")),
         (("--sizes", "many"), ("wanted numbers such as", "'many'")),
         (("--sizes", "20"), ("n_params=20 cannot be met",)),
         (("--device", "gpu"), ("'gpu'", "wanted cpu, cuda")),

@@ -367,6 +367,7 @@ def test_a_point_trained_with_the_compiled_step_ends_as_the_eager_one(
     assert a.fingerprint == b.fingerprint, "how it is computed is no part of a result"
 
 
+@pytest.mark.long
 def test_micro_batches_go_through_the_compiled_step_one_by_one(
     tmp_path: Path, traced_only: None, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -174,7 +174,10 @@ def test_tensorboard_shows_curves_settings_and_final_errors(tmp_path, frames):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"optimizer": {"kind": "adamw"}, "amsgrad": True}, {"optimizer": {"kind": "soap", "every": 3}}],
+    [
+        pytest.param({"optimizer": {"kind": "adamw"}, "amsgrad": True}, marks=pytest.mark.long),
+        {"optimizer": {"kind": "soap", "every": 3}},
+    ],
 )
 def test_a_run_killed_at_a_random_step_ends_in_the_same_numbers(tmp_path, frames, settings):
     for name in ("whole", "killed"):
