@@ -40,8 +40,8 @@ import torch
 from torch import Tensor
 
 from sapis_lab.models import Model, ModelConfig, Origin
-from sapis_lab.soap import is_matrix
-from sapis_lab.soap_growth import MATRIX, grown_matrices, state_shapes
+from sapis_lab.soap import is_matrix, state_shapes
+from sapis_lab.soap_growth import grown_matrices
 
 Settings = TypeVar("Settings", bound=ModelConfig)
 
@@ -247,10 +247,7 @@ _OF_VECTORS = {"step", "exp_avg", "exp_avg_sq"}
 
 def _refuse_other_shapes(entry: Mapping[str, Any], name: str, shape: tuple[int, ...], *, block: int) -> None:
     """ValueError unless SOAP has this state of a parameter of this shape."""
-    if is_matrix(shape):
-        wanted = dict(zip(MATRIX, state_shapes(shape, block), strict=True))
-    else:
-        wanted = dict.fromkeys(_OF_VECTORS - {"step"}, shape)
+    wanted = state_shapes(shape, block)
     got = {key: tuple(value.shape) for key, value in entry.items() if key != "step"}
     if got != wanted:
         raise ValueError(f"optimizer_state is of another model, differing in {name}: {got}, wanted {wanted}")

@@ -3,12 +3,17 @@
 For a matrix parameter P (m, n) with gradient G, covariances L = E[G G^T] and R = E[G^T G] are followed, and
 Q_L, Q_R are their eigenbases, refreshed every `every` steps by one power iteration and a QR decomposition:
 
-    G' = Q_L^T G Q_R,      M' = E[G'],      V' = E[G'^2],      P -= rate Q_L (M' / (sqrt(V') + eps)) Q_R^T.
+    G' = Q_L^T G Q_R,    M' = E[G'],    V' = E[G'^2],    P -= rate Q_L (M' / (sqrt(V') + f + eps)) Q_R^T.
 
 The momentum is kept in the turned basis, and turned on when the bases are refreshed. Stacks of matrices
 (k, m, n) are k matrices; a matrix with a side longer than `block` is cut into blocks, each a matrix with
 bases of its own, so that a step costs in proportion to the parameters; all blocks of one shape are one
 batched product. Vectors have no basis: there it is Adam. The first step only measures L and R.
+
+f is `floor` times the root of the mean of V' over the block: directions without a gradient, which hold
+nothing but rounding, would else take full steps. Where both moments decay alike, |M'| <= sqrt(V') by Cauchy
+and Schwarz, and no coordinate moves by more than the rate, but for the steps after a change of the bases,
+with which V' does not turn.
 
 In directions that no gradient has had so far a covariance is zero up to rounding, which would choose among
 them. So bases are those of L + r (tr L / m) diag(1, ..., 2) with a ridge r = 1e-6: then they follow from the
@@ -29,9 +34,10 @@ import torch
 from torch import Tensor
 
 from sapis_lab.kernels import forms_are_off
-from sapis_lab.kernels.soap import Blocks, Matrices, Settings, SoapKernel, soap_kernel
+from sapis_lab.kernels.soap import STATE, Blocks, Matrices, Settings, SoapKernel, soap_kernel
 
 RIDGE = 1e-6
+"""r; as in kernels/soap.cpp."""
 
 
 def ridge(covariance: Tensor) -> Tensor:
@@ -52,8 +58,20 @@ def is_matrix(shape: tuple[int, ...]) -> bool:
     return len(shape) >= 2 and min(shape[-2:]) > 1
 
 
+def state_shapes(shape: tuple[int, ...], block: int) -> dict[str, tuple[int, ...]]:
+    """Shapes of the state of a parameter besides its step, by name: of matrices (..., M, N) those of their k
+    blocks, (k, ...)."""
+    if not is_matrix(shape):
+        return dict.fromkeys(STATE[:2], shape)
+    (rows, m), (columns, n) = (parts(side, block) for side in shape[-2:])
+    k = math.prod(shape[:-2]) * rows * columns
+    of_blocks = ((m, n), (m, n), (m, m), (m, m), (n, n), (n, n))
+    return {name: (k, *sides) for name, sides in zip(STATE, of_blocks, strict=True)}
+
+
 class Soap(torch.optim.Optimizer):
-    """SOAP for stacks of small matrices, Adam for vectors.
+    """SOAP for stacks of small matrices, Adam for vectors; settings as in `optimizers.soap.SoapConfig`, with
+    `vector_betas` those of Adam.
 
     The state of a parameter is views of the stacks of its shape: `exp_avg` and `exp_avg_sq` (in the turned
     basis), and by side `covariance_left`, `basis_left`, `covariance_right`, `basis_right`, with `step`.
@@ -203,26 +221,19 @@ class _Stack:
         self.sizes = tuple(parameters[0].shape[-2:])
         (self.rows, m), (self.columns, n) = (parts(side, group["block"]) for side in self.sizes)
         self.shape = (m, n)
-        self.counts = [p[..., 0, 0].numel() * self.rows * self.columns for p in parameters]
+        shapes = [state_shapes(tuple(p.shape), group["block"]) for p in parameters]
+        self.counts = [shape["exp_avg"][0] for shape in shapes]
         filled = self._blocks(torch.ones(self.sizes)).sum((-2, -1), keepdim=True)
         n_matrices = sum(self.counts) // (self.rows * self.columns)
         self.filled = filled.repeat(n_matrices, 1, 1).to(parameters[0])
         """(k, 1, 1) numbers of each block that are there"""
-        keys = {
-            "exp_avg": (m, n),
-            "exp_avg_sq": (m, n),
-            "covariance_left": (m, m),
-            "basis_left": (m, m),
-            "covariance_right": (n, n),
-            "basis_right": (n, n),
-        }
         self.tensors: dict[str, Tensor] = {}
-        for key, rows in keys.items():
+        for key in STATE:
             known = [owner.state[p].get(key) for p in parameters]
             self.tensors[key] = torch.cat(
                 [
-                    parameters[0].new_zeros(k, *rows) if old is None else old
-                    for k, old in zip(self.counts, known, strict=True)
+                    parameters[0].new_zeros(shape[key]) if old is None else old
+                    for shape, old in zip(shapes, known, strict=True)
                 ]
             )
         split = {key: value.split(self.counts) for key, value in self.tensors.items()}

@@ -30,17 +30,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sapis_lab.kernels.soap import STATE
 from sapis_lab.soap import is_matrix, parts
-
-MATRIX = (
-    "exp_avg",
-    "exp_avg_sq",
-    "covariance_left",
-    "basis_left",
-    "covariance_right",
-    "basis_right",
-)
-"""State of a matrix besides its step, (k, ...) for its k blocks."""
 
 
 class _Part(NamedTuple):
@@ -68,7 +59,7 @@ class _Past(NamedTuple):
     columns: Tensor
     """T_b (n', n)"""
     state: dict[str, Tensor]
-    """by the names of MATRIX, float64"""
+    """by the names of STATE, float64"""
 
 
 def grown_matrices(
@@ -93,7 +84,7 @@ def grown_matrices(
         made = [_block([], i.length, j.length, scale=1.0) for i in rows for j in columns] * n
     else:
         cuts = list(itertools.product(*(_parts(side, block) for side in old_shape[-2:])))
-        states = [{key: past[key][k].double().cpu() for key in MATRIX} for k in range(len(past[MATRIX[0]]))]
+        states = [{key: past[key][k].double().cpu() for key in STATE} for k in range(len(past[STATE[0]]))]
         *stack, of_rows, of_columns = (axis.cpu() for axis in axes)
         made = []
         for matrix in _matrices(stack, old_shape[:-2]):
@@ -105,14 +96,7 @@ def grown_matrices(
                 ]
                 seen = [p for p in seen if p.rows.any() and p.columns.any()]
                 made.append(_block(seen, i.length, j.length, scale=scale))
-    return {key: torch.stack([one[key] for one in made]) for key in MATRIX}
-
-
-def state_shapes(shape: tuple[int, ...], block: int) -> list[tuple[int, ...]]:
-    """Shapes of the state of a parameter (..., M, N), in the order of MATRIX."""
-    (rows, m), (columns, n) = (parts(side, block) for side in shape[-2:])
-    k = math.prod(shape[:-2]) * rows * columns
-    return [(k, m, n), (k, m, n), (k, m, m), (k, m, m), (k, n, n), (k, n, n)]
+    return {key: torch.stack([one[key] for one in made]) for key in STATE}
 
 
 def _parts(side: int, block: int) -> list[_Part]:
@@ -143,7 +127,7 @@ def _block(seen: Sequence[_Past], m: int, n: int, *, scale: float) -> dict[str, 
         mean += a @ past.state["exp_avg"] @ b.T
         square += a.square() @ past.state["exp_avg_sq"] @ b.square().T
     values = (scale * mean, scale**2 * square, scale**2 * left, basis_left, scale**2 * right, basis_right)
-    return dict(zip(MATRIX, values, strict=True))
+    return dict(zip(STATE, values, strict=True))
 
 
 def _share(covariance: Tensor, lay: Tensor) -> Tensor:

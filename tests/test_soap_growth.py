@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from sapis_lab.kernels import reference_forms
-from sapis_lab.soap import Soap
-from sapis_lab.soap_growth import MATRIX, grown_matrices, state_shapes
+from sapis_lab.kernels.soap import STATE
+from sapis_lab.soap import Soap, state_shapes
+from sapis_lab.soap_growth import grown_matrices
 
 EVERY = 4
 GROWN = {
@@ -108,7 +109,7 @@ def test_momentum_covariances_and_squares_grow_with_the_gradient(name: str) -> N
     small, scale = weights(*old_shape), 0.7
     before = walked(small, 10)
     state = grown(small, before, new_shape, rows, columns, scale)
-    assert [tuple(state[key].shape) for key in MATRIX] == state_shapes(new_shape, 8)
+    assert {key: tuple(state[key].shape) for key in STATE} == state_shapes(new_shape, 8)
     found = momentum(state, weights(*new_shape))
     wanted = momentum(before.state_dict()["state"][0], small)
     torch.testing.assert_close(found, scale * laid(wanted, new_shape, rows, columns))
@@ -160,7 +161,7 @@ def test_a_matrix_without_a_past_moves_once_it_has_gradients() -> None:
         for past in (None, {"exp_avg": torch.ones(1, 4), "exp_avg_sq": torch.ones(1, 4)}):
             old = () if past is None else (1, 4)
             state = grown_matrices(past, (5, 4), old_shape=old, axes=(), scale=1.0, block=8)
-            assert not any(state[key].any() for key in MATRIX if "basis" not in key)
+            assert not any(state[key].any() for key in STATE if "basis" not in key)
             known, new = weights(5, 4), weights(5, 4)
             held = walked(known, 10).state_dict()["state"][0]
             optimizer = Soap([known, new], lr=0.01, every=EVERY, block=8)

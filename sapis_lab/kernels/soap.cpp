@@ -1,10 +1,12 @@
-// One step of SOAP (optimizers/soap.py) for all blocks of one shape, and of Adam for vectors, on one CPU
+// One step of SOAP (sapis_lab/soap.py) for all blocks of one shape, and of Adam for vectors, on one CPU
 // thread.
 //
 // A block (m, n) of a matrix parameter with gradient G has bases Q_L (m, m) and Q_R (n, n), covariances L and
 // R, and moments M, V in the turned basis:
 //
-//     U = Q_L^T G Q_R,   M <- lerp(M, U),   V <- lerp(V, U^2),   P -= Q_L (rate M / (root V + eps)) Q_R^T.
+//     U = Q_L^T G Q_R,  M <- lerp(M, U),  V <- lerp(V, U^2),  P -= Q_L (rate M / (root V + f + eps)) Q_R^T,
+//
+// f the floor times the root of the mean of V over the block.
 //
 // Blocks have tens of rows and columns and are taken one by one: all that a step needs of one lies in the
 // first-level cache, and the products are those of gemm.h. Rows are padded to 8 lanes with zeros in scratch

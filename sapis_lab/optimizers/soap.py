@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from sapis_lab.optimizers._base import AdamSettings, OptimizerConfig
-from sapis_lab.soap import Soap, is_matrix, parts
+from sapis_lab.soap import Soap, state_shapes
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
@@ -52,11 +52,4 @@ class SoapConfig(OptimizerConfig):
         )
 
     def state_numbers(self, shapes: Iterable[tuple[int, ...]]) -> int:
-        return sum(_n_state(shape, self.block) for shape in shapes)
-
-
-def _n_state(shape: tuple[int, ...], block: int) -> int:
-    if not is_matrix(shape):
-        return 2 * math.prod(shape)
-    (rows, m), (columns, n) = (parts(side, block) for side in shape[-2:])
-    return math.prod(shape[:-2]) * rows * columns * 2 * (m * n + m * m + n * n)
+        return sum(math.prod(s) for shape in shapes for s in state_shapes(shape, self.block).values())

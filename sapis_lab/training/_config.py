@@ -103,7 +103,7 @@ class TrainConfig(Config):
     """How gradients become steps."""
     betas: tuple[Decay, Decay] = (0.95, 0.95)
     """Decay rates of the first and second moment of AdamW, and of vectors in SOAP. Where they are equal no
-    step is longer than the learning rate."""
+    parameter moves by more than the learning rate in a step."""
     amsgrad: Annotated[bool, Added(before=False)] = False
     """Divide by the root of the largest second moment so far (Reddi et al., arXiv:1904.09237): long runs
     burst less, where Adam divides by second moments that shrink with the gradients."""
