@@ -240,7 +240,7 @@ class PointConfig(Config):
     parent: Annotated[Parent | None, Added(before=None)] = None
     """Where training starts: the averaged weights, reference energies and energy scale of that point, its
     model grown to `model` (`sapis_lab.growth`). Optimiser and schedule begin anew, as at any other point
-    (carried state gave no lower errors, see there), and `flops_train` counts this point's own steps alone."""
+    (`growth` says why), and `flops_train` counts this point's own steps alone."""
 
     def science(self) -> dict[str, Any]:
         """What the numbers depend on, as plain data: the settings and the version of every kind, without the
