@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from sapis_lab.config import Added
 from sapis_lab.targets._base import Labelled, Measure, Per, Predicted, Target, usual_measures
 
 if TYPE_CHECKING:
@@ -18,6 +19,9 @@ class ForcesTarget(Target):
     kind: Literal["forces"] = "forces"
     weight: float = Field(default=1.0, ge=0, le=1e6)
     """lambda_F."""
+    huber: Annotated[float | None, Field(ge=1e-9, le=1e6), Added(before=None)] = None
+    """eV/Å: an error of an atom far beyond it counts by its length, far below it by its square, as with no
+    such setting."""
 
     per: ClassVar[Per] = "atom"
     rank: ClassVar[int] = 1
@@ -33,5 +37,13 @@ class ForcesTarget(Target):
         return found.forces
 
     def loss_sum(self, found: Predicted, batch: Labelled, scale: Tensor) -> Tensor:
-        error = self.error(found, batch) / scale
-        return self.weight * error.square().sum()
+        squares = (self.error(found, batch) / scale).square().sum(-1)
+        if self.huber is not None:
+            squares = pseudo_huber(squares, (self.huber / scale).square())
+        return self.weight * squares.sum()
+
+
+def pseudo_huber(squares: Tensor, square: Tensor) -> Tensor:
+    """2 d^2 (sqrt(1 + e^2 / d^2) - 1) from e^2 and d^2: e^2 for small e, 2 d e for large ones (Charbonnier et
+    al., IEEE Trans. Image Process. 6 (1997) 298); in a form that keeps its digits for small e."""
+    return 2 * squares / (1 + (1 + squares / square).sqrt())

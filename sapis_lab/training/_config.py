@@ -61,12 +61,15 @@ class LossConfig(Config):
     """lambda_F."""
     energy_error: Literal["per_atom", "total"] = "per_atom"
     """MSE of the energy per atom, or of the energy of the frame."""
+    force_huber: Annotated[float | None, Field(ge=1e-9, le=1e6), Added(before=None)] = None
+    """eV/Å: |F_i - F_i_true|^2 grows from there on like the length rather than its square (pseudo-Huber, per
+    atom), so that a few large errors do not decide what the many small ones become; none: the square."""
 
     def targets(self) -> tuple[Target, ...]:
         """Energies and forces with these weights."""
         return (
             EnergyTarget(weight=self.energy_weight, of=self.energy_error),
-            ForcesTarget(weight=self.force_weight),
+            ForcesTarget(weight=self.force_weight, huber=self.force_huber),
         )
 
     @model_validator(mode="after")

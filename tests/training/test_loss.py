@@ -1,5 +1,7 @@
 """The loss is the formula of its docstring, whatever the sizes of the frames."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -44,6 +46,28 @@ def test_loss_is_weighted_mse_of_energies_plus_mean_squared_force_error(batch, e
     de = (energy - batch.energy).numpy() / 2.0 / (np.array([2, 3]) if energy_error == "per_atom" else 1)
     df = (forces - batch.forces).numpy() / 2.0
     assert float(got) == pytest.approx(7 * np.mean(de**2) + 3 * np.sum(df**2) / 5, rel=1e-12)
+
+
+def test_pseudo_huber_is_the_square_of_small_errors_and_the_length_of_large_ones(batch):
+    config = LossConfig(energy_weight=0.0, force_huber=0.02)
+    scale = torch.tensor(2.0).double()
+
+    def loss(size):
+        error = torch.zeros(5, 3).double()
+        error[2] = size * torch.tensor([2.0, -1.0, 2.0]).double() / 3
+        forces = (batch.forces + error).requires_grad_()
+        prediction = Prediction(batch.energy, forces, None, forces, forces[:, 0], forces)
+        got = energy_loss(prediction, batch, scale=scale, config=config)
+        return float(got.detach()), torch.autograd.grad(got, forces)[0]
+
+    for size in (0.0, 1e-7, 0.01, 0.02, 3.0):
+        wanted = 2 * 0.02**2 * (math.sqrt(1 + (size / 0.02) ** 2) - 1) / 4 / 5
+        got, gradient = loss(size)
+        assert got == pytest.approx(wanted, rel=1e-3 if size == 1e-7 else 1e-12)
+        slope = 2 * size / math.sqrt(1 + (size / 0.02) ** 2) / 4 / 5
+        assert float(gradient.norm()) == pytest.approx(slope, rel=1e-6)
+    assert loss(1e-7)[0] == pytest.approx(1e-14 / 4 / 5, rel=1e-9)  # digits are kept
+    assert loss(3.0)[0] == pytest.approx(2 * 0.02 * 3.0 / 4 / 5, rel=0.01)
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "wsd"])
