@@ -55,7 +55,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from sapis_lab.atoms import AtomsBatch, Layout
-from sapis_lab.config import Config
+from sapis_lab.config import Added, Config
 from sapis_lab.geometry.couplings import quadrature, spread
 from sapis_lab.geometry.harmonics import n_components
 from sapis_lab.geometry.pair_features import PairFeatures, RadialFunctions, pair_features
@@ -89,7 +89,7 @@ _GROWING = {
     "node_hidden": "node_width",
 }
 """Sizes that may grow, by the setting that gives them."""
-_FREE = {"kind", "name", "born", *_GROWING}
+_FREE = {"kind", "name", "born", "fixed", *_GROWING}
 """Settings that may differ; all others are part of the function."""
 
 
@@ -144,6 +144,11 @@ class GeatConfig(ModelConfig):
     """Weights of the neighbours: softmax_j(e_ij + log f), or f / mean_neighbors, without logits."""
     product: Literal["gaunt", "none"] = "gaunt"
     """What the gates of the update act on: the Gaunt product a (x) b, or a alone."""
+    fixed: Annotated[
+        tuple[Literal["heads", "invariants", "key_width", "n_radial", "edge_hidden"], ...], Added(before=())
+    ] = ()
+    """Sizes that stay as they are stated when `at_size` chooses the channels for a number of parameters; the
+    others follow the channels. `lmax`, `layers`, `coupling` and `node_hidden` stay always."""
     born: Born | None = None
     """What a grown model keeps of its birth, written by `sapis_lab.growth`; null: born at its present
     size."""
@@ -174,17 +179,15 @@ class GeatConfig(ModelConfig):
     def resized(self, channels: int, secondary: float) -> Self:
         grow = secondary * math.sqrt(channels / 40)
         shrink = min(1.0, grow)
-        return self.model_copy(
-            update={
-                "channels": channels,
-                "heads": 4 if channels >= 16 else 2 if channels >= 8 else 1,
-                "invariants": max(2, round(12 * shrink)),
-                "key_width": 4 if channels >= 24 else 2,
-                "n_radial": max(8, round(32 * shrink)),
-                "edge_hidden": max(8, round(48 * grow)),
-                "born": None,
-            }
-        )
+        follow = {
+            "heads": 4 if channels >= 16 else 2 if channels >= 8 else 1,
+            "invariants": max(2, round(12 * shrink)),
+            "key_width": 4 if channels >= 24 else 2,
+            "n_radial": max(8, round(32 * shrink)),
+            "edge_hidden": max(8, round(48 * grow)),
+        }
+        stay = {size: getattr(self, size) for size in self.fixed}
+        return self.model_copy(update={"channels": channels, "born": None} | follow | stay)
 
     def widened(self, equivariant: float, scalar: float) -> Self:
         """Equivariant: `channels` (to the nearest multiple of `heads`), the coupling channels, which follow
