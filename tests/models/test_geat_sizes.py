@@ -22,7 +22,5 @@ def test_nothing_fixed_is_the_identity_of_before():
 
 
 def test_fixed_heads_must_divide_the_channels():
-    with pytest.raises(
-        ValueError, match=r"n_params=20000 for geat-l2(.|\n)*heads=5 does not divide channels"
-    ):
+    with pytest.raises(ValueError, match="heads=5 does not divide channels"):
         GeatConfig(heads=5, channels=40, fixed=("heads",)).at_size(2e4, n_species=3)
