@@ -121,7 +121,7 @@ def run_growth(
         "n_train": len(store.splits["train"]),
         "n_validation": len(store.splits["validation"]),
         "batch_size": plan.batch_size,
-        "learning_rate": train.rate_of(small),
+        "learning_rate": train.rate_of(large, plan.large),
         "rounding": ROUNDING,
         "schedules": {
             "small": f"{train.schedule} over {plan.steps} steps, {train.warmup:.0%} warm-up",
@@ -184,7 +184,7 @@ class _Comparison:
         Raises:
             PointFailed: a training diverged.
         """
-        plan, rate = self.plan, self.train.rate_of(self.large)
+        plan, rate = self.plan, self.train.rate_of(self.large, self.plan.large)
         flops = {"small": self._flops(self.small), "large": self._flops(self.scratch)}
         total = flops["small"] * plan.steps + flops["large"] * plan.more
         n_scratch = max(1, round(total / flops["large"]))

@@ -68,9 +68,9 @@ def default_training() -> TrainConfig:
     return settings
 
 
-def default_rate(model: str) -> float:
-    """The peak rate that `configs/train/default.yaml` gives a model."""
-    return default_training().rate_of(model_config(model))
+def default_rate(model: str, n_params: float) -> float:
+    """The peak rate that `configs/train/default.yaml` gives a model of this size."""
+    return default_training().rate_of(model_config(model), n_params)
 
 
 def code_of(model: str) -> Code:
@@ -97,7 +97,7 @@ def run_stability(
     Raises:
         ValueError: a model or data set that is not there.
     """
-    code, rate = code_of(plan.model), default_rate(plan.model)
+    code, rate = code_of(plan.model), default_rate(plan.model, plan.n_params)
     bench = Bench(
         RunLog(file or home() / FILE),
         None,

@@ -156,7 +156,7 @@ def _point(
     regime: Regime | None,
 ) -> Point:
     rule = regime and regime.rule_for(family.label, family.kind)
-    rate = (rule and rule.learning_rate(n_params, n_frames)) or study.train.rate_of(family)
+    rate = (rule and rule.learning_rate(n_params, n_frames)) or study.train.rate_of(family, n_params)
     batch = (rule and rule.batch_size(n_params, n_frames)) or study.train.batch_size
     rate *= factor
     id = point_id(family.label, target, n_frames, seed, factor)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -292,8 +293,8 @@ class Study(Config):
                     f"train.learning_rate: {unknown[0]!r} is no model; known: {', '.join(sorted(known))}"
                 )
         for model in self.models:
-            for factor in (self.lattice.rate_factors[0], self.lattice.rate_factors[-1]):
-                if not 0 < (rate := factor * self.train.rate_of(model)) <= MOST_RATE:
+            for factor, n_params in product(self.lattice.rate_factors, self.lattice.n_params):
+                if not 0 < (rate := factor * self.train.rate_of(model, n_params)) <= MOST_RATE:
                     raise ValueError(
                         f"lattice.rate_factors: {factor:g} makes the learning rate of {model.label} "
                         f"{rate:g}, wanted at most {MOST_RATE:g}"

@@ -41,6 +41,20 @@ Decay = Annotated[float, Field(ge=0, lt=1)]
 _Average = Annotated[float, Field(gt=0, lt=1)]
 
 
+class RateOfSize(Config):
+    """A peak rate that small models exceed: `rate`, times (below / N)^power where N < below."""
+
+    rate: Rate
+    """Of all models with at least `below` parameters."""
+    below: float = Field(ge=1, le=1e15)
+    """N where it begins to rise."""
+    power: float = Field(ge=0, le=2)
+    """How fast it rises towards small N."""
+
+    def at(self, n_params: float) -> float:
+        return self.rate * max(1.0, self.below / n_params) ** self.power
+
+
 class EmaShare(Config):
     """A running average whose memory grows with the length of the run."""
 
@@ -94,8 +108,9 @@ class TrainConfig(Config):
     """Most frames that go through the model at a time, on every device: gradients of parts of a batch add up
     to that of the whole, to rounding, in the memory of one part. None, or no less than a device has of a
     batch: all at once."""
-    learning_rate: Rate | dict[str, Rate] = 0.01
-    """Peak rate: one for all, or one per model kind or label, with `default` for kinds that are not named."""
+    learning_rate: Rate | dict[str, Rate | RateOfSize] = 0.01
+    """Peak rate: one for all, or one per model kind or label, with `default` for kinds that are not named;
+    per kind it may depend on N."""
     schedule: Literal["cosine", "wsd"] = "cosine"
     """After the warm-up: cosine to zero, or constant with a linear decay to zero over the last `decay`."""
     warmup: float = Field(default=0.05, ge=0, lt=1)
@@ -175,13 +190,15 @@ class TrainConfig(Config):
             object.__setattr__(self, "heads", {key: self.heads.get(key) or missing[key] for key in wanted})
         return self
 
-    def rate_of(self, model: ModelConfig) -> float:
-        """Peak learning rate of a model: by label, by kind, by `default`, or the one rate for all."""
+    def rate_of(self, model: ModelConfig, n_params: float) -> float:
+        """Peak learning rate of a model with N = `n_params`: by label, by kind, by `default`, or the one rate
+        for all."""
         if isinstance(self.learning_rate, float):
             return self.learning_rate
         for key in (model.label, model.kind, "default"):
             if key in self.learning_rate:
-                return self.learning_rate[key]
+                found = self.learning_rate[key]
+                return found.at(n_params) if isinstance(found, RateOfSize) else found
         raise ValueError(
             f"train.learning_rate names {', '.join(self.learning_rate)}, but not {model.label!r} or its kind "
             f"{model.kind!r}"

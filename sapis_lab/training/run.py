@@ -105,7 +105,7 @@ def _run(point: PointConfig, folder: Path, run: Session) -> None:
         task.model,
         point.train,
         steps=point.train.steps_for(point.n_frames),
-        learning_rate=point.train.rate_of(point.model),
+        learning_rate=point.train.rate_of(point.model, point.n_params_target),
         mean_loss=make_step(task.objective, form=run.form, required=run.required),
         ranks=run.ranks,
         wants_stop=lambda: run.stop.asked > 0,

@@ -116,7 +116,7 @@ def test_an_interrupted_check_makes_the_runs_that_lack(data: Path, monkeypatch: 
         return stub("done")(bench, code, job, path)
 
     monkeypatch.setattr(accuracy.Bench, "_in_child", counting)
-    rate = default_rate("geat")
+    rate = default_rate("geat", 3e3)
     assert invoke(data, "--seeds", "3", "--factors", "0.5,1", "--workers", "1").exit_code == 0
     assert started == [(0, 0.5 * rate), (1, 0.5 * rate), (2, 0.5 * rate), (2, rate)]
     assert invoke(data, "--seeds", "1", "--factors", "1", "--again").exit_code == 0 and started[-1] == (
@@ -157,10 +157,10 @@ def test_diverged_runs_count_as_infinite_in_the_median() -> None:
 
 def test_the_default_rate_is_that_of_the_training_settings_and_models_are_ours(project: Path) -> None:
     rates = expand_use("default", "train")["learning_rate"]
-    assert (
-        default_rate("geat") == default_rate("geat:lmax=1") == rates["geat"]
-        and default_rate("nequip") == rates["nequip"]
-    )
+    small = rates["geat"]
+    assert default_rate("geat", 1e5) == default_rate("geat:lmax=1", 1e5) == small["rate"]
+    assert default_rate("geat", 1e3) == small["rate"] * (small["below"] / 1e3) ** small["power"]
+    assert default_rate("nequip", 1e5) == default_rate("nequip", 1e3) == rates["nequip"]
     assert (code_of("nequip").name, code_of("nequip").adapter) == ("sapis-nequip", "sapis")
     assert code_of("geat:lmax=1").name == "geat,lmax=1" and code_of("transformer").rotate
 

@@ -8,6 +8,7 @@ import torch
 
 from sapis_lab.atoms import collate, make_graph
 from sapis_lab.derivatives import Prediction
+from sapis_lab.models.geat import GeatConfig
 from sapis_lab.tasks import energy_loss
 from sapis_lab.training import LossConfig, TrainConfig
 from sapis_lab.training.module import rate_factor
@@ -87,14 +88,19 @@ def test_exactly_one_budget_is_wanted():
 
 
 def test_a_rate_is_found_by_label_then_kind_then_default():
-    from sapis_lab.models.geat import GeatConfig
-
     train = TrainConfig(steps=5, learning_rate={"default": 0.1, "geat": 0.2, "geat-l1": 0.3})
-    assert train.rate_of(GeatConfig(lmax=1)) == 0.3
-    assert train.rate_of(GeatConfig()) == 0.2
-    assert TrainConfig(steps=5, learning_rate={"default": 0.1}).rate_of(GeatConfig()) == 0.1
+    assert train.rate_of(GeatConfig(lmax=1), 1e5) == 0.3
+    assert train.rate_of(GeatConfig(), 1e5) == 0.2
+    assert TrainConfig(steps=5, learning_rate={"default": 0.1}).rate_of(GeatConfig(), 1e5) == 0.1
     with pytest.raises(ValueError, match="names nequip, but not 'geat-l2' or its kind 'geat'"):
-        TrainConfig(steps=5, learning_rate={"nequip": 0.1}).rate_of(GeatConfig())
+        TrainConfig(steps=5, learning_rate={"nequip": 0.1}).rate_of(GeatConfig(), 1e5)
+
+
+def test_a_rate_may_rise_towards_small_models():
+    rate = {"rate": 0.01, "below": 1e4, "power": 0.5}
+    train = TrainConfig(steps=5, learning_rate={"geat": rate, "default": 0.3})
+    got = [train.rate_of(GeatConfig(), n) for n in (2500, 1e4, 1e6)]
+    assert got == pytest.approx([0.02, 0.01, 0.01], rel=1e-12)
 
 
 def test_epochs_become_steps_of_the_batch_in_force():
