@@ -60,29 +60,38 @@ inline void tile(int64_t K, const T* A, int64_t row, int64_t column, const T* B,
     for (int v = 0; v < NV; v++) store<V>(C + i * ldc + v * lanes, sum[i][v]);
 }
 
-template <class T, class V, int NV>
+// What else is done behind a tile: nothing, or a bit of memory is asked for that is needed later.
+struct Nothing {
+    void operator()() const {}
+};
+
+template <class T, class V, int NV, class Between>
 inline void panel(int64_t M, int64_t K, const T* A, int64_t row, int64_t column, const T* B, int64_t ldb,
-                  T* C, int64_t ldc, bool add) {
+                  T* C, int64_t ldc, bool add, Between& between) {
     int64_t i = 0;
-    for (; i + 12 <= M; i += 12)
+    for (; i + 12 <= M; i += 12, between())
         tile<T, V, 12, NV>(K, A + i * row, row, column, B, ldb, C + i * ldc, ldc, add);
-    for (; i + 6 <= M; i += 6) tile<T, V, 6, NV>(K, A + i * row, row, column, B, ldb, C + i * ldc, ldc, add);
-    for (; i + 3 <= M; i += 3) tile<T, V, 3, NV>(K, A + i * row, row, column, B, ldb, C + i * ldc, ldc, add);
-    for (; i < M; i++) tile<T, V, 1, NV>(K, A + i * row, row, column, B, ldb, C + i * ldc, ldc, add);
+    for (; i + 6 <= M; i += 6, between())
+        tile<T, V, 6, NV>(K, A + i * row, row, column, B, ldb, C + i * ldc, ldc, add);
+    for (; i + 3 <= M; i += 3, between())
+        tile<T, V, 3, NV>(K, A + i * row, row, column, B, ldb, C + i * ldc, ldc, add);
+    for (; i < M; i++, between())
+        tile<T, V, 1, NV>(K, A + i * row, row, column, B, ldb, C + i * ldc, ldc, add);
 }
 
 // A[i, k] = A[i * row + k * column].
-template <class T>
+template <class T, class Between = const Nothing>
 void gemm(int64_t M, int64_t N, int64_t K, const T* A, int64_t row, int64_t column, const T* B, int64_t ldb,
-          T* C, int64_t ldc, bool add) {
+          T* C, int64_t ldc, bool add, Between& between = Nothing()) {
     typedef typename Lanes<T>::wide wide;
     typedef typename Lanes<T>::v8 v8;
     constexpr int lanes = sizeof(wide) / sizeof(T);
     int64_t j = 0;
     for (; j + 2 * lanes <= N; j += 2 * lanes)
-        panel<T, wide, 2>(M, K, A, row, column, B + j, ldb, C + j, ldc, add);
-    for (; j + lanes <= N; j += lanes) panel<T, wide, 1>(M, K, A, row, column, B + j, ldb, C + j, ldc, add);
-    for (; j + 8 <= N; j += 8) panel<T, v8, 1>(M, K, A, row, column, B + j, ldb, C + j, ldc, add);
+        panel<T, wide, 2>(M, K, A, row, column, B + j, ldb, C + j, ldc, add, between);
+    for (; j + lanes <= N; j += lanes)
+        panel<T, wide, 1>(M, K, A, row, column, B + j, ldb, C + j, ldc, add, between);
+    for (; j + 8 <= N; j += 8) panel<T, v8, 1>(M, K, A, row, column, B + j, ldb, C + j, ldc, add, between);
 }
 
 }  // namespace sapis

@@ -8,9 +8,10 @@
 //
 // f the floor times the root of the mean of V over the block.
 //
-// Blocks have tens of rows and columns and are taken one by one: all that a step needs of one lies in the
-// first-level cache, and the products are those of gemm.h. Rows are padded to 8 lanes with zeros in scratch
-// space only; the state stays as PyTorch has it.
+// Blocks have tens of rows and columns and are taken one by one, with the products of gemm.h: all that a step
+// needs of one lies in the second-level cache, into which it is asked for while the block before is computed,
+// since a whole state is read and written once a step and comes from memory. Rows are padded to 8 lanes with
+// zeros in scratch space only; the state stays as PyTorch has it.
 
 #include <algorithm>
 #include <cmath>
@@ -53,6 +54,31 @@ struct Stack {
 struct Settings {
     double rate, beta1, beta2, correction1, correction2, eps, floor;
     int64_t measure, refresh;  // whether the covariances take this gradient in, whether bases are made anew
+};
+
+// Asks for memory that the next block needs, some cache lines at a time.
+class Ahead {
+public:
+    void add(const void* from, int64_t bytes) {
+        if (count < MOST) ranges[count++] = {static_cast<const char*>(from), (bytes + LINE - 1) / LINE};
+    }
+    void operator()() {
+        for (int64_t left = LINES; left > 0 && at < count;) {
+            Range& range = ranges[at];
+            const int64_t n = std::min(left, range.lines);
+            for (int64_t k = 0; k < n; k++) __builtin_prefetch(range.from + k * LINE, 0, 2);
+            range.from += n * LINE, range.lines -= n, left -= n;
+            at += range.lines == 0;
+        }
+    }
+
+private:
+    static constexpr int LINES = 24, LINE = 64, MOST = 160;
+    struct Range {
+        const char* from;
+        int64_t lines;
+    } ranges[MOST];
+    int count = 0, at = 0;
 };
 
 // Added to the diagonal of a covariance, a part of its mean that grows from 1 to 2 along it.
@@ -116,9 +142,9 @@ void transposed(const T* x, int64_t rows, int64_t columns, int64_t from, T* y, i
 
 // c (d, d) <- lerp(c, x x^T) with x (d, k) of strides (row, column), xt = (1 - beta) x^T (k, dp).
 void take_in(int64_t d, int64_t k, const T* x, int64_t row, int64_t column, const T* xt, T* c, double beta,
-             T* sum) {
+             T* sum, Ahead& ahead) {
     const int64_t dp = round8(d);
-    gemm<T>(d, dp, k, x, row, column, xt, dp, sum, dp, false);
+    gemm<T>(d, dp, k, x, row, column, xt, dp, sum, dp, false, ahead);
     const T b = T(beta);
     for (int64_t i = 0; i < d; i++) IVDEP
     for (int64_t j = 0; j < d; j++) c[i * d + j] = b * c[i * d + j] + sum[i * dp + j];
@@ -205,8 +231,25 @@ void refresh(int64_t d, const T* covariance, T* basis, int64_t* order, T* change
     for (int64_t i = 0; i < d; i++) std::memcpy(basis + i * d, q + i * dp, d * sizeof(T));
 }
 
+// One block (m, n), of which rows x columns are there; `stride` between rows of parameter and gradient.
 struct Block {
+    int64_t m, n, rows, columns, stride;
+    T* parameter;
+    const T* gradient;
     T *mean, *square, *left, *basis_left, *right, *basis_right;
+    const Settings* how;
+
+    void ask_for(Ahead& ahead) const {
+        rows_of(gradient, ahead);
+        const int64_t mn = m * n * sizeof(T), mm = m * m * sizeof(T), nn = n * n * sizeof(T);
+        if (how->measure) ahead.add(right, nn), ahead.add(left, mm);
+        ahead.add(basis_left, mm), ahead.add(basis_right, nn), ahead.add(mean, mn), ahead.add(square, mn);
+        rows_of(parameter, ahead);
+    }
+    void rows_of(const T* x, Ahead& ahead) const {
+        if (columns == stride) return ahead.add(x, rows * columns * sizeof(T));
+        for (int64_t i = 0; i < rows; i++) ahead.add(x + i * stride, columns * sizeof(T));
+    }
 };
 
 // The bases anew, and the moments turned into them.
@@ -230,25 +273,25 @@ void turn(int64_t m, int64_t n, const Block& b) {
     }
 }
 
-// A block (m, n) of which rows x columns are there; `stride` between rows of parameter and gradient.
-void step(int64_t m, int64_t n, int64_t rows, int64_t columns, int64_t stride, T* parameter,
-          const T* gradient, const Block& b, const Settings& how) {
+void step(const Block& b, Ahead& ahead) {
+    const Settings& how = *b.how;
+    const int64_t m = b.m, n = b.n, rows = b.rows, columns = b.columns;
     const int64_t np = round8(n), mp = round8(m);
     T* space = scratch<T>(5, 3 * m * np + 2 * n * std::max(mp, np) + m * mp).data();
     T *g = space, *x = g + m * np, *u = x + m * np, *other = u + m * np, *sum = other + n * std::max(mp, np);
-    padded(gradient, rows, columns, stride, g, np);
+    padded(b.gradient, rows, columns, b.stride, g, np);
     std::fill(g + rows * np, g + m * np, T(0));
     if (how.measure) {
         const T share = T(1 - how.beta2);
         for (int64_t k = 0; k < m * np; k++) x[k] = share * g[k];
-        take_in(n, m, g, 1, np, x, b.right, how.beta2, sum);
+        take_in(n, m, g, 1, np, x, b.right, how.beta2, sum, ahead);
         transposed(x, m, n, np, other, mp);
-        take_in(m, n, g, np, 1, other, b.left, how.beta2, sum);
+        take_in(m, n, g, np, 1, other, b.left, how.beta2, sum, ahead);
     }
     const T* q = b.basis_right;
     if (np != n) padded(b.basis_right, n, n, n, other, np), q = other;
-    gemm<T>(m, np, m, b.basis_left, 1, m, g, np, x, np, false);
-    gemm<T>(m, np, n, x, np, 1, q, np, u, np, false);
+    gemm<T>(m, np, m, b.basis_left, 1, m, g, np, x, np, false, ahead);
+    gemm<T>(m, np, n, x, np, 1, q, np, u, np, false, ahead);
     const T b1 = T(how.beta1), b2 = T(how.beta2), correct = T(1 / std::sqrt(how.correction2));
     v8 total{};
     for (int64_t i = 0; i < m; i++) {
@@ -273,11 +316,11 @@ void step(int64_t m, int64_t n, int64_t rows, int64_t columns, int64_t stride, T
         IVDEP
         for (int64_t j = 0; j < n; j++) y[j] = rate * mean[j] / (std::sqrt(square[j]) * correct + least);
     }
-    gemm<T>(m, np, m, b.basis_left, m, 1, u, np, x, np, false);
+    gemm<T>(m, np, m, b.basis_left, m, 1, u, np, x, np, false, ahead);
     transposed(b.basis_right, n, n, n, other, np);
-    gemm<T>(rows, np, n, x, np, 1, other, np, u, np, false);
+    gemm<T>(rows, np, n, x, np, 1, other, np, u, np, false, ahead);
     for (int64_t i = 0; i < rows; i++) IVDEP
-    for (int64_t j = 0; j < columns; j++) parameter[i * stride + j] -= u[i * np + j];
+    for (int64_t j = 0; j < columns; j++) b.parameter[i * b.stride + j] -= u[i * np + j];
     if (how.refresh) turn(m, n, b);
 }
 
@@ -293,27 +336,35 @@ EXPORT int64_t soap_settings_bytes() { return sizeof(Settings); }
 EXPORT int soap_matrices(int64_t n_stacks, const Stack* stacks, const Settings* settings,
                          T* const* parameters, const T* const* gradients, const int64_t* counts) {
     try {
-        std::vector<T> nothing, unused;
+        static thread_local std::vector<Block> blocks;
+        static thread_local std::vector<T> nothing, unused;
+        blocks.clear();
+        int64_t most = 0;
+        for (int64_t i = 0, p = 0; i < n_stacks; i++)
+            for (int64_t end = p + stacks[i].n_parameters; p < end; p++)
+                if (!gradients[p]) most = std::max(most, stacks[i].height * stacks[i].width);
+        nothing.assign(most, T(0)), unused.resize(most);
         for (const Stack* s = stacks; s < stacks + n_stacks; s++, settings++) {
             const int64_t mn = s->m * s->n, mm = s->m * s->m, nn = s->n * s->n, matrix = s->height * s->width;
             int64_t k = 0;
-            for (int64_t p = 0; p < s->n_parameters; p++, parameters++, gradients++, counts++) {
-                if (!*gradients) nothing.assign(matrix, T(0)), unused.resize(matrix);
+            for (int64_t p = 0; p < s->n_parameters; p++, parameters++, gradients++, counts++)
                 for (int64_t c = 0; c < *counts; c++)
                     for (int64_t i = 0; i < s->rows; i++)
                         for (int64_t j = 0; j < s->columns; j++, k++) {
                             const int64_t at = i * s->m * s->width + j * s->n;
-                            const int64_t rows = std::min(s->m, s->height - i * s->m);
-                            const int64_t columns = std::min(s->n, s->width - j * s->n);
                             T* parameter = *gradients ? *parameters + c * matrix : unused.data();
                             const T* gradient = *gradients ? *gradients + c * matrix : nothing.data();
-                            const Block b{s->mean + k * mn,       s->square + k * mn,
-                                          s->left + k * mm,       s->basis_left + k * mm,
-                                          s->right + k * nn,      s->basis_right + k * nn};
-                            step(s->m, s->n, rows, columns, s->width, parameter + at, gradient + at, b,
-                                 *settings);
+                            blocks.push_back({s->m, s->n, std::min(s->m, s->height - i * s->m),
+                                              std::min(s->n, s->width - j * s->n), s->width, parameter + at,
+                                              gradient + at, s->mean + k * mn, s->square + k * mn,
+                                              s->left + k * mm, s->basis_left + k * mm, s->right + k * nn,
+                                              s->basis_right + k * nn, settings});
                         }
-            }
+        }
+        for (size_t k = 0; k < blocks.size(); k++) {
+            Ahead ahead;
+            if (k + 1 < blocks.size()) blocks[k + 1].ask_for(ahead);
+            step(blocks[k], ahead);
         }
     } catch (const std::bad_alloc&) { return 1; }
     return 0;
