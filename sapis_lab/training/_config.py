@@ -52,7 +52,8 @@ class RateOfSize(Config):
     """How fast it rises towards small N."""
 
     def at(self, n_params: float) -> float:
-        return self.rate * max(1.0, self.below / n_params) ** self.power
+        """To three digits, as it stands in tables."""
+        return float(f"{self.rate * max(1.0, self.below / n_params) ** self.power:.3g}")
 
 
 class EmaShare(Config):
