@@ -47,6 +47,7 @@ CASES: dict[str, dict[str, object]] = {
     },
     "one-head-one-layer": {"channels": 9, "heads": 1, "layers": 1, "node_hidden": 1.3},
     "eight-heads-no-attention": {"channels": 24, "heads": 8, "attention": "uniform"},
+    "more-coupling-channels": {"channels": 12, "heads": 4, "coupling": 2.0, "invariants": 4, "n_radial": 12},
     "no-product": {"channels": 16, "product": "none"},
 }
 
