@@ -56,7 +56,8 @@ struct Settings {
     int64_t measure, refresh;  // whether the covariances take this gradient in, whether bases are made anew
 };
 
-// Asks for memory that the next block needs, some cache lines at a time.
+// Asks for memory that the next block needs, some cache lines at a time. What does not fit among the
+// ranges is read when it is needed, as without asking.
 class Ahead {
 public:
     void add(const void* from, int64_t bytes) {

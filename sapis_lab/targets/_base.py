@@ -121,7 +121,8 @@ class Target(KindConfig):
 
     @abstractmethod
     def loss_sum(self, found: Predicted, batch: Labelled, scale: Tensor) -> Tensor:
-        """`weight` times the sum of squared errors over the frames, or atoms, of the batch, ().
+        """`weight` times the sum over the frames, or atoms, of the batch of squared errors, or of what a
+        target counts in their place, ().
 
         Args:
             scale: the training force RMS, eV/Å, by which energies and their derivatives are divided; heads

@@ -44,6 +44,7 @@ class ForcesTarget(Target):
 
 
 def pseudo_huber(squares: Tensor, square: Tensor) -> Tensor:
-    """2 d^2 (sqrt(1 + e^2 / d^2) - 1) from e^2 and d^2: e^2 for small e, 2 d e for large ones (Charbonnier et
-    al., IEEE Trans. Image Process. 6 (1997) 298); in a form that keeps its digits for small e."""
+    """2 d^2 (sqrt(1 + e^2 / d^2) - 1) from e^2 (any shape) and d^2 (), in one unit: e^2 for small e, 2 d e
+    for large ones (Charbonnier et al., IEEE Trans. Image Process. 6 (1997) 298); in a form that keeps its
+    digits for small e."""
     return 2 * squares / (1 + (1 + squares / square).sqrt())

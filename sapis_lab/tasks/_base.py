@@ -50,7 +50,7 @@ class Found(NamedTuple):
 
 
 def loss_sums(targets: Sequence[Target], found: Found, batch: AtomsBatch, *, scale: Tensor) -> list[Tensor]:
-    """The weighted sums of squared errors of every target over the batch."""
+    """`loss_sum` of every target over the batch."""
     return [target.loss_sum(found, batch, scale) for target in targets]
 
 
