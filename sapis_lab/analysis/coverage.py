@@ -242,7 +242,7 @@ def _cuts(
 
 
 def _standard_errors(law: Law, theta: Array, z: Array, noise: float) -> dict[str, float]:
-    J = law.jacobian(law.log_loss(theta, z)[1], z)
+    J = law.jacobian(theta, z)
     error = noise * np.sqrt(np.diag(np.linalg.inv(J.T @ J)))
     return {name: float(error[law.param_names.index(name)]) for name in law.exponent_names}
 

@@ -26,8 +26,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sapis_lab.analysis.fit import LawFit
-from sapis_lab.analysis.laws import SYMBOLS, Array, Term
-from sapis_lab.analysis.solve import MAX_EXPONENT
+from sapis_lab.analysis.laws import MAX_EXPONENT, SYMBOLS, Array, Term
 
 MIN_DEGREES_OF_FREEDOM = 3
 MIN_EXPONENT = 0.01

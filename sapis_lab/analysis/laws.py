@@ -24,6 +24,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
+MAX_EXPONENT = 6.0
+AMPLITUDE_RANGE = 30.0
+"""A term may fall e^-30 below, or rise e^30 above, the typical loss in the middle of the points; a steep one
+still shows in a corner."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,11 @@ class Law:
     name: str
     terms: tuple[Term, ...]
 
+    @property
+    def extra_names(self) -> tuple[str, ...]:
+        """Names of parameters that are neither amplitudes nor exponents: none in a sum of powers."""
+        return ()
+
     @cached_property
     def exponent_names(self) -> tuple[str, ...]:
         """Names of the J free exponents; terms that name the same one share it."""
@@ -85,8 +94,13 @@ class Law:
 
     @cached_property
     def param_names(self) -> tuple[str, ...]:
-        """Names in the order of `theta`: amplitudes, then exponents."""
-        return tuple(t.amplitude for t in self.terms) + self.exponent_names
+        """Names in the order of `theta`: amplitudes, exponents, extra parameters."""
+        return tuple(t.amplitude for t in self.terms) + self.exponent_names + self.extra_names
+
+    @property
+    def profiled_names(self) -> tuple[str, ...]:
+        """The parameters that intervals are made for."""
+        return self.param_names
 
     @property
     def n_terms(self) -> int:
@@ -122,8 +136,16 @@ class Law:
         total = _over_terms(np.add, weight)
         return top + np.log(total), weight / total[..., None]
 
-    def jacobian(self, share: Array, z: Array) -> Array:
+    def bounds(self, log_loss: Array, z: Array) -> tuple[Array, Array]:
+        """Lower and upper limits of theta for points of ln L at z, each (p,)."""
+        typical, J = float(np.mean(log_loss)), len(self.exponent_names)
+        lower = np.r_[np.full(self.n_terms, typical - AMPLITUDE_RANGE), np.zeros(J)]
+        upper = np.r_[np.full(self.n_terms, typical + AMPLITUDE_RANGE), np.full(J, MAX_EXPONENT)]
+        return lower, upper
+
+    def jacobian(self, theta: Array, z: Array) -> Array:
         """d ln L / d theta, (..., n, p): w_k for a log amplitude and -w_k z_k for an exponent."""
+        share = self.log_loss(theta, z)[1]
         jacobian = np.zeros((*share.shape[:-1], self.n_parameters))
         jacobian[..., : self.n_terms] = share
         for k, slot in enumerate(self.slots):
@@ -142,6 +164,19 @@ class Law:
         values[..., : self.n_terms] += self.exponents(values) * self.centres(centre)
         values[..., : self.n_terms] = np.exp(np.minimum(values[..., : self.n_terms], 700.0))
         return values
+
+    @property
+    def logarithms(self) -> tuple[str, ...]:
+        """Parameters that stand in theta as logarithms."""
+        return tuple(t.amplitude for t in self.terms)
+
+    def offset(self, name: str, centre: Centre) -> float:
+        """ln of the natural value less the entry of theta, of a logarithm that is no amplitude."""
+        return 0.0
+
+    def constants(self, centre: Centre) -> dict[str, float]:
+        """Numbers beside the parameters that the formula needs."""
+        return {}
 
     def centres(self, centre: Centre) -> Array:
         """What centring subtracted from the coordinate of each term, (K,): ln A = a + alpha * this."""
@@ -197,24 +232,27 @@ def _exponent(term: Term, params: Mapping[str, float]) -> float:
     return params[term.exponent] if term.exponent else 0.0
 
 
-def _law(name: str) -> Law:
+def power_sum(name: str) -> Law:
+    """The sum of powers of a name such as `n+d+e` or `n+d:tied`."""
     parts, _, tied = name.partition(":")
     terms = tuple(TERMS[part] for part in parts.split("+"))
     return Law(name, tuple(replace(t, exponent="alpha") if tied and t.name == "d" else t for t in terms))
 
 
-LAWS = {name: _law(name) for name in ("n+d", "n+d+e", "n+d+nd", "n+d+nd+e")}
+LAWS = {name: power_sum(name) for name in ("n+d", "n+d+e", "n+d+nd", "n+d+nd+e")}
 """The forms that a table of (N, D, L) is asked about, side by side."""
-TIED_LAWS = {name: _law(name) for name in (f"{free}:tied" for free in LAWS)}
+TIED_LAWS = {name: power_sum(name) for name in (f"{free}:tied" for free in LAWS)}
 """The same with alpha = beta: fewer parameters, and the better forecast from few points far below the target
 (Gadre et al. 2024)."""
-COMPUTE_LAWS = {name: _law(name) for name in ("c", "c+e")}
+COMPUTE_LAWS = {name: power_sum(name) for name in ("c", "c+e")}
 """L(C) = A C^-alpha + E of a frontier: fit them with the compute C in the place of N and any D."""
 
 
 def law_named(name: str) -> Law:
     """The law called `name`; a `ValueError` lists the known ones."""
-    known = LAWS | TIED_LAWS | COMPUTE_LAWS
+    from sapis_lab.analysis.forms import FORMS  # which are built of laws
+
+    known = LAWS | TIED_LAWS | COMPUTE_LAWS | FORMS
     if name not in known:
         raise ValueError(f"law {name!r} is not known; known laws are {', '.join(known)}")
     return known[name]

@@ -26,7 +26,7 @@ import numpy as np
 from scipy import stats
 
 from sapis_lab.analysis.fit import LawFit
-from sapis_lab.analysis.laws import Array
+from sapis_lab.analysis.laws import AMPLITUDE_RANGE, MAX_EXPONENT, Array
 from sapis_lab.analysis.refit import (
     FEW_STEPS,
     Refits,
@@ -37,7 +37,7 @@ from sapis_lab.analysis.refit import (
     refit,
     statistic,
 )
-from sapis_lab.analysis.solve import AMPLITUDE_RANGE, MAX_EXPONENT, MAX_STEPS
+from sapis_lab.analysis.solve import MAX_STEPS
 
 STEPS = np.array([0.5, 1.1, 1.7, 2.2, 2.8, 4.0, 7.0, 15.0])
 """Where a profile is looked at first, in standard errors of the parameter."""
@@ -87,14 +87,19 @@ class _Track:
     """(p, p): theta of the track = theta of the fit @ shift."""
     lower: float
     upper: float
-    amplitude: bool
+    logarithm: bool
+    """The entry is a logarithm, and moves over the whole range."""
+    offset: float = 0.0
+    """Of the logarithm of the natural value over the entry."""
 
     @classmethod
     def of(cls, fit: LawFit, name: str) -> _Track:
         law, position = fit.law, fit.law.param_names.index(name)
         shift, z = np.eye(law.n_parameters), fit.z
         if position >= law.n_terms:
-            return cls(name, position, z, shift, 0.0, MAX_EXPONENT, False)
+            low, high = (float(limit[position]) for limit in law.bounds(fit.points.log_loss, z))
+            known = name in law.logarithms
+            return cls(name, position, z, shift, low, high, known, law.offset(name, fit.centre))
         slot, centre = law.slots[position], law.centres(fit.centre)[position]
         typical = float(fit.points.log_loss.mean())
         lower, upper = typical - AMPLITUDE_RANGE, typical + AMPLITUDE_RANGE
@@ -146,7 +151,7 @@ def profiles(
     if n_simulations and generator is None:
         raise ValueError("simulated critical values need a generator")
     cut = float(stats.f.ppf(level, 1, dof)) if cut is None else cut
-    tracks = [_Track.of(fit, name) for name in (names or fit.law.param_names)]
+    tracks = [_Track.of(fit, name) for name in (names or fit.law.profiled_names)]
     # all that share the coordinates of the fit go through the solver together
     together = [t for t in tracks if not t.own_coordinates]
     found: dict[str, Profile] = {}
@@ -292,11 +297,11 @@ class _Line:
             low, high = ends[2 * i], ends[2 * i + 1]
             rows = self.track == i
             value, limits = self.value[rows], (low.value, high.value)
-            if track.amplitude:
-                value = np.exp(value)
+            if track.logarithm:
+                value = np.exp(value + track.offset)
                 limits = (
-                    0.0 if low.open else float(np.exp(low.value)),
-                    np.inf if high.open else float(np.exp(high.value)),
+                    0.0 if low.open else float(np.exp(low.value + track.offset)),
+                    np.inf if high.open else float(np.exp(high.value + track.offset)),
                 )
             found[track.name] = Profile(
                 track.name,
@@ -383,7 +388,9 @@ def _first_values(fit: LawFit, track: _Track, best: float) -> Array:
     width = np.clip(error, 1e-9, 0.25 * (track.upper - track.lower))
     others = [float((m.theta @ track.shift)[track.position]) for m in fit.modes]
     values = np.r_[best, best - width * STEPS, best + width * STEPS, others]
-    values = np.r_[values, np.linspace(track.lower, track.upper, 7) if track.amplitude else ABSOLUTE]
+    values = np.r_[
+        values, np.linspace(track.lower, track.upper, 7) if track.logarithm or track.lower < 0 else ABSOLUTE
+    ]
     values = np.unique(np.clip(values, track.lower, track.upper))
     return values[np.r_[True, np.diff(values) > 1e-3 * width]]
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from sapis_lab.analysis.fit import THRESHOLD_ROUNDS, LawFit, Robust, huber_thresholds
 from sapis_lab.analysis.laws import Array, Law
-from sapis_lab.analysis.search import profile_starts
+from sapis_lab.analysis.search import starts_for
 from sapis_lab.analysis.solve import MAX_STEPS, Solutions, race, solve
 
 N_STARTS = 6
@@ -53,7 +53,7 @@ class Setting:
         law = law or fit.law
         z = law.coordinates(fit.points.n_params, fit.points.n_frames, centre=fit.centre)
         starts = spread_out(
-            profile_starts(law, z=z, log_loss=fit.points.log_loss - fit.residuals, weight=fit.points.weight)
+            starts_for(law, z=z, log_loss=fit.points.log_loss - fit.residuals, weight=fit.points.weight)
         )
         if law == fit.law:
             starts = np.vstack([[m.theta for m in fit.modes], starts])
@@ -69,7 +69,7 @@ class Setting:
         """
         setting = cls.of(fit)
         every = np.vstack(
-            [setting.starts, profile_starts(fit.law, z=fit.z, log_loss=fit.points.log_loss - fit.residuals)]
+            [setting.starts, starts_for(fit.law, z=fit.z, log_loss=fit.points.log_loss - fit.residuals)]
         )
         data = simulated(
             fit, fit.theta, sigma=noise_scale(fit), n_sets=N_SCOUTS, generator=np.random.default_rng(0)

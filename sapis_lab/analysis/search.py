@@ -16,12 +16,26 @@ from itertools import combinations
 
 import numpy as np
 
+from sapis_lab.analysis.forms import BentLaw, bent_starts
 from sapis_lab.analysis.laws import Array, Law
 
 GRID = np.geomspace(0.02, 3.0, 18)
+N_PLAIN = 5
+"""Starts of the sum of the same terms that a bent law takes over."""
 ABSENT = 1e-3
 """A start needs a finite log amplitude; a term found absent begins at this part of the loss, where it is
 largest, and may vanish again."""
+
+
+def starts_for(law: Law, *, z: Array, log_loss: Array, weight: Array | None = None) -> Array:
+    """Starts for a global fit of any law, (n_starts, p)."""
+    if not isinstance(law, BentLaw):
+        return profile_starts(law, z=z, log_loss=log_loss, weight=weight)
+    plain = Law(law.name, law.terms)
+    found = profile_starts(plain, z=z, log_loss=log_loss, weight=weight)
+    # the best and others far from it: a bend turns what a term has to do
+    chosen = np.unique(np.linspace(0, len(found) - 1, N_PLAIN).astype(int))
+    return bent_starts(law, found[chosen], z=z, log_loss=log_loss)
 
 
 def profile_starts(

@@ -26,12 +26,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sapis_lab.analysis.forms import BentLaw
 from sapis_lab.analysis.laws import Array, Law
 
-MAX_EXPONENT = 6.0
-AMPLITUDE_RANGE = 30.0
-"""A term may fall e^-30 below, or rise e^30 above, the typical loss in the middle of the points; a steep one
-still shows in a corner."""
 DECREMENT = 1e-9
 """A Newton step that promises less than this part of F is the last: convergence is quadratic, so it leaves an
 error of about its square."""
@@ -84,15 +81,6 @@ def joined(*parts: Solutions) -> Solutions:
     )
 
 
-def bounds(law: Law, log_loss: Array) -> tuple[Array, Array]:
-    """Lower and upper limits of theta, each (p,)."""
-    typical = float(np.mean(log_loss))
-    n_exponents = law.n_parameters - law.n_terms
-    lower = np.r_[np.full(law.n_terms, typical - AMPLITUDE_RANGE), np.zeros(n_exponents)]
-    upper = np.r_[np.full(law.n_terms, typical + AMPLITUDE_RANGE), np.full(n_exponents, MAX_EXPONENT)]
-    return lower, upper
-
-
 def huber(r: Array, delta: float | Array) -> Array:
     """rho(r) = r^2/2 inside +-delta and delta(|r| - delta/2) outside, elementwise."""
     size = np.abs(r)
@@ -122,12 +110,12 @@ def solve(
         delta: Huber threshold in log units, one or one a problem (B,); inf for least squares.
         spread: (n,) or None for ones; the threshold of point i is delta times this, 1/sqrt(weight) where
         weights are precisions. fixed: (p,) or (B, p) bool, parameters that keep their start.   limits: lower
-        and upper ends of theta, `bounds` by default. continuation: begin with a threshold of the size of the
-        residuals and shrink it; needless for a start near the optimum.
+        and upper ends of theta, `Law.bounds` by default. continuation: begin with a threshold of the size of
+        the residuals and shrink it; needless for a start near the optimum.
     """
     B, n = start.shape[0], z.shape[0]
-    lower, upper = bounds(law, log_loss) if limits is None else limits
-    design = _Design(law, z)
+    lower, upper = law.bounds(log_loss, z) if limits is None else limits
+    design: _Design | _BentDesign = _BentDesign(law, z) if isinstance(law, BentLaw) else _Design(law, z)
     thresholds = np.broadcast_to(np.asarray(delta, dtype=float), (B,))
     held = np.zeros(start.shape, dtype=bool) if fixed is None else np.broadcast_to(fixed, start.shape)
     begin = np.where(held, start, np.clip(start, lower, upper))
@@ -293,6 +281,35 @@ class _Design:
         return H
 
 
+class _BentDesign:
+    """The same of a bent law, whose derivatives stand in the place of shares and whose Hessian is Gauss and
+    Newton's: sum_i W c J J^T."""
+
+    def __init__(self, law: BentLaw, z: Array) -> None:
+        self.law, self.z, self.n_parameters = law, z, law.n_parameters
+
+    def forward(self, theta: Array) -> tuple[Array, list[Array]]:
+        """ln L, (B, n), and its derivatives by the parameters, p arrays (B, n)."""
+        log_loss, columns = self.law.columns(theta, self.z)
+        return log_loss, [
+            c if c.shape == log_loss.shape else np.broadcast_to(c, log_loss.shape).copy() for c in columns
+        ]
+
+    def gradient(self, columns: list[Array], psi: Array) -> tuple[Array, list[Array]]:
+        """sum_i psi J, (B, p), and psi."""
+        return np.stack([np.einsum("bn,bn->b", psi, c) for c in columns], axis=1), [psi]
+
+    def hessian(self, columns: list[Array], pulls: list[Array], curvature: Array) -> Array:
+        """sum_i c J J^T, (p, p, B); `curvature` is c - psi."""
+        c, p = curvature + pulls[0], self.n_parameters
+        H = np.empty((p, p, len(c)))
+        for i in range(p):
+            bent = c * columns[i]
+            for j in range(i, p):
+                H[i, j] = H[j, i] = np.einsum("bn,bn->b", bent, columns[j])
+        return H
+
+
 @dataclass
 class _State:
     """Where B problems stand."""
@@ -335,7 +352,7 @@ class _Problem:
 
     def __init__(
         self,
-        design: _Design,
+        design: _Design | _BentDesign,
         y: Array,
         W: Array | None,
         delta: Array,

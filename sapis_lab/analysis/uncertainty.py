@@ -35,7 +35,7 @@ from scipy import stats
 from sapis_lab.analysis.fit import LawFit
 from sapis_lab.analysis.laws import Array
 from sapis_lab.analysis.refit import RIVAL
-from sapis_lab.analysis.solve import bounds, solve
+from sapis_lab.analysis.solve import solve
 
 Resampling = Literal["residuals", "rows", "clusters"]
 MAX_LEVERAGE = 0.95
@@ -109,7 +109,7 @@ def bootstrap(
             weight=weight,
             delta=fit.delta,
             spread=fit.spread,
-            limits=bounds(fit.law, points.log_loss),
+            limits=fit.law.bounds(points.log_loss, fit.z),
             continuation=False,
         )
         better = found.objective < objective

@@ -3,8 +3,7 @@
 import matplotlib as mpl
 import pandas as pd
 
-from sapis_lab.analysis.laws import SYMBOLS
-from sapis_lab.analysis.solve import MAX_EXPONENT
+from sapis_lab.analysis.laws import MAX_EXPONENT, SYMBOLS
 from sapis_lab.analysis.study import ModelAnalysis, StudyAnalysis
 from sapis_lab.figures._drawing import Drawing, NotDrawn
 from sapis_lab.figures._style import PAGE, RC, looks, new_figure

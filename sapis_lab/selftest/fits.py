@@ -32,7 +32,7 @@ from scipy import optimize
 
 from sapis_lab.analysis.fit import LawFit, Robust, fit
 from sapis_lab.analysis.laws import LAWS, Array, Centre, Law, law_named
-from sapis_lab.analysis.solve import bounds, huber, solve
+from sapis_lab.analysis.solve import huber, solve
 from sapis_lab.analysis.uncertainty import Bootstrap, bootstrap, row_weights
 
 PARTS = ("recovery", "lattices", "speed", "published")
@@ -133,7 +133,7 @@ def lattices(
         found = fit(law, n, d, loss, robust="none")
         middle = time.process_time()
         several += len(found.modes) > 1
-        y, (lower, upper) = found.points.log_loss, bounds(law, found.points.log_loss)
+        y, (lower, upper) = found.points.log_loss, law.bounds(found.points.log_loss, found.z)
         J = law.n_parameters - law.n_terms
         starts = np.hstack(
             [
@@ -148,7 +148,7 @@ def lattices(
             other = optimize.least_squares(
                 law.residual,
                 start,
-                jac=lambda t, z, _, law=law: law.jacobian(law.log_loss(t, z)[1], z),
+                jac=lambda t, z, _, law=law: law.jacobian(t, z),
                 bounds=(lower, upper),
                 args=(found.z, y),
                 max_nfev=200,
@@ -410,7 +410,7 @@ def asymmetric_fit(start: LawFit, *, below: float, above: float, n_steps: int = 
     for _ in range(n_steps):
         log_loss, share = law.log_loss(theta, z)
         predicted = np.exp(log_loss)
-        J = law.jacobian(share, z) * predicted[:, None]
+        J = law.jacobian(theta, z) * predicted[:, None]
         # loss - predicted - J step = u - v with u, v >= 0
         equality = np.hstack([J, np.eye(m), -np.eye(m)])
         cost = np.r_[np.zeros(p), np.full(m, below), np.full(m, above)]
@@ -532,6 +532,6 @@ def least_squares_of_loss(found: LawFit) -> dict[str, float]:
         xtol=1e-15,
         ftol=1e-15,
         gtol=1e-15,
-        jac=lambda t: law.jacobian(law.log_loss(t, z)[1], z) * np.exp(law.log_loss(t, z)[0])[:, None],
+        jac=lambda t: law.jacobian(t, z) * np.exp(law.log_loss(t, z)[0])[:, None],
     )
     return dict(zip(law.param_names, law.natural(polished.x, centre=found.centre).tolist(), strict=True))

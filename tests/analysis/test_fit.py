@@ -9,7 +9,7 @@ from scipy.optimize import least_squares
 from sapis_lab.analysis.fit import fit, huber_thresholds
 from sapis_lab.analysis.laws import COMPUTE_LAWS, LAWS, TIED_LAWS, Centre
 from sapis_lab.analysis.search import nonnegative_quadratic
-from sapis_lab.analysis.solve import _Design, _Problem, bounds, huber
+from sapis_lab.analysis.solve import _Design, _Problem, huber
 
 TRUTH = {"A": 20.0, "B": 2.0, "C": 3.0, "E": 0.02, "alpha": 0.7, "beta": 0.6, "gamma": 0.3}
 
@@ -101,12 +101,12 @@ def test_no_start_leads_below_the_optimum_that_the_fit_reports(name):
     z = law.coordinates(N, D, centre=centre)
 
     def jacobian(theta, z, _):
-        return law.jacobian(law.log_loss(theta, z)[1], z)
+        return law.jacobian(theta, z)
 
     for _ in range(3):
         y = np.log(law.predict(TRUTH, N, D)) + 0.03 * generator.standard_normal(len(N))
         found = fit(name, N, D, np.exp(y), robust="none")
-        lower, upper = bounds(law, y)
+        lower, upper = law.bounds(y, z)
         for _ in range(20):
             start = np.r_[
                 y.mean() + generator.uniform(-3, 0.5, law.n_terms),
@@ -128,7 +128,7 @@ def test_gradient_and_hessian_agree_with_central_differences(name, delta):
     W = generator.integers(0, 3, (1, len(N))).astype(float)
     # beyond the threshold the Hessian is regularised on purpose
     W = np.where(np.abs(law.residual(theta, z, y)) <= delta, W, 0.0)
-    design, (lower, upper) = _Design(law, z), bounds(law, y)
+    design, (lower, upper) = _Design(law, z), law.bounds(y, z)
     problem = _Problem(
         design, y, W, np.array([delta]), None, np.zeros((1, law.n_parameters), bool), lower, upper
     )

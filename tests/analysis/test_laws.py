@@ -48,7 +48,7 @@ def test_natural_and_centred_parameters_are_inverse(name, values):
 def test_jacobian_agrees_with_central_differences(name):
     law, centre = LAWS[name], Centre.of(N, D)
     z, theta = law.coordinates(N, D, centre=centre), law.centred(TRUTH, centre=centre)
-    jacobian = law.jacobian(law.log_loss(theta, z)[1], z)
+    jacobian = law.jacobian(theta, z)
     step = 1e-5
     for i in range(law.n_parameters):
         e = step * np.eye(law.n_parameters)[i]

@@ -8,10 +8,9 @@ from scipy.optimize import least_squares
 
 from sapis_lab.analysis.coverage import TRUTHS, Cell, measure
 from sapis_lab.analysis.fit import fit
-from sapis_lab.analysis.laws import LAWS
+from sapis_lab.analysis.laws import LAWS, MAX_EXPONENT
 from sapis_lab.analysis.profile import critical_values, profiles
 from sapis_lab.analysis.refit import dispersion
-from sapis_lab.analysis.solve import MAX_EXPONENT
 
 TRUTH = {"A": 20.0, "B": 2.0, "C": 3.0, "E": 0.02, "alpha": 0.7, "beta": 0.6, "gamma": 0.3}
 SIDE = 5
