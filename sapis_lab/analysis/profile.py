@@ -44,6 +44,8 @@ STEPS = np.array([0.5, 1.1, 1.7, 2.2, 2.8, 4.0, 7.0, 15.0])
 ABSOLUTE = np.r_[0.0, np.geomspace(0.05, 2.0, 5), MAX_EXPONENT]
 """Exponents that are looked at besides: a second valley may lie many standard errors away."""
 MOST_MODES = 3
+MANY = 80
+"""Degrees of freedom from which on the F distribution needs no simulation to correct it."""
 TAIL = (0.85, 0.985)
 """Levels of the simulated statistic that a critical value is estimated from."""
 REFINEMENTS = 8
@@ -185,9 +187,11 @@ def _simulated(
     generator: np.random.Generator,
 ) -> Array:
     """Critical values at the ends of tracks in the coordinates of the fit, (2 x tracks,); `cut` where an
-    interval is open."""
+    interval is open, and for many points."""
     setting, sigma = Setting.scouted(fit), np.full(2, noise_scale(fit))
     cuts = np.full(2 * len(tracks), cut)
+    if fit.degrees_of_freedom >= MANY:
+        return cuts
     for i, track in enumerate(tracks):
         low, high = ends[2 * i], ends[2 * i + 1]
         if low.open or high.open:

@@ -94,17 +94,27 @@ def fit_laws(
     found = {
         law: fit_law(law, points, robust=robust, effort=effort, generator=generator(law)) for law in laws
     }
-    return {law: _tested(result, found, effort, generator) for law, result in found.items()}
+    return {law: tested(result, found, effort, generator) for law, result in found.items()}
 
 
 def fit_law(
     law: str, points: Points, *, robust: Robust, effort: Effort, generator: np.random.Generator
 ) -> LawResult:
     """One law on one set of points, with intervals and verdicts where the points allow them."""
+    found = fit_only(law, points, robust=robust)
+    return found if found.fit is None else detailed(found.fit, effort=effort, generator=generator)
+
+
+def fit_only(law: str, points: Points, *, robust: Robust) -> LawResult:
+    """One law fitted, without intervals."""
     try:
-        fitted = fit_points(law_named(law), points, robust=robust)
+        return LawResult(law, fit_points(law_named(law), points, robust=robust))
     except ValueError as error:
         return LawResult(law, why_not=f"not fitted: {error}")
+
+
+def detailed(fitted: LawFit, *, effort: Effort, generator: np.random.Generator) -> LawResult:
+    """All that belongs to a fit, but for the tests against smaller laws."""
     boot, curves, limits = None, None, None
     if fitted.degrees_of_freedom >= 1 and effort.n_bootstrap:
         boot = bootstrap(
@@ -114,7 +124,7 @@ def fit_law(
         curves = profiles(fitted, n_simulations=effort.n_simulations, generator=generator)
         limits = {name: profile.interval for name, profile in curves.items()}
     return LawResult(
-        law,
+        fitted.law.name,
         fitted,
         curves,
         boot,
@@ -126,7 +136,7 @@ def fit_law(
     )
 
 
-def _tested(result: LawResult, found: Mapping[str, LawResult], effort: Effort, generator: Any) -> LawResult:
+def tested(result: LawResult, found: Mapping[str, LawResult], effort: Effort, generator: Any) -> LawResult:
     """The result with the tests against the smaller laws, and the interaction's verdict in their light."""
     if result.fit is None:
         return result

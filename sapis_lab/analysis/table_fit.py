@@ -1,21 +1,65 @@
-"""`sapis fit TABLE`: all laws on any table of N, D and loss, as plain data (`report.laws_text` prints
-them)."""
+"""`sapis fit TABLE`: all laws on any table of N, D and loss, with forecasts, as plain data
+(`report.laws_text` prints them).
+
+Every law asked for is fitted; intervals, bootstraps and tests are made for those that count: the sums of
+powers that were asked for, the chosen law, and every law with a weight of at least `MIN_WEIGHT` in the
+forecast.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from sapis_lab.analysis.fit import Robust
+import numpy as np
+
+from sapis_lab.analysis.fit import LawFit, Points, Robust
+from sapis_lab.analysis.forecast import Forecast, forecast
+from sapis_lab.analysis.forms import FORMS
 from sapis_lab.analysis.laws import COMPUTE_LAWS, LAWS, TIED_LAWS, law_named
+from sapis_lab.analysis.misfit import Misfit, Noise, misfit, noise_trend, precisions
 from sapis_lab.analysis.repeats import RepeatedFit, fit_repeated
-from sapis_lab.analysis.result import Effort, LawResult, fit_laws, identifiability, law_json, plain
-from sapis_lab.analysis.selection import select
+from sapis_lab.analysis.result import (
+    Effort,
+    LawResult,
+    detailed,
+    fit_only,
+    identifiability,
+    law_json,
+    plain,
+    tested,
+)
+from sapis_lab.analysis.selection import aicc, akaike_weights, select
 from sapis_lab.analysis.table import Columns, PointTable, read_points
 
 SCHEMA = 1
+MIN_WEIGHT = 0.02
+"""Weight in the average at which a law is looked at closely."""
+NEGLIGIBLE_WEIGHT = 1e-3
+"""Weight below which a law has no part in a forecast."""
+NoiseModel = Literal["auto", "equal"]
+
+
+@dataclass(frozen=True)
+class Held:
+    """One run that was left out, and its forecast."""
+
+    loss: float
+    forecast: Forecast
+
+    @property
+    def error(self) -> float:
+        """ln(forecast / measured)."""
+        return float(np.log(self.forecast.value / self.loss))
+
+    @property
+    def inside(self) -> bool:
+        """The interval holds the measured loss."""
+        return self.forecast.low <= self.loss <= self.forecast.high
 
 
 @dataclass(frozen=True)
@@ -27,24 +71,64 @@ class TableFit:
     effort: Effort
     seed: int
     laws: dict[str, LawResult]
+    weights: dict[str, float]
+    """exp(-AICc/2) of each law, over their sum."""
     selected: str
     selection_note: str
     repeated: RepeatedFit | None
     """The selected law with repeated data, where the table has a column of epochs."""
+    misfit: Misfit | None = None
+    """Of the selected law."""
+    noise: Noise | None = None
+    """How the noise changes over the points, of the law with the smallest AICc."""
+    weighted: bool = False
+    """The points were weighted by that noise."""
+    forecasts: tuple[Forecast, ...] = ()
+    held: tuple[Held, ...] = ()
+    conditions: tuple[str, ...] = ()
+    """Which rows were left out."""
+
+    @property
+    def fits(self) -> dict[str, LawFit]:
+        """The laws that could be fitted."""
+        return {name: r.fit for name, r in self.laws.items() if r.fit is not None}
+
+    @property
+    def close(self) -> dict[str, LawResult]:
+        """Those with intervals, by AICc."""
+        found = {
+            name: r for name, r in self.laws.items() if r.fit is not None and r.loo is not None or r.verdicts
+        }
+        scores = {name: aicc(r.fit) for name, r in found.items() if r.fit is not None}
+        return dict(sorted(found.items(), key=lambda item: np.inf if (s := scores[item[0]]) is None else s))
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What a table is asked besides its laws."""
+
+    targets: tuple[tuple[float, float], ...] = ()
+    """N and D of runs to forecast."""
+    hold_out: tuple[str, ...] = ()
+    """Rows to leave out and forecast, such as `n>1.2e9`; a row that meets one of them is out."""
+    noise: NoiseModel = "auto"
 
 
 def law_names(text: str, *, compute: bool = False) -> list[str]:
-    """The laws that an option names: `all`, `tied`, or names with commas between them.
+    """The laws that an option names: `all`, `sums`, `tied`, or names with commas between them.
 
     Raises:
         ValueError: a law is not known, or is none of a column of compute.
     """
     if text == "all":
-        return list(COMPUTE_LAWS if compute else LAWS)
-    names = list(TIED_LAWS) if text == "tied" else [law_named(name.strip()).name for name in text.split(",")]
+        return list(COMPUTE_LAWS if compute else LAWS | TIED_LAWS | FORMS)
+    groups = {"sums": LAWS, "tied": TIED_LAWS}
+    names = (
+        list(groups[text]) if text in groups else [law_named(name.strip()).name for name in text.split(",")]
+    )
     for name in names:
         if (name in COMPUTE_LAWS) != compute:
-            wanted = ", ".join(COMPUTE_LAWS if compute else [*LAWS, *TIED_LAWS])
+            wanted = ", ".join(COMPUTE_LAWS if compute else [*LAWS, *TIED_LAWS, *FORMS])
             raise ValueError(
                 f"law {name!r} is no law of {'compute' if compute else 'N and D'}; wanted all or one of "
                 f"{wanted}"
@@ -60,27 +144,218 @@ def fit_table(
     robust: Robust = "auto",
     effort: Effort | None = None,
     seed: int = 0,
+    questions: Questions | None = None,
+    told: Callable[[str], None] | None = None,
 ) -> TableFit:
     """Read a table and fit every law to it.
+
+    Args:
+        told: is called with what is being done.
 
     Raises:
         ValueError: the table cannot be read, or no law can be fitted to it.
     """
-    table, effort = read_points(path, columns), effort or Effort(all_tests=True)
-    found = fit_laws(table.points, laws, robust=robust, effort=effort, seed=seed)
-    selected, note = select({name: r.fit for name, r in found.items() if r.fit is not None})
+    return fit_points_of(
+        read_points(path, columns),
+        laws=laws,
+        robust=robust,
+        effort=effort,
+        seed=seed,
+        questions=questions,
+        told=told,
+    )
+
+
+def fit_points_of(
+    table: PointTable,
+    *,
+    laws: Sequence[str],
+    robust: Robust = "auto",
+    effort: Effort | None = None,
+    seed: int = 0,
+    questions: Questions | None = None,
+    told: Callable[[str], None] | None = None,
+) -> TableFit:
+    """Fit every law to the points of a table; see `fit_table`."""
+    effort, questions, told = effort or Effort(all_tests=True), questions or Questions(), told or _silent
+    out = left_out(table.points, questions.hold_out)
+    inside = replace(table, points=table.points.take(~out), epochs=_taken(table.epochs, ~out))
+    found, points, noise, weighted = _fitted(inside, laws, robust, questions.noise, told)
+    fits = {name: r.fit for name, r in found.items() if r.fit is not None}
+    selected, note = select(fits)
     if selected is None:
-        reasons = "; ".join(
-            f"{r.law}: {(r.why_not or '').removeprefix('not fitted: ')}" for r in found.values()
+        raise ValueError(f"{table.path}: no law can be fitted: {_reasons(found)}")
+    weights = akaike_weights({name: aicc(f) for name, f in fits.items()}) or {selected: 1.0}
+
+    def generator(what: str) -> np.random.Generator:
+        return np.random.default_rng([seed, zlib.crc32(f"/{what}".encode())])
+
+    sums = [name for name in found if name in LAWS or name in COMPUTE_LAWS]
+    wanted = [n for n in fits if n in sums or n == selected or weights.get(n, 0.0) >= MIN_WEIGHT]
+    close: dict[str, LawResult] = {}
+    for name in wanted:
+        told(f"intervals of {name}")
+        close[name] = detailed(fits[name], effort=effort, generator=generator(name))
+    for name in wanted:
+        told(f"tests of {name}")
+        close[name] = tested(close[name], close, effort, generator)
+    found = found | close
+    part = {name: w for name, w in weights.items() if w >= NEGLIGIBLE_WEIGHT and _has_noise(fits[name])}
+    forecasts: list[Forecast] = []
+    held: list[Held] = []
+    if part:
+        told("forecasts")
+        forecasts = [forecast(fits, part, *target) for target in questions.targets]
+        held = [
+            Held(float(loss), forecast(fits, part, n, d))
+            for n, d, loss in zip(*_sizes(table.points.take(out)), strict=True)
+        ]
+    elif questions.targets or out.any():
+        raise ValueError(
+            f"{table.path}: {len(points)} points leave no law a degree of freedom; a forecast needs more of "
+            f"them"
         )
-        raise ValueError(f"{table.path}: no law can be fitted: {reasons}")
-    repeated = None
-    if table.epochs is not None:
-        points = table.points
-        repeated = fit_repeated(
-            selected, points.n_params, points.n_frames, table.epochs, points.loss, robust=robust
-        )
-    return TableFit(table, robust, effort, seed, found, selected, note, repeated)
+    return TableFit(
+        inside,
+        robust,
+        effort,
+        seed,
+        found,
+        weights,
+        selected,
+        note,
+        _repeated(selected, inside, robust),
+        misfit(fits[selected]),
+        noise,
+        weighted,
+        tuple(forecasts),
+        tuple(held),
+        questions.hold_out,
+    )
+
+
+def _silent(_: str) -> None:
+    return None
+
+
+def _fitted(
+    table: PointTable,
+    laws: Sequence[str],
+    robust: Robust,
+    noise_model: NoiseModel,
+    told: Callable[[str], None],
+) -> tuple[dict[str, LawResult], Points, Noise | None, bool]:
+    """Every law fitted, the points with the weights that were used, and what their noise is like."""
+
+    def every(points: Points) -> dict[str, LawResult]:
+        results = {}
+        for name in laws:
+            told(f"fitting {name}")
+            results[name] = fit_only(name, points, robust=robust)
+        return results
+
+    points = table.points
+    found = every(points)
+    best = _best(found)
+    noise = None if best is None else noise_trend(best)
+    if (
+        best is None
+        or noise is None
+        or noise_model == "equal"
+        or points.weight is not None
+        or not noise.unequal
+    ):
+        return found, points, noise, False
+    points = replace(points, weight=precisions(best, noise))
+    return every(points), points, noise, True
+
+
+def _best(found: Mapping[str, LawResult]) -> LawFit | None:
+    scored = [(score, r.fit) for r in found.values() if r.fit and (score := aicc(r.fit)) is not None]
+    return min(scored, key=lambda pair: pair[0])[1] if scored else None
+
+
+def _has_noise(fit: LawFit) -> bool:
+    groups = fit.points.group
+    return fit.degrees_of_freedom >= 1 and (groups is None or len(np.unique(groups)) > 1)
+
+
+def _reasons(found: Mapping[str, LawResult]) -> str:
+    """Why laws could not be fitted, each reason once."""
+    laws: dict[str, list[str]] = {}
+    for name, result in found.items():
+        reason = (result.why_not or "").removeprefix("not fitted: ").removeprefix(f"law {name} ")
+        laws.setdefault(reason, []).append(name)
+    return "; ".join(f"{', '.join(names)}: {reason}" for reason, names in laws.items())
+
+
+def _repeated(selected: str, table: PointTable, robust: Robust) -> RepeatedFit | None:
+    if table.epochs is None or selected in FORMS:
+        return None
+    points = table.points
+    return fit_repeated(selected, points.n_params, points.n_frames, table.epochs, points.loss, robust=robust)
+
+
+def _taken(values: np.ndarray | None, which: np.ndarray) -> np.ndarray | None:
+    return None if values is None else values[which]
+
+
+def _sizes(points: Points) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return points.n_params, points.n_frames, points.loss
+
+
+_CONDITION = re.compile(r"\s*(nd|n|d|c|loss)\s*(>=|<=|>|<)\s*(\S+)\s*", re.IGNORECASE)
+
+
+def left_out(points: Points, conditions: Sequence[str]) -> np.ndarray:
+    """Which points meet one of the conditions, (n,) bool.
+
+    Raises:
+        ValueError: a condition cannot be read, or leaves no point on one side.
+    """
+    out = np.zeros(len(points), dtype=bool)
+    for text in conditions:
+        match = _CONDITION.fullmatch(text)
+        try:
+            if match is None:
+                raise ValueError
+            limit = float(match[3])
+        except ValueError:
+            raise ValueError(
+                f"--hold-out {text!r}: wanted a condition on n, d, nd, c or loss, such as n>1.2e9"
+            ) from None
+        value = {
+            "n": points.n_params,
+            "c": points.n_params,
+            "d": points.n_frames,
+            "nd": points.n_params * points.n_frames,
+            "loss": points.loss,
+        }[match[1].lower()]
+        meets = {">": value > limit, ">=": value >= limit, "<": value < limit, "<=": value <= limit}[match[2]]
+        if not meets.any():
+            span = f"{match[1]} goes from {value.min():g} to {value.max():g}"
+            raise ValueError(f"--hold-out {text!r}: no row is like that; {span}")
+        out |= meets
+    if out.all() and len(out):
+        raise ValueError(f"--hold-out {', '.join(conditions)}: every row is left out, none to fit remains")
+    return out
+
+
+def forecast_json(found: Forecast) -> dict[str, Any]:
+    """A forecast as plain data: the average, and each law with its weight."""
+    return {
+        "n": found.n_params,
+        "d": found.n_frames,
+        "value": found.value,
+        "low": found.low,
+        "high": found.high,
+        "law": "average",
+        "laws": {
+            name: {"value": f.value, "low": f.low, "high": f.high, "weight": found.weights[name]}
+            for name, f in found.laws.items()
+        },
+        "distance": found.distance,
+    }
 
 
 def table_json(fits: TableFit) -> dict[str, Any]:
@@ -99,9 +374,25 @@ def table_json(fits: TableFit) -> dict[str, Any]:
             "seed": fits.seed,
             "n_simulations": fits.effort.n_simulations,
             "laws": {name: law_json(result) for name, result in fits.laws.items()},
-            "identifiability": identifiability(fits.laws),
+            "weights": fits.weights,
+            "identifiability": identifiability(fits.close),
             "selected": fits.selected,
             "selection_note": fits.selection_note,
+            "misfit": None
+            if fits.misfit is None
+            else vars(fits.misfit)
+            | {"found": fits.misfit.found, "edges": [vars(e) | {"text": e.text} for e in fits.misfit.edges]},
+            "noise": None
+            if fits.noise is None
+            else vars(fits.noise) | {"unequal": fits.noise.unequal, "weighted": fits.weighted},
+            "forecast": [forecast_json(f) for f in fits.forecasts],
+            "held_out": {
+                "conditions": list(fits.conditions),
+                "points": [
+                    forecast_json(h.forecast) | {"loss": h.loss, "error": h.error, "inside": h.inside}
+                    for h in fits.held
+                ],
+            },
             "repeated": None
             if repeated is None
             else {
