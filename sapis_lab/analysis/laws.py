@@ -218,3 +218,8 @@ def law_named(name: str) -> Law:
     if name not in known:
         raise ValueError(f"law {name!r} is not known; known laws are {', '.join(known)}")
     return known[name]
+
+
+def size_symbol(law: Law) -> str:
+    """What a law's size is called: C of a law of compute, N of the others."""
+    return "C" if law.name in COMPUTE_LAWS else "N"

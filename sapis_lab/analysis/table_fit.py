@@ -3,7 +3,7 @@ them)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from sapis_lab.analysis.laws import COMPUTE_LAWS, LAWS, TIED_LAWS, law_named
 from sapis_lab.analysis.repeats import RepeatedFit, fit_repeated
 from sapis_lab.analysis.result import Effort, LawResult, fit_laws, identifiability, law_json, plain
 from sapis_lab.analysis.selection import select
-from sapis_lab.analysis.table import Columns, PointTable, read_points
+from sapis_lab.analysis.table import Columns, Missing, PointTable, read_points
 
 SCHEMA = 1
 
@@ -60,27 +60,48 @@ def fit_table(
     robust: Robust = "auto",
     effort: Effort | None = None,
     seed: int = 0,
+    missing: Missing = "refuse",
+    sheet: str | None = None,
 ) -> TableFit:
-    """Read a table and fit every law to it.
+    """Read a table (`missing` and `sheet` as in `read_points`) and fit every law to it.
 
     Raises:
         ValueError: the table cannot be read, or no law can be fitted to it.
     """
-    table, effort = read_points(path, columns), effort or Effort(all_tests=True)
+    table = read_points(path, columns, missing=missing, sheet=sheet)
+    effort = effort or Effort(all_tests=True)
     found = fit_laws(table.points, laws, robust=robust, effort=effort, seed=seed)
     selected, note = select({name: r.fit for name, r in found.items() if r.fit is not None})
     if selected is None:
-        reasons = "; ".join(
-            f"{r.law}: {(r.why_not or '').removeprefix('not fitted: ')}" for r in found.values()
-        )
-        raise ValueError(f"{table.path}: no law can be fitted: {reasons}")
+        raise ValueError(f"{table.path}: no law can be fitted: {_why_none(found, columns)}")
     repeated = None
     if table.epochs is not None:
         points = table.points
-        repeated = fit_repeated(
-            selected, points.n_params, points.n_frames, table.epochs, points.loss, robust=robust
-        )
+        try:
+            repeated = fit_repeated(
+                selected, points.n_params, points.n_frames, table.epochs, points.loss, robust=robust
+            )
+        except ValueError as error:
+            raise ValueError(f"{table.path}, column {columns.epochs!r}: {error}") from None
     return TableFit(table, robust, effort, seed, found, selected, note, repeated)
+
+
+def together(lines: Iterable[tuple[str, str]]) -> list[str]:
+    """`law: text` for each of the lines, in their order, with all laws of one text before it."""
+    laws: dict[str, list[str]] = {}
+    for law, text in lines:
+        laws.setdefault(text, []).append(law)
+    return [f"{', '.join(dict.fromkeys(names))}: {text}" for text, names in laws.items()]
+
+
+def _why_none(found: dict[str, LawResult], columns: Columns) -> str:
+    """Why there is no law, and which columns of the table need other values."""
+    reasons = [(r.law, (r.why_not or "").removeprefix("not fitted: ")) for r in found.values()]
+    names = vars(columns)
+    lacking = dict.fromkeys(names[role] for r in found.values() for role in r.lacking)
+    wanted = " or ".join(f"column {name!r}" for name in lacking)
+    where = f"; more rows are needed, with other values in {wanted}" if lacking else ""
+    return "; ".join(together(reasons)) + where
 
 
 def table_json(fits: TableFit) -> dict[str, Any]:
@@ -94,6 +115,8 @@ def table_json(fits: TableFit) -> dict[str, Any]:
             "columns": vars(table.columns),
             "n_points": len(table.points),
             "n_copies": table.n_copies,
+            "n_dropped": table.n_dropped,
+            "n_reduced": table.n_reduced,
             "n_cells": table.points.n_cells,
             "robust": fits.robust,
             "seed": fits.seed,

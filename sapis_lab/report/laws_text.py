@@ -8,10 +8,11 @@ from rich.console import Console
 from rich.text import Text
 
 from sapis_lab.analysis.identify import interval_text
-from sapis_lab.analysis.laws import COMPUTE_LAWS, SYMBOLS, Law
+from sapis_lab.analysis.laws import SYMBOLS, Law, size_symbol
 from sapis_lab.analysis.result import LawResult
 from sapis_lab.analysis.selection import aicc
-from sapis_lab.analysis.table_fit import TableFit
+from sapis_lab.analysis.table import PointTable
+from sapis_lab.analysis.table_fit import TableFit, together
 from sapis_lab.screen import new_table
 
 
@@ -23,17 +24,8 @@ def print_table_fit(fits: TableFit, console: Console) -> None:
         str(fits.robust), f"Huber, delta {fits.robust}"
     )
     console.print(Text(f"{table.path}: {len(table.points)} points{cells}; ln loss, {how}"), soft_wrap=True)
-    if table.n_copies:
-        rows = (
-            "1 row equals an earlier one"
-            if table.n_copies == 1
-            else f"{table.n_copies} rows equal earlier ones"
-        )
-        advice = "runs that are to count as repeats must differ in a column, such as a seed"
-        console.print(
-            Text(f"{rows} in every column and count as copies of one run; {advice}", style="yellow"),
-            soft_wrap=True,
-        )
+    for line in _left_out(table):
+        console.print(Text(line, style="yellow"), soft_wrap=True)
     console.print()
     names = [
         n
@@ -65,6 +57,25 @@ def print_table_fit(fits: TableFit, console: Console) -> None:
         console.print(Text(line), soft_wrap=True)
 
 
+def _left_out(table: PointTable) -> Iterator[str]:
+    """A sentence on each sort of rows that are no points."""
+    if table.n_copies:
+        equal = (
+            "1 row equals an earlier one"
+            if table.n_copies == 1
+            else f"{table.n_copies} rows equal earlier ones"
+        )
+        advice = "runs that are to count as repeats must differ in a column, such as a seed"
+        yield f"{equal} in every column and count as copies of one run; {advice}"
+    if table.n_dropped:
+        were = "1 row has" if table.n_dropped == 1 else f"{table.n_dropped} rows have"
+        yield f"{were} no number in a column that is needed, left out"
+    if table.columns.best_over:
+        were = "1 row" if table.n_reduced == 1 else f"{table.n_reduced} rows"
+        over = ", ".join(table.columns.best_over)
+        yield f"{were} left out: for each N and D the best {over} stays, by the mean loss over its seeds"
+
+
 def _cell(result: LawResult, name: str) -> Text:
     fit = result.fit
     assert fit is not None
@@ -80,7 +91,7 @@ def _cell(result: LawResult, name: str) -> Text:
 
 def formula(law: Law, params: dict[str, float]) -> str:
     """The law written out with its numbers."""
-    variable = {(1.0, 0.0): "C" if law.name in COMPUTE_LAWS else "N", (0.0, 1.0): "D", (1.0, 1.0): "(N D)"}
+    variable = {(1.0, 0.0): size_symbol(law), (0.0, 1.0): "D", (1.0, 1.0): "(N D)"}
     parts = []
     for t in law.terms:
         power = f" {variable[(t.power_n, t.power_d)]}^-{params[t.exponent]:.4f}" if t.exponent else ""
@@ -93,32 +104,12 @@ def _sentences(fits: TableFit) -> Iterator[str]:
     assert chosen.fit is not None
     yield f"Chosen: {fits.selection_note}."
     yield f"  {formula(chosen.fit.law, chosen.fit.params)}"
-    for name, result in fits.laws.items():
-        if result.fit is None:
-            yield f"{name}: {result.why_not}"
-            continue
-        for verdict in result.verdicts:
-            if not verdict.identified:
-                yield f"{name}: {verdict.text}"
-        if not result.fit.converged or "bound" in result.fit.message:
-            yield f"{name}: {result.fit.message}"
-        rivals = [m for m in result.fit.modes[1:] if m.objective < 1.2 * result.fit.objective]
-        if rivals:
-            yield f"{name}: other optima within 20 % of the objective: {len(rivals)}"
-        if result.lack_of_fit is not None:
-            test = result.lack_of_fit
-            yield f"{name}: lack of fit against repeats, F{test.dof} = {test.F:.2f}, p = {test.p_value:.2g}"
-        for kind, ratio in (("interaction", result.interaction), ("floor", result.floor)):
-            if ratio is not None:
-                point = f"95 % point {ratio.critical:.1f} by {ratio.n_simulations} simulations"
-                yield (
-                    f"{name}: {kind} against {ratio.small}, likelihood ratio {ratio.statistic:.1f} "
-                    f"({point}), p = {ratio.p_value:.2g}"
-                )
+    yield from together((name, text) for name, result in fits.laws.items() for text in _remarks(result))
     held = [h for h in chosen.held_out if not isinstance(h, str)]
     if held:
         shown = ", ".join(
-            f"largest {h.block.replace('*', ' x ')} ({h.n_held} points) {h.rmse:.3f} (mean {h.bias:+.3f})"
+            f"largest {_block(h.block, chosen.fit.law)} ({h.n_held} point{'s' if h.n_held > 1 else ''}) "
+            f"{h.rmse:.3f} (mean {h.bias:+.3f})"
             for h in held
         )
         yield (
@@ -147,3 +138,33 @@ def _sentences(fits: TableFit) -> Iterator[str]:
             f"Repeated data, {r.fit.law.name}: R* = {r.r_star:.3g} [{low}, {high}], "
             f"{formula(r.fit.law, r.fit.params)} with D_eff for D"
         )
+
+
+def _block(block: str, law: Law) -> str:
+    """What is largest in held-out points, in the symbols of a law."""
+    return {"n_params": size_symbol(law), "n_frames": "D", "n_params*n_frames": "N x D"}[block]
+
+
+def _remarks(result: LawResult) -> Iterator[str]:
+    """What a reader must know of one law."""
+    if result.fit is None:
+        yield result.why_not or ""
+        return
+    for verdict in result.verdicts:
+        if not verdict.identified:
+            yield verdict.text
+    if not result.fit.converged or "bound" in result.fit.message:
+        yield result.fit.message
+    rivals = [m for m in result.fit.modes[1:] if m.objective < 1.2 * result.fit.objective]
+    if rivals:
+        yield f"other optima within 20 % of the objective: {len(rivals)}"
+    if result.lack_of_fit is not None:
+        test = result.lack_of_fit
+        yield f"lack of fit against repeats, F{test.dof} = {test.F:.2f}, p = {test.p_value:.2g}"
+    for kind, ratio in (("interaction", result.interaction), ("floor", result.floor)):
+        if ratio is not None:
+            point = f"95 % point {ratio.critical:.1f} by {ratio.n_simulations} simulations"
+            yield (
+                f"{kind} against {ratio.small}, likelihood ratio {ratio.statistic:.1f} "
+                f"({point}), p = {ratio.p_value:.2g}"
+            )
