@@ -47,7 +47,7 @@ def fit(
     name: Annotated[
         str,
         typer.Argument(
-            help="A folder in results/, or a table: CSV, parquet, JSON lines.", show_default=False
+            help="A folder in results/, or a table: CSV, Excel, parquet, JSON.", show_default=False
         ),
     ],
     quantity: Annotated[
@@ -76,6 +76,20 @@ def fit(
     epochs: Annotated[
         str | None,
         typer.Option("--epochs", help="The column of passes over the D frames.", show_default=False),
+    ] = None,
+    best_over: Annotated[
+        str | None,
+        typer.Option(
+            "--best-over",
+            help="Columns of settings, as `lr,batch`: of each N and D the best stays, with all its seeds.",
+            show_default=False,
+        ),
+    ] = None,
+    drop_missing: Annotated[
+        bool, typer.Option("--drop-missing", help="Leave out rows without a number where one is needed.")
+    ] = False,
+    sheet: Annotated[
+        str | None, typer.Option("--sheet", help="Of an Excel file with several.", show_default=False)
     ] = None,
     law: Annotated[str, typer.Option("--law", help="`all`, `tied`, or laws as `n+d,n+d+nd+e`.")] = "all",
     robust: Annotated[
@@ -121,6 +135,9 @@ def fit(
             weight=weight,
             group=group,
             epochs=epochs,
+            best_over=best_over,
+            drop_missing=drop_missing,
+            sheet=sheet,
             law=law,
             robust=robust,
             n_bootstrap=n_bootstrap,
@@ -159,6 +176,9 @@ def _fit_table(
     weight: str | None,
     group: str | None,
     epochs: str | None,
+    best_over: str | None,
+    drop_missing: bool,
+    sheet: str | None,
     law: str,
     robust: str,
     n_bootstrap: int,
@@ -189,7 +209,10 @@ def _fit_table(
     if resampling not in ("residuals", "rows", "clusters"):
         raise ConfigError(f"--resample {resampling!r}: wanted residuals, rows or clusters")
     check_json(json_file)
-    columns = Columns(compute or n or "", None if compute else d, loss or "", weight, group, epochs)
+    over = tuple(name.strip() for name in (best_over or "").split(",") if name.strip())
+    columns = Columns(
+        compute or n or "", None if compute else d, loss or "", weight, group, epochs, best_over=over
+    )
     effort = Effort(n_bootstrap=n_bootstrap, resampling=resampling, n_simulations=calibrate, all_tests=True)
 
     def run() -> Any:
@@ -200,6 +223,8 @@ def _fit_table(
             robust=how,
             effort=effort,
             seed=seed,
+            missing="drop" if drop_missing else "refuse",
+            sheet=sheet,
         )
 
     found = plainly(run)
