@@ -219,14 +219,18 @@ def _read_rows(path: Path, columns: Columns, *, missing: Missing, sheet: str | N
             path,
             sign="any" if role == "against" else "positive",
             empty="nan" if missing == "drop" else "refuse",
-            advice="fill them in, or leave such rows out (--drop-missing)",
+            advice="fill in what is missing, or leave such rows out (--drop-missing)",
         )
         for role, name in named.items()
         if role not in ("group", "by", "seed")
     }
     dropped = np.any([np.isnan(values) for values in numbers.values()], axis=0)
     if dropped.all():
-        raise ValueError(f"{path}: none of the {len(frame)} rows has all numbers that are needed")
+        lost = {named[role]: int(np.isnan(values).sum()) for role, values in numbers.items()}
+        where = ", ".join(f"{n} in column {name!r}" for name, n in lost.items() if n)
+        raise ValueError(
+            f"{path}: none of the {len(frame)} rows has all numbers that are needed; missing {where}"
+        )
     _check_epochs(numbers.get("epochs"), path, columns)
     group, labels = (
         None if name is None else label_column(frame, name, path, needed=~dropped)

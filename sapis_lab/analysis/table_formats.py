@@ -13,6 +13,7 @@ import codecs
 import io
 import json
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -203,7 +204,9 @@ def _excel(data: bytes, path: Path, sheet: str | None) -> pd.DataFrame:
             f"{path}: Excel files need the package openpyxl, which is not installed: "
             f"pip install 'sapis-lab[xlsx]'"
         ) from None
-    book = openpyxl.load_workbook(io.BytesIO(data), data_only=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of styles and menus that openpyxl does not keep
+        book = openpyxl.load_workbook(io.BytesIO(data), data_only=True)
     tables = {page.title: _filled_rows(page) for page in book.worksheets}
     if sheet is None:
         filled = [name for name, rows in tables.items() if rows]

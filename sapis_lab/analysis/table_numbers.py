@@ -27,7 +27,7 @@ MOST_SHOWN = 30
 """Names of columns that a message lists."""
 NO_NUMBER = ("", "nan", "na", "n/a", "#n/a", "<na>", "none", "null")
 """Texts that stand for nothing, whatever their case."""
-FILL = "fill them in, or take these rows out of the table"
+FILL = "fill in what is missing, or take such rows out of the table"
 
 
 def positive_column(frame: pd.DataFrame, name: str, path: Path, *, role: str = "") -> Array:
@@ -171,6 +171,8 @@ class _Entry:
 _NUMBER = re.compile(
     r"([+-]?)([0-9.,](?:[0-9., \u00a0\u2007\u2009\u200a\u202f_'\u2019]*[0-9.,])?)((?:[eE][+-]?[0-9]+)?)"
 )
+_USUAL = re.compile(r"(?:[0-9]+|0?\.[0-9]+|[0-9]+\.[0-9]{4,})(?:[eE][+-]?[0-9]+)?")
+"""Numbers that mean one thing, as programs write them."""
 
 
 def _entry(text: str) -> _Entry | None:
@@ -224,22 +226,30 @@ class _Read:
 
 
 def _read(column: pd.Series) -> _Read:
-    missing = np.array([_is_nothing(value) for value in column], dtype=bool)
     if pd.api.types.is_numeric_dtype(column.dtype) and not pd.api.types.is_bool_dtype(column.dtype):
+        missing = column.isna().to_numpy(dtype=bool)
         return _Read(column.to_numpy(dtype=float, na_value=np.nan), missing, {}, {}, {})
-    values = np.array([np.nan if isinstance(value, str) else _float(value) for value in column], dtype=float)
-    texts = {k: _entry(value) for k, value in enumerate(column) if isinstance(value, str)}
-    entries = {k: entry for k, entry in texts.items() if entry is not None}
+    values, missing = np.full(len(column), np.nan), np.zeros(len(column), dtype=bool)
     decimals: dict[str, int] = {}
     groups: dict[str, int] = {}
-    for k, entry in entries.items():
-        values[k] = entry.value
-        if not entry.either:
+    unsure = {}
+    for k, value in enumerate(column):
+        if isinstance(value, str) and _USUAL.fullmatch(value):  # as _entry, ten times as fast
+            values[k] = float(value)
+            if "." in value:
+                decimals.setdefault(".", k)
+            continue
+        missing[k] = _is_nothing(value)
+        entry = _entry(value) if isinstance(value, str) else None
+        values[k] = _float(value) if entry is None else entry.value
+        if entry is not None and entry.either:
+            unsure[k] = entry
+        elif entry is not None:
             decimals.setdefault(entry.decimal, k)
             groups.setdefault(entry.group, k)
     decimals.pop("", None)
     groups.pop("", None)
-    unsure = {k: entry for k, entry in entries.items() if entry.either and entry.decimal not in decimals}
+    unsure = {k: entry for k, entry in unsure.items() if entry.decimal not in decimals}
     for k, entry in unsure.items():
         if entry.group in groups:
             values[k] = entry.value_in_thousands
@@ -292,7 +302,7 @@ def _refuse_two_meanings(found: _Read, column: pd.Series, frame: pd.DataFrame, p
     if not unsure:
         return
     k, entry = next(iter(unsure.items()))
-    as_decimal = entry.digits.replace(entry.decimal, "," if entry.decimal == "." else ".")
+    as_decimal = entry.digits.replace(entry.decimal, ",") + "0"  # four digits can be decimals alone
     also = f"; {len(unsure)} of {len(column)} rows are like it" if len(unsure) > 1 else ""
     raise ValueError(
         f"{place}, row {k + 1}: got {shown(column.iloc[k])}, which may be {entry.value:g} or "
