@@ -210,6 +210,11 @@ def _read_rows(path: Path, columns: Columns, *, missing: Missing, sheet: str | N
     named = {role: name for role, name in vars(columns).items() if isinstance(name, str)}
     for role, name in [*named.items(), *(("best_over", name) for name in columns.best_over)]:
         named_column(frame, name, path, role=roles.get(role, "a setting"))
+    for role, name in named.items():
+        if name in columns.best_over:
+            raise ValueError(
+                f"{path}: column {name!r} is {roles[role]} and no setting of which the best can stay"
+            )
     if frame.empty:
         raise ValueError(f"{path}: the table has no rows")
     numbers = {

@@ -147,6 +147,10 @@ def fit(
             json_file=json_file,
         )
         return
+    of_a_table = {"--best-over": best_over, "--drop-missing": drop_missing, "--sheet": sheet}
+    given = [option for option, value in of_a_table.items() if value]
+    if given:
+        raise ConfigError(f"{', '.join(given)}: of a table, got the study {name!r}")
     with _answered(name) as folder:
         from sapis_lab.report import analyse_folder
         from sapis_lab.sweep.answers import print_answers
@@ -209,7 +213,9 @@ def _fit_table(
     if resampling not in ("residuals", "rows", "clusters"):
         raise ConfigError(f"--resample {resampling!r}: wanted residuals, rows or clusters")
     check_json(json_file)
-    over = tuple(name.strip() for name in (best_over or "").split(",") if name.strip())
+    over = tuple(dict.fromkeys(name.strip() for name in (best_over or "").split(",") if name.strip()))
+    if best_over is not None and not over:
+        raise ConfigError("--best-over: wanted names of columns with commas between them, got none")
     columns = Columns(
         compute or n or "", None if compute else d, loss or "", weight, group, epochs, best_over=over
     )

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from sapis_lab.analysis.laws import LAWS
 from sapis_lab.analysis.table import Columns, read_points
+from sapis_lab.analysis.table_fit import together
 from sapis_lab.cli import app
 from sapis_lab.config import ConfigError
 
@@ -332,9 +333,47 @@ def test_a_column_of_epochs_gives_the_worth_of_repeats(tmp_path):
             r"runs.csv: no law can be fitted: n\+d, n\+d\+e, n\+d\+nd, n\+d\+nd\+e: needs at least 2 "
             "distinct D, got 1; more rows are needed, with other values in column 'w'$",
         ),
+        (["--n", "size", "--d", "w", "--loss", "rmse", "--best-over", ", "], "--best-over: wanted names of"),
     ],
 )
 def test_bad_options_end_with_one_message(frame, tmp_path, words, message):
     path = written(frame, tmp_path, ".csv")
     with pytest.raises(ConfigError, match=message):
         CliRunner().invoke(app, ["fit", str(path), *words], catch_exceptions=False)
+
+
+def test_options_of_a_table_are_refused_for_a_study():
+    words = ["fit", "quickstart", "--drop-missing", "--sheet", "runs"]
+    with pytest.raises(
+        ConfigError, match="^--drop-missing, --sheet: of a table, got the study 'quickstart'$"
+    ):
+        CliRunner().invoke(app, words, catch_exceptions=False)
+
+
+def test_a_line_that_holds_for_several_laws_is_one_line():
+    lines = [("n+d", "minimum found"), ("n+d+e", "no interval"), ("n+d+nd", "minimum found")]
+    assert together(lines) == ["n+d, n+d+nd: minimum found", "n+d+e: no interval"]
+
+
+def test_a_table_of_compute_is_told_in_c(tmp_path):
+    path = tmp_path / "c.csv"
+    path.write_text("flops,loss\n1e15,1.1\n1e16,0.9\n1e17,0.62\n")
+    options = ["--compute", "flops", "--loss", "loss", "--bootstrap", "0", "--calibrate", "0"]
+    result = run(path, *options)
+    assert result.exit_code == 0, result.output
+    assert "3 distinct C for 2 parameters" in result.output and "largest C (1 point)" in result.output
+    assert "n_params" not in result.output
+    path.write_text("flops,loss\n1e15,1.1\n1e15,0.9\n")
+    with pytest.raises(
+        ConfigError, match=r"c, c\+e: needs at least 2 distinct C, got 1; .* in column 'flops'$"
+    ):
+        CliRunner().invoke(app, ["fit", str(path), *options], catch_exceptions=False)
+
+
+def test_epochs_without_repeats_name_their_column(frame, tmp_path):
+    path = written(frame.assign(e=1), tmp_path, ".csv")
+    words = ["--n", "size", "--d", "frames", "--loss", "rmse", "--epochs", "e", "--law", "n+d"]
+    with pytest.raises(ConfigError, match="runs.csv, column 'e': no point has more than one epoch"):
+        CliRunner().invoke(
+            app, ["fit", str(path), *words, "--bootstrap", "0", "--calibrate", "0"], catch_exceptions=False
+        )

@@ -88,6 +88,10 @@ def test_the_smallest_of_many_seeds_would_be_too_low(tmp_path):
             "differ as a setting, too",
         ),
         (
+            Columns("N", "D", "loss", best_over=("lr", "loss")),
+            ": column 'loss' is the loss and no setting of which the best can stay",
+        ),
+        (
             Columns("N", "D", "loss", by="modell"),
             ": no column 'modell' for the groups; got the columns model, lmax, N, D, lr, seed, loss; did "
             "you mean "
