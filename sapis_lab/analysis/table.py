@@ -211,7 +211,7 @@ def _read_rows(path: Path, columns: Columns, *, missing: Missing, sheet: str | N
     for role, name in [*named.items(), *(("best_over", name) for name in columns.best_over)]:
         named_column(frame, name, path, role=roles.get(role, "a setting"))
     for role, name in named.items():
-        if name in columns.best_over:
+        if name in columns.best_over and role != "group":
             raise ValueError(
                 f"{path}: column {name!r} is {roles[role]} and no setting of which the best can stay"
             )
