@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from sapis_lab.analysis.laws import Array, Centre, Law, law_named
+from sapis_lab.analysis.laws import Array, Centre, Law, law_named, size_symbol
 from sapis_lab.analysis.search import starts_for
 from sapis_lab.analysis.solve import Solutions, huber, joined, solve
 
@@ -35,6 +35,17 @@ N_SHAKEN, SHAKES = 64, (2.0, 2.0, 0.5)
 standard errors, by round."""
 PATIENCE = 2000
 """Steps for an optimum at the end of a flat valley."""
+
+
+class TooFewPoints(ValueError):
+    """The points cannot determine a law."""
+
+    def __init__(self, law: str, reason: str, *, lacking: tuple[str, ...]) -> None:
+        super().__init__(f"law {law} {reason}")
+        self.reason = reason
+        """What the law needs, in N, D and C."""
+        self.lacking = lacking
+        """Of which there must be more values: n_params, n_frames."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +176,8 @@ def fit(
             threshold in log units.
 
     Raises:
-        ValueError: the points cannot determine the law; the message says what is missing.
+        TooFewPoints: the points cannot determine the law; the message says what is missing.
+        ValueError: an entry is no positive number.
     """
     N, D, L = (np.asarray(a, dtype=float) for a in (n_params, n_frames, loss))
     points = Points(
@@ -320,19 +332,21 @@ def _check(law: Law, points: Points, robust: Robust) -> None:
                 f"{name} must be finite and positive, got {values[wrong[0]]} at position {wrong[0]}; leave "
                 f"failed points out"
             )
-    for name, values, powers in (
-        ("n_params", points.n_params, [t.power_n for t in law.terms]),
-        ("n_frames", points.n_frames, [t.power_d for t in law.terms]),
+    size = size_symbol(law)
+    for name, symbol, values, powers in (
+        ("n_params", size, points.n_params, [t.power_n for t in law.terms]),
+        ("n_frames", "D", points.n_frames, [t.power_d for t in law.terms]),
     ):
-        if any(powers) and len(np.unique(values)) < 2:
-            raise ValueError(
-                f"law {law.name} needs at least 2 distinct {name}, got {len(np.unique(values))}; widen "
-                f"lattice.{name}"
-            )
+        n_values = len(np.unique(values))
+        if any(powers) and n_values < 2:
+            reason = f"needs at least 2 distinct {symbol}, got {n_values}"
+            raise TooFewPoints(law.name, reason, lacking=(name,))
     if points.n_cells < law.n_parameters:
-        raise ValueError(
-            f"law {law.name} has {law.n_parameters} parameters and needs as many distinct (n_params, "
-            f"n_frames), got {points.n_cells}"
+        distinct = "C" if size == "C" else "(N, D)"
+        raise TooFewPoints(
+            law.name,
+            f"has {law.n_parameters} parameters and needs as many distinct {distinct}, got {points.n_cells}",
+            lacking=("n_params",) if size == "C" else ("n_params", "n_frames"),
         )
     if (
         isinstance(robust, str)

@@ -16,7 +16,7 @@ Forecasts are of a run, with its noise: the interval of the loss of many such ru
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,12 +29,13 @@ from sapis_lab.analysis.refit import FEW_STEPS, Refits, Setting
 from sapis_lab.analysis.solve import solve
 
 LEVEL = 0.95
-STEPS = np.array([0.4, 0.8, 1.2, 1.6, 2.0, 2.5, 3.2, 4.5, 8.0, 20.0])
+STEPS = np.array([0.6, 1.2, 1.8, 2.4, 3.5, 8.0])
 """Where T is looked at on either side of the forecast, in its standard errors."""
+MOST_MODES = 2
 FARTHEST = 12.0
 """No loss is looked for more than this many e-folds from the forecast."""
-NEAR = 0.3
-"""Leverage of a target below which its forecast is as certain as one among the points."""
+NEAR = 1.0
+"""Leverage of a target below which noise is most of its forecast's error."""
 NEVER = 1e9
 """The Huber threshold of the run that is forecast, in those of the others."""
 
@@ -90,13 +91,13 @@ def predictive(setting: Setting, fits: Refits, *, target: Array, dof: int, weigh
     """
     law, z = setting.law, setting.z
     B, n = fits.log_loss.shape
-    p, modes = law.n_parameters, fits.modes
+    p, modes = law.n_parameters, fits.modes[:, :MOST_MODES]
     best = law.log_loss(fits.theta, target[None])[0][:, 0]
     error, leverage = _errors(setting, fits, target, weight)
     steps = np.r_[-STEPS[::-1], STEPS]
     value = best[:, None] + np.clip(error, 1e-9, FARTHEST / STEPS[-1])[:, None] * steps
     if (leverage < NEAR).all():
-        # among the points the law is as good as linear, and this is Student's interval
+        # so near the points the law is as good as linear, and this is Student's interval
         value = np.insert(value, len(STEPS), best, axis=1)
         return Predictive(value, (value - best[:, None]) / error[:, None], dof, best)
     V = len(steps)
@@ -133,8 +134,7 @@ def predictive(setting: Setting, fits: Refits, *, target: Array, dof: int, weigh
     # a valley is followed from value to value
     inner = np.r_[np.arange(1, V // 2 + 1), np.arange(V // 2 - 1, V - 1)]
     inner[V // 2 - 1], inner[V // 2] = V // 2, V // 2 - 1
-    again, F_again = best_of(theta[:, inner, None])
-    F = np.minimum(F, F_again)
+    F = np.minimum(F, best_of(theta[:, inner, None])[1])
     T = np.maximum(2.0 * (F - fits.objective[:, None]) / fits.dispersion[:, None], 0.0)
     size = np.sqrt(T)
     half = V // 2
@@ -273,27 +273,25 @@ def distance(points: Points, n_params: float, n_frames: float) -> dict[str, floa
     return {name: float(max(at / known.max(), known.min() / at, 1.0)) for name, (known, at) in sizes.items()}
 
 
-def targets(texts: Sequence[str]) -> list[tuple[float, float]]:
-    """The points of `n=7e9,d=4e12`.
+def target(text: str, *, compute: bool = False) -> tuple[float, float]:
+    """N and D of `n=7e9,d=4e12`, or C and 1 of `c=1e22`.
 
     Raises:
-        ValueError: a text is no such point.
+        ValueError: the text is no such point.
     """
-    return [_target(text) for text in texts]
-
-
-def _target(text: str) -> tuple[float, float]:
-    wanted = "wanted such as n=7e9,d=4e12"
+    wanted = "wanted such as c=1e22" if compute else "wanted such as n=7e9,d=4e12"
     found: dict[str, float] = {}
     for part in text.split(","):
         key, _, value = part.partition("=")
-        key = key.strip().lower()
         try:
-            found[key] = float(value)
+            number = float(value)
         except ValueError:
             raise ValueError(f"--predict {text!r}: got {part.strip()!r}, {wanted}") from None
-        if not (np.isfinite(found[key]) and found[key] > 0):
-            raise ValueError(f"--predict {text!r}: {key} is {value.strip()}, wanted a positive number")
-    if set(found) != {"n", "d"}:
-        raise ValueError(f"--predict {text!r}: got {', '.join(sorted(found)) or 'nothing'}, {wanted}")
-    return found["n"], found["d"]
+        if not (np.isfinite(number) and number > 0):
+            raise ValueError(
+                f"--predict {text!r}: {key.strip()} is {value.strip()}, wanted a positive number"
+            )
+        found[key.strip().lower()] = number
+    if set(found) != ({"c"} if compute else {"n", "d"}):
+        raise ValueError(f"--predict {text!r}: got {', '.join(sorted(found))}, {wanted}")
+    return (found["c"], 1.0) if compute else (found["n"], found["d"])

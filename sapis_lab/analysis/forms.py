@@ -176,6 +176,10 @@ class BentLaw(Law):
     def _term(self, name: str) -> int:
         return next(k for k, t in enumerate(self.terms) if t.name == name)
 
+    def exponent_of(self, term: str) -> str:
+        """The name of a term's exponent."""
+        return self.terms[self._term(term)].exponent or ""
+
     @property
     def _break(self) -> tuple[int, int, int]:
         """Of the broken term: its amplitude, its first exponent and its break."""

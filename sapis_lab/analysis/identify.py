@@ -26,7 +26,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sapis_lab.analysis.fit import LawFit
-from sapis_lab.analysis.laws import MAX_EXPONENT, SYMBOLS, Array, Term
+from sapis_lab.analysis.laws import MAX_EXPONENT, SYMBOLS, Array, Term, size_symbol
 
 MIN_DEGREES_OF_FREEDOM = 3
 MIN_EXPONENT = 0.01
@@ -68,7 +68,8 @@ def identify(
     for k, term in enumerate(fit.law.terms):
         reasons = []
         if fit.points.n_cells - fit.law.n_parameters < MIN_DEGREES_OF_FREEDOM:
-            reasons.append(f"{fit.points.n_cells} distinct (N, D) for {fit.law.n_parameters} parameters")
+            distinct = "C" if size_symbol(fit.law) == "C" else "(N, D)"
+            reasons.append(f"{fit.points.n_cells} distinct {distinct} for {fit.law.n_parameters} parameters")
         if share[k] < MIN_SHARE:
             reasons.append(f"its amplitude {term.amplitude} vanishes")
         elif condition > MAX_CONDITION and weakest[k] > WEAK_COMPONENT:

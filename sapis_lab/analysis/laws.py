@@ -48,7 +48,7 @@ TERMS = {
     "nd": Term("nd", "C", "gamma", 1.0, 1.0),
     "e": Term("e", "E", None, 0.0, 0.0),
 }
-SYMBOLS = {"alpha": "α", "beta": "β", "gamma": "γ"}
+SYMBOLS = {"alpha": "α", "beta": "β", "gamma": "γ", "alpha_0": "α₀", "beta_0": "β₀", "kappa": "κ"}
 """How a parameter is printed; amplitudes print as they are named."""
 
 
@@ -256,3 +256,8 @@ def law_named(name: str) -> Law:
     if name not in known:
         raise ValueError(f"law {name!r} is not known; known laws are {', '.join(known)}")
     return known[name]
+
+
+def size_symbol(law: Law) -> str:
+    """What a law's size is called: C of a law of compute, N of the others."""
+    return "C" if law.name in COMPUTE_LAWS else "N"

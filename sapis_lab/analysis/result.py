@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sapis_lab.analysis.fit import LawFit, Points, Robust, fit_points
+from sapis_lab.analysis.fit import LawFit, Points, Robust, TooFewPoints, fit_points
 from sapis_lab.analysis.identify import TermVerdict, identify
 from sapis_lab.analysis.laws import law_named
 from sapis_lab.analysis.profile import Profile, degrees_of_freedom, profiles
@@ -54,6 +54,8 @@ class LawResult:
     request."""
     floor: LikelihoodRatio | None = None
     why_not: str | None = None
+    lacking: tuple[str, ...] = ()
+    """Of which the points must hold more values for a fit: n_params, n_frames."""
 
     @property
     def identified(self) -> bool:
@@ -109,6 +111,8 @@ def fit_only(law: str, points: Points, *, robust: Robust) -> LawResult:
     """One law fitted, without intervals."""
     try:
         return LawResult(law, fit_points(law_named(law), points, robust=robust))
+    except TooFewPoints as error:
+        return LawResult(law, why_not=f"not fitted: {error.reason}", lacking=error.lacking)
     except ValueError as error:
         return LawResult(law, why_not=f"not fitted: {error}")
 

@@ -38,6 +38,8 @@ from sapis_lab.analysis.refit import FEW_STEPS, Setting, noise_scale, refit, sim
 from sapis_lab.analysis.solve import huber, race
 
 SLACK = 2.0
+MOST_RIVALS = 4
+"""Other laws that the sentence about a choice names."""
 MANY = 100
 """Points beyond which one of them is left out by its leverage."""
 FIRST_LOOK, CLEAR = 99, 0.2
@@ -130,9 +132,9 @@ def select(fits: Mapping[str, LawFit]) -> tuple[str | None, str]:
             f"{floored} stands for {chosen} ({-worse:+.1f} AICc), whose γ of {gamma:.2g} makes its "
             f"interaction a floor{note}",
         )
-    others = ", ".join(
-        f"{name} {score - known[chosen]:+.1f}" for name, score in known.items() if name != chosen
-    )
+    rivals = sorted((name for name in known if name != chosen), key=lambda name: known[name])
+    others = ", ".join(f"{name} {known[name] - known[chosen]:+.1f}" for name in rivals[:MOST_RIVALS])
+    others += f" and {len(rivals) - MOST_RIVALS} more" if len(rivals) > MOST_RIVALS else ""
     return (
         chosen,
         f"{chosen} is the simplest law within {SLACK:g} of the best AICc ({others} relative to it){note}",

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -318,6 +318,7 @@ def _analyse_model(
     # The random stream depends on what is fitted alone: adding a model or a law to a study moves no other
     # interval.
     every = fit_laws(points, list(wanted), robust=robust, effort=effort, seed=seed, stream=name)
+    every = {law: _advised(result) for law, result in every.items()}
     results, floor = {law: every[law] for law in laws}, every[FLOOR_LAW]
     selected, note = select({law: r.fit for law, r in results.items() if r.fit is not None})
     chosen = results[selected] if selected else None
@@ -332,6 +333,14 @@ def _analyse_model(
         floor_note=_floor_note(floor, quantity),
         allocation=allocation(done, chosen, floor, floor_open=floor_open(chosen, floor), label=label_flops),
     )
+
+
+def _advised(result: LawResult) -> LawResult:
+    """Where points lack, which setting of the study makes more."""
+    if not result.lacking:
+        return result
+    keys = " or ".join(f"lattice.{name}" for name in result.lacking)
+    return replace(result, why_not=f"{result.why_not}; widen {keys}")
 
 
 def _floor_note(floor: LawResult, quantity: Quantity) -> str:

@@ -1,42 +1,45 @@
-"""Points from any table with columns of N, D and loss: CSV (with commas, semicolons or tabs), parquet, JSON
-lines or one JSON array.
+"""Points from any table with columns of N, D and loss (`table_formats` says in which forms, `table_numbers`
+which numbers).
 
 Nothing is guessed: a column that is missing, an entry that is no positive number, an empty table end with a
 `ValueError` that names file, column and row (1 is the first row after the header), what stood there and what
-was wanted.
+was wanted. Rows where nothing stands, as runs that did not finish leave them, are refused too, or left out on
+request; their number is kept to be told.
 
 Rows that agree in everything, the loss to its last digit, are one run written several times, as two tables
 pasted together leave them: they count once, and their number is kept to be told. Taken for repeats, they
 would halve the noise that a fit sees. Seeds differ in a column (an id, a seed, a time), and stay.
+
+Of a table that holds several settings (learning rates, batch sizes) of one N and D, the best ones can be
+taken, see `Columns.best_over`.
 """
 
 from __future__ import annotations
 
-import difflib
 import hashlib
-import io
-import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from sapis_lab.analysis.fit import Points
 from sapis_lab.analysis.laws import Array
-from sapis_lab.files import read_bytes
+from sapis_lab.analysis.table_formats import READERS, frame_of, read_frame, table_bytes
+from sapis_lab.analysis.table_numbers import (
+    label_column,
+    named_column,
+    number_column,
+    positive_column,
+    setting_column,
+)
 
-READERS = {
-    ".csv": "CSV",
-    ".tsv": "CSV",
-    ".parquet": "parquet",
-    ".pq": "parquet",
-    ".jsonl": "JSON lines",
-    ".ndjson": "JSON lines",
-    ".json": "JSON lines",
-}
+__all__ = ["READERS", "Columns", "PointTable", "positive_column", "read_frame", "read_groups", "read_points"]
+
+Missing = Literal["refuse", "drop"]
+"""What becomes of rows without a number in a column that is needed."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,34 @@ class Columns:
     """The run that a row comes from, for points that err together."""
     epochs: str | None = None
     """Passes over the D distinct frames, for laws of repeated data."""
+    by: str | None = None
+    """Each of its values, a model say, is a table of its own for `read_groups`."""
+    against: str | None = None
+    """A number that belongs to each value of `by`, such as l_max."""
+    best_over: tuple[str, ...] = ()
+    """Settings of which the best stays for every (N, D, epochs, `by`).
+
+    Rows that agree in all of these columns are seeds of one setting. The setting with the smallest mean loss
+    over its seeds is chosen and keeps all of them: the best single row would be a minimum over noise, lower
+    than what the setting gives, and the more so the more seeds there are. Rows that are left out count as
+    nothing here: a setting whose other seeds have diverged is judged by the lucky ones.
+    """
+    seed: str | None = None
+    """The seed of a row: two rows of one setting must not have the same one."""
+
+
+ROLES = {
+    "n_params": "N",
+    "n_frames": "D",
+    "loss": "the loss",
+    "weight": "the weight",
+    "group": "the group",
+    "epochs": "the epochs",
+    "by": "the groups",
+    "against": "the number of a group",
+    "seed": "the seed",
+}
+"""What the columns are to be, in the words of messages."""
 
 
 @dataclass(frozen=True)
@@ -68,48 +99,170 @@ class PointTable:
     """Of the bytes of the file."""
     n_copies: int = 0
     """Rows that say again what an earlier one says, and count as nothing."""
+    n_dropped: int = 0
+    """Rows left out because nothing stood in a column that is needed."""
+    n_reduced: int = 0
+    """Rows left out because another setting of `columns.best_over` is better."""
+    against: float | None = None
+    """The number of this group in `columns.against`."""
 
 
-def read_points(path: Path, columns: Columns) -> PointTable:
+def read_points(
+    path: Path, columns: Columns, *, missing: Missing = "refuse", sheet: str | None = None
+) -> PointTable:
     """The points of a table.
+
+    Args:
+        missing: what becomes of rows where nothing stands (an empty entry, NaN, NA, None, null) in a column
+            of numbers that is needed.   sheet: of an Excel file.
 
     Raises:
         ValueError: the file or a column cannot be read; the message names the place.
     """
-    path = Path(path)
-    data = _bytes(path)
-    frame = _frame(data, path)
-    for role, name in vars(columns).items():
-        if name is not None and name not in frame:
-            near = difflib.get_close_matches(name, map(str, frame.columns), n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+    rows = _read_rows(Path(path), columns, missing=missing, sheet=sheet)
+    return rows.table(np.ones(len(rows.stays), dtype=bool))
+
+
+def read_groups(
+    path: Path, columns: Columns, *, missing: Missing = "refuse", sheet: str | None = None
+) -> dict[str, PointTable]:
+    """The points of a table for each value of the column `columns.by`, in the order in which they appear.
+
+    Raises:
+        ValueError: as `read_points`; no column is named; no row of a value is left; or `columns.against`
+            is not one number for each value.
+    """
+    if columns.by is None:
+        raise ValueError(f"{path}: groups of rows need the column that tells them apart, got none")
+    rows = _read_rows(Path(path), columns, missing=missing, sheet=sheet)
+    labels = rows.labels
+    assert labels is not None
+    tables = {}
+    for label in dict.fromkeys(labels[labels != ""].tolist()):  # '' stands in dropped rows alone
+        own = labels == label
+        if not (own & rows.stays).any():
             raise ValueError(
-                f"{path}: no column {name!r} for {role}, got the columns "
-                f"{', '.join(map(str, frame.columns))}{hint}"
+                f"{path}, column {columns.by!r}: no row of {label!r} has all numbers that are needed; "
+                f"{int(own.sum())} were left out"
+            )
+        tables[label] = replace(rows.table(own), against=rows.number_of(label))
+    return tables
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """A table whose columns are read, and what becomes of each of its rows."""
+
+    frame: pd.DataFrame
+    path: Path
+    columns: Columns
+    sha256: str
+    numbers: dict[str, Array]
+    """By role, (n,) each; nan in rows that are dropped."""
+    group: np.ndarray | None
+    labels: np.ndarray | None
+    dropped: np.ndarray
+    copied: np.ndarray
+    reduced: np.ndarray
+
+    @property
+    def stays(self) -> np.ndarray:
+        """Rows that are points, (n,) bool."""
+        return ~(self.dropped | self.copied | self.reduced)
+
+    def table(self, which: np.ndarray) -> PointTable:
+        """The points among some of the rows, (n,) bool."""
+        own = {role: self.numbers[role] for role in ("n_params", "loss")}
+        frames = self.numbers.get("n_frames", np.ones(len(self.frame)))
+        points = Points(**own, n_frames=frames, weight=self.numbers.get("weight"), group=self.group)
+        taken, epochs = self.stays & which, self.numbers.get("epochs")
+        return PointTable(
+            points.take(taken),
+            None if epochs is None else epochs[taken],
+            self.path,
+            self.columns,
+            self.sha256,
+            n_copies=int((self.copied & which).sum()),
+            n_dropped=int((self.dropped & which).sum()),
+            n_reduced=int((self.reduced & which).sum()),
+        )
+
+    def number_of(self, label: str) -> float | None:
+        """What stands in the column `against` for one value of `by`."""
+        if self.columns.against is None or self.labels is None:
+            return None
+        own = np.flatnonzero((self.labels == label) & self.stays)
+        values = self.numbers["against"][own]
+        other = np.flatnonzero(values != values[0])
+        if other.size:
+            raise ValueError(
+                f"{self.path}, column {self.columns.against!r}: got {values[0]:g} in row {own[0] + 1} and "
+                f"{values[other[0]]:g} in row {own[other[0]] + 1} for {self.columns.by} {label!r}, wanted "
+                f"one number for each value of column {self.columns.by!r}"
+            )
+        return float(values[0])
+
+
+def _read_rows(path: Path, columns: Columns, *, missing: Missing, sheet: str | None) -> _Rows:
+    data = table_bytes(path)
+    frame = frame_of(data, path, sheet=sheet)
+    roles = ROLES if columns.n_frames is not None else ROLES | {"n_params": "C"}
+    named = {role: name for role, name in vars(columns).items() if isinstance(name, str)}
+    for role, name in [*named.items(), *(("best_over", name) for name in columns.best_over)]:
+        named_column(frame, name, path, role=roles.get(role, "a setting"))
+    for role, name in named.items():
+        if name in columns.best_over and role != "group":
+            raise ValueError(
+                f"{path}: column {name!r} is {roles[role]} and no setting of which the best can stay"
             )
     if frame.empty:
         raise ValueError(f"{path}: the table has no rows")
-    named = {role: name for role, name in vars(columns).items() if name is not None and role != "group"}
-    numbers = {role: _positive(frame[name], path, name) for role, name in named.items()}
-    values = {named[role]: column for role, column in numbers.items()}
-    group = None if columns.group is None else _labels(frame[columns.group], path, columns.group)
-    numbers.setdefault("n_frames", np.ones(len(frame)))
-    epochs = numbers.pop("epochs", None)
+    numbers = {
+        role: number_column(
+            frame,
+            name,
+            path,
+            sign="any" if role == "against" else "positive",
+            empty="nan" if missing == "drop" else "refuse",
+            advice="fill in what is missing, or leave such rows out (--drop-missing)",
+        )
+        for role, name in named.items()
+        if role not in ("group", "by", "seed")
+    }
+    dropped = np.any([np.isnan(values) for values in numbers.values()], axis=0)
+    if dropped.all():
+        lost = {named[role]: int(np.isnan(values).sum()) for role, values in numbers.items()}
+        where = ", ".join(f"{n} in column {name!r}" for name, n in lost.items() if n)
+        raise ValueError(
+            f"{path}: none of the {len(frame)} rows has all numbers that are needed; missing {where}"
+        )
+    _check_epochs(numbers.get("epochs"), path, columns)
+    group, labels = (
+        None if name is None else label_column(frame, name, path, needed=~dropped)
+        for name in (columns.group, columns.by)
+    )
+    copied = ~dropped & _copies(frame, {named[role]: values for role, values in numbers.items()})
+    rows = _Rows(
+        frame,
+        path,
+        columns,
+        hashlib.sha256(data).hexdigest(),
+        numbers,
+        group,
+        labels,
+        dropped,
+        copied,
+        reduced=np.zeros(len(frame), dtype=bool),
+    )
+    return replace(rows, reduced=_other_settings(rows))
+
+
+def _check_epochs(epochs: Array | None, path: Path, columns: Columns) -> None:
     if epochs is not None and (epochs < 1).any():
         row = int(np.flatnonzero(epochs < 1)[0])
         raise ValueError(
             f"{path}, column {columns.epochs!r}, row {row + 1}: got {epochs[row]:g} epochs, wanted at least 1"
         )
-    first = ~_copies(frame, values)
-    points = Points(**numbers, group=group).take(first)
-    return PointTable(
-        points,
-        None if epochs is None else epochs[first],
-        path,
-        columns,
-        hashlib.sha256(data).hexdigest(),
-        n_copies=int((~first).sum()),
-    )
 
 
 def _copies(frame: pd.DataFrame, numbers: dict[str, Array]) -> np.ndarray:
@@ -127,111 +280,37 @@ def _copies(frame: pd.DataFrame, numbers: dict[str, Array]) -> np.ndarray:
 _UNNAMED = re.compile(r"\s*|Unnamed: \d+|__index_level_\d+__")
 
 
-def _bytes(path: Path) -> bytes:
-    """Of a regular file, which may have any size."""
-    if path.suffix.lower() not in READERS and path.is_file():
+def _other_settings(rows: _Rows) -> np.ndarray:
+    """Rows of settings that are not the best one of their N, D, epochs and `by`, (n,) bool (`best_over`)."""
+    columns, stays, other = rows.columns, rows.stays, np.zeros(len(rows.frame), dtype=bool)
+    if not columns.best_over:
+        return other
+    about = pd.DataFrame({r: v for r, v in rows.numbers.items() if r in ("n_params", "n_frames", "epochs")})
+    if rows.labels is not None:
+        about["by"] = rows.labels
+    cell, setting = list(about), [f"setting {k}" for k in range(len(columns.best_over))]
+    for key, name in zip(setting, columns.best_over, strict=True):
+        about[key] = setting_column(rows.frame, name, rows.path, needed=~rows.dropped)
+    about = about[stays].assign(loss=rows.numbers["loss"][stays])
+    _check_seeds(rows, about[[*cell, *setting]])
+    groups = about.groupby([*cell, *setting], sort=False)
+    which = groups.ngroup()
+    best = groups["loss"].transform("mean").groupby([about[key] for key in cell]).transform("idxmin")
+    other[stays] = which.to_numpy() != which.loc[best].to_numpy()
+    return other
+
+
+def _check_seeds(rows: _Rows, settings: pd.DataFrame) -> None:
+    """Two rows of one setting with one seed differ in something that no column of `best_over` names."""
+    name = rows.columns.seed
+    if name is None:
+        return
+    keys = settings.assign(seed=label_column(rows.frame, name, rows.path, needed=rows.stays)[rows.stays])
+    again = keys.index[keys.duplicated()]
+    if len(again):
+        first = keys.index[(keys == keys.loc[again[0]]).all(axis=1)][0]
         raise ValueError(
-            f"{path}: got a file ending in {path.suffix or 'nothing'!r}, wanted one of {', '.join(READERS)}"
+            f"{rows.path}, column {name!r}, row {again[0] + 1}: got the seed of row {first + 1}, "
+            f"{keys['seed'][first]!r}, with the same {', '.join(rows.columns.best_over)}; name the column in "
+            f"which they differ as a setting, too"
         )
-    return read_bytes(path, limit=None)
-
-
-def _frame(data: bytes, path: Path) -> pd.DataFrame:
-    form = READERS.get(path.suffix.lower())
-    if form is None:
-        raise ValueError(
-            f"{path}: got a file ending in {path.suffix or 'nothing'!r}, wanted one of {', '.join(READERS)}"
-        )
-    try:
-        if form == "parquet":
-            return pd.read_parquet(io.BytesIO(data))
-        text = data.decode("utf-8-sig")
-        if form == "CSV":
-            # text as it stands: a reader that guesses types hides which entry was wrong
-            return pd.read_csv(
-                io.StringIO(text),
-                dtype=str,
-                keep_default_na=False,
-                skipinitialspace=True,
-                sep=_separator(text),
-            )
-    except pd.errors.EmptyDataError:
-        raise ValueError(f"{path}: the file is empty, wanted a header and rows") from None
-    except Exception as error:  # the readers raise many kinds
-        raise ValueError(
-            f"{path}: not a table in {form}: {next(iter(str(error).splitlines()), type(error).__name__)}"
-        ) from None
-    return _json_lines(text, path)
-
-
-def _separator(text: str) -> str:
-    """What separates the names of the header: a comma unless semicolons or tabs are more frequent."""
-    return max(",;\t", key=text.partition("\n")[0].count)
-
-
-def _json_lines(text: str, path: Path) -> pd.DataFrame:
-    if text.lstrip().startswith("["):
-        return pd.DataFrame(
-            [_object(row, f"{path}, entry {k}") for k, row in enumerate(_parsed(text, f"{path}"), start=1)]
-        )
-    lines = [(f"{path}, line {k}", line) for k, line in enumerate(text.split("\n"), start=1) if line.strip()]
-    return pd.DataFrame([_object(_parsed(line, place), place) for place, line in lines])
-
-
-def _parsed(text: str, place: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        deep = isinstance(error, RecursionError)
-        what = (
-            "nested too deeply"
-            if deep
-            else error.msg
-            if isinstance(error, json.JSONDecodeError)
-            else str(error)
-        )
-        raise ValueError(
-            f"{place}: not JSON ({what}), wanted one object a line, or an array of objects"
-        ) from None
-
-
-def _object(row: Any, place: str) -> dict[str, Any]:
-    if not isinstance(row, dict):
-        raise ValueError(f"{place}: got {type(row).__name__}, wanted a JSON object")
-    return row
-
-
-def _positive(column: pd.Series, path: Path, name: str) -> Array:
-    # an integer beyond all floats would end the reader; true is no 1
-    mixed = column.dtype == object or column.dtype == bool
-    values = pd.to_numeric(column.astype(str) if mixed else column, errors="coerce").to_numpy(
-        dtype=float, na_value=np.nan
-    )
-    wrong = np.flatnonzero(~(np.isfinite(values) & (values > 0)))
-    if wrong.size:
-        row = int(wrong[0])
-        raise ValueError(
-            f"{path}, column {name!r}, row {row + 1}: got {_shown(column.iloc[row])}, wanted a positive "
-            f"number"
-        )
-    return values
-
-
-def _labels(column: pd.Series, path: Path, name: str) -> np.ndarray:
-    empty = np.flatnonzero(column.isna() | (column.astype(str).str.strip() == ""))
-    if empty.size:
-        raise ValueError(
-            f"{path}, column {name!r}, row {int(empty[0]) + 1}: got nothing, wanted the label of a run"
-        )
-    return column.astype(str).to_numpy()
-
-
-def _shown(value: Any) -> str:
-    if (
-        value is None
-        or (isinstance(value, str) and not value.strip())
-        or (not isinstance(value, str) and pd.isna(value))
-    ):
-        return "nothing"
-    text = repr(value.item() if isinstance(value, np.generic) else value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

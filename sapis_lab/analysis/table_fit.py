@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -34,13 +34,15 @@ from sapis_lab.analysis.result import (
     tested,
 )
 from sapis_lab.analysis.selection import aicc, akaike_weights, select
-from sapis_lab.analysis.table import Columns, PointTable, read_points
+from sapis_lab.analysis.table import Columns, Missing, PointTable, read_points
 
 SCHEMA = 1
 MIN_WEIGHT = 0.02
 """Weight in the average at which a law is looked at closely."""
 NEGLIGIBLE_WEIGHT = 1e-3
 """Weight below which a law has no part in a forecast."""
+MOST_NAMED = 6
+"""Laws that one line names."""
 NoiseModel = Literal["auto", "equal"]
 
 
@@ -95,12 +97,10 @@ class TableFit:
 
     @property
     def close(self) -> dict[str, LawResult]:
-        """Those with intervals, by AICc."""
-        found = {
-            name: r for name, r in self.laws.items() if r.fit is not None and r.loo is not None or r.verdicts
-        }
-        scores = {name: aicc(r.fit) for name, r in found.items() if r.fit is not None}
-        return dict(sorted(found.items(), key=lambda item: np.inf if (s := scores[item[0]]) is None else s))
+        """The laws that intervals were made for, by AICc."""
+        scores = {name: aicc(fit) for name, fit in self.fits.items() if self.laws[name].verdicts}
+        order = sorted(scores, key=lambda name: np.inf if (s := scores[name]) is None else s)
+        return {name: self.laws[name] for name in order}
 
 
 @dataclass(frozen=True)
@@ -144,10 +144,12 @@ def fit_table(
     robust: Robust = "auto",
     effort: Effort | None = None,
     seed: int = 0,
+    missing: Missing = "refuse",
+    sheet: str | None = None,
     questions: Questions | None = None,
     told: Callable[[str], None] | None = None,
 ) -> TableFit:
-    """Read a table and fit every law to it.
+    """Read a table (`missing` and `sheet` as in `read_points`) and fit every law to it.
 
     Args:
         told: is called with what is being done.
@@ -156,7 +158,7 @@ def fit_table(
         ValueError: the table cannot be read, or no law can be fitted to it.
     """
     return fit_points_of(
-        read_points(path, columns),
+        read_points(path, columns, missing=missing, sheet=sheet),
         laws=laws,
         robust=robust,
         effort=effort,
@@ -184,7 +186,7 @@ def fit_points_of(
     fits = {name: r.fit for name, r in found.items() if r.fit is not None}
     selected, note = select(fits)
     if selected is None:
-        raise ValueError(f"{table.path}: no law can be fitted: {_reasons(found)}")
+        raise ValueError(f"{table.path}: no law can be fitted: {_why_none(found, table.columns)}")
     weights = akaike_weights({name: aicc(f) for name, f in fits.items()}) or {selected: 1.0}
 
     def generator(what: str) -> np.random.Generator:
@@ -280,20 +282,38 @@ def _has_noise(fit: LawFit) -> bool:
     return fit.degrees_of_freedom >= 1 and (groups is None or len(np.unique(groups)) > 1)
 
 
-def _reasons(found: Mapping[str, LawResult]) -> str:
-    """Why laws could not be fitted, each reason once."""
+def together(lines: Iterable[tuple[str, str]]) -> list[str]:
+    """`law: text` for each of the lines, in their order, with all laws of one text before it."""
     laws: dict[str, list[str]] = {}
-    for name, result in found.items():
-        reason = (result.why_not or "").removeprefix("not fitted: ").removeprefix(f"law {name} ")
-        laws.setdefault(reason, []).append(name)
-    return "; ".join(f"{', '.join(names)}: {reason}" for reason, names in laws.items())
+    for law, text in lines:
+        laws.setdefault(text, []).append(law)
+    return [f"{_listed(list(dict.fromkeys(names)))}: {text}" for text, names in laws.items()]
+
+
+def _listed(names: list[str]) -> str:
+    if len(names) <= MOST_NAMED:
+        return ", ".join(names)
+    return f"{', '.join(names[:4])} and {len(names) - 4} more"
+
+
+def _why_none(found: Mapping[str, LawResult], columns: Columns) -> str:
+    """Why there is no law, and which columns of the table need other values."""
+    reasons = [(r.law, (r.why_not or "").removeprefix("not fitted: ")) for r in found.values()]
+    names = vars(columns)
+    lacking = dict.fromkeys(names[role] for r in found.values() for role in r.lacking)
+    wanted = " or ".join(f"column {name!r}" for name in lacking)
+    where = f"; more rows are needed, with other values in {wanted}" if lacking else ""
+    return "; ".join(together(reasons)) + where
 
 
 def _repeated(selected: str, table: PointTable, robust: Robust) -> RepeatedFit | None:
     if table.epochs is None or selected in FORMS:
         return None
-    points = table.points
-    return fit_repeated(selected, points.n_params, points.n_frames, table.epochs, points.loss, robust=robust)
+    points, epochs = table.points, table.epochs
+    try:
+        return fit_repeated(selected, points.n_params, points.n_frames, epochs, points.loss, robust=robust)
+    except ValueError as error:
+        raise ValueError(f"{table.path}, column {table.columns.epochs!r}: {error}") from None
 
 
 def _taken(values: np.ndarray | None, which: np.ndarray) -> np.ndarray | None:
@@ -369,6 +389,8 @@ def table_json(fits: TableFit) -> dict[str, Any]:
             "columns": vars(table.columns),
             "n_points": len(table.points),
             "n_copies": table.n_copies,
+            "n_dropped": table.n_dropped,
+            "n_reduced": table.n_reduced,
             "n_cells": table.points.n_cells,
             "robust": fits.robust,
             "seed": fits.seed,

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from sapis_lab.cli.common import check_json, numbers, stdout_console, to_stderr
+from sapis_lab.cli.common import check_json, numbers, progress, stdout_console, to_stderr
 from sapis_lab.config import ConfigError, home, plainly
 
 app = typer.Typer()
@@ -47,7 +47,7 @@ def fit(
     name: Annotated[
         str,
         typer.Argument(
-            help="A folder in results/, or a table: CSV, parquet, JSON lines.", show_default=False
+            help="A folder in results/, or a table: CSV, Excel, parquet, JSON.", show_default=False
         ),
     ],
     quantity: Annotated[
@@ -77,11 +77,25 @@ def fit(
         str | None,
         typer.Option("--epochs", help="The column of passes over the D frames.", show_default=False),
     ] = None,
+    best_over: Annotated[
+        str | None,
+        typer.Option(
+            "--best-over",
+            help="Columns of settings, as `lr,batch`: of each N and D the best stays, with all its seeds.",
+            show_default=False,
+        ),
+    ] = None,
+    drop_missing: Annotated[
+        bool, typer.Option("--drop-missing", help="Leave out rows without a number where one is needed.")
+    ] = False,
+    sheet: Annotated[
+        str | None, typer.Option("--sheet", help="Of an Excel file with several.", show_default=False)
+    ] = None,
     law: Annotated[str, typer.Option("--law", help="`all`, `tied`, or laws as `n+d,n+d+nd+e`.")] = "all",
     robust: Annotated[
         str, typer.Option("--robust", help="`auto`, `none`, or Huber's threshold on ln loss (of a sum).")
     ] = "auto",
-    n_bootstrap: Annotated[int, typer.Option("--bootstrap", min=0, max=100_000, help="Resamples.")] = 4000,
+    n_bootstrap: Annotated[int, typer.Option("--bootstrap", min=0, max=100_000, help="Resamples.")] = 2000,
     resample: Annotated[
         str | None,
         typer.Option(
@@ -100,6 +114,28 @@ def fit(
     seed: Annotated[
         int, typer.Option("--seed", min=0, max=2**63 - 1, help="Of resampling and simulation.")
     ] = 0,
+    predict: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--predict",
+            help="A run to forecast, as `n=7e9,d=4e12` (`c=1e22`), or a table of them; repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    hold_out: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--hold-out",
+            help="Rows to leave out and forecast, as `n>1.2e9` (n, d, nd, c, loss); repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    noise: Annotated[
+        str,
+        typer.Option(
+            "--noise", help="`auto` weighs points by a noise that changes with N, D or loss; or `equal`."
+        ),
+    ] = "auto",
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write all numbers to this file.", show_default=False)
     ] = None,
@@ -110,6 +146,8 @@ def fit(
     Example: `sapis fit rmd17-ethanol --quantity test_force_rmse`
 
     Example: `sapis fit runs.csv --n params --d tokens --loss loss --law all --robust auto --json fit.json`
+
+    Example: `sapis fit runs.csv --n params --d tokens --loss loss --predict n=7e9,d=4e12 --hold-out "n>1e9"`
     """
     if _is_table(name, {"--n": n, "--d": d, "--compute": compute, "--loss": loss}):
         _fit_table(
@@ -121,15 +159,25 @@ def fit(
             weight=weight,
             group=group,
             epochs=epochs,
+            best_over=best_over,
+            drop_missing=drop_missing,
+            sheet=sheet,
             law=law,
             robust=robust,
             n_bootstrap=n_bootstrap,
             resample=resample,
             calibrate=calibrate,
             seed=seed,
+            predict=predict or [],
+            hold_out=hold_out or [],
+            noise=noise,
             json_file=json_file,
         )
         return
+    of_a_table = {"--best-over": best_over, "--drop-missing": drop_missing, "--sheet": sheet}
+    given = [option for option, value in of_a_table.items() if value]
+    if given:
+        raise ConfigError(f"{', '.join(given)}: of a table, got the study {name!r}")
     with _answered(name) as folder:
         from sapis_lab.report import analyse_folder
         from sapis_lab.sweep.answers import print_answers
@@ -159,19 +207,25 @@ def _fit_table(
     weight: str | None,
     group: str | None,
     epochs: str | None,
+    best_over: str | None,
+    drop_missing: bool,
+    sheet: str | None,
     law: str,
     robust: str,
     n_bootstrap: int,
     resample: str | None,
     calibrate: int,
     seed: int,
+    predict: list[str],
+    hold_out: list[str],
+    noise: str,
     json_file: Path | None,
 ) -> None:
     import json
 
     from sapis_lab.analysis.result import Effort
     from sapis_lab.analysis.table import Columns
-    from sapis_lab.analysis.table_fit import fit_table, law_names, table_json
+    from sapis_lab.analysis.table_fit import Questions, fit_table, law_names, table_json
     from sapis_lab.files import write_text
     from sapis_lab.report.laws_text import print_table_fit
 
@@ -188,19 +242,31 @@ def _fit_table(
     resampling: Any = resample or ("clusters" if group else "residuals")
     if resampling not in ("residuals", "rows", "clusters"):
         raise ConfigError(f"--resample {resampling!r}: wanted residuals, rows or clusters")
+    if noise not in ("auto", "equal"):
+        raise ConfigError(f"--noise {noise!r}: wanted auto or equal")
     check_json(json_file)
-    columns = Columns(compute or n or "", None if compute else d, loss or "", weight, group, epochs)
+    over = tuple(dict.fromkeys(name.strip() for name in (best_over or "").split(",") if name.strip()))
+    if best_over is not None and not over:
+        raise ConfigError("--best-over: wanted names of columns with commas between them, got none")
+    columns = Columns(
+        compute or n or "", None if compute else d, loss or "", weight, group, epochs, best_over=over
+    )
     effort = Effort(n_bootstrap=n_bootstrap, resampling=resampling, n_simulations=calibrate, all_tests=True)
 
     def run() -> Any:
-        return fit_table(
-            path,
-            columns,
-            laws=law_names(law, compute=compute is not None),
-            robust=how,
-            effort=effort,
-            seed=seed,
-        )
+        with progress() as told:
+            return fit_table(
+                path,
+                columns,
+                laws=law_names(law, compute=compute is not None),
+                robust=how,
+                effort=effort,
+                seed=seed,
+                missing="drop" if drop_missing else "refuse",
+                sheet=sheet,
+                questions=Questions(_targets(predict, columns), tuple(hold_out), noise),  # type: ignore[arg-type]
+                told=told,
+            )
 
     found = plainly(run)
     print_table_fit(found, stdout_console())
@@ -208,6 +274,24 @@ def _fit_table(
         write_text(
             json_file, json.dumps(table_json(found), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         )
+
+
+def _targets(predict: list[str], columns: Any) -> tuple[tuple[float, float], ...]:
+    """The points that --predict names, one by one or by tables with the columns of sizes."""
+    from sapis_lab.analysis.forecast import target
+    from sapis_lab.analysis.table import positive_column, read_frame
+
+    found: list[tuple[float, float]] = []
+    for text in predict:
+        if "=" in text:
+            found.append(target(text, compute=columns.n_frames is None))
+            continue
+        path = Path(text)
+        frame = read_frame(path)
+        sizes = [columns.n_params] + ([] if columns.n_frames is None else [columns.n_frames])
+        values = [positive_column(frame, name, path) for name in sizes]
+        found += list(zip(values[0], values[1] if len(values) > 1 else [1.0] * len(frame), strict=True))
+    return tuple(found)
 
 
 @app.command("figures")

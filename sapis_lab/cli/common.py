@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -95,6 +97,27 @@ def check_json(json_file: Path | None) -> None:
         raise ConfigError(
             f"--json {json_file}: wanted a file, got {'a folder' if json_file.is_dir() else 'something else'}"
         )
+
+
+@contextmanager
+def progress(*, after: float = 2.0) -> Iterator[Callable[[str], None]]:
+    """What is being done, on one line of a terminal once it has taken a while; nothing elsewhere."""
+    begin, terminal = time.monotonic(), sys.stderr.isatty()
+    width = 0
+
+    def told(text: str) -> None:
+        nonlocal width
+        seconds = time.monotonic() - begin
+        if terminal and seconds > after:
+            line = f"{text}, {seconds:.0f} s"[:78]
+            print(f"\r{line:<{width}}", end="", file=sys.stderr, flush=True)
+            width = max(width, len(line))
+
+    try:
+        yield told
+    finally:
+        if width:
+            print("\r" + " " * width + "\r", end="", file=sys.stderr, flush=True)
 
 
 def keeper(json_file: Path | None, what: str) -> Callable[[dict[str, Any]], None]:

@@ -2,67 +2,195 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
+from sapis_lab.analysis.forecast import Forecast
+from sapis_lab.analysis.forms import BentLaw
 from sapis_lab.analysis.identify import interval_text
-from sapis_lab.analysis.laws import COMPUTE_LAWS, SYMBOLS, Law
+from sapis_lab.analysis.laws import COMPUTE_LAWS, SYMBOLS, Law, size_symbol
 from sapis_lab.analysis.result import LawResult
 from sapis_lab.analysis.selection import aicc
-from sapis_lab.analysis.table_fit import TableFit
+from sapis_lab.analysis.table import PointTable
+from sapis_lab.analysis.table_fit import TableFit, together
 from sapis_lab.screen import new_table
 
 
 def print_table_fit(fits: TableFit, console: Console) -> None:
-    """The laws side by side, and beneath them what a reader must know before using a number."""
+    """What a reader must know before using a number, the laws side by side, and the forecasts."""
     table = fits.table
     cells = f" in {table.points.n_cells} cells" if table.points.n_cells < len(table.points) else ""
     how = {"auto": "Huber, 1.345 sigma", "none": "least squares"}.get(
         str(fits.robust), f"Huber, delta {fits.robust}"
     )
     console.print(Text(f"{table.path}: {len(table.points)} points{cells}; ln loss, {how}"), soft_wrap=True)
+    for line in (*_left_out(table), *_warnings(fits)):
+        console.print(Text(line, style="yellow"), soft_wrap=True)
+    console.print()
+    console.print(_grid(fits))
+    legend = (
+        "AICc from the best law; weight: in the average; LOO: rms of ln(forecast/measured), each point left "
+        f"out; [ ]: 95 % profile intervals{_of_noise(fits)}; ?: not identified."
+    )
+    console.print(Text(legend, "dim"))
+    others = [name for name in fits.fits if name not in fits.close]
+    if others:
+        scores = [s for name in others if (s := aicc(fits.fits[name])) is not None]
+        best = [s for f in fits.fits.values() if (s := aicc(f)) is not None]
+        away = f", {min(scores) - min(best):.1f} or more of AICc from the best" if scores and best else ""
+        console.print(Text(f"Fitted too, without intervals: {len(others)} laws{away} (--json).", "dim"))
+    console.print()
+    for line in _sentences(fits):
+        console.print(Text(line), soft_wrap=True)
+    if fits.forecasts:
+        console.print()
+        console.print(_forecasts(fits.forecasts, fits))
+    if fits.held:
+        console.print()
+        _print_held(fits, console)
+
+
+def _grid(fits: TableFit) -> Table:
+    close = fits.close
+    names = [
+        n
+        for n in ("alpha", "beta", "gamma", "E")
+        if any(r.fit and n in r.fit.law.param_names for r in close.values())
+    ]
+    symbols = [SYMBOLS.get(n, n) for n in names]
+    grid = new_table("law", "AICc", "weight", "LOO", *symbols, left=["law", *symbols])
+    best = min((a for f in fits.fits.values() if (a := aicc(f)) is not None), default=None)
+    for name, result in close.items():
+        assert result.fit is not None
+        score, chosen = aicc(result.fit), name == fits.selected
+        row = [
+            f"{name} *" if chosen else name,
+            "–" if score is None or best is None else f"{score - best:+.1f}",
+            f"{fits.weights.get(name, 0.0):.2f}",
+            "–" if result.loo is None else f"{result.loo.rmse:.4f}",
+        ]
+        grid.add_row(*row, *(_cell(result, n) for n in names), style="bold" if chosen else "")
+    return grid
+
+
+def _of_noise(fits: TableFit) -> str:
+    """For the legend: what the intervals take the noise to be."""
+    groups = fits.table.points.group is not None
+    noise = "of residuals that err together in a group" if groups else "for equal noise of ln loss"
+    if fits.table.points.weight is not None:
+        noise = "for noise by the column of weights"
+    elif fits.weighted and fits.noise is not None:
+        noise = f"for noise that changes with {fits.noise.variable}"
+    return f" {noise}"
+
+
+def _warnings(fits: TableFit) -> Iterator[str]:
+    """Where the chosen law fails, and where the noise does."""
+    found = fits.misfit
+    if found is not None and found.found:
+        where = (
+            " and ".join(edge.text for edge in found.edges[:2])
+            or "by less than the noise at every edge of N and D"
+        )
+        p = min(found.p_value, found.p_repeats if found.p_repeats is not None else 1.0)
+        against = "trends of its residuals" if p == found.p_value else "the scatter of repeats"
+        yield (
+            f"The law {fits.selected} misses the data: {where} (noise {found.noise:.2g} of ln loss; test "
+            f"against {against}, p = {p:.1g})"
+        )
+    noise = fits.noise
+    if noise is not None and noise.unequal:
+        done = "points are weighted by it" if fits.weighted else "points count alike all the same"
+        yield (
+            f"The noise changes with {noise.variable}, as {noise.variable}^{noise.slope:+.2f} (p = "
+            f"{noise.p_value:.1g}); {done}"
+        )
+
+
+def _forecasts(forecasts: Sequence[Forecast], fits: TableFit) -> Table:
+    compute = fits.selected in COMPUTE_LAWS
+    sizes = ["C"] if compute else ["N", "D"]
+    grid = new_table(
+        *sizes, "law", "weight", "forecast", "95 % interval", "beyond", left=["law", "95 % interval"]
+    )
+    for found in forecasts:
+        at = [f"{found.n_params:.4g}"] if compute else [f"{found.n_params:.4g}", f"{found.n_frames:.4g}"]
+        far = found.distance["n" if compute else "nd"]
+        beyond = f"{far:.3g} x in {'C' if compute else 'N D'}" if far > 1 else "inside"
+        grid.add_row(
+            *at,
+            "average",
+            "",
+            f"{found.value:.5g}",
+            f"[{found.low:.5g}, {found.high:.5g}]",
+            beyond,
+            style="bold",
+        )
+        shown = sorted(found.laws, key=lambda name: -found.weights[name])[:4]
+        for name in dict.fromkeys([*shown, *([fits.selected] if fits.selected in found.laws else [])]):
+            law = found.laws[name]
+            mark = f"{name} *" if name == fits.selected else name
+            values = f"{law.value:.5g}", f"[{law.low:.5g}, {law.high:.5g}]"
+            grid.add_row(*[""] * len(at), mark, f"{found.weights[name]:.2f}", *values, "")
+    return grid
+
+
+MOST_HELD = 12
+"""Rows of runs left out that are printed; all are in --json."""
+
+
+def _print_held(fits: TableFit, console: Console) -> None:
+    """The runs that were left out beside their forecasts, the largest first."""
+    compute = fits.selected in COMPUTE_LAWS
+    held = sorted(fits.held, key=lambda h: -h.forecast.n_params * h.forecast.n_frames)
+    sizes = ["C"] if compute else ["N", "D"]
+    grid = new_table(*sizes, "measured", "forecast", "95 % interval", "error", left=["95 % interval"])
+    for h in held[:MOST_HELD]:
+        f = h.forecast
+        at = [f"{f.n_params:.4g}"] if compute else [f"{f.n_params:.4g}", f"{f.n_frames:.4g}"]
+        mark = "" if h.inside else " outside"
+        grid.add_row(
+            *at,
+            f"{h.loss:.5g}",
+            f"{f.value:.5g}",
+            f"[{f.low:.5g}, {f.high:.5g}]{mark}",
+            f"{100 * np.expm1(h.error):+.2f} %",
+        )
+    console.print(grid)
+    errors = np.array([h.error for h in held])
+    inside = sum(h.inside for h in held)
+    more = f" ({len(held) - MOST_HELD} more rows in --json)" if len(held) > MOST_HELD else ""
+    console.print(
+        Text(
+            f"Left out ({', '.join(fits.conditions)}): {len(held)} runs, rms of ln(forecast/measured) "
+            f"{np.sqrt(np.mean(errors**2)):.4f}, mean {errors.mean():+.4f}; {inside} of {len(held)} inside "
+            f"their intervals{more}"
+        ),
+        soft_wrap=True,
+    )
+
+
+def _left_out(table: PointTable) -> Iterator[str]:
+    """A sentence on each sort of rows that are no points."""
     if table.n_copies:
-        rows = (
+        equal = (
             "1 row equals an earlier one"
             if table.n_copies == 1
             else f"{table.n_copies} rows equal earlier ones"
         )
         advice = "runs that are to count as repeats must differ in a column, such as a seed"
-        console.print(
-            Text(f"{rows} in every column and count as copies of one run; {advice}", style="yellow"),
-            soft_wrap=True,
-        )
-    console.print()
-    names = [
-        n
-        for n in ("alpha", "beta", "gamma", "E")
-        if any(r.fit and n in r.fit.law.param_names for r in fits.laws.values())
-    ]
-    symbols = [SYMBOLS.get(n, n) for n in names]
-    grid = new_table("law", "AICc", "LOO", "sd", *symbols, left=["law", *symbols])
-    best = min((a for r in fits.laws.values() if r.fit and (a := aicc(r.fit)) is not None), default=None)
-    for name, result in fits.laws.items():
-        if result.fit is None:
-            continue
-        score, chosen = aicc(result.fit), name == fits.selected
-        row = [
-            f"{name} *" if chosen else name,
-            "–" if score is None or best is None else f"{score - best:+.1f}",
-            "–" if result.loo is None else f"{result.loo.rmse:.4f}",
-            "–" if result.fit.residual_sd is None else f"{result.fit.residual_sd:.4f}",
-        ]
-        grid.add_row(*row, *(_cell(result, n) for n in names), style="bold" if chosen else "")
-    console.print(grid)
-    legend = (
-        "AICc from the best law; LOO: rms of ln(forecast/measured), each point left out; [ ]: 95 % profile "
-        "intervals; ?: not identified."
-    )
-    console.print(Text(legend, "dim"))
-    console.print()
-    for line in _sentences(fits):
-        console.print(Text(line), soft_wrap=True)
+        yield f"{equal} in every column and count as copies of one run; {advice}"
+    if table.n_dropped:
+        were = "1 row has" if table.n_dropped == 1 else f"{table.n_dropped} rows have"
+        yield f"{were} no number in a column that is needed, left out"
+    if table.columns.best_over:
+        were = "1 row" if table.n_reduced == 1 else f"{table.n_reduced} rows"
+        over = ", ".join(table.columns.best_over)
+        yield f"{were} left out: for each N and D the best {over} stays, by the mean loss over its seeds"
 
 
 def _cell(result: LawResult, name: str) -> Text:
@@ -78,56 +206,69 @@ def _cell(result: LawResult, name: str) -> Text:
     return Text(f"{fit.params[name]:{digits}}{shown}") if known else Text(f"?{shown}", "yellow")
 
 
-def formula(law: Law, params: dict[str, float]) -> str:
-    """The law written out with its numbers."""
-    variable = {(1.0, 0.0): "C" if law.name in COMPUTE_LAWS else "N", (0.0, 1.0): "D", (1.0, 1.0): "(N D)"}
-    parts = []
+def formula(law: Law, params: Mapping[str, float], known: Mapping[str, bool] | None = None) -> str:
+    """The law written out with its numbers; those of terms that are not `known`, by name, as symbols."""
+
+    def number(name: str, digits: str, term: str) -> str:
+        if known is None or known.get(term, True):
+            return f"{params[name]:{digits}}"
+        return SYMBOLS.get(name, name)
+
+    parts, size = {}, size_symbol(law)
     for t in law.terms:
-        power = f" {variable[(t.power_n, t.power_d)]}^-{params[t.exponent]:.4f}" if t.exponent else ""
-        parts.append(f"{params[t.amplitude]:.5g}{power}")
-    return "L = " + " + ".join(parts)
+        variable = {(1.0, 0.0): size, (0.0, 1.0): "D", (1.0, 1.0): "(N D)", (0.0, 0.0): ""}
+        at = variable[(t.power_n, t.power_d)]
+        text = number(t.amplitude, ".5g", t.name)
+        if t.exponent:
+            text += f" {at}^-{number(t.exponent, '.4f', t.name)}"
+        if isinstance(law, BentLaw) and t.name == law.broken:
+            first, place = ("alpha_0", "N_b") if t.name == "n" else ("beta_0", "D_b")
+            steep = (
+                f"{params[first] - params[t.exponent or '']:+.4f}"
+                if known is None or known.get(t.name, True)
+                else f"({SYMBOLS[first]} - {SYMBOLS[t.exponent or '']})"
+            )
+            text += f" (1 + {number(place, '.4g', t.name)}/{at})^{steep}"
+        if isinstance(law, BentLaw) and law.cross and t.name == "d":
+            n_0, d_0 = f"{params['N_0']:.4g}", f"{params['D_0']:.4g}"
+            p, kappa = number("p", ".4f", "d"), number("kappa", ".4f", "d")
+            text += f" (N/{n_0})^-({p} + {kappa} ln(D/{d_0}))"
+        parts[t.name] = text
+    floor = parts.pop("e", None)
+    if not isinstance(law, BentLaw):
+        return "L = " + " + ".join([*parts.values(), *([floor] if floor else [])])
+    if law.mean == "sum":
+        inner = " + ".join(parts.values())
+    else:
+        q = number("q", ".4f", "n") if law.mean == "pnorm" else number(law.exponent_of("d"), ".4f", "d")
+        inner = "[" + " + ".join(f"({text})^(1/{q})" for text in parts.values()) + f"]^{q}"
+    if law.ceiling:
+        inner = f"1 / (1/({inner}) + 1/{number('S', '.5g', 'n')})"
+    return f"L = {inner}" + (f" + {floor}" if floor else "")
 
 
 def _sentences(fits: TableFit) -> Iterator[str]:
     chosen = fits.laws[fits.selected]
     assert chosen.fit is not None
     yield f"Chosen: {fits.selection_note}."
-    yield f"  {formula(chosen.fit.law, chosen.fit.params)}"
-    for name, result in fits.laws.items():
-        if result.fit is None:
-            yield f"{name}: {result.why_not}"
-            continue
-        for verdict in result.verdicts:
-            if not verdict.identified:
-                yield f"{name}: {verdict.text}"
-        if not result.fit.converged or "bound" in result.fit.message:
-            yield f"{name}: {result.fit.message}"
-        rivals = [m for m in result.fit.modes[1:] if m.objective < 1.2 * result.fit.objective]
-        if rivals:
-            yield f"{name}: other optima within 20 % of the objective: {len(rivals)}"
-        if result.lack_of_fit is not None:
-            test = result.lack_of_fit
-            yield f"{name}: lack of fit against repeats, F{test.dof} = {test.F:.2f}, p = {test.p_value:.2g}"
-        for kind, ratio in (("interaction", result.interaction), ("floor", result.floor)):
-            if ratio is not None:
-                point = f"95 % point {ratio.critical:.1f} by {ratio.n_simulations} simulations"
-                yield (
-                    f"{name}: {kind} against {ratio.small}, likelihood ratio {ratio.statistic:.1f} "
-                    f"({point}), p = {ratio.p_value:.2g}"
-                )
+    known = {v.term: v.identified for v in chosen.verdicts}
+    yield f"  {formula(chosen.fit.law, chosen.fit.params, known)}"
+    extra = [_extra(chosen, name) for name in chosen.fit.law.extra_names]
+    if extra:
+        yield f"  {', '.join(extra)}"
+    yield from together((name, text) for name, result in _worth_a_remark(fits) for text in _remarks(result))
     held = [h for h in chosen.held_out if not isinstance(h, str)]
     if held:
         shown = ", ".join(
-            f"largest {h.block.replace('*', ' x ')} ({h.n_held} points) {h.rmse:.3f} (mean {h.bias:+.3f})"
+            f"largest {_block(h.block, chosen.fit.law)} ({h.n_held} point{'s' if h.n_held > 1 else ''}) "
+            f"{h.rmse:.3f} (mean {h.bias:+.3f})"
             for h in held
         )
         yield (
             f"{fits.selected} fitted without the largest points forecasts them with an rms of ln L of: "
             f"{shown}"
         )
-    floor = next(
-        (r for n, r in fits.laws.items() if r.intervals and n.startswith("n+d+e") and "nd" not in n), None
-    )
+    floor = next((r for n, r in fits.close.items() if r.intervals and n in _floored(fits.selected)), None)
     if (
         floor is not None
         and floor.intervals is not None
@@ -147,3 +288,68 @@ def _sentences(fits: TableFit) -> Iterator[str]:
             f"Repeated data, {r.fit.law.name}: R* = {r.r_star:.3g} [{low}, {high}], "
             f"{formula(r.fit.law, r.fit.params)} with D_eff for D"
         )
+
+
+FAR, FEW = 10.0, 6
+"""A law farther than `FAR` of AICc from the best has no remarks, unless no more than `FEW` were asked for."""
+
+
+def _floored(law: str) -> tuple[str, ...]:
+    """The law with a floor that stands beside one without."""
+    head, _, tags = law.partition(":")
+    base = "n+d" if head == "n+d+nd" else head
+    return tuple(f"{base}+e{f':{t}' if t else ''}" for t in dict.fromkeys([tags]))
+
+
+def _extra(result: LawResult, name: str) -> str:
+    """An extra parameter of a law with its interval."""
+    assert result.fit is not None
+    limits = None if result.intervals is None else result.intervals.get(name)
+    if limits is None:
+        shown = ""
+    elif name in ("alpha_0", "beta_0"):
+        shown = " " + interval_text(limits, digits=".3g")
+    else:
+        shown = f" [{limits[0]:.3g}, {limits[1]:.3g}]".replace("inf", "∞")
+    return f"{SYMBOLS.get(name, name)} = {result.fit.params[name]:.3g}{shown}"
+
+
+def _worth_a_remark(fits: TableFit) -> Iterator[tuple[str, LawResult]]:
+    """Laws that a reader is told of: those with intervals, and those asked for that could not be fitted."""
+    best = min((s for f in fits.fits.values() if (s := aicc(f)) is not None), default=None)
+    for name, result in fits.close.items():
+        score = None if result.fit is None else aicc(result.fit)
+        near = best is None or score is None or score - best < FAR
+        if near or name == fits.selected or len(fits.laws) <= FEW:
+            yield name, result
+    yield from ((name, r) for name, r in fits.laws.items() if r.fit is None)
+
+
+def _block(block: str, law: Law) -> str:
+    """What is largest in held-out points, in the symbols of a law."""
+    return {"n_params": size_symbol(law), "n_frames": "D", "n_params*n_frames": "N x D"}[block]
+
+
+def _remarks(result: LawResult) -> Iterator[str]:
+    """What a reader must know of one law."""
+    if result.fit is None:
+        yield result.why_not or ""
+        return
+    for verdict in result.verdicts:
+        if not verdict.identified:
+            yield verdict.text
+    if not result.fit.converged or "bound" in result.fit.message:
+        yield result.fit.message
+    rivals = [m for m in result.fit.modes[1:] if m.objective < 1.2 * result.fit.objective]
+    if rivals:
+        yield f"other optima within 20 % of the objective: {len(rivals)}"
+    if result.lack_of_fit is not None:
+        test = result.lack_of_fit
+        yield f"lack of fit against repeats, F{test.dof} = {test.F:.2f}, p = {test.p_value:.2g}"
+    for kind, ratio in (("interaction", result.interaction), ("floor", result.floor)):
+        if ratio is not None:
+            point = f"95 % point {ratio.critical:.1f} by {ratio.n_simulations} simulations"
+            yield (
+                f"{kind} against {ratio.small}, likelihood ratio {ratio.statistic:.1f} "
+                f"({point}), p = {ratio.p_value:.2g}"
+            )

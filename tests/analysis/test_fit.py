@@ -193,11 +193,11 @@ def test_modes_are_distinct_and_the_best_comes_first():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda n, d, y: (n[:3], d[:3], y[:3]), "needs at least 2 distinct n_frames"),
-        (lambda n, d, y: (n[:1], d[:1], y[:1]), "needs at least 2 distinct n_params"),
+        (lambda n, d, y: (n[:3], d[:3], y[:3]), "needs at least 2 distinct D"),
+        (lambda n, d, y: (n[:1], d[:1], y[:1]), "needs at least 2 distinct N"),
         (
             lambda n, d, y: (np.full_like(n, 1e4), d, y),
-            "needs at least 2 distinct n_params, got 1; widen lattice.n_params",
+            "law n\\+d needs at least 2 distinct N, got 1$",
         ),
         (
             lambda n, d, y: (n[[0, 5, 10]], d[[0, 5, 10]], y[[0, 5, 10]]),

@@ -69,7 +69,7 @@ def test_a_law_without_the_floor_of_its_data_is_too_hopeful_about_the_largest_po
 
 def test_a_block_that_leaves_too_little_says_why():
     two = np.isin(N, np.unique(N)[:2])
-    assert "needs at least 2 distinct n_params" in hold_out_largest(
+    assert "needs at least 2 distinct N" in hold_out_largest(
         fit("n+d", N[two], D[two], noisy("n+d")[two]), "n_params"
     )
 

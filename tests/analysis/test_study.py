@@ -86,7 +86,8 @@ def test_a_model_with_too_few_points_says_why_instead_of_crashing(runs, tmp_path
     study = analyse(few, n_bootstrap=FEW, laws=("n+d",))
     model = study.models["geat-l1"]
     assert model.selected is None
-    assert "needs at least 2 distinct n_frames" in model.laws["n+d"].why_not
+    why = "needs at least 2 distinct D, got 1; widen lattice.n_frames"
+    assert model.laws["n+d"].why_not == f"not fitted: {why}"
     assert any("not fitted" in line for line in model.identifiability)
     write_fit_json(study, tmp_path / "fit.json")
 

@@ -9,8 +9,10 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from sapis_lab.analysis.laws import LAWS
+from sapis_lab.analysis.forms import FORMS
+from sapis_lab.analysis.laws import LAWS, TIED_LAWS, law_named
 from sapis_lab.analysis.table import Columns, read_points
+from sapis_lab.analysis.table_fit import together
 from sapis_lab.cli import app
 from sapis_lab.config import ConfigError
 
@@ -55,7 +57,7 @@ def test_every_format_holds_the_same_points(frame, tmp_path, suffix):
         (
             lambda f: f,
             Columns("sizes", "frames", "rmse"),
-            "no column 'sizes' for n_params.*did you mean 'size'",
+            "no column 'sizes' for N.*did you mean 'size'",
         ),
         (
             lambda f: f,
@@ -117,7 +119,7 @@ def test_a_pipe_or_a_folder_in_place_of_a_table_is_one_clear_line(tmp_path, name
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
-        ("a.csv", b"size,frames,rmse\n1,2,\xff\n", "not a table in CSV: 'utf-8' codec"),
+        ("a.csv", b"size,frames,rmse\n1,2,\xff\n", "row 1: got 'ÿ', wanted a positive number"),
         ("a.jsonl", b'{"size": 1, "note": "\xff"}\n', "not a table in JSON lines: 'utf-8' codec"),
         ("a.json", b"[" * 200_000, "nested too deeply"),
         ("a.jsonl", b'{"size": ' + b"9" * 5000 + b"}\n", "line 1: not JSON"),
@@ -201,15 +203,19 @@ def test_sapis_fit_writes_the_keys_that_readers_look_for(frame, tmp_path):
     assert result.exit_code == 0, result.output
     data = json.loads(out.read_text())
     assert data["n_points"] == 16
-    assert set(data["laws"]) == {"n+d", "n+d+e", "n+d+nd", "n+d+nd+e"}
+    assert set(data["laws"]) == {*LAWS, *TIED_LAWS, *FORMS}
     assert data["selected"] in data["laws"]
     assert not data["identifiability"]["n+d+nd+e"]["gamma"]["identified"]
     assert data["identifiability"]["n+d+nd+e"]["gamma"]["text"].startswith("γ not identified: [")
     for name, law in data["laws"].items():
-        assert set(law["params"]) == set(LAWS[name].param_names) == set(law["intervals"])
-        for key in ("objective", "converged", "modes", "aicc", "loo", "bootstrap_intervals"):
+        form = law_named(name)
+        assert set(form.param_names) <= set(law["params"])
+        for key in ("objective", "converged", "modes", "aicc"):
             assert law[key] is not None
-        predicted = LAWS[name].predict(law["params"], frame["size"], frame["frames"])
+        if name in LAWS:
+            assert set(law["intervals"]) == set(form.param_names)
+            assert law["loo"] is not None and law["bootstrap_intervals"] is not None
+        predicted = form.predict(law["params"], frame["size"], frame["frames"])
         size = np.abs(np.log(predicted / frame["rmse"]))
         inside = np.minimum(size, law["robust_delta"])
         assert law["objective"] == pytest.approx((inside * (size - 0.5 * inside)).sum(), rel=1e-6)
@@ -329,11 +335,50 @@ def test_a_column_of_epochs_gives_the_worth_of_repeats(tmp_path):
         (["--n", "size", "--d", "frames", "--compute", "w", "--loss", "rmse"], "--compute stands instead"),
         (
             ["--n", "size", "--d", "w", "--loss", "rmse"],
-            "no law can be fitted.*needs at least 2 distinct n_frames",
+            r"runs.csv: no law can be fitted: n\+d, n\+d\+e, n\+d\+nd, n\+d\+nd\+e and 40 more: needs at least 2 "
+            "distinct D, got 1; more rows are needed, with other values in column 'w'$",
         ),
+        (["--n", "size", "--d", "w", "--loss", "rmse", "--best-over", ", "], "--best-over: wanted names of"),
     ],
 )
 def test_bad_options_end_with_one_message(frame, tmp_path, words, message):
     path = written(frame, tmp_path, ".csv")
     with pytest.raises(ConfigError, match=message):
         CliRunner().invoke(app, ["fit", str(path), *words], catch_exceptions=False)
+
+
+def test_options_of_a_table_are_refused_for_a_study():
+    words = ["fit", "quickstart", "--drop-missing", "--sheet", "runs"]
+    with pytest.raises(
+        ConfigError, match="^--drop-missing, --sheet: of a table, got the study 'quickstart'$"
+    ):
+        CliRunner().invoke(app, words, catch_exceptions=False)
+
+
+def test_a_line_that_holds_for_several_laws_is_one_line():
+    lines = [("n+d", "minimum found"), ("n+d+e", "no interval"), ("n+d+nd", "minimum found")]
+    assert together(lines) == ["n+d, n+d+nd: minimum found", "n+d+e: no interval"]
+
+
+def test_a_table_of_compute_is_told_in_c(tmp_path):
+    path = tmp_path / "c.csv"
+    path.write_text("flops,loss\n1e15,1.1\n1e16,0.9\n1e17,0.62\n")
+    options = ["--compute", "flops", "--loss", "loss", "--bootstrap", "0", "--calibrate", "0"]
+    result = run(path, *options)
+    assert result.exit_code == 0, result.output
+    assert "3 distinct C for 2 parameters" in result.output and "largest C (1 point)" in result.output
+    assert "n_params" not in result.output
+    path.write_text("flops,loss\n1e15,1.1\n1e15,0.9\n")
+    with pytest.raises(
+        ConfigError, match=r"c, c\+e: needs at least 2 distinct C, got 1; .* in column 'flops'$"
+    ):
+        CliRunner().invoke(app, ["fit", str(path), *options], catch_exceptions=False)
+
+
+def test_epochs_without_repeats_name_their_column(frame, tmp_path):
+    path = written(frame.assign(e=1), tmp_path, ".csv")
+    words = ["--n", "size", "--d", "frames", "--loss", "rmse", "--epochs", "e", "--law", "n+d"]
+    with pytest.raises(ConfigError, match="runs.csv, column 'e': no point has more than one epoch"):
+        CliRunner().invoke(
+            app, ["fit", str(path), *words, "--bootstrap", "0", "--calibrate", "0"], catch_exceptions=False
+        )

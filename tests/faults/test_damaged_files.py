@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from sapis_lab.analysis.regime import read_regime
-from sapis_lab.analysis.table import _bytes, _frame
+from sapis_lab.analysis.table import read_frame
 from sapis_lab.config import ConfigError, read_yaml
 from sapis_lab.data._arrays import GrowingArrays
 from sapis_lab.data._store import FrameStore, is_sealed
@@ -176,7 +176,7 @@ def test_a_damaged_curve_loses_its_damaged_rows_alone(tmp_path):
 def test_a_damaged_table_of_the_users_is_refused(tmp_path, ending, damage):
     path = put(tmp_path / f"runs.{ending}", DAMAGE[damage])
     try:
-        table = _frame(_bytes(path), path)
+        table = read_frame(path)
     except ValueError as error:
         assert str(path) in str(error)
     else:
@@ -187,7 +187,7 @@ def test_a_damaged_table_of_the_users_is_refused(tmp_path, ending, damage):
 def test_a_pipe_in_the_place_of_the_users_table_is_refused(tmp_path, ending):
     os.mkfifo(tmp_path / f"runs.{ending}")
     with pytest.raises(ValueError, match="wanted a file, got a pipe"):
-        _bytes(tmp_path / f"runs.{ending}")
+        read_frame(tmp_path / f"runs.{ending}")
 
 
 def test_a_pipe_among_the_configs_does_not_hang_a_study(project: Path) -> None:
