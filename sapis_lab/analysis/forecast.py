@@ -67,7 +67,8 @@ class Predictive:
             )
             for x in (-end, end)
         )
-        return low, high
+        # T that no longer rises has no end
+        return np.maximum(low, self.best - FARTHEST), np.minimum(high, self.best + FARTHEST)
 
 
 def _line(x: Array, known: Array, value: Array) -> Array:

@@ -22,7 +22,7 @@ from scipy import stats
 
 from sapis_lab.analysis.fit import LawFit
 from sapis_lab.analysis.laws import Array
-from sapis_lab.analysis.refit import noise_scale
+from sapis_lab.analysis.refit import noise_scale, noise_scales
 from sapis_lab.analysis.selection import lack_of_fit
 
 MAX_P_VALUE = 0.01
@@ -93,7 +93,8 @@ def misfit(fit: LawFit) -> Misfit | None:
     variance = max((total - part) / rest, 1e-300)
     F = part / q / variance
     repeats = lack_of_fit(fit)
-    noise = float(np.sqrt(variance))
+    left = fit.residuals * root - U @ explained
+    noise = float(noise_scales(left[None], np.array([fit.delta]), n_parameters=law.n_parameters + q)[0])
     if repeats is not None:
         noise = min(noise, noise_of_repeats(fit) or noise)
     return Misfit(

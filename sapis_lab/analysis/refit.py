@@ -19,7 +19,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from sapis_lab.analysis.fit import THRESHOLD_ROUNDS, LawFit, Robust, huber_thresholds
+from sapis_lab.analysis.fit import (
+    FAR,
+    HIDDEN,
+    NARROW,
+    THRESHOLD_ROUNDS,
+    LawFit,
+    Robust,
+    huber_thresholds,
+)
 from sapis_lab.analysis.laws import Array, Law
 from sapis_lab.analysis.search import starts_for
 from sapis_lab.analysis.solve import MAX_STEPS, Solutions, race, solve
@@ -183,21 +191,29 @@ def refit(
     thresholds = np.full(B, fixed_delta)
     root = 1.0 if W is None else np.sqrt(W)
     if setting.robust == "auto" and delta is None:
-        for _ in range(THRESHOLD_ROUNDS):
-            residuals = (law.log_loss(found.theta[:, 0], z)[0] - log_loss) * root
-            thresholds = huber_thresholds(residuals, n_parameters=law.n_parameters)
-            found = race(
+        found, thresholds = _settled(setting, found, log_loss, W, max_steps)
+        residuals = (law.log_loss(found.theta[:, 0], z)[0] - log_loss) * root
+        hidden = np.flatnonzero(np.abs(residuals).max(axis=1) > FAR * thresholds)
+        if hidden.size:
+            # as `fit` looks again where runs that diverged may have drawn least squares off
+            y, W_hidden = log_loss[hidden], W if W is None or W.ndim == 1 else W[hidden]
+            narrow = race(
                 law,
-                found.theta,
+                begin[hidden],
                 z=z,
-                log_loss=log_loss,
-                weight=W,
-                delta=thresholds,
+                log_loss=y,
+                weight=W_hidden,
+                delta=NARROW * thresholds[hidden],
                 spread=setting.spread,
-                continuation=False,
                 keep=KEPT,
                 max_steps=max_steps,
             )
+            other, smaller = _settled(setting, narrow, y, W_hidden, max_steps)
+            better = smaller < HIDDEN * thresholds[hidden]
+            rows = hidden[better]
+            for name in ("theta", "objective", "converged", "at_bound"):
+                getattr(found, name)[rows] = getattr(other, name)[better]
+            thresholds[rows] = smaller[better]
     residuals = (law.log_loss(found.theta[:, 0], z)[0] - log_loss) * root
     return Refits(
         log_loss,
@@ -210,6 +226,30 @@ def refit(
         thresholds,
         dispersion(residuals, thresholds, n_parameters=law.n_parameters),
     )
+
+
+def _settled(
+    setting: Setting, found: Solutions, log_loss: Array, W: Array | None, max_steps: int
+) -> tuple[Solutions, Array]:
+    """The optima (B, keep, p) under the thresholds that their own residuals ask for, and these, (B,)."""
+    law, z = setting.law, setting.z
+    root, thresholds = 1.0 if W is None else np.sqrt(W), np.full(len(log_loss), np.inf)
+    for _ in range(THRESHOLD_ROUNDS):
+        residuals = (law.log_loss(found.theta[:, 0], z)[0] - log_loss) * root
+        thresholds = huber_thresholds(residuals, n_parameters=law.n_parameters)
+        found = race(
+            law,
+            found.theta,
+            z=z,
+            log_loss=log_loss,
+            weight=W,
+            delta=thresholds,
+            spread=setting.spread,
+            continuation=False,
+            keep=KEPT,
+            max_steps=max_steps,
+        )
+    return found, thresholds
 
 
 def constrained(

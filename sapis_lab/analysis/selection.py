@@ -1,14 +1,14 @@
 """Which law a set of points asks for: criteria, forecasts of points left out, and tests.
 
-Akaike's criterion for small samples (Hurvich & Tsai 1989), of the fit that was made: a fit that minimises
-sum w rho_delta(r) is the most probable under errors with the density exp(-rho_delta / lambda) / Z(lambda), so
+Akaike's criterion for small samples (Hurvich & Tsai 1989), with the errors that the fit allows for:
 
-    AICc = min_lambda [2 F / lambda + 2 n ln Z(lambda)] + 2 k + 2 k (k + 1) / (n - k - 1) + constant,   k = p
-    + 1.
+    AICc = min_sigma [-2 ln likelihood] + 2 k + 2 k (k + 1) / (n - k - 1) + constant,   k = p + 1.
 
-For least squares that is the usual n ln(2 F / n) + ...; under Huber's loss the density is normal with
-exponential tails, and a run that diverged costs every law the same instead of deciding between them. Where
-delta follows the residuals it moves with lambda, delta = 1.345 sqrt(lambda).
+For least squares errors are normal, which gives the usual n ln(2 F / n). A fit whose Huber threshold follows
+the residuals expects runs that diverged; there errors have Student's density with four degrees of freedom,
+under which such a run costs every law about the same and leaves sigma alone, whereas under normal errors, or
+under the exponential tails that go with Huber's loss, two of them in 36 decide between laws. With a fixed
+threshold the density is exp(-rho_delta / lambda) / Z(lambda), of which that fit is the most probable one.
 
 Among the laws within 2 of the smallest AICc the one with the fewest parameters is taken: an interaction that
 is not there makes extrapolation two to three times worse, one that is there and left out seldom does. An
@@ -30,6 +30,7 @@ from typing import Literal
 
 import numpy as np
 from scipy import stats
+from scipy.special import gammaln
 
 from sapis_lab.analysis.fit import LawFit, Robust, fit_points
 from sapis_lab.analysis.identify import MIN_EXPONENT
@@ -45,8 +46,8 @@ MANY = 100
 FIRST_LOOK, CLEAR = 99, 0.2
 """Simulations after which a test of many points ends where none, or more than this part, reached the
 ratio."""
-TUNING = 1.345
-"""Huber's threshold in standard deviations of the noise, where it follows the residuals."""
+TAILS = 4
+"""Degrees of freedom of the errors that a fit with a threshold from its residuals expects."""
 DISGUISED = 10.0
 """AICc by which a floor may lose to an interaction with an exponent below `MIN_EXPONENT`."""
 FLOORED = {"n+d+nd": "n+d+e"}
@@ -67,8 +68,7 @@ def aicc(fit: LawFit) -> float | None:
 
 
 def deviances(residuals: Array, *, robust: Robust) -> Array:
-    """min_lambda [2 F / lambda + 2 n ln Z(lambda)] of each row of standardised residuals, (B,), less n (1 +
-    ln 2 pi)."""
+    """min over sigma of -2 ln likelihood of each row of standardised residuals, (B,), less n (1 + ln 2 pi)."""
     n, size = residuals.shape[1], np.abs(residuals)
     # exact data: rounding error decides nothing
     rms = np.sqrt(np.maximum((size**2).mean(axis=1), 1e-30))
@@ -80,11 +80,16 @@ def deviances(residuals: Array, *, robust: Robust) -> Array:
 
     def value(log_sigma: Array) -> Array:
         sigma = np.exp(log_sigma)
-        delta = TUNING * sigma if robust == "auto" else np.full_like(sigma, float(robust))
-        part = delta / sigma
-        Z = np.sqrt(2 * np.pi) * (2 * stats.norm.cdf(part) - 1) + 2 / part * np.exp(-(part**2) / 2)
-        F = huber(residuals, delta[:, None]).sum(axis=1)
-        return np.asarray(2 * F / sigma**2 + 2 * n * (log_sigma + np.log(Z)))
+        if robust == "auto":
+            cost = (TAILS + 1) * np.log1p((residuals / sigma[:, None]) ** 2 / TAILS).sum(axis=1)
+            log_Z = 0.5 * np.log(TAILS * np.pi) + gammaln(TAILS / 2) - gammaln((TAILS + 1) / 2)
+        else:
+            part = float(robust) / sigma
+            cost = 2 * huber(residuals, float(robust)).sum(axis=1) / sigma**2
+            log_Z = np.log(
+                np.sqrt(2 * np.pi) * (2 * stats.norm.cdf(part) - 1) + 2 / part * np.exp(-(part**2) / 2)
+            )
+        return np.asarray(cost + 2 * n * (log_sigma + log_Z))
 
     a, b = high - ratio * (high - low), low + ratio * (high - low)
     f_a, f_b = value(a), value(b)

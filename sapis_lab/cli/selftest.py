@@ -12,6 +12,7 @@ from sapis_lab.cli.common import (
     HELP,
     Again,
     Json,
+    counts,
     dataset_config,
     keeper,
     positive_numbers,
@@ -326,6 +327,47 @@ def scaler(
     raise typer.Exit(
         plainly(lambda: run_scaler(names, chosen, n_worlds=n_worlds, console=stdout_console(), save=save))
     )
+
+
+@app.command("forecasts")
+def forecasts(
+    n_sets: Annotated[int, typer.Option("--sets", min=2, help="Data sets of each truth.")] = 400,
+    worlds: Annotated[
+        str,
+        typer.Option(
+            "--worlds", help="Numbers of the truths, from 1; all when not given.", show_default=False
+        ),
+    ] = "",
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the simulation.")] = 0,
+    json_file: Json = None,
+) -> None:
+    """Measure how laws are chosen and what forecasts are worth, on simulated truths and published tables.
+
+    Published tables are looked for in `$SAPIS_DATA/scaling`. Exit status: 1 if intervals of the average cover
+    outside of 93-97 % where the truth is among the laws.
+
+    Example: `sapis selftest forecasts --sets 40 --worlds 1,3`
+    """
+    from sapis_lab.analysis.forecast_check import WORLDS
+    from sapis_lab.selftest.forecasts import run_forecasts
+
+    save = keeper(json_file, "forecasts")
+    data = Path(os.environ["SAPIS_DATA"]) if "SAPIS_DATA" in os.environ else None
+    chosen = counts(worlds, "--worlds") if worlds else range(1, len(WORLDS) + 1)
+    unknown = [k for k in chosen if k > len(WORLDS)]
+    if unknown:
+        raise ConfigError(f"--worlds: got {unknown[0]}, wanted numbers from 1 to {len(WORLDS)}")
+    status = plainly(
+        lambda: run_forecasts(
+            [WORLDS[k - 1] for k in chosen],
+            n_sets=n_sets,
+            seed=seed,
+            data=data,
+            console=stdout_console(),
+            save=save,
+        )
+    )
+    raise typer.Exit(status)
 
 
 @app.command("fits")

@@ -335,8 +335,8 @@ def test_a_column_of_epochs_gives_the_worth_of_repeats(tmp_path):
         (["--n", "size", "--d", "frames", "--compute", "w", "--loss", "rmse"], "--compute stands instead"),
         (
             ["--n", "size", "--d", "w", "--loss", "rmse"],
-            r"runs.csv: no law can be fitted: n\+d, n\+d\+e, n\+d\+nd, n\+d\+nd\+e and 40 more: needs at least 2 "
-            "distinct D, got 1; more rows are needed, with other values in column 'w'$",
+            r"runs.csv: no law can be fitted: n\+d, n\+d\+e, n\+d\+nd, n\+d\+nd\+e and 40 more: needs at "
+            "least 2 distinct D, got 1; more rows are needed, with other values in column 'w'$",
         ),
         (["--n", "size", "--d", "w", "--loss", "rmse", "--best-over", ", "], "--best-over: wanted names of"),
     ],
