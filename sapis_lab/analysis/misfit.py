@@ -93,7 +93,7 @@ def misfit(fit: LawFit) -> Misfit | None:
     variance = max((total - part) / rest, 1e-300)
     F = part / q / variance
     repeats = lack_of_fit(fit)
-    left = fit.residuals * root - U @ explained
+    left = fit.residuals * root - explained
     noise = float(noise_scales(left[None], np.array([fit.delta]), n_parameters=law.n_parameters + q)[0])
     if repeats is not None:
         noise = min(noise, noise_of_repeats(fit) or noise)

@@ -68,7 +68,7 @@ def aicc(fit: LawFit) -> float | None:
 
 
 def deviances(residuals: Array, *, robust: Robust) -> Array:
-    """min over sigma of -2 ln likelihood of each row of standardised residuals, (B,), less n (1 + ln 2 pi)."""
+    """min over sigma of -2 ln likelihood of each row of standardised residuals, (B,), less n + n ln 2 pi."""
     n, size = residuals.shape[1], np.abs(residuals)
     # exact data: rounding error decides nothing
     rms = np.sqrt(np.maximum((size**2).mean(axis=1), 1e-30))
