@@ -4,20 +4,10 @@ at several of them.
     rate = kappa N^lambda D^mu,   batch = kappa N^lambda D^mu        (as in Bi et al., arXiv:2401.02954,
     section 3, there in C alone)
 
-First the optimum of every cell (one model, N and D): the error near its minimum is a paraboloid in x = (ln
-rate, ln batch),
-
-    ln L = c + b.x + x.A x,   x* = -A^-1 b / 2,
-
-fitted by least squares to the trials within `NEAR` of the best one. Trials beyond are no part of the
-paraboloid, but say where the error rises steeply: where it would put one of them below `NEAR`, that trial
-takes part at `NEAR` (a censored value), which keeps the optimum on the safe side of rates at which training
-breaks down. The uncertainty comes from draws of (c, b, A) about the fit with Student's distribution, kept
-within what was tried.
-
-Then the power law through the optima by weighted least squares in logarithms, with weights 1 / (sigma_i^2 +
-tau^2), where tau^2 is the scatter beyond the sigma_i (Paule & Mandel, J. Res. NBS 87, 377 (1982)). Intervals
-are 95 % and from a parametric bootstrap of the studentised coefficients, since cells are few.
+First the optimum of every cell (one model, N and D) by skewed bowls fitted to the trials of all cells of a
+model together (`sapis_lab.analysis.bowl`), then the power law through the optima by weighted least squares
+in logarithms, with the covariance of the optima and a scatter beyond it (`sapis_lab.analysis.weighted`).
+Intervals are 95 %.
 
 An exponent of a size that did not vary is 0 and called not identified. No torch here: the analysis side and
 the lattice both read the rule.
@@ -35,6 +25,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from sapis_lab.analysis.bowl import CLIFF, Bowl, Bowls, Sweep, fit_bowls
+from sapis_lab.analysis.weighted import WeightedFit, weighted_fit
 from sapis_lab.config import ConfigError, read_yaml
 from sapis_lab.files import read_json, write_text
 from sapis_lab.records import read_csv
@@ -46,13 +38,9 @@ FILE = "regime.json"
 FORMAT = 1
 TUNABLE = {"learning_rate": "train.learning_rate", "batch_size": "train.batch_size"}
 """What a rule can be fitted for, and its dotted name."""
-NEAR = 0.7
-"""Trials whose ln L exceeds the best by less than this belong to the paraboloid: an error up to twice the
-best."""
-MIN_TRIALS = 2
-"""Trials beyond the number of coefficients that a paraboloid needs."""
-DRAWS = 2000
-LEVEL = 0.95
+UNCERTAIN = 0.5
+"""An optimum whose standard deviation exceeds this share of the range that was tried is none: the best trial
+stands for it."""
 
 Array = NDArray[np.float64]
 
@@ -72,14 +60,16 @@ class Optimum:
     sigma: float
     """Standard deviation of ln value."""
     method: Literal["paraboloid", "best trial"]
-    """How it was found. The best trial is taken where the paraboloid has too few trials, no minimum, or one
-    outside of what was tried."""
+    """How it was found: as the minimum of a (skewed) paraboloid, or as the best trial where there are too few
+    for one, or its minimum lies far outside of them or is uncertain."""
     n_trials: int
     """Finished trials of the cell."""
     loss: float
     """Lowest error of the trials."""
     note: str = ""
     """Why it is no minimum of a paraboloid, or that it lies at the edge of the search."""
+    n_used: int = 0
+    """Trials in the paraboloid."""
 
 
 @dataclass(frozen=True)
@@ -146,121 +136,103 @@ class Regime:
         return "\n".join(lines)
 
 
-# --------------------------------------------------------------------------------------------------- one cell
+# -------------------------------------------------------------------------------------------------- the cells
 
 
-def optima(
-    x: Array, loss: Array, *, n_params: int, n_frames: int, generator: np.random.Generator
-) -> list[Optimum]:
-    """The best value of every tuned setting in one cell, in the order of the columns of `x`.
+@dataclass(frozen=True)
+class Found:
+    """The optima of all cells of one model."""
+
+    optima: tuple[tuple[Optimum, ...], ...]
+    """By setting, then by cell."""
+    bowls: Bowls | None
+    """None where there are no bowls."""
+
+    def rule(self, k: int, *, generator: np.random.Generator) -> tuple[PowerRule, WeightedFit]:
+        """The power law of setting k, and the fit that it comes from."""
+        if self.bowls is None or all(o.method == "best trial" for o in self.optima[k]):
+            return fitted_rule(self.optima[k], generator=generator)
+        d = self.bowls.working.shape[1]
+        working = self.bowls.working[:, k], self.bowls.working_covariance[k::d, k::d]
+        return fitted_rule(self.optima[k], generator=generator, working=working)
+
+
+def find_optima(sweeps: Sequence[Sweep]) -> Found:
+    """The best value of every setting in every cell."""
+    bowls = fit_bowls(sweeps)
+    if isinstance(bowls, str):
+        cells = [_best_trials(sweep, bowls, np.zeros(sweep.x.shape[1])) for sweep in sweeps]
+        return Found(tuple(zip(*cells, strict=True)), None)
+    cells = [_of_cell(sweep, bowls, i) for i, sweep in enumerate(sweeps)]
+    return Found(tuple(zip(*cells, strict=True)), bowls)
+
+
+def optima(x: Array, loss: Array, *, n_params: int, n_frames: int) -> list[Optimum]:
+    """The best value of every tuned setting in one cell alone, in the order of the columns of `x`.
 
     Args:
         x: ln of the settings of every finished trial, (n, d), d = 1 or 2.   loss: their errors, (n,),
             positive.
     """
-    best = int(np.argmin(loss))
-    fitted = _paraboloid(x, np.log(loss / loss[best]), generator)
-    reason = fitted if isinstance(fitted, str) else _outside(fitted[0], x)
-    rest: dict[str, Any] = {
-        "n_params": n_params,
-        "n_frames": n_frames,
-        "n_trials": len(loss),
-        "loss": float(loss[best]),
-    }
-    if reason or isinstance(fitted, str):
-        return [_best_trial(x[:, k], best, reason, rest) for k in range(x.shape[1])]
-    center, draws = fitted
-    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
-    # Draws have heavy tails where the curvature is nearly zero: the interval says more than a second moment.
-    sigma = (high - low) / (2 * 1.959964)
-    low, high = np.minimum(low, center), np.maximum(high, center)  # an interval of the optimum holds it
-    return [
-        Optimum(
-            value=math.exp(center[k]),
-            low=math.exp(low[k]),
-            high=math.exp(high[k]),
-            sigma=float(sigma[k]),
-            method="paraboloid",
-            **rest,
-        )
-        for k in range(x.shape[1])
-    ]
+    found = find_optima([Sweep(n_params, n_frames, x, loss, np.empty((0, x.shape[1])))])
+    return [of_setting[0] for of_setting in found.optima]
 
 
-def _paraboloid(x: Array, y: Array, generator: np.random.Generator) -> tuple[Array, Array] | str:
-    """The minimum (d,) of the paraboloid through y = ln(L / L_best) (n,) at x (n, d), and draws of it (m, d);
-    or why there is none."""
-    d = x.shape[1]
-    n_coefficients = 1 + d + d * (d + 1) // 2
-    near = y < NEAR
-    if near.sum() < n_coefficients + MIN_TRIALS:
-        wanted = n_coefficients + MIN_TRIALS
-        return (
-            f"{near.sum()} trials within a factor {math.exp(NEAR):.1f} of the best error, a paraboloid wants "
-            f"{wanted}"
-        )
-    center, width = x[near].mean(0), np.maximum(x[near].std(0), 1e-12)
-    every, level = _design((x - center) / width), np.minimum(y, NEAR)
-    if np.linalg.matrix_rank(every[near]) < n_coefficients:
-        return "too few distinct values for a paraboloid"
-    used = near
-    for _ in range(20):  # one-sided least squares: which of the trials beyond take part follows from the fit
-        solution = np.asarray(np.linalg.lstsq(every[used], level[used], rcond=None)[0], np.float64)
-        now = near | (every @ solution < NEAR)
-        if (now == used).all():
-            break
-        used = now
-    design = every[used]
-    where = _minimum(solution[None], d)[0]
-    if np.isnan(where).any():
-        return "the error has no minimum among the trials"
-    dof = int(used.sum()) - n_coefficients
-    variance = float(np.sum((level[used] - design @ solution) ** 2)) / dof
-    factor = np.linalg.cholesky(np.linalg.inv(design.T @ design) * max(variance, 1e-16))
-    # A multivariate t: the variance of the residuals is itself known from `dof` numbers only.
-    spread = np.sqrt(dof / generator.chisquare(dof, size=(DRAWS, 1)))
-    draws = _minimum(solution + spread * (generator.standard_normal((DRAWS, n_coefficients)) @ factor.T), d)
-    kept = draws[~np.isnan(draws).any(1)]
-    if len(kept) < 0.8 * DRAWS:
-        return (
-            f"its minimum is uncertain: only {100 * len(kept) / DRAWS:.0f} % of the curves that fit as well "
-            f"have one"
-        )
-    return center + width * where, np.clip(center + width * kept, x.min(0), x.max(0))
-
-
-def _design(z: Array) -> Array:
-    """Columns 1, z_k, and z_k z_l (k <= l) of points (n, d)."""
-    n, d = z.shape
-    pairs = [z[:, k] * z[:, l] for k in range(d) for l in range(k, d)]
-    return np.column_stack([np.ones(n), z, *pairs])
-
-
-def _minimum(coefficients: Array, d: int) -> Array:
-    """Minima (m, d) of paraboloids (m, n_coefficients); nan where there is none."""
-    m = len(coefficients)
-    b = coefficients[:, 1 : 1 + d]
-    a = np.zeros((m, d, d))
-    at = 1 + d
+def _of_cell(sweep: Sweep, bowls: Bowls, i: int) -> list[Optimum]:
+    bowl, d = bowls.bowls[i], sweep.x.shape[1]
+    sd = np.array([bowls.sd(k)[i] for k in range(d)])
+    low, high = sweep.x.min(0), sweep.x.max(0)
+    if bowl.clipped:
+        return _best_trials(sweep, "the minimum lies outside of what was tried", sd)
+    if (sd > UNCERTAIN * np.maximum(high - low, 1e-9)).any():
+        worst = int(np.argmax(sd / np.maximum(high - low, 1e-9)))
+        factor = math.exp(min(1.96 * sd[worst], 20.0))
+        return _best_trials(sweep, f"its minimum is uncertain by a factor of {factor:.2g}", sd)
+    found, too_high = [], _breaks_down(sweep, bowl, bowls.noise)
     for k in range(d):
-        for l in range(k, d):
-            a[:, k, l] += coefficients[:, at] / 2
-            a[:, l, k] += coefficients[:, at] / 2
-            at += 1
-    convex = np.linalg.eigvalsh(a).min(1) > 1e-9
-    where = np.full((m, d), np.nan)
-    where[convex] = -np.linalg.solve(a[convex], b[convex][..., None])[..., 0] / 2
-    return where
+        x, z = float(bowl.optimum[k]), 1.959964
+        top = max(x, too_high) if k == 0 else math.inf
+        edge = "beyond the edge of what was tried" if not low[k] <= x <= high[k] else ""
+        found.append(
+            Optimum(
+                value=math.exp(x),
+                low=math.exp(x - z * sd[k]),
+                high=math.exp(min(x + z * sd[k], top)),
+                sigma=float(sd[k]),
+                method="paraboloid",
+                note=edge,
+                n_used=int(bowl.used.sum()),
+                **_about(sweep),
+            )
+        )
+    return found
 
 
-def _outside(center: Array, x: Array) -> str:
-    """Says so where a minimum lies outside of what was tried."""
-    inside = (center >= x.min(0)) & (center <= x.max(0))
-    return "" if inside.all() else "the minimum of the paraboloid lies outside of what was tried"
+def _breaks_down(sweep: Sweep, bowl: Bowl, noise: float) -> float:
+    """ln of the lowest rate from which on every trial diverged or lies on a cliff; inf where none does."""
+    above = np.log(sweep.loss) - bowl.log_loss(sweep.x)
+    good = bowl.used | (above < CLIFF * noise) | (np.log(sweep.loss) - bowl.bottom < math.log(2))
+    rates, fine = np.r_[sweep.x[:, 0], sweep.failed[:, 0]], np.r_[good, np.zeros(len(sweep.failed), bool)]
+    last = rates[fine].max() if fine.any() else -math.inf
+    return float(min(rates[rates > last], default=math.inf))
 
 
-def _best_trial(x: Array, best: int, why: str, rest: dict[str, Any]) -> Optimum:
-    """The best trial's value, between its neighbours."""
+def _about(sweep: Sweep) -> dict[str, Any]:
+    return {
+        "n_params": int(round(sweep.n_params)),
+        "n_frames": int(round(sweep.n_frames)),
+        "n_trials": len(sweep.loss),
+        "loss": float(sweep.loss.min()),
+    }
+
+
+def _best_trials(sweep: Sweep, why: str, sd: Array) -> list[Optimum]:
+    """The best trial's values, between their neighbours."""
+    return [_best_trial(sweep, k, why, float(sd[k])) for k in range(sweep.x.shape[1])]
+
+
+def _best_trial(sweep: Sweep, k: int, why: str, sd: float) -> Optimum:
+    x, best = sweep.x[:, k], int(np.argmin(sweep.loss))
     values = np.unique(x)
     at = int(np.searchsorted(values, x[best]))
     low, high = values[max(at - 1, 0)], values[min(at + 1, len(values) - 1)]
@@ -271,10 +243,10 @@ def _best_trial(x: Array, best: int, why: str, rest: dict[str, Any]) -> Optimum:
         value=math.exp(x[best]),
         low=math.exp(low),
         high=math.exp(high),
-        sigma=sigma,
+        sigma=max(sigma, sd),
         method="best trial",
         note=why + edge,
-        **rest,
+        **_about(sweep),
     )
 
 
@@ -282,92 +254,65 @@ def _best_trial(x: Array, best: int, why: str, rest: dict[str, Any]) -> Optimum:
 
 
 def power_rule(found: Sequence[Optimum], *, generator: np.random.Generator) -> PowerRule:
-    """The power law through the optima of one setting.
+    """The power law through the optima of one setting, each with an error of its own.
+
+    Raises:
+        ValueError: there is none.
+    """
+    return fitted_rule(found, generator=generator)[0]
+
+
+def contrasts(n_params: Array, n_frames: Array) -> tuple[dict[str, float], Array]:
+    """The middle of what varied of ln N and ln D, by exponent, and the columns of the design about it.
+
+    About the middle of the cells kappa and the exponents are not all but collinear.
+    """
+    columns = {"n_exponent": np.log(n_params), "d_exponent": np.log(n_frames)}
+    middle = {k: float(np.mean(c)) for k, c in columns.items() if np.ptp(c) > 0.1}
+    return middle, np.column_stack([np.ones(len(n_params)), *(columns[k] - m for k, m in middle.items())])
+
+
+def fitted_rule(
+    found: Sequence[Optimum],
+    *,
+    generator: np.random.Generator,
+    working: tuple[Array, Array] | None = None,
+) -> tuple[PowerRule, WeightedFit]:
+    """The power law, and the fit that it comes from, in the columns of `contrasts`.
+
+    Args:
+        working: ln optima (n_cells,) and their covariance (n_cells, n_cells) to fit instead of those of
+            `found`.
 
     Raises:
         ValueError: there is none.
     """
     if not found:
         raise ValueError("a rule needs an optimum at one (N, D) at least")
-    y = np.log([o.value for o in found])
-    sigma = np.array([o.sigma for o in found])
-    n_params, n_frames = np.log([o.n_params for o in found]), np.log([o.n_frames for o in found])
-    columns = {"kappa": np.ones(len(found)), "n_exponent": n_params, "d_exponent": n_frames}
-    varied = [k for k, c in columns.items() if k == "kappa" or np.ptp(c) > 0.1]
-    # About the middle of the cells, so that kappa and the exponents are not all but collinear; kappa is moved
-    # to N = D = 1 at the end.
-    middle = {k: 0.0 if k == "kappa" else float(np.mean(columns[k])) for k in varied}
-    design = np.column_stack([columns[k] - middle[k] for k in varied])
-    if np.linalg.matrix_rank(design) < len(varied):
-        raise ValueError("N and D of the cells move together; tune at N and D that vary independently")
-    to_kappa = np.array([1.0 if k == "kappa" else -middle[k] for k in varied])
-    fit = _Weighted(design, y, sigma)
-    dof = len(found) - len(varied)
-    intervals: dict[str, tuple[float, float] | None] = dict.fromkeys(columns)
-    value = {
-        **dict.fromkeys(columns, 0.0),
-        **dict(zip(varied, fit.solution, strict=True)),
-        "kappa": float(to_kappa @ fit.solution),
-    }
-    if dof > 0:
-        contrasts = np.array(
-            [to_kappa if k == "kappa" else np.eye(len(varied))[j] for j, k in enumerate(varied)]
-        )
-        for k, (low, high) in zip(varied, _intervals(fit, design, contrasts, generator), strict=True):
-            intervals[k] = (math.exp(low), math.exp(high)) if k == "kappa" else (low, high)
-    value["kappa"] = math.exp(value["kappa"])
-    return PowerRule(**value, intervals=intervals, scatter=fit.tau, optima=tuple(found))
-
-
-class _Weighted:
-    """Weighted least squares with a scatter beyond the given uncertainties."""
-
-    def __init__(self, design: Array, y: Array, sigma: Array) -> None:
-        self.sigma = sigma
-        self.tau = _extra_scatter(design, y, sigma)
-        weight = 1 / (sigma**2 + self.tau**2)
-        self.covariance = np.linalg.inv(design.T @ (weight[:, None] * design))
-        self.solution = self.covariance @ (design.T @ (weight * y))
-
-
-def _extra_scatter(design: Array, y: Array, sigma: Array) -> float:
-    """tau of Paule & Mandel: with weights 1 / (sigma^2 + tau^2) the residuals' chi^2 equals its degrees of
-    freedom; 0 if it is below."""
-    from scipy.optimize import brentq
-
-    dof = len(y) - design.shape[1]
-    if dof <= 0:
-        return 0.0
-
-    def excess(tau: float) -> float:
-        root = 1 / np.sqrt(sigma**2 + tau**2)
-        solution, *_ = np.linalg.lstsq(design * root[:, None], y * root, rcond=None)
-        return float(np.sum(((y - design @ solution) * root) ** 2)) - dof
-
-    top = 10 * (float(np.std(y)) + float(sigma.max())) + 1e-6
-    return 0.0 if excess(0.0) <= 0 else float(brentq(excess, 0.0, top))
-
-
-def _intervals(
-    fit: _Weighted, design: Array, contrasts: Array, generator: np.random.Generator
-) -> list[tuple[float, float]]:
-    """95 % intervals of `contrasts @ solution`: quantiles of (theta* - theta) / se* over optima drawn about
-    the rule, times se."""
-    mean, spread = design @ fit.solution, np.sqrt(fit.sigma**2 + fit.tau**2)
-    theta, se = (
-        contrasts @ fit.solution,
-        np.sqrt(np.einsum("ij,jk,ik->i", contrasts, fit.covariance, contrasts)),
+    middle, design = contrasts(
+        *(np.array(v, float) for v in zip(*((o.n_params, o.n_frames) for o in found), strict=True))
     )
-    ratios = np.empty((DRAWS // 2, len(contrasts)))
-    for k in range(len(ratios)):
-        again = _Weighted(design, mean + spread * generator.standard_normal(len(mean)), fit.sigma)
-        own = np.sqrt(np.einsum("ij,jk,ik->i", contrasts, again.covariance, contrasts))
-        ratios[k] = (contrasts @ again.solution - theta) / own
-    low, high = np.quantile(ratios, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
-    return [
-        (float(t - max(h, 0.0) * s), float(t - min(l, 0.0) * s))
-        for t, s, l, h in zip(theta, se, low, high, strict=True)
-    ]
+    spread = np.linalg.svd(design[:, 1:], compute_uv=False)
+    together = len(middle) == 2 and spread.min() < 1e-3 * spread.max()  # N are counted, and not quite even
+    if together or np.linalg.matrix_rank(design) < design.shape[1]:
+        raise ValueError("N and D of the cells move together; tune at N and D that vary independently")
+    if working is None:
+        working = np.log([o.value for o in found]), np.diag([o.sigma**2 for o in found])
+    fit = weighted_fit(design, *working, generator=generator)
+    rows = {"kappa": np.array([1.0, *(-m for m in middle.values())])}
+    rows |= {name: np.eye(len(middle) + 1)[j] for j, name in enumerate(middle, start=1)}
+    value: dict[str, float] = {"n_exponent": 0.0, "d_exponent": 0.0}
+    intervals: dict[str, tuple[float, float] | None] = dict.fromkeys(("kappa", "n_exponent", "d_exponent"))
+    for name, row in rows.items():
+        value[name], intervals[name] = fit.value(row), fit.interval(row)
+    value["kappa"] = _exp(value["kappa"])
+    if (log := intervals["kappa"]) is not None:
+        intervals["kappa"] = (_exp(log[0]), _exp(log[1]))
+    return PowerRule(**value, intervals=intervals, scatter=fit.tau, optima=tuple(found)), fit
+
+
+def _exp(x: float) -> float:
+    return math.exp(min(max(x, -700.0), 700.0))
 
 
 # ---------------------------------------------------------------------------------------------------- a study
@@ -386,18 +331,22 @@ def fit_regime(trials: DataFrame, *, study: str, quantity: str, seed: int = 0) -
         return None
     generator = np.random.default_rng(seed)
     models = {}
-    for (label, family), rows in done.groupby(["model", "family"], sort=False):
-        found: dict[str, list[Optimum]] = {name: [] for name in tuned}
+    for (label, family), rows in trials.groupby(["model", "family"], sort=False):
+        sweeps = []
         for _, cell in rows.groupby(["n_params_target", "n_frames"]):
-            x = np.log(cell[[TUNABLE[name] for name in tuned]].to_numpy(float))
-            n_params, n_frames = int(round(cell["n_params"].median())), int(cell["n_frames"].iloc[0])
-            best = optima(
-                x, cell[quantity].to_numpy(float), n_params=n_params, n_frames=n_frames, generator=generator
+            ended = cell[(cell["state"] == "done") & cell[quantity].gt(0)]
+            if ended.empty:
+                continue
+            diverged = cell[cell["state"] == "diverged"]
+            x, failed = (
+                np.log(part[[TUNABLE[name] for name in tuned]].to_numpy(float)) for part in (ended, diverged)
             )
-            for name, optimum in zip(tuned, best, strict=True):
-                found[name].append(optimum)
-        rules = {name: power_rule(values, generator=generator) for name, values in found.items()}
-        models[str(label)] = ModelRule(str(label), str(family), rules)
+            n_params, n_frames = round(ended["n_params"].median()), int(ended["n_frames"].iloc[0])
+            sweeps.append(Sweep(n_params, n_frames, x, ended[quantity].to_numpy(float), failed))
+        if sweeps:
+            found = find_optima(sweeps)
+            rules = {name: found.rule(k, generator=generator)[0] for k, name in enumerate(tuned)}
+            models[str(label)] = ModelRule(str(label), str(family), rules)
     return Regime(study, quantity, models)
 
 

@@ -6,7 +6,7 @@ Every public module of this folder is one kind of figure, found by listing the f
 
 `draw_all(study, folder)` writes, for each kind, NAME.pdf, NAME.svg, NAME.png, NAME.csv (every plotted number)
 and NAME.txt (the caption), and not_drawn.json, which says why the others are missing. `draw_tuning` and
-`draw_regime` draw what a tuning found, of which no study analysis knows.
+`draw_regime` draw what a tuning found, `draw_rules` rules from a table, of which no study analysis knows.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from sapis_lab import config
 from sapis_lab.analysis.study import StudyAnalysis
 from sapis_lab.figures._drawing import SUFFIXES, Drawing, NotDrawn, save
 from sapis_lab.figures._regime import draw_regime
+from sapis_lab.figures._rule import draw_rules
 from sapis_lab.figures._tuning import draw_tuning
 from sapis_lab.files import make_folder, write_text
 
@@ -58,6 +59,7 @@ __all__ = [
     "draw",
     "draw_all",
     "draw_regime",
+    "draw_rules",
     "draw_tuning",
     "kinds",
     "save",

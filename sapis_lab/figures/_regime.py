@@ -12,6 +12,8 @@ from sapis_lab.analysis.regime import Regime
 from sapis_lab.figures._drawing import Drawing, save
 from sapis_lab.figures._style import COLUMN, RC, ladder, log_axes, new_figure, number_label, panel_label
 
+_SEVERAL = 6
+"""Values of D that are all named in a legend; of more, this many, and no others have lines."""
 _LABELS = {"learning_rate": "best peak learning rate", "batch_size": "best batch size"}
 
 
@@ -37,7 +39,9 @@ def regime_drawing(regime: Regime) -> Drawing:
             for k, d in enumerate(frames):
                 color, marker = shades[float(d)]
                 mine = [o for o in rule.optima if o.n_frames == d]
-                x = np.array([o.n_params for o in mine]) * 1.04 ** (k - (len(frames) - 1) / 2)  # side by side
+                x = np.array([o.n_params for o in mine]) * 1.04 ** (
+                    (k - (len(frames) - 1) / 2) * min(1.0, _SEVERAL / len(frames))
+                )  # side by side
                 for o, at in zip(mine, x, strict=True):
                     solid = o.method == "paraboloid"
                     axes.plot(
@@ -46,7 +50,8 @@ def regime_drawing(regime: Regime) -> Drawing:
                     axes.plot(
                         at, o.value, color=color, marker=marker, mfc=color if solid else "white", ls="none"
                     )
-                axes.plot(line, [rule.at(n, d) for n in line], color=color, label=f"D = {number_label(d)}")
+                if (label := _label(k, frames)) is not None:
+                    axes.plot(line, [rule.at(n, d) for n in line], color=color, label=label)
                 about = {"model": model.model, "setting": name, "n_frames": d}
                 found = [
                     {
@@ -86,6 +91,12 @@ def regime_drawing(regime: Regime) -> Drawing:
         pd.concat(parts, ignore_index=True),
         caption + " Hollow: the best trial, where no paraboloid could be fitted.",
     )
+
+
+def _label(k: int, frames: list[int]) -> str | None:
+    """The name of the k-th D in a legend."""
+    named = np.linspace(0, len(frames) - 1, min(len(frames), _SEVERAL)).round()
+    return f"D = {number_label(float(f'{frames[k]:.3g}'))}" if k in named else None
 
 
 def _said(value: float, interval: tuple[float, float] | None) -> str:

@@ -248,7 +248,7 @@ def test_a_best_rate_and_its_rule_lie_in_their_intervals(seed: int) -> None:
     random = np.random.default_rng(seed)
     x = random.uniform(-3.0, 0.5, (12, 1))
     loss = np.exp(0.3 * (x[:, 0] + random.uniform(-2, 0)) ** 2 + deviations(NOISE[seed % 4], 0.1, 12, random))
-    best = optima(x, loss, n_params=1000, n_frames=100, generator=random)[0]
+    best = optima(x, loss, n_params=1000, n_frames=100)[0]
     assert best.low <= best.value <= best.high
     rest = {"n_trials": 9, "loss": 1.0, "method": "paraboloid"}
     cells = []

@@ -142,15 +142,14 @@ def test_the_optimum_stays_on_the_safe_side_of_a_cliff():
     x = np.sort(generator.uniform(math.log(2e-3), math.log(0.08), 14))[:, None]
     smooth = 0.1 * np.exp(0.15 * (x[:, 0] - math.log(0.025)) ** 2 + 0.05 * generator.standard_normal(14))
     loss = np.where(x[:, 0] < math.log(0.03), smooth, 1.0)
-    (found,) = optima(x, loss, n_params=100, n_frames=10, generator=generator)
-    assert found.method == "paraboloid" and found.value > 0.01 and found.high < 0.03
+    (found,) = optima(x, loss, n_params=100, n_frames=10)
+    broken = np.exp(x[:, 0].min(where=loss == 1.0, initial=np.inf))
+    assert found.method == "paraboloid" and 0.01 < found.value < 0.03 and found.high <= broken < 0.04
 
 
 def test_too_few_trials_give_the_best_one_between_its_neighbours():
     x = np.log([[0.001], [0.01], [0.1]])
-    (found,) = optima(
-        x, np.array([0.3, 0.2, 0.4]), n_params=100, n_frames=10, generator=np.random.default_rng(0)
-    )
+    (found,) = optima(x, np.array([0.3, 0.2, 0.4]), n_params=100, n_frames=10)
     assert found.method == "best trial" and "3 trials" in found.note
     assert (found.low, found.value, found.high) == pytest.approx((0.001, 0.01, 0.1))
 
@@ -158,7 +157,7 @@ def test_too_few_trials_give_the_best_one_between_its_neighbours():
 def test_a_minimum_beyond_the_search_is_said_to_lie_at_its_edge():
     table = trials(np.random.default_rng(4), rate=lambda n, d: 5.0, noise=0.001, n=15, curvature=0.05)
     for o in fitted(table).models["geat-l2"].rules["learning_rate"].optima:
-        assert o.method == "best trial" and "edge" in o.note and o.value > 0.1
+        assert "edge" in o.note and o.value > 0.1 and (o.method == "best trial" or o.high > 1.0)
 
 
 def test_rate_and_batch_are_fitted_together_where_both_were_tuned():
