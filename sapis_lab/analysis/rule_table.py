@@ -23,9 +23,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sapis_lab.analysis import table
 from sapis_lab.analysis.bowl import LEAST, Bowls, Sweep
 from sapis_lab.analysis.regime import ModelRule, Optimum, PowerRule, contrasts, find_optima
+from sapis_lab.analysis.table import copies, positive_column
+from sapis_lab.analysis.table_formats import frame_of, table_bytes
+from sapis_lab.analysis.table_numbers import named_column, number_column
 from sapis_lab.analysis.weighted import WeightedFit
 
 Array = NDArray[np.float64]
@@ -33,8 +35,11 @@ Array = NDArray[np.float64]
 FORMAT = 1
 DIVERGED = {"", "nan", "inf", "+inf", "infinity", "none", "null", "na", "n/a", "-", "diverged", "failed"}
 """What stands for the error of a run that broke down, in lower case."""
+BROKEN = "nothing, nan, inf or diverged mark a run that broke down"
 LEAST_VALUES = 3
 """Different values of a setting in a cell without which it has no bowl."""
+ROLES = {"n_params": "N", "n_frames": "D", "learning_rate": "the rate", "batch_size": "the batch size"}
+"""How messages call the columns."""
 ALL = "all runs"
 """The label where no column names the model."""
 
@@ -133,16 +138,6 @@ class RuleFits:
 # ------------------------------------------------------------------------------------------------- the table
 
 
-def _read(path: Path) -> tuple[pd.DataFrame, str]:
-    """The table as it stands, and the SHA-256 of its bytes."""
-    data = table._bytes(path)
-    return table._frame(data, path), hashlib.sha256(data).hexdigest()
-
-
-def _positive(frame: pd.DataFrame, name: str, path: Path) -> Array:
-    return table._positive(frame[name], path, name)
-
-
 def read_sweep(path: Path, columns: SweepColumns) -> SweepTable:
     """The runs of a table.
 
@@ -150,19 +145,20 @@ def read_sweep(path: Path, columns: SweepColumns) -> SweepTable:
         ValueError: a column or an entry cannot be read, or no cell has enough runs; the message names it.
     """
     path = Path(path)
-    frame, sha256 = _read(path)
+    data = table_bytes(path)
+    frame, sha256 = frame_of(data, path), hashlib.sha256(data).hexdigest()
     named = {role: name for role, name in asdict(columns).items() if name is not None}
     for role, name in named.items():
-        if name not in frame:
-            known = ", ".join(map(str, frame.columns))
-            raise ValueError(f"{path}: no column {name!r} for {role}, got the columns {known}")
+        named_column(frame, name, path, role=ROLES.get(role, role))
     if frame.empty:
         raise ValueError(f"{path}: the table has no rows")
     numbers = {
-        name: _positive(frame, name, path) for role, name in named.items() if role not in ("loss", "model")
+        name: positive_column(frame, name, path)
+        for role, name in named.items()
+        if role not in ("loss", "model")
     }
-    loss = _losses(frame[columns.loss], path, columns.loss)
-    first = ~table._copies(frame, numbers | {columns.loss: loss})
+    loss = _losses(frame, path, columns.loss)
+    first = ~copies(frame, numbers | {columns.loss: loss})
     label = frame[columns.model].astype(str).to_numpy() if columns.model else np.full(len(frame), ALL)
     runs = pd.DataFrame({"model": label, **{role: numbers[n] for role, n in named.items() if n in numbers}})
     runs = runs.assign(loss=loss)[first]
@@ -185,23 +181,15 @@ def read_sweep(path: Path, columns: SweepColumns) -> SweepTable:
     )
 
 
-def _losses(column: pd.Series, path: Path, name: str) -> Array:
+def _losses(frame: pd.DataFrame, path: Path, name: str) -> Array:
     """Errors, NaN for runs that broke down."""
+    column = frame[name]
     text = column.astype(str).str.strip().str.lower()
-    broken = (column.isna() | text.isin(DIVERGED)).to_numpy()
-    values = np.full(len(column), np.nan)
-    if not broken.all():
-        rows = np.flatnonzero(~broken)
-        numbers = pd.to_numeric(text.iloc[rows], errors="coerce").to_numpy(float)
-        wrong = np.flatnonzero(~(numbers > 0))
-        if wrong.size:
-            row = int(rows[wrong[0]])
-            raise ValueError(
-                f"{path}, column {name!r}, row {row + 1}: got {column.iloc[row]!r}, wanted a number above 0, "
-                f"or nothing, nan, inf or diverged for a run that broke down"
-            )
-        values[rows] = np.where(np.isfinite(numbers), numbers, np.nan)
-    return values
+    broken = column.isna() | text.isin(DIVERGED)
+    if broken.all():
+        return np.full(len(column), np.nan)
+    rest = frame.assign(**{name: column.astype(object).mask(broken, "")})
+    return number_column(rest, name, path, role="the error", empty="nan", advice=BROKEN)
 
 
 def _sweep(n: float, d: float, cell: pd.DataFrame, columns: SweepColumns) -> tuple[Sweep, str]:

@@ -241,7 +241,7 @@ def _read_rows(path: Path, columns: Columns, *, missing: Missing, sheet: str | N
         None if name is None else label_column(frame, name, path, needed=~dropped)
         for name in (columns.group, columns.by)
     )
-    copied = ~dropped & _copies(frame, {named[role]: values for role, values in numbers.items()})
+    copied = ~dropped & copies(frame, {named[role]: values for role, values in numbers.items()})
     rows = _Rows(
         frame,
         path,
@@ -265,7 +265,7 @@ def _check_epochs(epochs: Array | None, path: Path, columns: Columns) -> None:
         )
 
 
-def _copies(frame: pd.DataFrame, numbers: dict[str, Array]) -> np.ndarray:
+def copies(frame: pd.DataFrame, numbers: dict[str, Array]) -> np.ndarray:
     """Which rows equal an earlier one in every column, (n,) bool; `numbers` as values, since 1e4 is 10000.
 
     A column without a name is the running number of whoever wrote the table, and tells no runs apart.

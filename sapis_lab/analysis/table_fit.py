@@ -33,7 +33,7 @@ from sapis_lab.analysis.result import (
     plain,
     tested,
 )
-from sapis_lab.analysis.selection import aicc, akaike_weights, select
+from sapis_lab.analysis.selection import MANY, aicc, akaike_weights, select
 from sapis_lab.analysis.table import Columns, Missing, PointTable, read_points
 
 SCHEMA = 1
@@ -41,6 +41,12 @@ MIN_WEIGHT = 0.02
 """Weight in the average at which a law is looked at closely."""
 NEGLIGIBLE_WEIGHT = 1e-3
 """Weight below which a law has no part in a forecast."""
+MOST_POINTS, CELLS, ROUNDS = 3000, 225, 4
+"""Points beyond which laws are fitted to means over this many cells; rounds of a Huber mean."""
+FIRST_LAWS = (*LAWS, "pnorm+e", "n+d+e:cross", "n+d+e:break-d")
+"""Of which the best follows the bends within the cells."""
+BRIEF = 200
+"""Resamples and simulations for a law without a part in a forecast, of many points."""
 MOST_NAMED = 6
 """Laws that one line names."""
 NoiseModel = Literal["auto", "equal"]
@@ -89,6 +95,8 @@ class TableFit:
     held: tuple[Held, ...] = ()
     conditions: tuple[str, ...] = ()
     """Which rows were left out."""
+    n_rows: int = 0
+    """Points before they were gathered into cells; 0 where they were not."""
 
     @property
     def fits(self) -> dict[str, LawFit]:
@@ -182,6 +190,9 @@ def fit_points_of(
     effort, questions, told = effort or Effort(all_tests=True), questions or Questions(), told or _silent
     out = left_out(table.points, questions.hold_out)
     inside = replace(table, points=table.points.take(~out), epochs=_taken(table.epochs, ~out))
+    n_rows = len(inside.points)
+    if n_rows > MOST_POINTS and table.epochs is None and table.points.group is None:
+        inside = replace(inside, points=gathered(inside.points))
     found, points, noise, weighted = _fitted(inside, laws, robust, questions.noise, told)
     fits = {name: r.fit for name, r in found.items() if r.fit is not None}
     selected, note = select(fits)
@@ -192,15 +203,22 @@ def fit_points_of(
     def generator(what: str) -> np.random.Generator:
         return np.random.default_rng([seed, zlib.crc32(f"/{what}".encode())])
 
+    brief = replace(effort, n_bootstrap=min(effort.n_bootstrap, BRIEF), n_test=min(effort.n_test, BRIEF))
+
+    def of(name: str) -> Effort:
+        """What a law is worth: one that is far from the best by all measures gets less."""
+        far = len(inside.points) > MANY and weights.get(name, 1.0) < NEGLIGIBLE_WEIGHT and name != selected
+        return brief if far else effort
+
     sums = [name for name in found if name in LAWS or name in COMPUTE_LAWS]
     wanted = [n for n in fits if n in sums or n == selected or weights.get(n, 0.0) >= MIN_WEIGHT]
     close: dict[str, LawResult] = {}
     for name in wanted:
         told(f"intervals of {name}")
-        close[name] = detailed(fits[name], effort=effort, generator=generator(name))
+        close[name] = detailed(fits[name], effort=of(name), generator=generator(name))
     for name in wanted:
         told(f"tests of {name}")
-        close[name] = tested(close[name], close, effort, generator)
+        close[name] = tested(close[name], close, of(name), generator)
     found = found | close
     part = {name: w for name, w in weights.items() if w >= NEGLIGIBLE_WEIGHT and _has_noise(fits[name])}
     forecasts: list[Forecast] = []
@@ -233,7 +251,49 @@ def fit_points_of(
         tuple(forecasts),
         tuple(held),
         questions.hold_out,
+        n_rows if n_rows != len(inside.points) else 0,
     )
+
+
+def gathered(points: Points) -> Points:
+    """Means over cells of alike N and D, at most `CELLS` of them, with weights: what laws are fitted to when
+    points are very many.
+
+    ln L bends within a cell. So a first law is fitted to plain means, and the means are made again of what
+    the points differ from it by. They are Huber's, so that runs which diverged do not move them.
+    """
+    x, y = np.log(points.n_params), np.log(points.n_frames)
+    side = int(np.sqrt(CELLS))
+    label = np.zeros(len(points), dtype=int)
+    for v in (x, y):
+        levels = np.unique(v)
+        edges = levels[1:] if len(levels) <= side else np.linspace(v.min(), v.max(), side + 1)[1:-1]
+        label = label * (side + 1) + np.searchsorted(edges, v, side="right")
+    label = np.unique(label, return_inverse=True)[1]
+    rough = _gathered(points, label, None)
+    first = _best({name: fit_only(name, rough, robust="auto") for name in FIRST_LAWS})
+    return rough if first is None else _gathered(points, label, first)
+
+
+def _gathered(points: Points, label: np.ndarray, law: LawFit | None) -> Points:
+    """Huber means of ln L over cells, those of the differences from a law where there is one."""
+    x, y, w = np.log(points.n_params), np.log(points.n_frames), points.weights
+    known = np.zeros(len(points)) if law is None else np.log(law.predict(points.n_params, points.n_frames))
+    rest, part = points.log_loss - known, np.ones(len(points))
+    mean = _means(rest, w, label)
+    for _ in range(ROUNDS):
+        r = np.abs(rest - mean[label]) * np.sqrt(w)
+        limit = 1.345 * np.median(r) / 0.6745 + 1e-12
+        part = np.minimum(1.0, limit / np.maximum(r, 1e-300))
+        mean = _means(rest, w * part, label)
+    weight = np.bincount(label, w * part)
+    n, d = (np.exp(_means(v, w * part, label)) for v in (x, y))
+    mean = mean if law is None else mean + np.log(law.predict(n, d))
+    return Points(n, d, np.exp(mean), weight / weight.mean())
+
+
+def _means(values: np.ndarray, weight: np.ndarray, label: np.ndarray) -> np.ndarray:
+    return np.asarray(np.bincount(label, weight * values) / np.bincount(label, weight))
 
 
 def _silent(_: str) -> None:
@@ -387,7 +447,8 @@ def table_json(fits: TableFit) -> dict[str, Any]:
             "file": str(table.path),
             "sha256": table.sha256,
             "columns": vars(table.columns),
-            "n_points": len(table.points),
+            "n_points": fits.n_rows or len(table.points),
+            "n_gathered": len(table.points) if fits.n_rows else None,
             "n_copies": table.n_copies,
             "n_dropped": table.n_dropped,
             "n_reduced": table.n_reduced,

@@ -27,7 +27,10 @@ def print_table_fit(fits: TableFit, console: Console) -> None:
     how = {"auto": "Huber, 1.345 sigma", "none": "least squares"}.get(
         str(fits.robust), f"Huber, delta {fits.robust}"
     )
-    console.print(Text(f"{table.path}: {len(table.points)} points{cells}; ln loss, {how}"), soft_wrap=True)
+    if fits.n_rows:
+        cells = f", the laws fitted to their means in {len(table.points)} cells of alike N and D"
+    n = fits.n_rows or len(table.points)
+    console.print(Text(f"{table.path}: {n} points{cells}; ln loss, {how}"), soft_wrap=True)
     for line in (*_left_out(table), *_warnings(fits)):
         console.print(Text(line, style="yellow"), soft_wrap=True)
     console.print()

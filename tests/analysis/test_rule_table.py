@@ -137,17 +137,17 @@ def test_optima_at_the_edge_of_the_search_are_told(sweep: pd.DataFrame, tmp_path
     [
         (
             lambda t: t.rename(columns={"lr": "rate"}),
-            "no column 'lr' for learning_rate, got the columns N, D",
+            "no column 'lr' for the rate; got the columns N, D",
         ),
         (lambda t: t.assign(lr=0.01), "column 'lr' has 1 different value among the finished runs, wanted at"),
         (lambda t: t.assign(loss=np.nan), "column 'lr' has 0 different values among the finished runs"),
         (
             lambda t: t.assign(loss=["what", *t["loss"][1:]]),
-            "column 'loss', row 1: got 'what', wanted a number",
+            "column 'loss', row 1: got 'what', wanted a positive number",
         ),
         (
             lambda t: t.assign(loss=[-1.0, *t["loss"][1:]]),
-            "column 'loss', row 1: got '-1.0', wanted a number",
+            "column 'loss', row 1: got '-1.0', wanted a positive number",
         ),
         (
             lambda t: t.assign(lr=[0.0, *t["lr"][1:]]),
