@@ -1,0 +1,141 @@
+"""`sapis fit TABLE` with forecasts, rows held out, unequal noise and very many rows: what is said and done."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from sapis_lab.analysis.fit import Points
+from sapis_lab.analysis.laws import LAWS
+from sapis_lab.analysis.table_fit import gathered, left_out
+from sapis_lab.cli import app
+from sapis_lab.config import ConfigError
+from sapis_lab.report.laws_text import formula
+
+TRUTH = {"A": 20.0, "B": 2.0, "E": 0.05, "alpha": 0.5, "beta": 0.4}
+N, D = (a.ravel() for a in np.meshgrid(np.geomspace(3e3, 3e5, 6), np.geomspace(50, 5e3, 6)))
+
+
+@pytest.fixture
+def table(tmp_path):
+    loss = LAWS["n+d+e"].predict(TRUTH, N, D) * np.exp(0.02 * np.random.default_rng(0).standard_normal(36))
+    path = tmp_path / "runs.csv"
+    pd.DataFrame({"N": N, "D": D, "loss": loss}).to_csv(path, index=False)
+    return path
+
+
+def run(path, *words):
+    columns = ["--n", "N", "--d", "D", "--loss", "loss", "--bootstrap", "50", "--calibrate", "0"]
+    return CliRunner().invoke(app, ["fit", str(path), *columns, *map(str, words)])
+
+
+def test_a_forecast_is_of_the_average_with_its_laws_weights_and_distance(table, tmp_path):
+    out = tmp_path / "out.json"
+    result = run(table, "--predict", "n=3e6,d=5e4", "--predict", "n=1e5,d=1e3", "--json", out)
+    assert result.exit_code == 0, result.output
+    far, near = json.loads(out.read_text())["forecast"]
+    assert (far["n"], far["d"], far["law"]) == (3e6, 5e4, "average")
+    assert far["low"] < far["value"] < far["high"]
+    assert far["low"] < LAWS["n+d+e"].predict(TRUTH, 3e6, 5e4) < far["high"]
+    assert sum(law["weight"] for law in far["laws"].values()) == pytest.approx(1.0)
+    assert {"n+d+e"} <= set(far["laws"])
+    assert far["distance"] == pytest.approx({"n": 10.0, "d": 10.0, "nd": 100.0}, rel=1e-6)
+    assert near["distance"] == {"n": 1.0, "d": 1.0, "nd": 1.0}
+    assert near["high"] / near["low"] < far["high"] / far["low"]
+    assert "average" in result.output and "100 x in N D" in result.output
+
+
+def test_targets_come_from_a_table_too(table, tmp_path):
+    wanted = tmp_path / "targets.csv"
+    pd.DataFrame({"N": [1e6, 2e6], "D": [1e4, 2e4]}).to_csv(wanted, index=False)
+    out = tmp_path / "out.json"
+    assert run(table, "--predict", wanted, "--law", "n+d,n+d+e", "--json", out).exit_code == 0
+    assert [(f["n"], f["d"]) for f in json.loads(out.read_text())["forecast"]] == [(1e6, 1e4), (2e6, 2e4)]
+
+
+def test_rows_held_out_are_forecast_by_the_others(table, tmp_path):
+    out = tmp_path / "out.json"
+    result = run(table, "--hold-out", "n>1e5", "--hold-out", "d>=5e3", "--law", "n+d,n+d+e", "--json", out)
+    assert result.exit_code == 0, result.output
+    data = json.loads(out.read_text())
+    held = data["held_out"]["points"]
+    assert data["n_points"] == 36 - len(held) == 20
+    measured = pd.read_csv(table)
+    for point in held:
+        row = measured[np.isclose(measured.N, point["n"]) & np.isclose(measured.D, point["d"])]
+        assert point["loss"] == pytest.approx(row.loss.item())
+        assert point["error"] == pytest.approx(np.log(point["value"] / point["loss"]))
+        assert point["inside"] == (point["low"] <= point["loss"] <= point["high"])
+    assert np.mean([point["inside"] for point in held]) > 0.8
+    assert "16 runs" in result.output
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--hold-out", "size>3"], "--hold-out 'size>3': wanted a condition on n, d, nd, c or loss"),
+        (["--hold-out", "n>many"], "--hold-out 'n>many': wanted a condition"),
+        (["--hold-out", "n>1e9"], "no row is like that; n goes from 3000 to 300000"),
+        (["--hold-out", "n>0"], "every row is left out"),
+        (["--predict", "n=1e6"], "--predict 'n=1e6': got n"),
+        (["--predict", "nowhere.csv"], "nowhere.csv: no such file"),
+        (["--noise", "loud"], "--noise 'loud': wanted auto or equal"),
+    ],
+)
+def test_bad_questions_end_with_one_message(table, words, message):
+    with pytest.raises(ConfigError, match=message):
+        raise run(table, *words).exception
+
+
+def test_conditions_add_up():
+    points = Points(N, D, N)
+    assert left_out(points, ["n>1e5"]).sum() == 12
+    assert (left_out(points, ["n>1e5", "d<60"]) == ((N > 1e5) | (D < 60))).all()
+    assert not left_out(points, []).any()
+
+
+def test_noise_that_falls_with_n_is_told_and_weighs_the_points(tmp_path):
+    generator = np.random.default_rng(5)
+    n, d = np.tile(N, 2), np.tile(D, 2)
+    sigma = 0.15 * (n / n.min()) ** -0.5
+    loss = LAWS["n+d+e"].predict(TRUTH, n, d) * np.exp(sigma * generator.standard_normal(len(n)))
+    path = tmp_path / "runs.csv"
+    pd.DataFrame({"N": n, "D": d, "loss": loss}).to_csv(path, index=False)
+    result = run(path, "--law", "n+d,n+d+e")
+    assert "The noise changes with N" in result.output and "weighted by it" in result.output
+    assert "noise that changes with N" in " ".join(result.output.split())
+    equal = run(path, "--law", "n+d,n+d+e", "--noise", "equal")
+    assert "points count alike all the same" in equal.output
+
+
+def test_a_law_that_misses_says_so_above_the_numbers(tmp_path):
+    loss = 20.0 * N**-0.5 + 2.0 * D**-0.4 * (1 + 500.0 / D) ** -0.35
+    loss = loss * np.exp(0.005 * np.random.default_rng(1).standard_normal(36))
+    path = tmp_path / "runs.csv"
+    pd.DataFrame({"N": N, "D": D, "loss": loss}).to_csv(path, index=False)
+    result = run(path, "--law", "n+d")
+    said = result.output.splitlines()[1]
+    assert said.startswith("The law n+d misses the data: ") and "the noise at the" in said
+    assert "misses the data" not in run(path, "--law", "n+d:break-d").output
+
+
+def test_a_formula_has_no_numbers_that_are_not_identified():
+    params = TRUTH | {"C": 1.0, "gamma": 0.3}
+    text = formula(LAWS["n+d+nd+e"], params, {"nd": False, "e": True, "n": True, "d": True})
+    assert text == "L = 20 N^-0.5000 + 2 D^-0.4000 + C (N D)^-γ + 0.05"
+
+
+def test_very_many_rows_give_the_law_of_all_of_them():
+    generator = np.random.default_rng(0)
+    n, d = 10 ** generator.uniform(7, 10, 20_000), 10 ** generator.uniform(9, 12, 20_000)
+    loss = (1.7 + 400 * n**-0.34 + 410 * d**-0.28) * np.exp(0.01 * generator.standard_normal(20_000))
+    loss[::500] *= 5.0
+    few = gathered(Points(n, d, loss))
+    assert len(few) <= 225
+    exact = 1.7 + 400 * few.n_params**-0.34 + 410 * few.n_frames**-0.28
+    error = np.log(few.loss / exact)
+    assert np.abs(error).max() < 0.01
+    assert abs(error.mean()) < 3e-4
+    assert few.weights.mean() == pytest.approx(1.0)
