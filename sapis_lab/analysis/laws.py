@@ -76,6 +76,11 @@ class Law:
     terms: tuple[Term, ...]
 
     @property
+    def bent(self) -> bool:
+        """It is no sum of powers."""
+        return False
+
+    @property
     def extra_names(self) -> tuple[str, ...]:
         """Names of parameters that are neither amplitudes nor exponents: none in a sum of powers."""
         return ()

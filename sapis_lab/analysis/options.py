@@ -48,7 +48,14 @@ class LawOptions(Config):
     def _known_laws(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         if not names:
             raise ValueError("wanted at least one law")
-        return tuple(law_named(name).name for name in names)
+        laws = [law_named(name) for name in names]
+        bent = [law.name for law in laws if law.bent]
+        if bent:
+            raise ValueError(
+                f"{bent[0]!r} is no sum of powers, of which the optima and costs of a study are computed; "
+                f"fit it to the study's runs.csv with `sapis fit TABLE`"
+            )
+        return tuple(law.name for law in laws)
 
     @field_validator("robust")
     @classmethod

@@ -11,6 +11,7 @@ import pytest
 from sapis_lab.analysis.fit import fit
 from sapis_lab.analysis.forms import FORMS
 from sapis_lab.analysis.laws import Centre, law_named
+from sapis_lab.analysis.options import LawOptions
 from sapis_lab.analysis.profile import profiles
 
 SCALING = Path(os.environ.get("SAPIS_DATA", "/nonexistent")) / "scaling"
@@ -128,3 +129,8 @@ def test_a_published_lattice_is_fitted_at_least_as_well_as_published():
 def test_an_unknown_form_is_refused_with_the_known_ones():
     with pytest.raises(ValueError, match="kaplan:break-d"):
         law_named("kaplan:break")
+
+
+def test_a_study_refuses_a_law_whose_optima_it_cannot_compute():
+    with pytest.raises(ValueError, match="'kaplan' is no sum of powers.*sapis fit TABLE"):
+        LawOptions(laws=("n+d", "kaplan"))

@@ -1,4 +1,4 @@
-"""`sapis fit TABLE` with forecasts, rows held out, unequal noise and very many rows: what is said and done."""
+"""`sapis fit TABLE` with forecasts, rows held out, unequal noise, very many rows: what is said and done."""
 
 import json
 
