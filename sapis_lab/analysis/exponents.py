@@ -17,6 +17,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from scipy import stats
@@ -50,13 +51,15 @@ class ExponentTest:
     """Corrected for all tests of the study."""
 
 
-def common_law(models: Mapping[str, Mapping[str, LawResult]]) -> str | None:
-    """The law with the lowest sum of AICc among those fitted to every model with profiles; the first one
-    where AICc is undefined."""
+def common_law(
+    models: Mapping[str, Mapping[str, LawResult]], *, needed: Literal["profiles", "fit"] = "profiles"
+) -> str | None:
+    """The law with the lowest sum of AICc among those fitted to every model (with profiles, where they are
+    needed); the first one where AICc is undefined."""
     shared = [
         law
         for law in next(iter(models.values()), {})
-        if all(m.get(law) and m[law].profiles for m in models.values())
+        if all(law in m and getattr(m[law], needed) for m in models.values())
     ]
     known: dict[str, float] = {}
     for law in shared:

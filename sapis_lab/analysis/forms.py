@@ -28,7 +28,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from sapis_lab.analysis.laws import AMPLITUDE_RANGE, MAX_EXPONENT, Array, Centre, Law, power_sum
+from sapis_lab.analysis.laws import AMPLITUDE_RANGE, KNOWN, MAX_EXPONENT, Array, Centre, Law, power_sum
 
 Mean = Literal["sum", "kaplan", "pnorm"]
 MIN_MEAN, MAX_MEAN = 0.05, 20.0
@@ -49,6 +49,10 @@ class BentLaw(Law):
     """The term that breaks."""
     cross: bool = False
     ceiling: bool = False
+
+    @property
+    def bent(self) -> bool:
+        return True
 
     @cached_property
     def extra_names(self) -> tuple[str, ...]:
@@ -360,3 +364,4 @@ FORMS = {
     for form in (_form(base, mean=mean, tag=tag),)
 }
 """Every bent law by its name: `n+d+e:break-d`, `kaplan+e`, `pnorm:tied`, `n+d:ceiling` and so on."""
+KNOWN.update(FORMS)

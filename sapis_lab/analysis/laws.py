@@ -253,14 +253,15 @@ COMPUTE_LAWS = {name: power_sum(name) for name in ("c", "c+e")}
 """L(C) = A C^-alpha + E of a frontier: fit them with the compute C in the place of N and any D."""
 
 
+KNOWN: dict[str, Law] = LAWS | TIED_LAWS | COMPUTE_LAWS
+"""Every law by its name; `forms` adds its own."""
+
+
 def law_named(name: str) -> Law:
     """The law called `name`; a `ValueError` lists the known ones."""
-    from sapis_lab.analysis.forms import FORMS  # which are built of laws
-
-    known = LAWS | TIED_LAWS | COMPUTE_LAWS | FORMS
-    if name not in known:
-        raise ValueError(f"law {name!r} is not known; known laws are {', '.join(known)}")
-    return known[name]
+    if name not in KNOWN:
+        raise ValueError(f"law {name!r} is not known; known laws are {', '.join(KNOWN)}")
+    return KNOWN[name]
 
 
 def size_symbol(law: Law) -> str:

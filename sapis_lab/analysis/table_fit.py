@@ -104,6 +104,12 @@ class TableFit:
         return {name: r.fit for name, r in self.laws.items() if r.fit is not None}
 
     @property
+    def averaged(self) -> dict[str, float]:
+        """The laws that have a part in a forecast, with their weights; none where nothing is known of the
+        noise."""
+        return _averaged(self.fits, self.weights)
+
+    @property
     def close(self) -> dict[str, LawResult]:
         """The laws that intervals were made for, by AICc."""
         scores = {name: aicc(fit) for name, fit in self.fits.items() if self.laws[name].verdicts}
@@ -220,7 +226,7 @@ def fit_points_of(
         told(f"tests of {name}")
         close[name] = tested(close[name], close, of(name), generator)
     found = found | close
-    part = {name: w for name, w in weights.items() if w >= NEGLIGIBLE_WEIGHT and _has_noise(fits[name])}
+    part = _averaged(fits, weights)
     forecasts: list[Forecast] = []
     held: list[Held] = []
     if part:
@@ -335,6 +341,10 @@ def _fitted(
 def _best(found: Mapping[str, LawResult]) -> LawFit | None:
     scored = [(score, r.fit) for r in found.values() if r.fit and (score := aicc(r.fit)) is not None]
     return min(scored, key=lambda pair: pair[0])[1] if scored else None
+
+
+def _averaged(fits: Mapping[str, LawFit], weights: Mapping[str, float]) -> dict[str, float]:
+    return {name: w for name, w in weights.items() if w >= NEGLIGIBLE_WEIGHT and _has_noise(fits[name])}
 
 
 def _has_noise(fit: LawFit) -> bool:

@@ -136,8 +136,28 @@ def fit(
             "--noise", help="`auto` weighs points by a noise that changes with N, D or loss; or `equal`."
         ),
     ] = "auto",
+    by: Annotated[
+        str | None,
+        typer.Option(
+            "--by", help="The column of groups (models) to fit one by one and compare.", show_default=False
+        ),
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            "--against",
+            help="With --by: a column of one number for each group, as l_max, to see exponents along.",
+            show_default=False,
+        ),
+    ] = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write all numbers to this file.", show_default=False)
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", help="Write numbers, tables, figures and a report into this folder.", show_default=False
+        ),
     ] = None,
 ) -> None:
     """Fit the laws: again from a study's results, with figures and report, or to any table of N, D and loss.
@@ -148,6 +168,8 @@ def fit(
     Example: `sapis fit runs.csv --n params --d tokens --loss loss --law all --robust auto --json fit.json`
 
     Example: `sapis fit runs.csv --n params --d tokens --loss loss --predict n=7e9,d=4e12 --hold-out "n>1e9"`
+
+    Example: `sapis fit runs.csv --n N --d D --loss loss --by model --against lmax --out fits/models`
     """
     if _is_table(name, {"--n": n, "--d": d, "--compute": compute, "--loss": loss}):
         _fit_table(
@@ -171,10 +193,14 @@ def fit(
             predict=predict or [],
             hold_out=hold_out or [],
             noise=noise,
+            by=by,
+            against=against,
             json_file=json_file,
+            out=out,
         )
         return
-    of_a_table = {"--best-over": best_over, "--drop-missing": drop_missing, "--sheet": sheet}
+    of_a_table: dict[str, Any] = {"--best-over": best_over, "--drop-missing": drop_missing, "--sheet": sheet}
+    of_a_table |= {"--by": by, "--against": against, "--out": out}
     given = [option for option, value in of_a_table.items() if value]
     if given:
         raise ConfigError(f"{', '.join(given)}: of a table, got the study {name!r}")
@@ -219,14 +245,19 @@ def _fit_table(
     predict: list[str],
     hold_out: list[str],
     noise: str,
+    by: str | None,
+    against: str | None,
     json_file: Path | None,
+    out: Path | None,
 ) -> None:
     import json
 
     from sapis_lab.analysis.result import Effort
     from sapis_lab.analysis.table import Columns
     from sapis_lab.analysis.table_fit import Questions, fit_table, law_names, table_json
+    from sapis_lab.analysis.table_groups import fit_table_groups, groups_json
     from sapis_lab.files import write_text
+    from sapis_lab.report.groups_text import print_groups
     from sapis_lab.report.laws_text import print_table_fit
 
     if compute is not None and (n is not None or d is not None or epochs is not None):
@@ -244,18 +275,34 @@ def _fit_table(
         raise ConfigError(f"--resample {resampling!r}: wanted residuals, rows or clusters")
     if noise not in ("auto", "equal"):
         raise ConfigError(f"--noise {noise!r}: wanted auto or equal")
+    if against is not None and by is None:
+        raise ConfigError(f"--against {against!r}: a number of each group needs the groups, --by COLUMN")
+    if by is not None and hold_out:
+        raise ConfigError("--hold-out with --by: got both; leave rows out of one group at a time")
     check_json(json_file)
+    if out is not None:
+        from sapis_lab.report.table_folder import check_out
+
+        check_out(out)
     over = tuple(dict.fromkeys(name.strip() for name in (best_over or "").split(",") if name.strip()))
     if best_over is not None and not over:
         raise ConfigError("--best-over: wanted names of columns with commas between them, got none")
     columns = Columns(
-        compute or n or "", None if compute else d, loss or "", weight, group, epochs, best_over=over
+        compute or n or "",
+        None if compute else d,
+        loss or "",
+        weight,
+        group,
+        epochs,
+        by,
+        against,
+        best_over=over,
     )
     effort = Effort(n_bootstrap=n_bootstrap, resampling=resampling, n_simulations=calibrate, all_tests=True)
 
     def run() -> Any:
         with progress() as told:
-            return fit_table(
+            return (fit_table if by is None else fit_table_groups)(
                 path,
                 columns,
                 laws=law_names(law, compute=compute is not None),
@@ -269,11 +316,19 @@ def _fit_table(
             )
 
     found = plainly(run)
-    print_table_fit(found, stdout_console())
+    if by is None:
+        print_table_fit(found, stdout_console())
+    else:
+        print_groups(found, stdout_console())
     if json_file is not None:
-        write_text(
-            json_file, json.dumps(table_json(found), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        )
+        numbers_found = table_json(found) if by is None else groups_json(found)
+        write_text(json_file, json.dumps(numbers_found, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    if out is not None:
+        from sapis_lab.report.table_folder import write_groups_folder, write_table_folder
+        from sapis_lab.sweep.words import shown
+
+        report = write_table_folder(found, out) if by is None else write_groups_folder(found, out)
+        stdout_console().print(Text(f"report  {shown(report)}"), soft_wrap=True)
 
 
 def _targets(predict: list[str], columns: Any) -> tuple[tuple[float, float], ...]:

@@ -7,9 +7,10 @@ report prints.
 from __future__ import annotations
 
 import io
+import json
 import os
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from sapis_lab.figures._style import RC
-from sapis_lab.files import write_bytes, write_text
+from sapis_lab.files import make_folder, write_bytes, write_text
 from sapis_lab.text import for_spreadsheets
 
 
@@ -44,6 +45,7 @@ class NotDrawn:
     """A clause without a capital or a full stop."""
 
 
+NOT_DRAWN = "not_drawn.json"
 SUFFIXES = ("pdf", "svg", "png", "csv", "txt")
 METADATA = {
     "pdf": {"Creator": "sapis_lab", "Producer": None, "CreationDate": None},
@@ -70,6 +72,22 @@ def save(drawing: Drawing, folder: Path, *, name: str) -> list[Path]:
     )
     write_text(paths["txt"], textwrap.fill(drawing.caption, width=110) + "\n")
     return list(paths.values())
+
+
+def write_drawings(drawings: Iterable[tuple[str, Drawing | NotDrawn]], folder: Path) -> list[Path]:
+    """Write the figures into `folder`, and not_drawn.json with the reasons of the others, whose old files go;
+    the paths written."""
+    written, missing = [], {}
+    for name, drawing in drawings:
+        if isinstance(drawing, Drawing):
+            written += save(drawing, folder, name=name)
+            continue
+        missing[name] = drawing.reason
+        for suffix in SUFFIXES:
+            (folder / f"{name}.{suffix}").unlink(missing_ok=True)
+    make_folder(folder)
+    write_text(folder / NOT_DRAWN, json.dumps(missing, indent=1, ensure_ascii=False) + "\n")
+    return [*written, folder / NOT_DRAWN]
 
 
 def _png(figure: Figure) -> memoryview:

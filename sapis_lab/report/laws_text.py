@@ -31,7 +31,7 @@ def print_table_fit(fits: TableFit, console: Console) -> None:
         cells = f", the laws fitted to their means in {len(table.points)} cells of alike N and D"
     n = fits.n_rows or len(table.points)
     console.print(Text(f"{table.path}: {n} points{cells}; ln loss, {how}"), soft_wrap=True)
-    for line in (*_left_out(table), *_warnings(fits)):
+    for line in (*left_out_rows(table), *warnings_of(fits)):
         console.print(Text(line, style="yellow"), soft_wrap=True)
     console.print()
     console.print(_grid(fits))
@@ -47,7 +47,7 @@ def print_table_fit(fits: TableFit, console: Console) -> None:
         away = f", {min(scores) - min(best):.1f} or more of AICc from the best" if scores and best else ""
         console.print(Text(f"Fitted too, without intervals: {len(others)} laws{away} (--json).", "dim"))
     console.print()
-    for line in _sentences(fits):
+    for line in sentences_of(fits):
         console.print(Text(line), soft_wrap=True)
     if fits.forecasts:
         console.print()
@@ -76,7 +76,7 @@ def _grid(fits: TableFit) -> Table:
             f"{fits.weights.get(name, 0.0):.2f}",
             "–" if result.loo is None else f"{result.loo.rmse:.4f}",
         ]
-        grid.add_row(*row, *(_cell(result, n) for n in names), style="bold" if chosen else "")
+        grid.add_row(*row, *(parameter_cell(result, n) for n in names), style="bold" if chosen else "")
     return grid
 
 
@@ -91,7 +91,7 @@ def _of_noise(fits: TableFit) -> str:
     return f" {noise}"
 
 
-def _warnings(fits: TableFit) -> Iterator[str]:
+def warnings_of(fits: TableFit) -> Iterator[str]:
     """Where the chosen law fails, and where the noise does."""
     found = fits.misfit
     if found is not None and found.found:
@@ -177,7 +177,7 @@ def _print_held(fits: TableFit, console: Console) -> None:
     )
 
 
-def _left_out(table: PointTable) -> Iterator[str]:
+def left_out_rows(table: PointTable) -> Iterator[str]:
     """A sentence on each sort of rows that are no points."""
     if table.n_copies:
         equal = (
@@ -196,7 +196,7 @@ def _left_out(table: PointTable) -> Iterator[str]:
         yield f"{were} left out: for each N and D the best {over} stays, by the mean loss over its seeds"
 
 
-def _cell(result: LawResult, name: str) -> Text:
+def parameter_cell(result: LawResult, name: str) -> Text:
     fit = result.fit
     assert fit is not None
     if name not in fit.law.param_names:
@@ -250,7 +250,7 @@ def formula(law: Law, params: Mapping[str, float], known: Mapping[str, bool] | N
     return f"L = {inner}" + (f" + {floor}" if floor else "")
 
 
-def _sentences(fits: TableFit) -> Iterator[str]:
+def sentences_of(fits: TableFit) -> Iterator[str]:
     chosen = fits.laws[fits.selected]
     assert chosen.fit is not None
     yield f"Chosen: {fits.selection_note}."

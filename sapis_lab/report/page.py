@@ -74,7 +74,7 @@ def write_report(folder: Path) -> Path:
     provenance = read_json(source, then="run the study again to write it anew") if source.exists() else {}
     measured = quantity(fits["quantity"])
     page = (
-        _environment()
+        environment()
         .get_template("template.html.j2")
         .render(
             name=study.get("name", folder.resolve().name),
@@ -434,7 +434,7 @@ def _sort_key(value: Any) -> str:
     return "" if pd.isna(value) else str(value)
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
     # the template's suffix is .j2, which jinja2's own suffix rule would not escape
     environment = Environment(
         loader=PackageLoader("sapis_lab.report", "."),

@@ -118,7 +118,7 @@ def points_table(runs: pd.DataFrame, measured: Quantity) -> str | None:
         + ([] if ratio is None else [latex(number(ratio[k]))])
         for k, run in done.iterrows()
     ]
-    return _tabular(heads, rows, "l" + "r" * (len(heads) - 1), long=True)
+    return tabular(heads, rows, "l" + "r" * (len(heads) - 1), long=True)
 
 
 def laws_table(fits: Mapping[str, Any], measured: Quantity) -> str | None:
@@ -138,7 +138,7 @@ def laws_table(fits: Mapping[str, Any], measured: Quantity) -> str | None:
         return None
     unit = measured.display_unit or measured.unit
     heads = ["model", "law", r"$\alpha$", r"$\beta$", r"$\gamma$", f"$E$ ({latex(unit)})", "scatter", "AICc"]
-    return _tabular(heads, rows, "llllllrr")
+    return tabular(heads, rows, "llllllrr")
 
 
 def comparison_table(fits: Mapping[str, Any]) -> str | None:
@@ -164,7 +164,7 @@ def comparison_table(fits: Mapping[str, Any]) -> str | None:
         "accuracy/training FLOP",
         "accuracy/inference FLOP",
     ]
-    return _tabular(heads, rows, "lrllll")
+    return tabular(heads, rows, "lrllll")
 
 
 def equal_error_table(fits: Mapping[str, Any]) -> str | None:
@@ -178,7 +178,7 @@ def equal_error_table(fits: Mapping[str, Any]) -> str | None:
             rows.append([*cells, latex(row["at"]), latex(row["ratio"]), latex(row["range"])])
     if not rows:
         return None
-    return _tabular(
+    return tabular(
         [f"relative to {latex(fits['reference'])}", "error", "cost", "at", "ratio", "over the range"],
         rows,
         "llllll",
@@ -204,7 +204,7 @@ def optimum_table(fits: Mapping[str, Any], measured: Quantity) -> str | None:
         f"{latex(measured.label)} ({latex(unit)})",
         "waste",
     ]
-    return _tabular(heads, rows, "llllll", note=r"$^\dagger$ beyond the largest measured budget")
+    return tabular(heads, rows, "llllll", note=r"$^\dagger$ beyond the largest measured budget")
 
 
 def published_table(study: Mapping[str, Any], runs: pd.DataFrame, measured: Quantity) -> str | None:
@@ -218,7 +218,7 @@ def published_table(study: Mapping[str, Any], runs: pd.DataFrame, measured: Quan
         for row in found["rows"]
     ]
     heads = ["$D$", "model", "$N$", *map(latex, found["heads"]), "source"]
-    return _tabular(heads, rows, "rlr" + "r" * len(found["heads"]) + "l")
+    return tabular(heads, rows, "rlr" + "r" * len(found["heads"]) + "l")
 
 
 def latex(text: Any) -> str:
@@ -231,7 +231,7 @@ def latex(text: Any) -> str:
     return "".join(SIGNS.get(c, c) for c in result)
 
 
-def _tabular(
+def tabular(
     heads: Sequence[str],
     rows: Sequence[Sequence[str]],
     columns: str,

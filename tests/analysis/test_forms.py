@@ -133,4 +133,4 @@ def test_an_unknown_form_is_refused_with_the_known_ones():
 
 def test_a_study_refuses_a_law_whose_optima_it_cannot_compute():
     with pytest.raises(ValueError, match="'kaplan' is no sum of powers.*sapis fit TABLE"):
-        LawOptions(laws=("n+d", "kaplan"))
+        LawOptions.model_validate({"laws": ["n+d", "kaplan"]})
