@@ -10,7 +10,12 @@ from rich.text import Text
 
 from sapis_lab.analysis.laws import COMPUTE_LAWS, SYMBOLS, law_named
 from sapis_lab.analysis.table_groups import GroupsFit, Trend
-from sapis_lab.report.laws_text import left_out_rows, parameter_cell, warnings_of
+from sapis_lab.report.laws_text import (
+    left_out_rows,
+    parameter_cells,
+    parameter_heads,
+    warnings_of,
+)
 from sapis_lab.screen import new_table
 
 CLEAR = 0.05
@@ -28,7 +33,7 @@ def print_groups(found: GroupsFit, console: Console) -> None:
     for line in notices(found):
         console.print(Text(line, style="yellow"), soft_wrap=True)
     console.print()
-    console.print(_grid(found))
+    console.print(_grid(found, console.width))
     legend = (
         f"Of law {found.common}, the one with the lowest sum of AICc over the groups; chosen: the law of the "
         f"group alone; [ ]: 95 % profile intervals; ?: not identified."
@@ -57,23 +62,24 @@ def parameters(found: GroupsFit) -> list[str]:
     return [name for name in ("alpha", "beta", "gamma", "E") if name in names]
 
 
-def _grid(found: GroupsFit) -> Table:
+def _grid(found: GroupsFit, width: int) -> Table:
     names, against = parameters(found), found.columns.against
-    symbols = [SYMBOLS.get(name, name) for name in names]
+    heads = parameter_heads(names, width)
     extra = [against] if against else []
     grid = new_table(
         found.columns.by or "group",
         *extra,
         "law",
-        *symbols,
+        *heads,
         "n",
         "chosen",
-        left=[found.columns.by or "group", "law", *symbols, "chosen"],
+        left=[found.columns.by or "group", "law", *heads, "chosen"],
+        wrapped=heads,
     )
     for name, fit in found.groups.items():
         result = found.common_result(name)
         number = [] if not against else [f"{fit.table.against:g}" if fit.table.against is not None else "–"]
-        cells = [parameter_cell(result, p) for p in names]
+        cells = parameter_cells(result, names, width)
         grid.add_row(name, *number, found.common, *cells, str(len(fit.table.points)), fit.selected)
     return grid
 

@@ -34,7 +34,7 @@ def print_table_fit(fits: TableFit, console: Console) -> None:
     for line in (*left_out_rows(table), *warnings_of(fits)):
         console.print(Text(line, style="yellow"), soft_wrap=True)
     console.print()
-    console.print(_grid(fits))
+    console.print(_grid(fits, console.width))
     legend = (
         "AICc from the best law; weight: in the average; LOO: rms of ln(forecast/measured), each point left "
         f"out; [ ]: 95 % profile intervals{_of_noise(fits)}; ?: not identified."
@@ -57,15 +57,19 @@ def print_table_fit(fits: TableFit, console: Console) -> None:
         _print_held(fits, console)
 
 
-def _grid(fits: TableFit) -> Table:
+WIDE = 120
+"""Width of a screen on which every parameter has a column of its own."""
+
+
+def _grid(fits: TableFit, width: int) -> Table:
     close = fits.close
     names = [
         n
         for n in ("alpha", "beta", "gamma", "E")
         if any(r.fit and n in r.fit.law.param_names for r in close.values())
     ]
-    symbols = [SYMBOLS.get(n, n) for n in names]
-    grid = new_table("law", "AICc", "weight", "LOO", *symbols, left=["law", *symbols])
+    heads = parameter_heads(names, width)
+    grid = new_table("law", "AICc", "weight", "LOO", *heads, left=["law", *heads], wrapped=heads)
     best = min((a for f in fits.fits.values() if (a := aicc(f)) is not None), default=None)
     for name, result in close.items():
         assert result.fit is not None
@@ -76,8 +80,22 @@ def _grid(fits: TableFit) -> Table:
             f"{fits.weights.get(name, 0.0):.2f}",
             "–" if result.loo is None else f"{result.loo.rmse:.4f}",
         ]
-        grid.add_row(*row, *(parameter_cell(result, n) for n in names), style="bold" if chosen else "")
+        grid.add_row(*row, *parameter_cells(result, names, width), style="bold" if chosen else "")
     return grid
+
+
+def parameter_heads(names: Sequence[str], width: int) -> list[str]:
+    """Headings of the columns of these parameters: one each, or one for all on a narrow screen."""
+    return [SYMBOLS.get(n, n) for n in names] if width >= WIDE else ["parameters"]
+
+
+def parameter_cells(result: LawResult, names: Sequence[str], width: int) -> list[Text]:
+    """The cells of `parameter_heads`; on a narrow screen each parameter has a line."""
+    cells = [parameter_cell(result, n) for n in names]
+    if width >= WIDE:
+        return cells
+    lines = [Text(f"{SYMBOLS.get(n, n)} ") + cell for n, cell in zip(names, cells, strict=True) if cell.plain]
+    return [Text("\n").join(lines)]
 
 
 def _of_noise(fits: TableFit) -> str:
@@ -116,29 +134,20 @@ def warnings_of(fits: TableFit) -> Iterator[str]:
 
 def _forecasts(forecasts: Sequence[Forecast], fits: TableFit) -> Table:
     compute = fits.selected in COMPUTE_LAWS
-    sizes = ["C"] if compute else ["N", "D"]
-    grid = new_table(
-        *sizes, "law", "weight", "forecast", "95 % interval", "beyond", left=["law", "95 % interval"]
-    )
+    left = ["forecast of", "95 % interval"]
+    grid = new_table("forecast of", "weight", "loss", "95 % interval", "beyond", left=left)
     for found in forecasts:
-        at = [f"{found.n_params:.4g}"] if compute else [f"{found.n_params:.4g}", f"{found.n_frames:.4g}"]
+        at = f"C {found.n_params:.4g}" if compute else f"N {found.n_params:.4g}, D {found.n_frames:.4g}"
         far = found.distance["n" if compute else "nd"]
-        beyond = f"{far:.3g} x in {'C' if compute else 'N D'}" if far > 1 else "inside"
-        grid.add_row(
-            *at,
-            "average",
-            "",
-            f"{found.value:.5g}",
-            f"[{found.low:.5g}, {found.high:.5g}]",
-            beyond,
-            style="bold",
-        )
+        beyond = f"{far:.3g} x {'C' if compute else 'N D'}" if far > 1 else "inside"
+        average = f"{found.value:.5g}", f"[{found.low:.5g}, {found.high:.5g}]"
+        grid.add_row(at, "", *average, beyond, style="bold")
         shown = sorted(found.laws, key=lambda name: -found.weights[name])[:4]
         for name in dict.fromkeys([*shown, *([fits.selected] if fits.selected in found.laws else [])]):
             law = found.laws[name]
-            mark = f"{name} *" if name == fits.selected else name
+            mark = f"  {name} *" if name == fits.selected else f"  {name}"
             values = f"{law.value:.5g}", f"[{law.low:.5g}, {law.high:.5g}]"
-            grid.add_row(*[""] * len(at), mark, f"{found.weights[name]:.2f}", *values, "")
+            grid.add_row(mark, f"{found.weights[name]:.2f}", *values, "")
     return grid
 
 

@@ -44,7 +44,7 @@ def test_a_forecast_is_of_the_average_with_its_laws_weights_and_distance(table, 
     assert far["distance"] == pytest.approx({"n": 10.0, "d": 10.0, "nd": 100.0}, rel=1e-6)
     assert near["distance"] == {"n": 1.0, "d": 1.0, "nd": 1.0}
     assert near["high"] / near["low"] < far["high"] / far["low"]
-    assert "average" in result.output and "100 x in N D" in result.output
+    assert "N 3e+06, D 5e+04" in result.output and "100 x N D" in result.output
 
 
 def test_targets_come_from_a_table_too(table, tmp_path):
