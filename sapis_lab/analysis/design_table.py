@@ -251,7 +251,7 @@ def design_json(found: TableDesign) -> dict[str, Any]:
                 "price": found.price,
                 "budget": found.budget,
                 "targets": [{"n": n, "d": d} for n, d in found.targets.tolist()],
-                "laws": list(found.belief.fits),
+                "laws": found.belief.weights if found.belief.fits else {},
                 "left_out": found.belief.left_out,
                 "now": now,
                 "runs": [run(i) for i in found.first]

@@ -52,7 +52,7 @@ def design(
     ] = None,
     most: Annotated[int, typer.Option("--most", min=1, max=10_000, help="How many runs.")] = 10,
     law: Annotated[
-        str, typer.Option("--law", help="Laws with commas between them, averaged with equal weights.")
+        str, typer.Option("--law", help="Laws with commas between them, which are averaged.")
     ] = "pnorm+e,n+d:cross",
     seed: Annotated[
         int, typer.Option("--seed", min=0, max=2**63 - 1, help="Of the first of the runs to begin with.")

@@ -25,7 +25,8 @@ def print_design(found: TableDesign, console: Console) -> None:
     if found.forecast is None:
         _print_first(found, console)
         return
-    console.print(Text(f"Laws, with equal weights: {', '.join(found.belief.fits)}."), soft_wrap=True)
+    weights = ", ".join(f"{name} {w:.2f}" for name, w in found.belief.weights.items())
+    console.print(Text(f"Laws and their weights: {weights}"), soft_wrap=True)
     for name, reason in found.belief.left_out.items():
         console.print(Text(f"Left out: {name} {reason}", "yellow"), soft_wrap=True)
     console.print()
