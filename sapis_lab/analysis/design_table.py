@@ -199,7 +199,8 @@ def formula(
     def value(node: ast.AST) -> Any:
         if isinstance(node, ast.Name) and node.id.lower() in ("n", "d"):
             return n if node.id.lower() == "n" else d
-        if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
+        if isinstance(node, ast.Constant) and type(node.value) in (int, float):
+            assert isinstance(node.value, int | float)
             return float(node.value)
         if isinstance(node, ast.BinOp) and type(node.op) in _BINARY:
             return _BINARY[type(node.op)](value(node.left), value(node.right))

@@ -6,9 +6,9 @@ design`): tables whose losses are known are replayed, each loss seen when its ru
                     when 1, 5 and 10 % of the pool's cost is spent; one campaign that goes on, as there
     the others      as farseer, with the largest 5 % of the table by N D as the targets, 95 % as the pool
 
-Beside ours stand runs drawn at random and the cheapest runs, fitted by the same laws, each as many as fit into
-the budget (the published ones stop at the first that does not); what cannot be fitted counts as -1, as there.
-Repeats differ by the seed. Rows that are copies of others are one run to buy: farseer's are 400.
+Beside ours stand runs drawn at random and the cheapest runs, fitted by the same laws, each as many as fit
+into the budget (the published ones stop at the first that does not); what cannot be fitted counts as -1, as
+there. Repeats differ by the seed. Rows that are copies of others are one run to buy: farseer's are 400.
 """
 
 from __future__ import annotations

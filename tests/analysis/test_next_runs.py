@@ -211,7 +211,7 @@ def test_a_formula_of_the_price_is_arithmetic_and_nothing_else():
     assert formula("6*n*d", n, d) == pytest.approx(6 * n * d)
     assert formula("(n + 2) ** 2 / D", n, d) == pytest.approx((n + 2) ** 2 / d)
     assert formula("3", n, d) == pytest.approx([3, 3])
-    for text in ("__import__('os')", "n.shape", "n if d else n", "x*n", "", "n**", "'n'"):
+    for text in ("__import__('os')", "n.shape", "n if d else n", "x*n", "True*n", "", "n**", "'n'"):
         with pytest.raises(ValueError, match="--price .* wanted a column of the pool or a formula"):
             formula(text, n, d)
     with pytest.raises(ValueError, match="gives -1 at n = 2, d = 5, wanted positive prices"):
