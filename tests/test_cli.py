@@ -169,3 +169,35 @@ def test_a_broken_file_hides_no_other(project, inside):
 
 def test_the_schema_is_json(inside):
     assert json.loads(inside("schema").stdout)["title"] == "Study"
+
+
+def test_a_design_without_column_target_or_payable_run(inside, project):
+    table = project / "runs.csv"
+    rows = [f"{n:g},{d:g},{n**-0.2 + d**-0.3}" for n in (1e4, 2e4, 4e4) for d in (1e3, 2e3, 4e3)]
+    table.write_text("\n".join(["n,d,loss", *rows]) + "\n")
+    columns = ("--n", "n", "--d", "d", "--loss", "loss")
+    target = ("--target", "n=1e6,d=1e5")
+    done = inside("design", str(table), "--n", "n", "--d", "tokens", "--loss", "loss", *target)
+    refused(done, "runs.csv: no column 'tokens' for D")
+    refused(inside("design", str(table), *columns), "runs.csv: --target is missing")
+    refused(inside("design", str(table), *columns, "--target", "n=1e6"), "--target 'n=1e6': got n")
+    done = inside("design", str(table), *columns, *target, "--budget", "10")
+    refused(done, "runs.csv: the cheapest of 25 possible runs costs 2.5e+06, more than --budget 10")
+    done = inside("design", str(table), *columns, *target, "--price", "gpu hours")
+    refused(done, "--price 'gpu hours'", "a formula of n and d")
+    pool = project / "pool.csv"
+    pool.write_text("n,d,cost\n1e5,1e4,3\n1e5,2e4,-1\n")
+    done = inside("design", str(table), *columns, *target, "--pool", str(pool), "--price", "cost")
+    refused(done, "pool.csv, column 'cost', row 2: got")
+
+
+def test_a_design_names_runs_in_order_with_their_prices(inside, project):
+    table = project / "runs.csv"
+    rows = [f"{n:g},{d:g},{n**-0.2 + d**-0.3}" for n in (1e4, 2e4, 4e4) for d in (1e3, 2e3, 4e3)]
+    table.write_text("\n".join(["n,d,loss", *rows]) + "\n")
+    arguments = ("--n", "n", "--d", "d", "--loss", "loss", "--target", "n=1e6,d=1e5", "--json", "out.json")
+    done = inside("design", str(table), *arguments, "--most", "3", "--price", "6*n*d")
+    assert done.returncode == 0, done.stderr
+    runs = json.loads((project / "out.json").read_text())["runs"]
+    assert len(runs) == 3 and all(r["price"] == pytest.approx(6 * r["n"] * r["d"]) for r in runs)
+    assert "95 % interval" in done.stdout

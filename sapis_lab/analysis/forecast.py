@@ -274,7 +274,7 @@ def distance(points: Points, n_params: float, n_frames: float) -> dict[str, floa
     return {name: float(max(at / known.max(), known.min() / at, 1.0)) for name, (known, at) in sizes.items()}
 
 
-def target(text: str, *, compute: bool = False) -> tuple[float, float]:
+def target(text: str, *, compute: bool = False, option: str = "--predict") -> tuple[float, float]:
     """N and D of `n=7e9,d=4e12`, or C and 1 of `c=1e22`.
 
     Raises:
@@ -287,12 +287,10 @@ def target(text: str, *, compute: bool = False) -> tuple[float, float]:
         try:
             number = float(value)
         except ValueError:
-            raise ValueError(f"--predict {text!r}: got {part.strip()!r}, {wanted}") from None
+            raise ValueError(f"{option} {text!r}: got {part.strip()!r}, {wanted}") from None
         if not (np.isfinite(number) and number > 0):
-            raise ValueError(
-                f"--predict {text!r}: {key.strip()} is {value.strip()}, wanted a positive number"
-            )
+            raise ValueError(f"{option} {text!r}: {key.strip()} is {value.strip()}, wanted a positive number")
         found[key.strip().lower()] = number
     if set(found) != ({"c"} if compute else {"n", "d"}):
-        raise ValueError(f"--predict {text!r}: got {', '.join(sorted(found))}, {wanted}")
+        raise ValueError(f"{option} {text!r}: got {', '.join(sorted(found))}, {wanted}")
     return (found["c"], 1.0) if compute else (found["n"], found["d"])

@@ -11,7 +11,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from sapis_lab.cli import answers, bench, catalog, data, evaluate, rule, search, selftest, study
+from sapis_lab.cli import answers, bench, catalog, data, design, evaluate, rule, search, selftest, study
 from sapis_lab.cli.common import HELP, to_stderr
 from sapis_lab.config import ConfigError
 from sapis_lab.errors import DiskError, disk_error
@@ -57,7 +57,7 @@ app.add_typer(study.app, name="study")
 app.add_typer(data.app, name="data")
 app.add_typer(bench.app, name="bench")
 app.add_typer(selftest.app, name="selftest")
-for module in (evaluate, search, answers, rule, catalog):  # their commands stand beside the groups
+for module in (evaluate, search, answers, design, rule, catalog):  # their commands stand beside the groups
     app.add_typer(module.app)
 
 

@@ -311,7 +311,7 @@ def _fit_table(
                 seed=seed,
                 missing="drop" if drop_missing else "refuse",
                 sheet=sheet,
-                questions=Questions(_targets(predict, columns), tuple(hold_out), noise),  # type: ignore[arg-type]
+                questions=Questions(named_targets(predict, columns), tuple(hold_out), noise),  # type: ignore[arg-type]
                 told=told,
             )
 
@@ -331,15 +331,17 @@ def _fit_table(
         stdout_console().print(Text(f"report  {shown(report)}"), soft_wrap=True)
 
 
-def _targets(predict: list[str], columns: Any) -> tuple[tuple[float, float], ...]:
-    """The points that --predict names, one by one or by tables with the columns of sizes."""
+def named_targets(
+    texts: list[str], columns: Any, *, option: str = "--predict"
+) -> tuple[tuple[float, float], ...]:
+    """The points that an option names, one by one or by tables with the columns of sizes."""
     from sapis_lab.analysis.forecast import target
     from sapis_lab.analysis.table import positive_column, read_frame
 
     found: list[tuple[float, float]] = []
-    for text in predict:
+    for text in texts:
         if "=" in text:
-            found.append(target(text, compute=columns.n_frames is None))
+            found.append(target(text, compute=columns.n_frames is None, option=option))
             continue
         path = Path(text)
         frame = read_frame(path)

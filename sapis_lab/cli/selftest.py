@@ -430,3 +430,30 @@ def fits(
         )
     )
     raise typer.Exit(status)
+
+
+@app.command("design")
+def design(
+    tables: Annotated[
+        str, typer.Option("--tables", help="Of farseer, kyo_takano_llm, optimetal_2b.")
+    ] = "farseer,kyo_takano_llm,optimetal_2b",
+    repeats: Annotated[int, typer.Option("--repeats", min=1, help="Campaigns of each method.")] = 10,
+    json_file: Json = None,
+) -> None:
+    """Replay tables whose losses are known: what the runs that `sapis design` buys forecast, against random
+    and cheapest runs for the same price, and against published methods. Minutes.
+
+    Tables are looked for in `$SAPIS_DATA/scaling`.
+
+    Example: `SAPIS_DATA=/path/to/data sapis selftest design --json design.json`
+    """
+    save = keeper(json_file, "design")
+    from sapis_lab.bench.step import words_of
+    from sapis_lab.selftest.design import run_design
+
+    if "SAPIS_DATA" not in os.environ:
+        raise ConfigError("SAPIS_DATA is not set; wanted the folder that holds scaling/farseer/train.csv")
+    data, names = Path(os.environ["SAPIS_DATA"]), words_of(tables, option="--tables")
+    raise typer.Exit(
+        plainly(lambda: run_design(names, n_repeats=repeats, data=data, console=stdout_console(), save=save))
+    )
