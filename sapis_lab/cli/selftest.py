@@ -399,8 +399,8 @@ def forecasts(
 @app.command("fits")
 def fits(
     parts: Annotated[
-        str, typer.Option("--parts", help="Of recovery, lattices, speed, published.")
-    ] = "recovery,lattices,speed,published",
+        str, typer.Option("--parts", help="Of recovery, lattices, speed, published, forms.")
+    ] = "recovery,lattices,speed,published,forms",
     n_lattices: Annotated[int, typer.Option("--lattices", min=1, help="Synthetic lattices.")] = 500,
     n_starts: Annotated[
         int, typer.Option("--starts", min=1, max=24, help="Starts of the loop with numerical gradients.")
