@@ -13,10 +13,12 @@ from sapis_lab.analysis.forecast import Forecast
 from sapis_lab.analysis.forms import BentLaw
 from sapis_lab.analysis.identify import interval_text
 from sapis_lab.analysis.laws import COMPUTE_LAWS, SYMBOLS, Law, size_symbol
+from sapis_lab.analysis.profile import MANY
 from sapis_lab.analysis.result import LawResult
 from sapis_lab.analysis.selection import aicc
 from sapis_lab.analysis.table import PointTable
 from sapis_lab.analysis.table_fit import TableFit, together
+from sapis_lab.analysis.uncertainty import intervals
 from sapis_lab.screen import new_table
 
 
@@ -102,11 +104,18 @@ def _of_noise(fits: TableFit) -> str:
     """For the legend: what the intervals take the noise to be."""
     groups = fits.table.points.group is not None
     noise = "of residuals that err together in a group" if groups else "for equal noise of ln loss"
-    if fits.table.points.weight is not None:
+    if fits.n_rows:
+        noise = "for the noise of means over cells"
+    elif fits.table.points.weight is not None:
         noise = "for noise by the column of weights"
     elif fits.weighted and fits.noise is not None:
         noise = f"for noise that changes with {fits.noise.variable}"
-    return f" {noise}"
+    n = fits.effort.n_simulations
+    if not n or fits.fits[fits.selected].degrees_of_freedom >= MANY:
+        return f" {noise}"
+    # the tail that a critical value is estimated from is known to 8 % with 199 data sets, its root to half
+    share = 4.0 * np.sqrt(199 / n)
+    return f" {noise}, their ends known to {share:.0f} % of the width by {n} simulations each (--calibrate)"
 
 
 def warnings_of(fits: TableFit) -> Iterator[str]:
@@ -269,6 +278,14 @@ def sentences_of(fits: TableFit) -> Iterator[str]:
     if extra:
         yield f"  {', '.join(extra)}"
     yield from together((name, text) for name, result in _worth_a_remark(fits) for text in _remarks(result))
+    if chosen.bootstrap is not None and len(chosen.bootstrap.params):
+        boot, names = chosen.bootstrap, chosen.fit.law.param_names
+        found = intervals(boot, names)
+        shown = ", ".join(
+            f"{SYMBOLS.get(n, n)} [{found[n][0]:.3f}, {found[n][1]:.3f}]"
+            for n in chosen.fit.law.exponent_names
+        )
+        yield f"By {boot.n_resamples} bootstraps of {boot.resampling}: {shown}"
     held = [h for h in chosen.held_out if not isinstance(h, str)]
     if held:
         shown = ", ".join(
