@@ -59,6 +59,8 @@ class Points:
     """Precision of each ln L, up to a common factor; None for equal ones."""
     group: np.ndarray | None = None
     """Label of the run (or any cluster) that a point comes from: points of one group err together."""
+    steps: Array | None = None
+    """Number of training steps, where laws of them are asked for."""
 
     def __len__(self) -> int:
         return len(self.loss)
@@ -74,11 +76,10 @@ class Points:
 
     @cached_property
     def cell(self) -> np.ndarray:
-        """Which distinct (N, D) a point belongs to, (n,): points of one cell are repeats, seeds of one
-        experiment."""
-        return np.unique(np.stack([self.n_params, self.n_frames], axis=1), axis=0, return_inverse=True)[
-            1
-        ].ravel()
+        """Which distinct (N, D), or (N, D, S), a point belongs to, (n,): points of one cell are repeats,
+        seeds of one experiment."""
+        sizes = [self.n_params, self.n_frames, *([] if self.steps is None else [self.steps])]
+        return np.unique(np.stack(sizes, axis=1), axis=0, return_inverse=True)[1].ravel()
 
     @property
     def n_cells(self) -> int:
@@ -87,8 +88,14 @@ class Points:
 
     def take(self, which: np.ndarray) -> Points:
         """These points only, by position or by mask."""
-        weight, group = (None if a is None else a[which] for a in (self.weight, self.group))
-        return Points(self.n_params[which], self.n_frames[which], self.loss[which], weight, group)
+        weight, group, steps = (
+            None if a is None else a[which] for a in (self.weight, self.group, self.steps)
+        )
+        return Points(self.n_params[which], self.n_frames[which], self.loss[which], weight, group, steps)
+
+    def coordinates(self, law: Law, centre: Centre) -> Array:
+        """`Law.coordinates` of the points, (n, K)."""
+        return law.coordinates(self.n_params, self.n_frames, centre=centre, steps=self.steps)
 
 
 @dataclass(frozen=True)
@@ -149,11 +156,16 @@ class LawFit:
     @property
     def z(self) -> Array:
         """Centred coordinates of the fitted points, (n, K)."""
-        return self.law.coordinates(self.points.n_params, self.points.n_frames, centre=self.centre)
+        return self.points.coordinates(self.law, self.centre)
 
-    def predict(self, n_params: ArrayLike, n_frames: ArrayLike) -> Array:
-        """L(N, D) in the unit of the fitted loss, N and D broadcast against each other."""
-        return self.law.predict(self.params, n_params, n_frames)
+    def predict(self, n_params: ArrayLike, n_frames: ArrayLike, steps: ArrayLike | None = None) -> Array:
+        """L(N, D), or L(N, D, S), in the unit of the fitted loss, sizes broadcast against each other."""
+        return self.law.predict(self.params, n_params, n_frames, steps)
+
+    @property
+    def fitted(self) -> Array:
+        """The law's loss at the points, (n,)."""
+        return np.exp(self.points.log_loss - self.residuals)
 
 
 def fit(
@@ -164,6 +176,7 @@ def fit(
     *,
     weight: ArrayLike | None = None,
     group: ArrayLike | None = None,
+    steps: ArrayLike | None = None,
     robust: Robust = "auto",
 ) -> LawFit:
     """The best description of the points by `law`.
@@ -172,6 +185,7 @@ def fit(
         n_params, n_frames, loss: (n,) each; loss in any unit, positive. Points of equal (N, D) are repeats.
         weight: (n,) precisions of ln L up to a factor, 1 / variance; equal when not given.
         group: (n,) labels of the runs that points come from; they change no optimum, only intervals.
+        steps: (n,) numbers of training steps, for laws of them.
         robust: "auto" (threshold 1.345 sigma of the residuals), "none" (least squares of ln L), or a
             threshold in log units.
 
@@ -186,6 +200,7 @@ def fit(
         L,
         None if weight is None else np.asarray(weight, dtype=float),
         None if group is None else np.asarray(group),
+        None if steps is None else np.asarray(steps, dtype=float),
     )
     return fit_points(law_named(law) if isinstance(law, str) else law, points, robust=robust)
 
@@ -193,8 +208,8 @@ def fit(
 def fit_points(law: Law, points: Points, *, robust: Robust = "auto") -> LawFit:
     """`fit` of points that are already together."""
     _check(law, points, robust)
-    centre = Centre.of(points.n_params, points.n_frames)
-    z, y, W = law.coordinates(points.n_params, points.n_frames, centre=centre), points.log_loss, points.weight
+    centre = Centre.of(points.n_params, points.n_frames, points.steps)
+    z, y, W = points.coordinates(law, centre), points.log_loss, points.weight
     data: dict[str, Any] = {
         "z": z,
         "log_loss": y,
@@ -321,11 +336,12 @@ def _check(law: Law, points: Points, robust: Robust) -> None:
     if not (points.n_params.shape == points.n_frames.shape == points.loss.shape and points.loss.ndim == 1):
         shapes = points.n_params.shape, points.n_frames.shape, points.loss.shape
         raise ValueError(f"n_params, n_frames and loss must be 1-D of one length, got shapes {shapes}")
-    for name, extra in (("weight", points.weight), ("group", points.group)):
+    for name, extra in (("weight", points.weight), ("group", points.group), ("steps", points.steps)):
         if extra is not None and extra.shape != points.loss.shape:
             raise ValueError(f"{name} must have one entry a point, ({len(points)},), got shape {extra.shape}")
     columns = [("n_params", points.n_params), ("n_frames", points.n_frames), ("loss", points.loss)]
-    for name, values in columns + ([("weight", points.weight)] if points.weight is not None else []):
+    given = [("weight", points.weight), ("steps", points.steps)]
+    for name, values in columns + [(name, values) for name, values in given if values is not None]:
         wrong = np.flatnonzero(~(np.isfinite(values) & (values > 0)))
         if wrong.size:
             raise ValueError(
@@ -336,6 +352,7 @@ def _check(law: Law, points: Points, robust: Robust) -> None:
     for name, symbol, values, powers in (
         ("n_params", size, points.n_params, [t.power_n for t in law.terms]),
         ("n_frames", "D", points.n_frames, [t.power_d for t in law.terms]),
+        ("steps", "S", np.ones(0) if points.steps is None else points.steps, [t.power_s for t in law.terms]),
     ):
         n_values = len(np.unique(values))
         if any(powers) and n_values < 2:

@@ -180,6 +180,8 @@ class Forecast:
 
     n_params: float
     n_frames: float
+    steps: float | None
+    """Number of training steps, of a table of them."""
     value: float
     """Median of the average over the laws."""
     low: float
@@ -191,7 +193,7 @@ class Forecast:
     """How far beyond the points the target lies, as factors: of N, of D, and of N D; 1 inside."""
 
 
-def forecast_law(fit: LawFit, n_params: float, n_frames: float) -> LawForecast:
+def forecast_law(fit: LawFit, n_params: float, n_frames: float, steps: float | None = None) -> LawForecast:
     """One law's forecast.
 
     Raises:
@@ -204,7 +206,12 @@ def forecast_law(fit: LawFit, n_params: float, n_frames: float) -> LawForecast:
             f"forecast needs more of them"
         )
     setting = Setting(fit.law, fit.z, fit.points.weight, fit.robust, np.empty((0, fit.law.n_parameters)))
-    target = fit.law.coordinates(np.array([n_params]), np.array([n_frames]), centre=fit.centre)[0]
+    target = fit.law.coordinates(
+        np.array([n_params]),
+        np.array([n_frames]),
+        centre=fit.centre,
+        steps=None if steps is None else np.array([steps]),
+    )[0]
     found = predictive(setting, own_refit(fit), target=target, dof=dof, weight=_precision(fit))
     low, high = found.interval()
     return LawForecast(
@@ -250,37 +257,48 @@ def average(
 
 
 def forecast(
-    fits: Mapping[str, LawFit], weights: Mapping[str, float], n_params: float, n_frames: float
+    fits: Mapping[str, LawFit],
+    weights: Mapping[str, float],
+    n_params: float,
+    n_frames: float,
+    steps: float | None = None,
 ) -> Forecast:
     """The forecast of a run by each law that has a weight, and averaged."""
     total = sum(weights.values())
     kept = {name: w / total for name, w in weights.items() if name in fits}
-    laws = {name: forecast_law(fits[name], n_params, n_frames) for name in kept}
+    laws = {name: forecast_law(fits[name], n_params, n_frames, steps) for name in kept}
     found = average({name: f.predictive for name, f in laws.items()}, kept)
     value, low, high = (float(np.exp(v[0])) for v in found)
     points = next(iter(fits.values())).points
-    return Forecast(
-        float(n_params), float(n_frames), value, low, high, laws, kept, distance(points, n_params, n_frames)
-    )
+    far = distance(points, n_params, n_frames, steps)
+    return Forecast(float(n_params), float(n_frames), steps, value, low, high, laws, kept, far)
 
 
-def distance(points: Points, n_params: float, n_frames: float) -> dict[str, float]:
+def distance(
+    points: Points, n_params: float, n_frames: float, steps: float | None = None
+) -> dict[str, float]:
     """Factors by which a target lies beyond the points; 1 where it does not."""
     sizes = {
         "n": (points.n_params, n_params),
         "d": (points.n_frames, n_frames),
         "nd": (points.n_params * points.n_frames, n_params * n_frames),
     }
+    if points.steps is not None and steps is not None:
+        sizes["steps"] = (points.steps, steps)
     return {name: float(max(at / known.max(), known.min() / at, 1.0)) for name, (known, at) in sizes.items()}
 
 
-def target(text: str, *, compute: bool = False, option: str = "--predict") -> tuple[float, float]:
-    """N and D of `n=7e9,d=4e12`, or C and 1 of `c=1e22`.
+def target(
+    text: str, *, compute: bool = False, steps: bool = False, option: str = "--predict"
+) -> tuple[float, ...]:
+    """N and D of `n=7e9,d=4e12`, with S of `n=7e9,d=4e12,steps=1e6`, or C and 1 of `c=1e22`.
 
     Raises:
         ValueError: the text is no such point.
     """
-    wanted = "wanted such as c=1e22" if compute else "wanted such as n=7e9,d=4e12"
+    keys = ("c",) if compute else ("n", "d", "steps") if steps else ("n", "d")
+    example = {"c": "c=1e22", "n": "n=7e9", "d": "d=4e12", "steps": "steps=1e6"}
+    wanted = f"wanted such as {','.join(example[key] for key in keys)}"
     found: dict[str, float] = {}
     for part in text.split(","):
         key, _, value = part.partition("=")
@@ -291,6 +309,6 @@ def target(text: str, *, compute: bool = False, option: str = "--predict") -> tu
         if not (np.isfinite(number) and number > 0):
             raise ValueError(f"{option} {text!r}: {key.strip()} is {value.strip()}, wanted a positive number")
         found[key.strip().lower()] = number
-    if set(found) != ({"c"} if compute else {"n", "d"}):
+    if set(found) != set(keys):
         raise ValueError(f"{option} {text!r}: got {', '.join(sorted(found))}, {wanted}")
-    return (found["c"], 1.0) if compute else (found["n"], found["d"])
+    return (found["c"], 1.0) if compute else tuple(found[key] for key in keys)

@@ -141,10 +141,22 @@ class BentLaw(Law):
     def constants(self, centre: Centre) -> dict[str, float]:
         return {"N_0": float(np.exp(centre.log_n)), "D_0": float(np.exp(centre.log_d))} if self.cross else {}
 
-    def predict(self, params: Mapping[str, float], n_params: ArrayLike, n_frames: ArrayLike) -> Array:
+    def predict(
+        self,
+        params: Mapping[str, float],
+        n_params: ArrayLike,
+        n_frames: ArrayLike,
+        steps: ArrayLike | None = None,
+    ) -> Array:
         return self._at(params, n_params, n_frames)[0]
 
-    def term_values(self, params: Mapping[str, float], n_params: ArrayLike, n_frames: ArrayLike) -> Array:
+    def term_values(
+        self,
+        params: Mapping[str, float],
+        n_params: ArrayLike,
+        n_frames: ArrayLike,
+        steps: ArrayLike | None = None,
+    ) -> Array:
         """The part of the loss that each term answers for, d ln L / d ln T_k times L: below a ceiling they do
         not add up to L."""
         loss, made = self._at(params, n_params, n_frames)

@@ -39,6 +39,8 @@ class Term:
     exponent: str | None
     power_n: float
     power_d: float
+    power_s: float = 0.0
+    """Of the number of training steps S."""
 
 
 TERMS = {
@@ -46,22 +48,33 @@ TERMS = {
     "d": Term("d", "B", "beta", 0.0, 1.0),
     "c": Term("c", "A", "alpha", 1.0, 0.0),
     "nd": Term("nd", "C", "gamma", 1.0, 1.0),
+    "s": Term("s", "F", "sigma", 0.0, 0.0, 1.0),
     "e": Term("e", "E", None, 0.0, 0.0),
 }
-SYMBOLS = {"alpha": "α", "beta": "β", "gamma": "γ", "alpha_0": "α₀", "beta_0": "β₀", "kappa": "κ"}
+SYMBOLS = {
+    "alpha": "α",
+    "beta": "β",
+    "gamma": "γ",
+    "sigma": "σ",
+    "alpha_0": "α₀",
+    "beta_0": "β₀",
+    "kappa": "κ",
+}
 """How a parameter is printed; amplitudes print as they are named."""
 
 
 @dataclass(frozen=True)
 class Centre:
-    """The origin of centred coordinates: mean ln N and mean ln D of the fitted points."""
+    """The origin of centred coordinates: mean ln N, mean ln D and mean ln S of the fitted points."""
 
     log_n: float
     log_d: float
+    log_s: float = 0.0
 
     @classmethod
-    def of(cls, n_params: ArrayLike, n_frames: ArrayLike) -> Centre:
-        return cls(float(np.mean(np.log(n_params))), float(np.mean(np.log(n_frames))))
+    def of(cls, n_params: ArrayLike, n_frames: ArrayLike, steps: ArrayLike | None = None) -> Centre:
+        log_s = 0.0 if steps is None else float(np.mean(np.log(steps)))
+        return cls(float(np.mean(np.log(n_params))), float(np.mean(np.log(n_frames))), log_s)
 
 
 @dataclass(frozen=True)
@@ -115,11 +128,28 @@ class Law:
     def n_parameters(self) -> int:
         return len(self.param_names)
 
-    def coordinates(self, n_params: ArrayLike, n_frames: ArrayLike, *, centre: Centre) -> Array:
-        """z_k of every point, (n, K): the logarithm that term k's exponent multiplies."""
+    @property
+    def of_steps(self) -> bool:
+        """It has a term of the number of training steps."""
+        return any(t.power_s for t in self.terms)
+
+    def coordinates(
+        self, n_params: ArrayLike, n_frames: ArrayLike, *, centre: Centre, steps: ArrayLike | None = None
+    ) -> Array:
+        """z_k of every point, (n, K): the logarithm that term k's exponent multiplies.
+
+        Raises:
+            ValueError: a law of steps without steps.
+        """
         x = np.log(np.asarray(n_params, dtype=float)) - centre.log_n
         y = np.log(np.asarray(n_frames, dtype=float)) - centre.log_d
-        return np.stack([t.power_n * x + t.power_d * y for t in self.terms], axis=-1)
+        s = self._log_steps(steps) - centre.log_s
+        return np.stack([t.power_n * x + t.power_d * y + t.power_s * s for t in self.terms], axis=-1)
+
+    def _log_steps(self, steps: ArrayLike | None) -> Array:
+        if steps is None and self.of_steps:
+            raise ValueError(f"law {self.name} needs the number of steps of every point")
+        return np.zeros(()) if steps is None else np.log(np.asarray(steps, dtype=float))
 
     def log_terms(self, theta: Array, z: Array) -> Array:
         """u_k = a_k - s_k z_k, the logarithm of each term, (..., n, K)."""
@@ -185,7 +215,12 @@ class Law:
 
     def centres(self, centre: Centre) -> Array:
         """What centring subtracted from the coordinate of each term, (K,): ln A = a + alpha * this."""
-        return np.array([t.power_n * centre.log_n + t.power_d * centre.log_d for t in self.terms])
+        return np.array(
+            [
+                t.power_n * centre.log_n + t.power_d * centre.log_d + t.power_s * centre.log_s
+                for t in self.terms
+            ]
+        )
 
     def centred(self, params: Mapping[str, float], *, centre: Centre) -> Array:
         """The inverse of `natural`, (p,)."""
@@ -193,22 +228,35 @@ class Law:
         theta[: self.n_terms] = np.log(theta[: self.n_terms]) - self.exponents(theta) * self.centres(centre)
         return theta
 
-    def term_values(self, params: Mapping[str, float], n_params: ArrayLike, n_frames: ArrayLike) -> Array:
-        """Each term in the unit of the loss, (..., K), N and D broadcast against each other."""
-        log_n, log_d = np.broadcast_arrays(
-            np.log(np.asarray(n_params, float)), np.log(np.asarray(n_frames, float))
+    def term_values(
+        self,
+        params: Mapping[str, float],
+        n_params: ArrayLike,
+        n_frames: ArrayLike,
+        steps: ArrayLike | None = None,
+    ) -> Array:
+        """Each term in the unit of the loss, (..., K), N, D and S broadcast against each other."""
+        x, y, s = np.broadcast_arrays(
+            np.log(np.asarray(n_params, float)), np.log(np.asarray(n_frames, float)), self._log_steps(steps)
         )
         return np.stack(
             [
-                params[t.amplitude] * np.exp(-_exponent(t, params) * (t.power_n * log_n + t.power_d * log_d))
+                params[t.amplitude]
+                * np.exp(-_exponent(t, params) * (t.power_n * x + t.power_d * y + t.power_s * s))
                 for t in self.terms
             ],
             axis=-1,
         )
 
-    def predict(self, params: Mapping[str, float], n_params: ArrayLike, n_frames: ArrayLike) -> Array:
-        """L(N, D) in the unit of the amplitudes, N and D broadcast against each other."""
-        return self.term_values(params, n_params, n_frames).sum(axis=-1)
+    def predict(
+        self,
+        params: Mapping[str, float],
+        n_params: ArrayLike,
+        n_frames: ArrayLike,
+        steps: ArrayLike | None = None,
+    ) -> Array:
+        """L(N, D), or L(N, D, S), in the unit of the amplitudes, sizes broadcast against each other."""
+        return self.term_values(params, n_params, n_frames, steps).sum(axis=-1)
 
     def slopes(
         self, params: Mapping[str, float], n_params: ArrayLike, n_frames: ArrayLike
@@ -252,8 +300,11 @@ TIED_LAWS = {name: power_sum(name) for name in (f"{free}:tied" for free in LAWS)
 COMPUTE_LAWS = {name: power_sum(name) for name in ("c", "c+e")}
 """L(C) = A C^-alpha + E of a frontier: fit them with the compute C in the place of N and any D."""
 
+STEP_LAWS = {name: power_sum(name) for name in ("n+s", "n+s+e", "n+d+s", "n+d+s+e")}
+"""With F S^-sigma of the number of training steps S: L(N, S) of Kaplan et al. (arXiv:2001.08361, eq. 1.6),
+and beside the data."""
 
-KNOWN: dict[str, Law] = LAWS | TIED_LAWS | COMPUTE_LAWS
+KNOWN: dict[str, Law] = LAWS | TIED_LAWS | COMPUTE_LAWS | STEP_LAWS
 """Every law by its name; `forms` adds its own."""
 
 

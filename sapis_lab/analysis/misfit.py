@@ -175,7 +175,7 @@ def noise_trend(fit: LawFit) -> Noise | None:
     variables: dict[Variable, Array] = {
         "N": np.log(points.n_params),
         "D": np.log(points.n_frames),
-        "loss": np.log(fit.predict(points.n_params, points.n_frames)),
+        "loss": np.log(fit.fitted),
     }
     found = []
     for name, t in variables.items():
@@ -197,7 +197,7 @@ def precisions(fit: LawFit, noise: Noise) -> Array:
     t = {
         "N": points.n_params,
         "D": points.n_frames,
-        "loss": fit.predict(points.n_params, points.n_frames),
+        "loss": fit.fitted,
     }[noise.variable]
     log_t = np.log(t)
     return np.asarray(np.exp(-2.0 * noise.slope * (log_t - log_t.mean())) * points.weights)

@@ -59,7 +59,7 @@ class Setting:
     def of(cls, fit: LawFit, *, law: Law | None = None) -> Setting:
         """The setting of a fit; of its points and centre under another law where one is given."""
         law = law or fit.law
-        z = law.coordinates(fit.points.n_params, fit.points.n_frames, centre=fit.centre)
+        z = fit.points.coordinates(law, fit.centre)
         starts = spread_out(
             starts_for(law, z=z, log_loss=fit.points.log_loss - fit.residuals, weight=fit.points.weight)
         )

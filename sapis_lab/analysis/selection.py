@@ -232,11 +232,12 @@ def hold_out_largest(fit: LawFit, block: Block) -> HeldOut | str:
     # quarter
     n_held = len(levels) // 4 if block == "n_params*n_frames" else len(levels) // 8
     held = size >= levels[-max(1, n_held)]
+    out = points.take(held)
     try:
         small = fit_points(fit.law, points.take(~held), robust=fit.robust)
     except ValueError as error:
         return f"{block}: {error}"
-    errors = np.log(small.predict(points.n_params[held], points.n_frames[held])) - points.log_loss[held]
+    errors = np.log(small.predict(out.n_params, out.n_frames, out.steps)) - out.log_loss
     return HeldOut(block, int(held.sum()), float(np.sqrt(np.mean(errors**2))), float(errors.mean()))
 
 

@@ -71,6 +71,8 @@ class Columns:
     """
     seed: str | None = None
     """The seed of a row: two rows of one setting must not have the same one."""
+    steps: str | None = None
+    """Number of training steps, for laws of them."""
 
 
 ROLES = {
@@ -79,6 +81,7 @@ ROLES = {
     "loss": "the loss",
     "weight": "the weight",
     "group": "the group",
+    "steps": "the steps",
     "epochs": "the epochs",
     "by": "the groups",
     "against": "the number of a group",
@@ -174,7 +177,13 @@ class _Rows:
         """The points among some of the rows, (n,) bool."""
         own = {role: self.numbers[role] for role in ("n_params", "loss")}
         frames = self.numbers.get("n_frames", np.ones(len(self.frame)))
-        points = Points(**own, n_frames=frames, weight=self.numbers.get("weight"), group=self.group)
+        points = Points(
+            **own,
+            n_frames=frames,
+            weight=self.numbers.get("weight"),
+            group=self.group,
+            steps=self.numbers.get("steps"),
+        )
         taken, epochs = self.stays & which, self.numbers.get("epochs")
         return PointTable(
             points.take(taken),

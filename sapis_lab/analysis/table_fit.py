@@ -20,7 +20,7 @@ import numpy as np
 from sapis_lab.analysis.fit import LawFit, Points, Robust
 from sapis_lab.analysis.forecast import Forecast, forecast
 from sapis_lab.analysis.forms import FORMS
-from sapis_lab.analysis.laws import COMPUTE_LAWS, LAWS, TIED_LAWS, law_named
+from sapis_lab.analysis.laws import COMPUTE_LAWS, LAWS, STEP_LAWS, TIED_LAWS, law_named
 from sapis_lab.analysis.misfit import Misfit, Noise, misfit, noise_trend, precisions
 from sapis_lab.analysis.repeats import RepeatedFit, fit_repeated
 from sapis_lab.analysis.result import (
@@ -121,26 +121,28 @@ class TableFit:
 class Questions:
     """What a table is asked besides its laws."""
 
-    targets: tuple[tuple[float, float], ...] = ()
-    """N and D of runs to forecast."""
+    targets: tuple[tuple[float, ...], ...] = ()
+    """N and D, or N, D and S, of runs to forecast."""
     hold_out: tuple[str, ...] = ()
     """Rows to leave out and forecast, such as `n>1.2e9`; a row that meets one of them is out."""
     noise: NoiseModel = "auto"
 
 
-def law_names(text: str, *, compute: bool = False) -> list[str]:
+def law_names(text: str, *, compute: bool = False, steps: bool = False) -> list[str]:
     """The laws that an option names: `all`, `sums`, `tied`, or names with commas between them.
 
     Raises:
         ValueError: a law is not known, or is none of a column of compute.
     """
     if text == "all":
-        return list(COMPUTE_LAWS if compute else LAWS | TIED_LAWS | FORMS)
+        return list(COMPUTE_LAWS if compute else STEP_LAWS | LAWS if steps else LAWS | TIED_LAWS | FORMS)
     groups = {"sums": LAWS, "tied": TIED_LAWS}
     names = (
         list(groups[text]) if text in groups else [law_named(name.strip()).name for name in text.split(",")]
     )
     for name in names:
+        if name in STEP_LAWS and not steps:
+            raise ValueError(f"law {name!r} is of steps, and no column of them is named (--steps)")
         if (name in COMPUTE_LAWS) != compute:
             wanted = ", ".join(COMPUTE_LAWS if compute else [*LAWS, *TIED_LAWS, *FORMS])
             raise ValueError(
@@ -197,7 +199,7 @@ def fit_points_of(
     out = left_out(table.points, questions.hold_out)
     inside = replace(table, points=table.points.take(~out), epochs=_taken(table.epochs, ~out))
     n_rows = len(inside.points)
-    if n_rows > MOST_POINTS and table.epochs is None and table.points.group is None:
+    if n_rows > MOST_POINTS and table.epochs is None and _alone(table.points):
         inside = replace(inside, points=gathered(inside.points))
     found, points, noise, weighted = _fitted(inside, laws, robust, questions.noise, told)
     fits = {name: r.fit for name, r in found.items() if r.fit is not None}
@@ -216,7 +218,7 @@ def fit_points_of(
         far = len(inside.points) > MANY and weights.get(name, 1.0) < NEGLIGIBLE_WEIGHT and name != selected
         return brief if far else effort
 
-    sums = [name for name in found if name in LAWS or name in COMPUTE_LAWS]
+    sums = [name for name in found if name in LAWS | COMPUTE_LAWS | STEP_LAWS]
     wanted = [n for n in fits if n in sums or n == selected or weights.get(n, 0.0) >= MIN_WEIGHT]
     close: dict[str, LawResult] = {}
     for name in wanted:
@@ -233,8 +235,8 @@ def fit_points_of(
         told("forecasts")
         forecasts = [forecast(fits, part, *target) for target in questions.targets]
         held = [
-            Held(float(loss), forecast(fits, part, n, d))
-            for n, d, loss in zip(*_sizes(table.points.take(out)), strict=True)
+            Held(float(loss), forecast(fits, part, *sizes))
+            for *sizes, loss in zip(*_sizes(table.points.take(out)), strict=True)
         ]
     elif questions.targets or out.any():
         raise ValueError(
@@ -259,6 +261,11 @@ def fit_points_of(
         questions.hold_out,
         n_rows if n_rows != len(inside.points) else 0,
     )
+
+
+def _alone(points: Points) -> bool:
+    """N and D say all about a point."""
+    return points.group is None and points.steps is None
 
 
 def gathered(points: Points) -> Points:
@@ -390,11 +397,12 @@ def _taken(values: np.ndarray | None, which: np.ndarray) -> np.ndarray | None:
     return None if values is None else values[which]
 
 
-def _sizes(points: Points) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    return points.n_params, points.n_frames, points.loss
+def _sizes(points: Points) -> tuple[np.ndarray, ...]:
+    steps = () if points.steps is None else (points.steps,)
+    return points.n_params, points.n_frames, *steps, points.loss
 
 
-_CONDITION = re.compile(r"\s*(nd|n|d|c|loss)\s*(>=|<=|>|<)\s*(\S+)\s*", re.IGNORECASE)
+_CONDITION = re.compile(r"\s*(nd|n|d|c|steps|loss)\s*(>=|<=|>|<)\s*(\S+)\s*", re.IGNORECASE)
 
 
 def left_out(points: Points, conditions: Sequence[str]) -> np.ndarray:
@@ -414,7 +422,10 @@ def left_out(points: Points, conditions: Sequence[str]) -> np.ndarray:
             raise ValueError(
                 f"--hold-out {text!r}: wanted a condition on n, d, nd, c or loss, such as n>1.2e9"
             ) from None
+        if match[1].lower() == "steps" and points.steps is None:
+            raise ValueError(f"--hold-out {text!r}: no column of steps is named (--steps)")
         value = {
+            "steps": points.steps if points.steps is not None else points.n_params,
             "n": points.n_params,
             "c": points.n_params,
             "d": points.n_frames,
@@ -436,6 +447,7 @@ def forecast_json(found: Forecast) -> dict[str, Any]:
     return {
         "n": found.n_params,
         "d": found.n_frames,
+        **({} if found.steps is None else {"steps": found.steps}),
         "value": found.value,
         "low": found.low,
         "high": found.high,

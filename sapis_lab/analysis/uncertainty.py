@@ -236,6 +236,7 @@ def _determines_law(fit: LawFit, times: Array) -> np.ndarray:
     for values, powers in (
         (points.n_params, [t.power_n for t in fit.law.terms]),
         (points.n_frames, [t.power_d for t in fit.law.terms]),
+        (points.n_frames if points.steps is None else points.steps, [t.power_s for t in fit.law.terms]),
     ):
         if any(powers):
             enough &= distinct(np.unique(values, return_inverse=True)[1].ravel()) >= 2

@@ -73,6 +73,10 @@ def fit(
         str | None,
         typer.Option("--group", help="The column of runs whose points err together.", show_default=False),
     ] = None,
+    steps: Annotated[
+        str | None,
+        typer.Option("--steps", help="The column of training steps, for laws of them.", show_default=False),
+    ] = None,
     epochs: Annotated[
         str | None,
         typer.Option("--epochs", help="The column of passes over the D frames.", show_default=False),
@@ -180,6 +184,7 @@ def fit(
             loss=loss,
             weight=weight,
             group=group,
+            steps=steps,
             epochs=epochs,
             best_over=best_over,
             drop_missing=drop_missing,
@@ -232,6 +237,7 @@ def _fit_table(
     loss: str | None,
     weight: str | None,
     group: str | None,
+    steps: str | None,
     epochs: str | None,
     best_over: str | None,
     drop_missing: bool,
@@ -262,6 +268,9 @@ def _fit_table(
 
     if compute is not None and (n is not None or d is not None or epochs is not None):
         raise ConfigError("--compute stands instead of --n, --d and --epochs, got both")
+    if steps is not None and (compute is not None or epochs is not None or out is not None):
+        other = "--compute" if compute is not None else "--epochs" if epochs is not None else "--out"
+        raise ConfigError(f"--steps with {other}: got both; laws of steps have neither")
     wanted = {"--loss": loss} | ({} if compute is not None else {"--n": n, "--d": d})
     missing = [option for option, column in wanted.items() if column is None]
     if missing:
@@ -297,6 +306,7 @@ def _fit_table(
         by,
         against,
         best_over=over,
+        steps=steps,
     )
     effort = Effort(n_bootstrap=n_bootstrap, resampling=resampling, n_simulations=calibrate, all_tests=True)
 
@@ -305,7 +315,7 @@ def _fit_table(
             return (fit_table if by is None else fit_table_groups)(
                 path,
                 columns,
-                laws=law_names(law, compute=compute is not None),
+                laws=law_names(law, compute=compute is not None, steps=steps is not None),
                 robust=how,
                 effort=effort,
                 seed=seed,
@@ -333,21 +343,22 @@ def _fit_table(
 
 def named_targets(
     texts: list[str], columns: Any, *, option: str = "--predict"
-) -> tuple[tuple[float, float], ...]:
+) -> tuple[tuple[float, ...], ...]:
     """The points that an option names, one by one or by tables with the columns of sizes."""
     from sapis_lab.analysis.forecast import target
     from sapis_lab.analysis.table import positive_column, read_frame
 
-    found: list[tuple[float, float]] = []
+    found: list[tuple[float, ...]] = []
+    compute, steps = columns.n_frames is None, columns.steps is not None
     for text in texts:
         if "=" in text:
-            found.append(target(text, compute=columns.n_frames is None, option=option))
+            found.append(target(text, compute=compute, steps=steps, option=option))
             continue
         path = Path(text)
         frame = read_frame(path)
-        sizes = [columns.n_params] + ([] if columns.n_frames is None else [columns.n_frames])
-        values = [positive_column(frame, name, path) for name in sizes]
-        found += list(zip(values[0], values[1] if len(values) > 1 else [1.0] * len(frame), strict=True))
+        names = [columns.n_params, columns.n_frames, columns.steps]
+        values = [positive_column(frame, name, path) for name in names if name is not None]
+        found += list(zip(*values, *([[1.0] * len(frame)] if compute else []), strict=True))
     return tuple(found)
 
 

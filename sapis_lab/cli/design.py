@@ -91,7 +91,7 @@ def design(
         return design_table(
             table,
             columns,
-            targets=named_targets(target, columns, option="--target"),
+            targets=[(at[0], at[1]) for at in named_targets(target, columns, option="--target")],
             pool=pool,
             price=price,
             budget=float("inf") if budget is None else budget,

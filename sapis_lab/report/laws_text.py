@@ -67,7 +67,7 @@ def _grid(fits: TableFit, width: int) -> Table:
     close = fits.close
     names = [
         n
-        for n in ("alpha", "beta", "gamma", "E")
+        for n in ("alpha", "beta", "gamma", "sigma", "E")
         if any(r.fit and n in r.fit.law.param_names for r in close.values())
     ]
     heads = parameter_heads(names, width)
@@ -147,6 +147,7 @@ def _forecasts(forecasts: Sequence[Forecast], fits: TableFit) -> Table:
     grid = new_table("forecast of", "weight", "loss", "95 % interval", "beyond", left=left)
     for found in forecasts:
         at = f"C {found.n_params:.4g}" if compute else f"N {found.n_params:.4g}, D {found.n_frames:.4g}"
+        at += "" if found.steps is None else f", S {found.steps:.4g}"
         far = found.distance["n" if compute else "nd"]
         beyond = f"{far:.3g} x {'C' if compute else 'N D'}" if far > 1 else "inside"
         average = f"{found.value:.5g}", f"[{found.low:.5g}, {found.high:.5g}]"
@@ -237,7 +238,7 @@ def formula(law: Law, params: Mapping[str, float], known: Mapping[str, bool] | N
 
     parts, size = {}, size_symbol(law)
     for t in law.terms:
-        variable = {(1.0, 0.0): size, (0.0, 1.0): "D", (1.0, 1.0): "(N D)", (0.0, 0.0): ""}
+        variable = {(1.0, 0.0): size, (0.0, 1.0): "D", (1.0, 1.0): "(N D)", (0.0, 0.0): "S"}
         at = variable[(t.power_n, t.power_d)]
         text = number(t.amplitude, ".5g", t.name)
         if t.exponent:

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from sapis_lab.analysis.fit import Points
-from sapis_lab.analysis.laws import LAWS
+from sapis_lab.analysis.laws import LAWS, law_named
 from sapis_lab.analysis.table_fit import gathered, left_out
 from sapis_lab.cli import app
 from sapis_lab.config import ConfigError
@@ -139,3 +139,50 @@ def test_very_many_rows_give_the_law_of_all_of_them():
     assert np.abs(error).max() < 0.01
     assert abs(error.mean()) < 3e-4
     assert few.weights.mean() == pytest.approx(1.0)
+
+
+@pytest.fixture
+def table_of_steps(tmp_path):
+    n, s, d = (
+        a.ravel()
+        for a in np.meshgrid(np.geomspace(3e3, 3e5, 4), np.geomspace(1e3, 1e5, 4), np.geomspace(50, 5e3, 3))
+    )
+    params = {"A": 20.0, "B": 2.0, "F": 30.0, "alpha": 0.5, "beta": 0.4, "sigma": 0.6}
+    loss = law_named("n+d+s").predict(params, n, d, s)
+    loss = loss * np.exp(0.01 * np.random.default_rng(0).standard_normal(len(n)))
+    path = tmp_path / "runs.csv"
+    pd.DataFrame({"N": n, "D": d, "S": s, "loss": loss}).to_csv(path, index=False)
+    return path
+
+
+def test_a_law_of_steps_is_found_and_forecasts_longer_trainings(table_of_steps, tmp_path):
+    out = tmp_path / "out.json"
+    words = ["--steps", "S", "--predict", "n=1e5,d=1e3,steps=1e6", "--hold-out", "steps>5e4", "--json", out]
+    result = run(table_of_steps, *words)
+    assert result.exit_code == 0, result.output
+    data = json.loads(out.read_text())
+    assert data["selected"] == "n+d+s"
+    low, high = data["laws"]["n+d+s"]["intervals"]["sigma"]
+    assert low < 0.6 < high and high - low < 0.2
+    truth = 20.0 * 1e5**-0.5 + 2.0 * 1e3**-0.4 + 30.0 * 1e6**-0.6
+    longer = data["forecast"][0]
+    assert longer["low"] < truth < longer["high"] and longer["steps"] == 1e6
+    assert longer["distance"]["steps"] > 10
+    assert len(data["held_out"]["points"]) == 12
+    assert np.mean([h["inside"] for h in data["held_out"]["points"]]) > 0.7
+    assert "σ" in result.output and "S^-" in result.output
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--law", "n+d+s"], "law 'n\\+d\\+s' is of steps, and no column of them is named"),
+        (["--hold-out", "steps>3"], "no column of steps is named"),
+        (["--steps", "S", "--predict", "n=1,d=2"], "wanted such as n=7e9,d=4e12,steps=1e6"),
+        (["--steps", "T"], "no column 'T' for the steps"),
+        (["--steps", "S", "--epochs", "S"], "--steps with --epochs: got both"),
+    ],
+)
+def test_bad_questions_about_steps_end_with_one_message(table_of_steps, words, message):
+    with pytest.raises(ConfigError, match=message):
+        raise run(table_of_steps, *words).exception
