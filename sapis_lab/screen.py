@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Literal
 
-from rich.table import Table
+from rich.table import Table as Table
 
 
 def new_table(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from sapis_lab.analysis.laws import COMPUTE_LAWS, SYMBOLS, law_named
@@ -16,7 +15,7 @@ from sapis_lab.report.laws_text import (
     parameter_heads,
     warnings_of,
 )
-from sapis_lab.screen import new_table
+from sapis_lab.screen import Table, new_table
 
 CLEAR = 0.05
 MOST_PAIRS = 12

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from sapis_lab.analysis.forecast import Forecast
@@ -19,7 +18,7 @@ from sapis_lab.analysis.selection import aicc
 from sapis_lab.analysis.table import PointTable
 from sapis_lab.analysis.table_fit import TableFit, together
 from sapis_lab.analysis.uncertainty import intervals
-from sapis_lab.screen import new_table
+from sapis_lab.screen import Table, new_table
 
 
 def print_table_fit(fits: TableFit, console: Console) -> None:
