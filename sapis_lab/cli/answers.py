@@ -10,10 +10,23 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from sapis_lab.cli.common import check_json, numbers, progress, stdout_console, to_stderr
+from sapis_lab.cli.common import check_json, progress, stdout_console, to_stderr
 from sapis_lab.config import ConfigError, home, plainly
 
 app = typer.Typer()
+
+
+def _robust(text: str) -> Any:
+    """The estimator that --robust names."""
+    if text in ("auto", "none"):
+        return text
+    try:
+        threshold = float(text)
+    except ValueError:
+        threshold = 0.0
+    if not threshold > 0:
+        raise ConfigError(f"--robust {text!r}: wanted auto, none or a positive threshold on ln loss")
+    return threshold
 
 
 @contextmanager
@@ -278,7 +291,7 @@ def _fit_table(
             f"{path}: a table needs the names of its columns; missing {', '.join(missing)} (as in --n N --d "
             f"D --loss loss)"
         )
-    how: Any = robust if robust in ("auto", "none") else numbers(robust, "--robust")[0]
+    how = _robust(robust)
     resampling: Any = resample or ("clusters" if group else "residuals")
     if resampling not in ("residuals", "rows", "clusters"):
         raise ConfigError(f"--resample {resampling!r}: wanted residuals, rows or clusters")

@@ -148,8 +148,7 @@ def _forecasts(forecasts: Sequence[Forecast], fits: TableFit) -> Table:
     for found in forecasts:
         at = f"C {found.n_params:.4g}" if compute else f"N {found.n_params:.4g}, D {found.n_frames:.4g}"
         at += "" if found.steps is None else f", S {found.steps:.4g}"
-        far = found.distance["n" if compute else "nd"]
-        beyond = f"{far:.3g} x {'C' if compute else 'N D'}" if far > 1 else "inside"
+        beyond = beyond_text(found.distance, compute=compute)
         average = f"{found.value:.5g}", f"[{found.low:.5g}, {found.high:.5g}]"
         grid.add_row(at, "", *average, beyond, style="bold")
         shown = sorted(found.laws, key=lambda name: -found.weights[name])[:4]
@@ -159,6 +158,13 @@ def _forecasts(forecasts: Sequence[Forecast], fits: TableFit) -> Table:
             values = f"{law.value:.5g}", f"[{law.low:.5g}, {law.high:.5g}]"
             grid.add_row(mark, f"{found.weights[name]:.2f}", *values, "")
     return grid
+
+
+def beyond_text(distance: Mapping[str, float], *, compute: bool) -> str:
+    """How far a target lies beyond the points, in the size that is farthest."""
+    words = {"n": "C"} if compute else {"nd": "N D", "n": "N", "d": "D", "steps": "S"}
+    name = max((k for k in words if k in distance), key=lambda k: distance[k])
+    return f"{distance[name]:.3g} x {words[name]}" if distance[name] > 1 else "inside"
 
 
 MOST_HELD = 12
@@ -224,7 +230,8 @@ def parameter_cell(result: LawResult, name: str) -> Text:
     limits = None if result.intervals is None else result.intervals[name]
     known = next(v.identified for v in result.verdicts if v.term == term.name)
     digits = (".3f" if term.exponent == name else ".4g") if known else ".2g"
-    shown = "" if limits is None else " " + interval_text(limits, digits=digits)
+    exponent = term.exponent == name
+    shown = "" if limits is None else " " + interval_text(limits, digits=digits, exponent=exponent)
     return Text(f"{fit.params[name]:{digits}}{shown}") if known else Text(f"?{shown}", "yellow")
 
 
@@ -316,7 +323,7 @@ def sentences_of(fits: TableFit) -> Iterator[str]:
         high = ("≥ " if r.r_star_open[1] else "") + f"{r.r_star_interval[1]:.3g}"
         yield (
             f"Repeated data, {r.fit.law.name}: R* = {r.r_star:.3g} [{low}, {high}], "
-            f"{formula(r.fit.law, r.fit.params)} with D_eff for D"
+            f"{formula(r.fit.law, r.fit.params, known)} with D_eff for D"
         )
 
 
@@ -380,6 +387,10 @@ def _remarks(result: LawResult) -> Iterator[str]:
         if ratio is not None:
             point = f"95 % point {ratio.critical:.1f} by {ratio.n_simulations} simulations"
             yield (
-                f"{kind} against {ratio.small}, likelihood ratio {ratio.statistic:.1f} "
+                f"{kind} against {ratio.small}, likelihood ratio {_ratio(ratio.statistic)} "
                 f"({point}), p = {ratio.p_value:.2g}"
             )
+
+
+def _ratio(value: float) -> str:
+    return f"{value:.1f}" if value < 1e5 else f"{value:.1e}"
