@@ -189,6 +189,10 @@ def fit(
     Example: `sapis fit runs.csv --n N --d D --loss loss --by model --against lmax --out fits/models`
     """
     if _is_table(name, {"--n": n, "--d": d, "--compute": compute, "--loss": loss}):
+        if quantity is not None:
+            raise ConfigError(
+                f"--quantity {quantity!r} is of a study; {name} is a table, whose loss is --loss"
+            )
         _fit_table(
             Path(name),
             n=n,

@@ -103,8 +103,11 @@ def parameter_cells(result: LawResult, names: Sequence[str], width: int) -> list
 def _of_noise(fits: TableFit) -> str:
     """For the legend: what the intervals take the noise to be."""
     groups = fits.table.points.group is not None
-    noise = "of residuals that err together in a group" if groups else "for equal noise of ln loss"
-    if fits.n_rows:
+    noise = "for equal noise of ln loss"
+    if groups:
+        noise = "of residuals that err together in a group"
+        noise += ", by the column of weights" if fits.table.points.weight is not None else ""
+    elif fits.n_rows:
         noise = "for the noise of means over cells"
     elif fits.table.points.weight is not None:
         noise = "for noise by the column of weights"
@@ -321,8 +324,11 @@ def sentences_of(fits: TableFit) -> Iterator[str]:
         r = fits.repeated
         low = ("≤ " if r.r_star_open[0] else "") + f"{r.r_star_interval[0]:.3g}"
         high = ("≥ " if r.r_star_open[1] else "") + f"{r.r_star_interval[1]:.3g}"
+        value = (
+            f"? [{low}, {high}], not identified" if all(r.r_star_open) else f"{r.r_star:.3g} [{low}, {high}]"
+        )
         yield (
-            f"Repeated data, {r.fit.law.name}: R* = {r.r_star:.3g} [{low}, {high}], "
+            f"Repeated data, {r.fit.law.name}: R* = {value}, "
             f"{formula(r.fit.law, r.fit.params, known)} with D_eff for D"
         )
 

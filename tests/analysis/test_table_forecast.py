@@ -85,6 +85,7 @@ def test_rows_held_out_are_forecast_by_the_others(table, tmp_path):
         (["--predict", "n=1e6,n=1e7,d=3"], "--predict 'n=1e6,n=1e7,d=3': n stands twice"),
         (["--robust", "huber"], "--robust 'huber': wanted auto, none or a positive threshold"),
         (["--robust", "0"], "--robust '0': wanted auto, none or a positive threshold"),
+        (["--quantity", "mae"], "--quantity 'mae' is of a study; .*runs.csv is a table"),
         (["--d", "N"], "column 'N': got it for N and for D, wanted a column for each"),
     ],
 )
@@ -198,3 +199,22 @@ def test_a_target_beyond_the_points_in_one_size_alone_is_not_inside():
     assert beyond_text({"n": 1000.0, "d": 1.0, "nd": 1.0}, compute=False) == "1e+03 x N"
     assert beyond_text({"n": 1.0, "d": 1.0, "nd": 1.0, "steps": 50.0}, compute=False) == "50 x S"
     assert beyond_text({"n": 3.0, "d": 1.0, "nd": 3.0}, compute=True) == "3 x C"
+
+
+def test_epochs_that_say_nothing_of_repeats_have_no_number(table, tmp_path):
+    runs = pd.read_csv(table)
+    runs["epochs"] = 1.0 + 1e-3 * (np.arange(len(runs)) % 2)
+    path = tmp_path / "once.csv"
+    runs.to_csv(path, index=False)
+    result = run(path, "--epochs", "epochs", "--law", "n+d", "--bootstrap", "0")
+    assert result.exit_code == 0, result.output
+    assert "R* = ? [" in result.output and "not identified" in result.output
+
+
+def test_the_legend_names_groups_beside_weights(table, tmp_path):
+    runs = pd.read_csv(table)
+    path = tmp_path / "weighted.csv"
+    runs.assign(w=1.0 + np.arange(len(runs)) % 3, run=np.arange(len(runs)) % 12).to_csv(path, index=False)
+    result = run(path, "--weight", "w", "--group", "run", "--law", "n+d", "--bootstrap", "0")
+    assert result.exit_code == 0, result.output
+    assert "err together in a group, by the column of weights" in " ".join(result.output.split())
