@@ -108,7 +108,8 @@ def design_table(
     belief = believe(table.points, wanted, laws)
     if not belief.fits:
         generator = np.random.default_rng(seed)
-        first = first_runs(candidates.pool, budget=budget, most=most, generator=generator)
+        made = table.points.n_params, table.points.n_frames
+        first = first_runs(candidates.pool, budget=budget, most=most, generator=generator, made=made)
         return TableDesign(table, candidates, price, budget, wanted, belief, None, first, [])
     purchases = plan(belief, candidates.pool, wanted, budget=budget, most=most)
     known = belief.forecast(wanted)

@@ -308,6 +308,8 @@ def target(
             raise ValueError(f"{option} {text!r}: got {part.strip()!r}, {wanted}") from None
         if not (np.isfinite(number) and number > 0):
             raise ValueError(f"{option} {text!r}: {key.strip()} is {value.strip()}, wanted a positive number")
+        if key.strip().lower() in found:
+            raise ValueError(f"{option} {text!r}: {key.strip()} stands twice, {wanted}")
         found[key.strip().lower()] = number
     if set(found) != set(keys):
         raise ValueError(f"{option} {text!r}: got {', '.join(sorted(found))}, {wanted}")

@@ -117,20 +117,21 @@ def _verdict(term: Term, fit: LawFit, intervals: Intervals | None, reasons: list
     name = term.exponent or term.amplitude
     symbol = SYMBOLS.get(name, name)
     limits = None if intervals is None else intervals[name]
+    is_exponent = term.exponent is not None
     if reasons or limits is None:
-        shown = f": {interval_text(limits, digits='.2g')}" if limits else ""
+        shown = f": {interval_text(limits, digits='.2g', exponent=is_exponent)}" if limits else ""
         return TermVerdict(
             term.name, False, tuple(reasons), f"{symbol} not identified{shown} ({'; '.join(reasons)})"
         )
     digits = ".2f" if term.exponent else ".3g"
-    return TermVerdict(
-        term.name, True, (), f"{symbol} = {fit.params[name]:{digits}} {interval_text(limits, digits=digits)}"
-    )
+    shown = interval_text(limits, digits=digits, exponent=is_exponent)
+    return TermVerdict(term.name, True, (), f"{symbol} = {fit.params[name]:{digits}} {shown}")
 
 
-def interval_text(limits: tuple[float, float], *, digits: str) -> str:
+def interval_text(limits: tuple[float, float], *, digits: str, exponent: bool = True) -> str:
     """[low, high]; an end at the largest exponent that fits look for is no measured limit and prints as
     such."""
     low, high = limits
-    top = "∞" if math.isinf(high) else f"≥ {MAX_EXPONENT:g}" if high >= MAX_EXPONENT else f"{high:{digits}}"
+    open_end = exponent and high >= MAX_EXPONENT
+    top = "∞" if math.isinf(high) else f"≥ {MAX_EXPONENT:g}" if open_end else f"{high:{digits}}"
     return f"[{low:{digits}}, {top}]"

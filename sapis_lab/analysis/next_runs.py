@@ -309,12 +309,18 @@ def plan(
 
 
 def first_runs(
-    pool: Pool, *, budget: float = np.inf, most: int = N_START, generator: np.random.Generator
+    pool: Pool,
+    *,
+    budget: float = np.inf,
+    most: int = N_START,
+    generator: np.random.Generator,
+    made: tuple[Array, Array] = (np.empty(0), np.empty(0)),
 ) -> list[int]:
     """Runs to begin with, spread over N and D: each the farthest from those before it, among the runs of
     which so many may be had for `START_SHARE` of the budget (the cheaper quarter of the pool where there is
-    none). The first one is drawn."""
-    x = np.log(np.stack([pool.n_params, pool.n_frames], axis=1))
+    none). The first one is the farthest from the runs that are `made`, N and D; drawn where there are none.
+    """
+    x, before = (np.log(np.stack(sizes, axis=1)) for sizes in ((pool.n_params, pool.n_frames), made))
     cheap = np.argsort(pool.price, kind="stable")
     limit = START_SHARE * budget / most if np.isfinite(budget) else pool.price[cheap[(len(pool) - 1) // 4]]
     possible = np.flatnonzero(pool.price <= limit)
@@ -323,9 +329,10 @@ def first_runs(
         possible = cheap[within][:most]
     if not len(possible):
         return []
-    chosen = [int(generator.choice(possible))]
+    chosen = [] if len(before) else [int(generator.choice(possible))]
     while len(chosen) < min(most, len(possible)):
-        apart = ((x[possible][:, None] - x[chosen]) ** 2).sum(axis=2).min(axis=1)
+        known = np.concatenate([before, x[chosen]])
+        apart = ((x[possible][:, None] - known) ** 2).sum(axis=2).min(axis=1)
         apart[np.isin(possible, chosen)] = -1.0
         chosen.append(int(possible[apart.argmax()]))
     return chosen

@@ -55,6 +55,8 @@ FLOORED = {"n+d+nd": "n+d+e"}
 NEW_SHARES = (0.03, 0.3)
 NEW_EXPONENTS = (0.02, 0.15, 0.4, 1.0, 2.0)
 """Where the terms that only the larger law has begin in a simulated test."""
+EXACT = 1e-10
+"""Noise of ln L below which data are exact: rounding errors of fits decide nothing."""
 
 
 def aicc(fit: LawFit) -> float | None:
@@ -70,11 +72,10 @@ def aicc(fit: LawFit) -> float | None:
 def deviances(residuals: Array, *, robust: Robust) -> Array:
     """min over sigma of -2 ln likelihood of each row of standardised residuals, (B,), less n + n ln 2 pi."""
     n, size = residuals.shape[1], np.abs(residuals)
-    # exact data: rounding error decides nothing
-    rms = np.sqrt(np.maximum((size**2).mean(axis=1), 1e-30))
+    rms = np.sqrt(np.maximum((size**2).mean(axis=1), EXACT**2))
     if robust == "none":
         return np.asarray(2.0 * n * np.log(rms))
-    typical = np.maximum(np.median(size, axis=1) / 0.6745, 1e-15)
+    typical = np.maximum(np.median(size, axis=1) / 0.6745, EXACT)
     low, high = np.log(np.minimum(typical, rms)) - 3.0, np.log(rms) + 1.0
     ratio = (np.sqrt(5.0) - 1.0) / 2.0
 
@@ -118,7 +119,9 @@ def select(fits: Mapping[str, LawFit]) -> tuple[str | None, str]:
     scores = {name: aicc(fit) for name, fit in fits.items()}
     known = {name: score for name, score in scores.items() if score is not None}
     missing = [name for name, score in scores.items() if score is None]
-    note = f"; AICc is undefined for {', '.join(missing)} (too few points)" if missing else ""
+    named = ", ".join(missing[:MOST_RIVALS])
+    named += f" and {len(missing) - MOST_RIVALS} more" if len(missing) > MOST_RIVALS else ""
+    note = f"; AICc is undefined for {named} (too few points)" if missing else ""
     if not known:
         return simplest, f"{simplest} is the simplest law fitted{note}"
     best = min(known.values())

@@ -10,10 +10,23 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from sapis_lab.cli.common import check_json, numbers, progress, stdout_console, to_stderr
+from sapis_lab.cli.common import check_json, progress, stdout_console, to_stderr
 from sapis_lab.config import ConfigError, home, plainly
 
 app = typer.Typer()
+
+
+def _robust(text: str) -> Any:
+    """The estimator that --robust names."""
+    if text in ("auto", "none"):
+        return text
+    try:
+        threshold = float(text)
+    except ValueError:
+        threshold = 0.0
+    if not threshold > 0:
+        raise ConfigError(f"--robust {text!r}: wanted auto, none or a positive threshold on ln loss")
+    return threshold
 
 
 @contextmanager
@@ -176,6 +189,10 @@ def fit(
     Example: `sapis fit runs.csv --n N --d D --loss loss --by model --against lmax --out fits/models`
     """
     if _is_table(name, {"--n": n, "--d": d, "--compute": compute, "--loss": loss}):
+        if quantity is not None:
+            raise ConfigError(
+                f"--quantity {quantity!r} is of a study; {name} is a table, whose loss is --loss"
+            )
         _fit_table(
             Path(name),
             n=n,
@@ -278,7 +295,7 @@ def _fit_table(
             f"{path}: a table needs the names of its columns; missing {', '.join(missing)} (as in --n N --d "
             f"D --loss loss)"
         )
-    how: Any = robust if robust in ("auto", "none") else numbers(robust, "--robust")[0]
+    how = _robust(robust)
     resampling: Any = resample or ("clusters" if group else "residuals")
     if resampling not in ("residuals", "rows", "clusters"):
         raise ConfigError(f"--resample {resampling!r}: wanted residuals, rows or clusters")

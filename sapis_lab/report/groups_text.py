@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from sapis_lab.analysis.laws import COMPUTE_LAWS, SYMBOLS, law_named
+from sapis_lab.analysis.table_fit import together
 from sapis_lab.analysis.table_groups import GroupsFit, Trend
 from sapis_lab.report.laws_text import (
     left_out_rows,
@@ -50,9 +51,11 @@ def notices(found: GroupsFit) -> Iterator[str]:
     """What a reader must know of groups before using a number."""
     for name, reason in found.left_out.items():
         yield f"{name} is left out: {reason}"
-    for name, fit in found.groups.items():
-        for line in (*left_out_rows(fit.table), *warnings_of(fit)):
-            yield f"{name}: {line}"
+    yield from together(
+        (name, line)
+        for name, fit in found.groups.items()
+        for line in (*left_out_rows(fit.table), *warnings_of(fit))
+    )
 
 
 def parameters(found: GroupsFit) -> list[str]:

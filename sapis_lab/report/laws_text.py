@@ -102,8 +102,11 @@ def parameter_cells(result: LawResult, names: Sequence[str], width: int) -> list
 def _of_noise(fits: TableFit) -> str:
     """For the legend: what the intervals take the noise to be."""
     groups = fits.table.points.group is not None
-    noise = "of residuals that err together in a group" if groups else "for equal noise of ln loss"
-    if fits.n_rows:
+    noise = "for equal noise of ln loss"
+    if groups:
+        noise = "of residuals that err together in a group"
+        noise += ", by the column of weights" if fits.table.points.weight is not None else ""
+    elif fits.n_rows:
         noise = "for the noise of means over cells"
     elif fits.table.points.weight is not None:
         noise = "for noise by the column of weights"
@@ -147,8 +150,7 @@ def _forecasts(forecasts: Sequence[Forecast], fits: TableFit) -> Table:
     for found in forecasts:
         at = f"C {found.n_params:.4g}" if compute else f"N {found.n_params:.4g}, D {found.n_frames:.4g}"
         at += "" if found.steps is None else f", S {found.steps:.4g}"
-        far = found.distance["n" if compute else "nd"]
-        beyond = f"{far:.3g} x {'C' if compute else 'N D'}" if far > 1 else "inside"
+        beyond = beyond_text(found.distance, compute=compute)
         average = f"{found.value:.5g}", f"[{found.low:.5g}, {found.high:.5g}]"
         grid.add_row(at, "", *average, beyond, style="bold")
         shown = sorted(found.laws, key=lambda name: -found.weights[name])[:4]
@@ -158,6 +160,13 @@ def _forecasts(forecasts: Sequence[Forecast], fits: TableFit) -> Table:
             values = f"{law.value:.5g}", f"[{law.low:.5g}, {law.high:.5g}]"
             grid.add_row(mark, f"{found.weights[name]:.2f}", *values, "")
     return grid
+
+
+def beyond_text(distance: Mapping[str, float], *, compute: bool) -> str:
+    """How far a target lies beyond the points, in the size that is farthest."""
+    words = {"n": "C"} if compute else {"nd": "N D", "n": "N", "d": "D", "steps": "S"}
+    name = max((k for k in words if k in distance), key=lambda k: distance[k])
+    return f"{distance[name]:.3g} x {words[name]}" if distance[name] > 1 else "inside"
 
 
 MOST_HELD = 12
@@ -223,7 +232,8 @@ def parameter_cell(result: LawResult, name: str) -> Text:
     limits = None if result.intervals is None else result.intervals[name]
     known = next(v.identified for v in result.verdicts if v.term == term.name)
     digits = (".3f" if term.exponent == name else ".4g") if known else ".2g"
-    shown = "" if limits is None else " " + interval_text(limits, digits=digits)
+    exponent = term.exponent == name
+    shown = "" if limits is None else " " + interval_text(limits, digits=digits, exponent=exponent)
     return Text(f"{fit.params[name]:{digits}}{shown}") if known else Text(f"?{shown}", "yellow")
 
 
@@ -313,9 +323,12 @@ def sentences_of(fits: TableFit) -> Iterator[str]:
         r = fits.repeated
         low = ("≤ " if r.r_star_open[0] else "") + f"{r.r_star_interval[0]:.3g}"
         high = ("≥ " if r.r_star_open[1] else "") + f"{r.r_star_interval[1]:.3g}"
+        value = (
+            f"? [{low}, {high}], not identified" if all(r.r_star_open) else f"{r.r_star:.3g} [{low}, {high}]"
+        )
         yield (
-            f"Repeated data, {r.fit.law.name}: R* = {r.r_star:.3g} [{low}, {high}], "
-            f"{formula(r.fit.law, r.fit.params)} with D_eff for D"
+            f"Repeated data, {r.fit.law.name}: R* = {value}, "
+            f"{formula(r.fit.law, r.fit.params, known)} with D_eff for D"
         )
 
 
@@ -379,6 +392,10 @@ def _remarks(result: LawResult) -> Iterator[str]:
         if ratio is not None:
             point = f"95 % point {ratio.critical:.1f} by {ratio.n_simulations} simulations"
             yield (
-                f"{kind} against {ratio.small}, likelihood ratio {ratio.statistic:.1f} "
+                f"{kind} against {ratio.small}, likelihood ratio {_ratio(ratio.statistic)} "
                 f"({point}), p = {ratio.p_value:.2g}"
             )
+
+
+def _ratio(value: float) -> str:
+    return f"{value:.1f}" if value < 1e5 else f"{value:.1e}"

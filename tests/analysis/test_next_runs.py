@@ -141,6 +141,16 @@ def test_first_runs_are_fewer_where_the_budget_is():
     assert first_runs(pool, budget=0.5, generator=np.random.default_rng(0)) == []
 
 
+def test_first_runs_are_not_those_that_have_been_made():
+    n, d = grid_around(np.array([1e6, 1e9, 1e6, 1e9]), np.array([1e8, 1e8, 1e11, 1e11]))
+    made = np.array([1e6, 1e9, 1e6, 1e9]), np.array([1e8, 1e8, 1e11, 1e11])
+    for seed in range(5):
+        generator = np.random.default_rng(seed)
+        chosen = first_runs(Pool(n, d, np.ones(len(n))), most=8, generator=generator, made=made)
+        taken = {(round(np.log10(n[k]), 6), round(np.log10(d[k]), 6)) for k in chosen}
+        assert len(taken) == 8 and not taken & {(6.0, 8.0), (9.0, 8.0), (6.0, 11.0), (9.0, 11.0)}
+
+
 def test_a_campaign_is_the_same_for_the_same_seed_and_goes_on():
     pool = lattice()
     loss = simulated(pool, 1)

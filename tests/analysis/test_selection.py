@@ -9,6 +9,7 @@ from sapis_lab.analysis.selection import (
     SLACK,
     HeldOut,
     aicc,
+    deviances,
     hold_out_largest,
     lack_of_fit,
     leave_one_out,
@@ -110,3 +111,19 @@ def test_p_values_of_a_true_smaller_law_are_spread_over_the_unit_interval():
         )
     assert sum(p <= 0.1 for p in p_values) <= 8
     assert np.mean(p_values) == pytest.approx(0.5, abs=0.2)
+
+
+def test_rounding_errors_of_exact_data_choose_no_law():
+    generator = np.random.default_rng(0)
+    scores = [
+        deviances(size * generator.standard_normal((1, 25)), robust="auto")[0] for size in (1e-15, 1e-13)
+    ]
+    assert scores[0] == pytest.approx(scores[1], abs=0.1)
+    least = [deviances(np.full((1, 9), size), robust="none")[0] for size in (0.0, 1e-12)]
+    assert least[0] == least[1]
+
+
+def test_laws_without_an_aicc_are_named_in_few_words():
+    n, d = N[[0, 4, 20, 24]], D[[0, 4, 20, 24]]
+    fits = {name: fit("n+d", n, d, noisy("n+d", n=n, d=d)) for name in map(str, range(20))}
+    assert "undefined for 0, 1, 2, 3 and 16 more (too few points)" in select(fits)[1]

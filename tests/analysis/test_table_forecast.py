@@ -12,7 +12,7 @@ from sapis_lab.analysis.laws import LAWS, law_named
 from sapis_lab.analysis.table_fit import gathered, left_out
 from sapis_lab.cli import app
 from sapis_lab.config import ConfigError
-from sapis_lab.report.laws_text import formula
+from sapis_lab.report.laws_text import beyond_text, formula
 
 TRUTH = {"A": 20.0, "B": 2.0, "E": 0.05, "alpha": 0.5, "beta": 0.4}
 N, D = (a.ravel() for a in np.meshgrid(np.geomspace(3e3, 3e5, 6), np.geomspace(50, 5e3, 6)))
@@ -82,6 +82,11 @@ def test_rows_held_out_are_forecast_by_the_others(table, tmp_path):
         (["--predict", "n=1e6"], "--predict 'n=1e6': got n"),
         (["--predict", "nowhere.csv"], "nowhere.csv: no such file"),
         (["--noise", "loud"], "--noise 'loud': wanted auto or equal"),
+        (["--predict", "n=1e6,n=1e7,d=3"], "--predict 'n=1e6,n=1e7,d=3': n stands twice"),
+        (["--robust", "huber"], "--robust 'huber': wanted auto, none or a positive threshold"),
+        (["--robust", "0"], "--robust '0': wanted auto, none or a positive threshold"),
+        (["--quantity", "mae"], "--quantity 'mae' is of a study; .*runs.csv is a table"),
+        (["--d", "N"], "column 'N': got it for N and for D, wanted a column for each"),
     ],
 )
 def test_bad_questions_end_with_one_message(table, words, message):
@@ -186,3 +191,30 @@ def test_a_law_of_steps_is_found_and_forecasts_longer_trainings(table_of_steps, 
 def test_bad_questions_about_steps_end_with_one_message(table_of_steps, words, message):
     with pytest.raises(ConfigError, match=message):
         raise run(table_of_steps, *words).exception
+
+
+def test_a_target_beyond_the_points_in_one_size_alone_is_not_inside():
+    assert beyond_text({"n": 1.0, "d": 1.0, "nd": 1.0}, compute=False) == "inside"
+    assert beyond_text({"n": 10.0, "d": 10.0, "nd": 100.0}, compute=False) == "100 x N D"
+    assert beyond_text({"n": 1000.0, "d": 1.0, "nd": 1.0}, compute=False) == "1e+03 x N"
+    assert beyond_text({"n": 1.0, "d": 1.0, "nd": 1.0, "steps": 50.0}, compute=False) == "50 x S"
+    assert beyond_text({"n": 3.0, "d": 1.0, "nd": 3.0}, compute=True) == "3 x C"
+
+
+def test_epochs_that_say_nothing_of_repeats_have_no_number(table, tmp_path):
+    runs = pd.read_csv(table)
+    runs["epochs"] = 1.0 + 1e-3 * (np.arange(len(runs)) % 2)
+    path = tmp_path / "once.csv"
+    runs.to_csv(path, index=False)
+    result = run(path, "--epochs", "epochs", "--law", "n+d", "--bootstrap", "0")
+    assert result.exit_code == 0, result.output
+    assert "R* = ? [" in result.output and "not identified" in result.output
+
+
+def test_the_legend_names_groups_beside_weights(table, tmp_path):
+    runs = pd.read_csv(table)
+    path = tmp_path / "weighted.csv"
+    runs.assign(w=1.0 + np.arange(len(runs)) % 3, run=np.arange(len(runs)) % 12).to_csv(path, index=False)
+    result = run(path, "--weight", "w", "--group", "run", "--law", "n+d", "--bootstrap", "0")
+    assert result.exit_code == 0, result.output
+    assert "err together in a group, by the column of weights" in " ".join(result.output.split())

@@ -163,3 +163,35 @@ def test_the_command_takes_the_best_settings_and_tells_what_was_left_out(tmp_pat
         assert [line in result.output for line in told] == [bool(options)] * 2
     assert found["runs"]["laws"] == found["best"]["laws"]
     assert [found["runs"][key] for key in ("n_points", "n_dropped", "n_reduced")] == [9, 2, 9]
+
+
+def test_what_is_true_of_every_group_is_said_once(tmp_path):
+    n, d = (a.ravel() for a in np.meshgrid(np.geomspace(1e3, 1e5, 3), np.geomspace(1e2, 1e4, 3)))
+    noise = np.exp(0.01 * np.random.default_rng(0).standard_normal((2, 9)))
+    rows = [
+        pd.DataFrame({"m": m, "N": n, "D": d, "lr": 0.1, "loss": (9 * n**-0.4 + 3 * d**-0.3) * noise[k]})
+        for k, m in enumerate("ab")
+    ]
+    path = tmp_path / "runs.csv"
+    pd.concat(rows).to_csv(path, index=False)
+    words = [
+        "--n",
+        "N",
+        "--d",
+        "D",
+        "--loss",
+        "loss",
+        "--by",
+        "m",
+        "--best-over",
+        "lr",
+        "--law",
+        "n+d",
+        "--bootstrap",
+        "0",
+        "--calibrate",
+        "0",
+    ]
+    result = CliRunner().invoke(app, ["fit", str(path), *words])
+    assert result.exit_code == 0, result.output
+    assert "a, b: 0 rows left out" in result.output and result.output.count("rows left out") == 1

@@ -166,3 +166,13 @@ def test_aicc_is_undefined_for_too_few_points_and_selection_says_so():
     chosen, note = select(fits)
     assert chosen == "n+d"
     assert "undefined for n+d+nd+e" in note
+
+
+def test_a_floor_above_the_largest_exponent_is_a_measured_limit():
+    assert interval_text((7.0, 12.5), digits=".3g", exponent=False) == "[7, 12.5]"
+    N, D = lattice(4)
+    found = fit("n+d+e", N, D, noisy("n+d+e", N, D, noise=0.001, seed=0, truth=TRUTH | {"E": 12.0}))
+    limits = {"alpha": (0.6, 0.8), "beta": (0.5, 0.7), "E": (11.9, 12.1)}
+    texts = [v.text for v in identify(found, limits | dict.fromkeys(("A", "B"), (1.0, 30.0)))]
+    assert any(text.startswith("E = 12 ") for text in texts)
+    assert any(text.endswith("[11.9, 12.1]") for text in texts) and not any("≥" in text for text in texts)
