@@ -199,6 +199,11 @@ def fit_points_of(
     out = left_out(table.points, questions.hold_out)
     inside = replace(table, points=table.points.take(~out), epochs=_taken(table.epochs, ~out))
     n_rows = len(inside.points)
+    if n_rows > 1 and len(np.unique(inside.points.loss)) == 1:
+        raise ValueError(
+            f"{table.path}, column {table.columns.loss!r}: all {n_rows} losses are "
+            f"{inside.points.loss[0]:g}; a law needs losses that differ"
+        )
     if n_rows > MOST_POINTS and table.epochs is None and _alone(table.points):
         inside = replace(inside, points=gathered(inside.points))
     found, points, noise, weighted = _fitted(inside, laws, robust, questions.noise, told)

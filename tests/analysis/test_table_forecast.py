@@ -218,3 +218,10 @@ def test_the_legend_names_groups_beside_weights(table, tmp_path):
     result = run(path, "--weight", "w", "--group", "run", "--law", "n+d", "--bootstrap", "0")
     assert result.exit_code == 0, result.output
     assert "err together in a group, by the column of weights" in " ".join(result.output.split())
+
+
+def test_equal_losses_are_refused(tmp_path):
+    path = tmp_path / "runs.csv"
+    pd.DataFrame({"N": N, "D": D, "loss": 0.5}).to_csv(path, index=False)
+    with pytest.raises(ConfigError, match="column 'loss': all 36 losses are 0.5; a law needs losses that"):
+        raise run(path).exception
