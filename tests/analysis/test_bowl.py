@@ -102,6 +102,7 @@ def test_derivatives_are_those_of_central_differences(batches: int) -> None:
         assert slope == pytest.approx(jac[:, j], abs=1e-6, rel=1e-5)
 
 
+@pytest.mark.long
 def test_intervals_of_exponents_hold_the_truth() -> None:
     """Of 88 intervals of 95 % at least 77 hold it: three standard errors below 83.6."""
     m = measure_rules(World(side=3, rates=6, floor=0.5), n_sets=24, seed=5)

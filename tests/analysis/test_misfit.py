@@ -18,6 +18,7 @@ def draws(n_sets, *, sigma=0.02):
     return [CLEAN * np.exp(sigma * generator.standard_normal(len(N))) for _ in range(n_sets)]
 
 
+@pytest.mark.long
 def test_a_law_that_holds_is_said_to_miss_as_often_as_the_level_says():
     found = [misfit(fit("n+d+e", N, D, loss)) for loss in draws(120)]
     rejected = np.mean([m.p_value < 0.05 for m in found])
@@ -26,6 +27,7 @@ def test_a_law_that_holds_is_said_to_miss_as_often_as_the_level_says():
     assert np.median([m.noise for m in found]) == pytest.approx(0.02, rel=0.08)
 
 
+@pytest.mark.long
 def test_equal_noise_is_called_unequal_as_often_as_the_level_says():
     p = [noise_trend(fit("n+d+e", N, D, loss)).p_value for loss in draws(120)]
     assert np.mean(np.array(p) < 0.05) <= 0.09

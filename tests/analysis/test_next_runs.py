@@ -190,6 +190,7 @@ def within(pool: Pool, order: np.ndarray, budget: float) -> list[int]:
     return runs
 
 
+@pytest.mark.long
 def test_intervals_hold_the_truth_of_simulated_runs():
     pool, inside = lattice(), []
     for seed in range(12):

@@ -142,6 +142,7 @@ def test_the_dispersion_of_normal_residuals_is_that_of_theory(delta, factor):
     assert dispersion(r, np.full(400, delta), n_parameters=1).mean() == pytest.approx(factor, rel=0.08)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("robust", ["none", "auto"])
 def test_intervals_of_a_three_term_law_cover_the_truth_as_they_say(robust):
     """300 data sets: a share of 95 % is known to 1.3 %. The chi-square cut of the textbooks covers less than

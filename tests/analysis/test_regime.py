@@ -81,6 +81,7 @@ def test_noise_free_trials_give_the_rule_itself():
     assert rule.scatter < 1e-4
 
 
+@pytest.mark.long
 def test_intervals_hold_the_truth_about_as_often_as_they_say():
     """30 tunings: of 90 intervals of 95 % at least 78 hold the true value (binomial: 85.5 +- 2; three of a
     tuning are not independent)."""

@@ -50,6 +50,7 @@ def test_a_common_exponent_that_is_there_is_rejected_in_a_twentieth_of_data_sets
     assert 0.02 < rejected < 0.09
 
 
+@pytest.mark.long
 def test_p_values_of_a_common_exponent_are_spread_evenly():
     p = [
         common_exponent_test(

@@ -100,6 +100,7 @@ def printed(project: Path) -> str:
     return "\n".join(p.read_text() for p in sorted(project.glob("out*.txt")))
 
 
+@pytest.mark.long
 def test_four_workers_of_which_one_is_killed_lose_no_trial_and_count_none_twice(
     project: Path, worker, url: str
 ):
