@@ -54,7 +54,8 @@ CURVATURE = (float(np.log(0.3)), 3.0)
 SKEW_SPREAD = 1.0
 """Standard deviation of a: by a, ln curvature grows where a setting grows by a factor e."""
 SKEW_DIFFERS = 0.2
-"""Standard deviation of e_i: with 0, intervals of exponents held the truth in 92 % of simulations."""
+"""Standard deviation of e_i: with 0, intervals of exponents hold the truth too rarely (`sapis selftest
+rules`)."""
 WALL_SPREAD = 0.5
 """Standard deviation of t about 1."""
 TILT_SPREAD, RATIO_SPREAD = 1.0, 2.0
@@ -67,7 +68,7 @@ DOF_PER_CELL = 1.0
 """Degrees of freedom per cell that a fit must have left; with fewer, residuals tell little of the noise."""
 NOISE_CAUTION = 6.0
 """Standard errors of ln variance added where the fit with the smallest one is chosen: with fewer the choice
-falls to fits that are good by chance, and the noise came out 10 to 20 % too small."""
+falls to fits that are good by chance, and the noise comes out too small."""
 LEAST_NOISE = 1e-7
 RULE_SCATTER = 0.02
 """Least scatter about a power law with which optima are held near it."""

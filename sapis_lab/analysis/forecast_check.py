@@ -5,7 +5,7 @@ Data sets are simulated from twelve known truths on a 5 x 5 lattice of 2.5 decad
 N D of the largest one, on the diagonal beyond the corner. Three ways are compared:
 
     former   the sum of powers that least squares and AICc choose out of four, the simplest within 2
-    chosen   the law that `selection.select` would choose out of all
+    chosen   the simplest law within 2 of the best AICc of the fits, out of all
     average  all laws by their Akaike weights
 
 For each: the law, the error of the forecast against the truth, how often the 95 % interval holds the loss of

@@ -86,10 +86,8 @@ class BentLaw(Law):
             "kappa": (-MAX_CROSS, MAX_CROSS),
             "S": (typical, typical + AMPLITUDE_RANGE),
         }
-        ends = np.array([limits[name] for name in self.extra_names], dtype=float)
-        return np.r_[lower, ends[:, 0]] if len(ends) else lower, np.r_[upper, ends[:, 1]] if len(
-            ends
-        ) else upper
+        ends = np.array([limits[name] for name in self.extra_names], dtype=float).reshape(-1, 2)
+        return np.r_[lower, ends[:, 0]], np.r_[upper, ends[:, 1]]
 
     # -------------------------------------------------------------------------------------------- the loss
 

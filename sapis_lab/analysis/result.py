@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -88,15 +88,21 @@ def fit_laws(
 ) -> dict[str, LawResult]:
     """Every law on the same points. Random numbers depend on seed, stream and law alone: one law more moves
     no other interval."""
-    effort = effort or Effort()
-
-    def generator(what: str) -> np.random.Generator:
-        return np.random.default_rng([seed, zlib.crc32(f"{stream}/{what}".encode())])
+    effort, generator = effort or Effort(), streams(seed, stream)
 
     found = {
         law: fit_law(law, points, robust=robust, effort=effort, generator=generator(law)) for law in laws
     }
     return {law: tested(result, found, effort, generator) for law, result in found.items()}
+
+
+def streams(seed: int, stream: str = "") -> Callable[[str], np.random.Generator]:
+    """Random numbers by name: those of one law do not depend on which others are fitted."""
+
+    def generator(what: str) -> np.random.Generator:
+        return np.random.default_rng([seed, zlib.crc32(f"{stream}/{what}".encode())])
+
+    return generator
 
 
 def fit_law(

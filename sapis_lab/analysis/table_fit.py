@@ -9,7 +9,6 @@ forecast.
 from __future__ import annotations
 
 import re
-import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,6 +30,7 @@ from sapis_lab.analysis.result import (
     identifiability,
     law_json,
     plain,
+    streams,
     tested,
 )
 from sapis_lab.analysis.selection import MANY, aicc, akaike_weights, select
@@ -213,25 +213,7 @@ def fit_points_of(
         raise ValueError(f"{table.path}: no law can be fitted: {_why_none(found, table.columns)}")
     weights = akaike_weights({name: aicc(f) for name, f in fits.items()}) or {selected: 1.0}
 
-    def generator(what: str) -> np.random.Generator:
-        return np.random.default_rng([seed, zlib.crc32(f"/{what}".encode())])
-
-    brief = replace(effort, n_bootstrap=min(effort.n_bootstrap, BRIEF), n_test=min(effort.n_test, BRIEF))
-
-    def of(name: str) -> Effort:
-        """What a law is worth: one that is far from the best by all measures gets less."""
-        far = len(inside.points) > MANY and weights.get(name, 1.0) < NEGLIGIBLE_WEIGHT and name != selected
-        return brief if far else effort
-
-    sums = [name for name in found if name in LAWS | COMPUTE_LAWS | STEP_LAWS]
-    wanted = [n for n in fits if n in sums or n == selected or weights.get(n, 0.0) >= MIN_WEIGHT]
-    close: dict[str, LawResult] = {}
-    for name in wanted:
-        told(f"intervals of {name}")
-        close[name] = detailed(fits[name], effort=of(name), generator=generator(name))
-    for name in wanted:
-        told(f"tests of {name}")
-        close[name] = tested(close[name], close, of(name), generator)
+    close = _looked_at(found, weights, selected, len(inside.points), effort, seed, told)
     found = found | close
     part = _averaged(fits, weights)
     forecasts: list[Forecast] = []
@@ -266,6 +248,37 @@ def fit_points_of(
         questions.hold_out,
         n_rows if n_rows != len(inside.points) else 0,
     )
+
+
+def _looked_at(
+    found: Mapping[str, LawResult],
+    weights: Mapping[str, float],
+    selected: str,
+    n_points: int,
+    effort: Effort,
+    seed: int,
+    told: Callable[[str], None],
+) -> dict[str, LawResult]:
+    """The laws that count, with intervals and tests: sums, the chosen one, and those with a weight."""
+    generator = streams(seed)
+    brief = replace(effort, n_bootstrap=min(effort.n_bootstrap, BRIEF), n_test=min(effort.n_test, BRIEF))
+
+    def of(name: str) -> Effort:
+        """What a law is worth: of many points, one that is far from the best by all measures gets less."""
+        far = n_points > MANY and weights.get(name, 1.0) < NEGLIGIBLE_WEIGHT and name != selected
+        return brief if far else effort
+
+    sums = LAWS | COMPUTE_LAWS | STEP_LAWS
+    close: dict[str, LawResult] = {}
+    for name, result in found.items():
+        counts = name in sums or name == selected or weights.get(name, 0.0) >= MIN_WEIGHT
+        if counts and result.fit is not None:
+            told(f"intervals of {name}")
+            close[name] = detailed(result.fit, effort=of(name), generator=generator(name))
+    for name in close:
+        told(f"tests of {name}")
+        close[name] = tested(close[name], close, of(name), generator)
+    return close
 
 
 def _alone(points: Points) -> bool:

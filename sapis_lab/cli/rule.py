@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sapis_lab.cli.common import Json, check_json, numbers, stdout_console
+from sapis_lab.cli.common import Json, check_json, stdout_console
 from sapis_lab.config import ConfigError, plainly
 
 app = typer.Typer()
@@ -52,6 +52,7 @@ def rule(
     """
     import json
 
+    from sapis_lab.analysis.forecast import target
     from sapis_lab.analysis.rule_table import SweepColumns, fit_rule_table, rules_json
     from sapis_lab.files import write_text
     from sapis_lab.report.rules_text import print_rules
@@ -59,7 +60,7 @@ def rule(
     check_json(json_file)
     if out is not None and out.exists() and not out.is_dir():
         raise ConfigError(f"--out {out}: wanted a folder, got a file")
-    where = [_place(text) for text in predict or ()]
+    where = plainly(lambda: [target(text) for text in predict or ()])
     columns = SweepColumns(n, d, lr, loss, batch, by)
     fits: Any = plainly(lambda: fit_rule_table(table, columns, seed=seed))
     predictions = {
@@ -77,18 +78,3 @@ def rule(
         for path in draw_rules(fits, out):
             if path.suffix == ".pdf":
                 stdout_console().print(shown(path), soft_wrap=True)
-
-
-def _place(text: str) -> tuple[float, float]:
-    """N and D of --predict."""
-    wrong = ConfigError(f"--predict {text!r}: wanted n=NUMBER,d=NUMBER above 0, as in n=1e8,d=1e10")
-    parts = dict(part.strip().lower().split("=", 1) for part in text.split(",") if "=" in part)
-    if set(parts) != {"n", "d"}:
-        raise wrong
-    try:
-        n, d = (numbers(parts[k], "--predict")[0] for k in ("n", "d"))
-    except ConfigError:
-        raise wrong from None
-    if not (0 < n < float("inf") and 0 < d < float("inf")):
-        raise wrong
-    return n, d

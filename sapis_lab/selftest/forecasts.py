@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from sapis_lab.analysis.fit import Points
 from sapis_lab.analysis.forecast_check import FACTORS, WAYS, Judged, Replayed, World, judge, replay
 from sapis_lab.analysis.table import Columns, read_points
 from sapis_lab.screen import new_table
+from sapis_lab.selftest.fits import gadre_runs
 
 LEVEL, WANTED = 0.95, (0.93, 0.97)
 REACHES = (10.0, 100.0)
@@ -138,18 +138,9 @@ def _published(data: Path | None) -> Iterator[tuple[str, Points]]:
     ):
         if (folder / path).is_file():
             yield name, read_points(folder / path, Columns(*columns)).points
-    runs: dict[str, list[tuple[float, float, float]]] = {}
-    for path_ in sorted((folder / "gadre_overtraining" / "models").glob("*.json")):
-        raw = json.loads(path_.read_text())
-        loss = [r["loss"] for r in raw["results"] if any("c4_val" in str(v) for v in r.get("val_data") or [])]
-        if loss:
-            sizes = raw["hyperparameters"]
-            runs.setdefault(path_.name.partition("-")[0], []).append(
-                (float(sizes["params"]), float(sizes["tokens"]), float(loss[0]))
-            )
-    for name, rows in runs.items():
-        N, D, L = np.array(rows).T
-        yield f"gadre {name}", Points(N, D, L)
+    if (folder / "gadre_overtraining" / "models").is_dir():
+        for name, runs in gadre_runs(folder / "gadre_overtraining").groupby("data"):
+            yield f"gadre {name}", Points(*(runs[c].to_numpy(float) for c in ("n", "d", "loss")))
 
 
 def _json(j: Judged) -> dict[str, Any]:

@@ -165,5 +165,5 @@ def test_every_fault_of_a_table_is_named(sweep: pd.DataFrame, tmp_path: Path, ch
 
 @pytest.mark.parametrize("text", ["n=1e6", "n=1e6,d=0", "n=1e6,d=many", "1e6,1e8"])
 def test_a_place_that_is_none_is_refused(sweep: pd.DataFrame, tmp_path: Path, text: str) -> None:
-    with pytest.raises(ConfigError, match="--predict .*wanted n=NUMBER,d=NUMBER"):
+    with pytest.raises(ConfigError, match="--predict .*wanted"):
         sapis(written(sweep, tmp_path), *OPTIONS, "--predict", text)
