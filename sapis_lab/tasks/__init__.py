@@ -15,6 +15,7 @@ from sapis_lab.tasks._base import (
     loss_sums,
     mean_loss,
 )
+from sapis_lab.tasks._references import refitted_references
 
 __all__ = [
     "HOPELESS",
@@ -26,4 +27,5 @@ __all__ = [
     "energy_loss",
     "loss_sums",
     "mean_loss",
+    "refitted_references",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -203,6 +203,14 @@ class Task:
             world=world,
             micro_batch=micro_batch,
         )
+
+    @property
+    def learns_energies(self) -> bool:
+        return any(target.key == "energy" for target in self.objective.targets)
+
+    def refer_to(self, references: np.ndarray) -> Task:
+        """The same task with other reference energies (n_species,), eV."""
+        return replace(self, references=references, make=replace(self.make, references=references))
 
     def divergence(self, metrics: Mapping[str, float]) -> str | None:
         """Why a training that ended with these errors has diverged, in words; None where it has not."""

@@ -11,7 +11,7 @@ import torch
 
 from sapis_lab.atoms import AtomsBatch
 from sapis_lab.batches import BatchMaker
-from sapis_lab.data import FrameStore, fit_references
+from sapis_lab.data import FrameStore
 from sapis_lab.derivatives import predict
 from sapis_lab.growth import grow
 from sapis_lab.heads import head_of
@@ -21,6 +21,7 @@ from sapis_lab.references import ReferencesFrom
 from sapis_lab.targets import ForcesTarget, Target
 from sapis_lab.tasks._base import Found, Objective, PointSettings, Task, TaskConfig, TrainSettings, declared
 from sapis_lab.tasks._heads import normalise_heads, outputs
+from sapis_lab.tasks._references import references_of
 
 
 class EnergyObjective(Objective):
@@ -66,7 +67,7 @@ class EnergiesConfig(TaskConfig):
         mean_neighbors = float(table.edges(ids).n_edges.sum() / frames.n_atoms.sum())
         force_rms = _force_rms(frames.forces, store)
         if point.parent is None:
-            references = _references(point, store, ids)
+            references = references_of(point, store, ids)
             made_from: ReferencesFrom | None = ReferencesFrom.of_frames(
                 store.composition(ids), store.elements, kind=point.train.references
             )
@@ -135,32 +136,3 @@ def _inherited(
         )
     references = np.array([born.references[int(z)] for z in store.elements])
     return grown.model, references, born.references_from, born.mean_neighbors
-
-
-def _references(point: PointSettings, store: FrameStore, ids: np.ndarray) -> np.ndarray:
-    """Reference energies (n_species,) eV, from the D frames alone unless the isolated atoms are asked for.
-
-    Isolated atoms leave a constant, which the mean energy of the D frames sets: it is spread evenly over the
-    atoms.
-    """
-    counts, energies = store.composition(ids), store.energy[ids]
-    if "energy" in store.incomplete:
-        labelled = ~np.isnan(energies)
-        if not labelled.any():
-            raise ValueError(
-                f"{store.folder}: no training frame has an energy; wanted some, or train.task=properties"
-            )
-        counts, energies = counts[labelled], energies[labelled]
-    if point.train.references == "ridge":
-        present = counts.sum(0) > 0
-        fitted = np.full(counts.shape[1], energies.sum() / counts.sum())
-        fitted[present] = fit_references(counts[:, present], energies)
-        return fitted
-    isolated = store.isolated_atoms
-    if isolated is None:
-        raise ValueError(
-            f"train.references=isolated, but {store.folder} has no isolated-atom energies; use "
-            f"train.references=ridge"
-        )
-    atoms = np.array([isolated[z] for z in store.elements])
-    return atoms + (energies - counts @ atoms).sum() / counts.sum()

@@ -146,6 +146,10 @@ class TrainConfig(Config):
     references: Literal["ridge", "isolated"] = "ridge"
     """Reference energies of the species: ridge regression on the D frames, or the data set's isolated
     atoms."""
+    refit_references: Annotated[bool, Added(before=False)] = True
+    """Fit the reference energies once more at the end, to what the trained model leaves of the energies of
+    the training frames: a long training ends with a constant offset, which a loss that is mostly of forces
+    is slow to take away."""
     augment: bool = True
     """Random O(3) rotations and reflections of every training frame, for models that are not equivariant."""
     precision: Literal["float32", "float64"] = "float32"

@@ -23,7 +23,7 @@ from sapis_lab.config import load, read_yaml
 from sapis_lab.data import prepare
 from sapis_lab.potential import save_potential
 from sapis_lab.records import CHECKPOINT, Record, write_record
-from sapis_lab.tasks import Task
+from sapis_lab.tasks import Task, refitted_references
 from sapis_lab.training._callbacks import CURVE, Clock, Curve, PointFailed, cut_rows, show
 from sapis_lab.training._checkpoint import PREVIOUS, CheckpointFiles, usable_checkpoint
 from sapis_lab.training._config import PointConfig, StepChoice
@@ -33,7 +33,7 @@ from sapis_lab.training._record import Session, kernel_name, potential_of, recor
 from sapis_lab.training._signals import STOPPED, Stopped, StopSignals
 from sapis_lab.training.module import TrainingModule
 from sapis_lab.training.process import set_up_torch
-from sapis_lab.training.scoring import score
+from sapis_lab.training.scoring import energy_residuals, score
 from sapis_lab.training.step_forms import chosen_form, make_step
 
 __all__ = ["STOPPED", "PeerLost", "PointFailed", "Stopped", "run_point"]
@@ -43,6 +43,10 @@ SCORING_BATCH = 32
 SCORED_TRAINING_FRAMES = 200
 """Most frames that errors on training frames are measured on: the first of the D in the training order, so
 that points of different D share them."""
+
+REFERENCE_FRAMES = 5000
+"""Most training frames that reference energies are fitted to once more: a constant per element needs no
+more."""
 
 
 def run_point(
@@ -120,9 +124,11 @@ def _run(point: PointConfig, folder: Path, run: Session) -> None:
                 f"{CHECKPOINT}"
             )
 
-    metrics = {f"val_{key}": value for key, value in follow.last_validation.items()} | _scores_at_the_end(
-        module, task, point, run, stop_if_asked
-    )
+    validated = follow.last_validation
+    if task.learns_energies and point.train.refit_references:
+        task, validated = _refer_to_the_trained(module, task, point, run, stop_if_asked)
+    metrics = {f"val_{key}": value for key, value in validated.items()}
+    metrics |= _scores_at_the_end(module, task, point, run, stop_if_asked)
     metrics["validation_rise"] = follow.rise()
     if why := task.divergence(metrics):
         raise PointFailed(why)
@@ -139,7 +145,7 @@ def _run(point: PointConfig, folder: Path, run: Session) -> None:
         step=module.steps,
         steps=module.steps,
         loss=_last(module),
-        val=follow.last_validation,
+        val=validated,
         seconds=clock.wall,
     )
     write_record(folder, record)
@@ -297,6 +303,27 @@ def _scores_at_the_end(
             errors = score(task.objective, batches, device=run.device, ranks=run.ranks, between=stop_if_asked)
             metrics |= {f"{split}_{key}": value for key, value in errors.items()}
     return metrics
+
+
+def _refer_to_the_trained(
+    module: TrainingModule, task: Task, point: PointConfig, run: Session, stop_if_asked: Callable[[], None]
+) -> tuple[Task, dict[str, float]]:
+    """The task with reference energies fitted to what the averaged weights leave, and its errors of
+    validation."""
+    module.to(run.device)
+    with module.averaged():
+        left = energy_residuals(
+            task.objective,
+            _scoring_batches(task, task.train_ids[:REFERENCE_FRAMES], point),
+            device=run.device,
+            ranks=run.ranks,
+            between=stop_if_asked,
+        )
+        task = task.refer_to(refitted_references(task, left, kind=point.train.references))
+        validation = _scoring_batches(task, task.store.splits["validation"], point)
+        return task, score(
+            task.objective, validation, device=run.device, ranks=run.ranks, between=stop_if_asked
+        )
 
 
 def _scoring_batches(task: Task, ids: np.ndarray, point: PointConfig) -> FixedBatches:

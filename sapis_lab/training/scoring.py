@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 
 from sapis_lab.atoms import AtomsBatch
@@ -32,3 +33,32 @@ def score(
         table[k] = objective.sums(batches[k].to(device))
     ranks.add(table)  # a row is zero on all ranks but one
     return objective.scores([sum(column) for column in table.T.tolist()])
+
+
+def energy_residuals(
+    objective: Objective,
+    batches: FixedBatches,
+    *,
+    device: torch.device,
+    ranks: Ranks = ALONE,
+    between: Callable[[], None] = lambda: None,
+) -> np.ndarray:
+    """Label minus prediction of the energy of every frame of `batches`, (n,) float64, eV; NaN where a frame
+    has no label. The ranks take the batches in turn, and all get the same; `between` is called before every
+    batch."""
+    starts = np.cumsum([0, *(len(part) for part in batches.parts)])
+    table = torch.zeros(int(starts[-1]), dtype=torch.float64)
+    unlabelled = torch.zeros_like(table)
+    for k in range(ranks.rank, len(batches), ranks.size):
+        between()
+        batch = batches[k].to(device)
+        predicted = objective.found(batch, differentiable=False).energy
+        assert predicted is not None and batch.energy is not None
+        rows = slice(int(starts[k]), int(starts[k + 1]))
+        labelled = batch.labelled("energy")
+        left = (batch.energy.double() - predicted.double()).cpu()
+        table[rows] = left if labelled is None else torch.where(labelled.cpu(), left, 0)
+        unlabelled[rows] = 0 if labelled is None else (~labelled).double().cpu()
+    ranks.add(table)
+    ranks.add(unlabelled)
+    return np.where(unlabelled.numpy() > 0, np.nan, table.numpy())

@@ -14,6 +14,7 @@ import pytest
 import torch
 from ase import Atoms
 from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
 import sapis_lab
@@ -367,3 +368,37 @@ def test_a_bit_turned_over_in_the_weights_is_refused(tmp_path, frames, where):
         ValueError, match=r"model\.safetensors is not the file that model\.yaml was written with"
     ):
         sapis_lab.load_model(tmp_path / "p")
+
+
+@pytest.mark.parametrize("references", ["ridge", "isolated"])
+def test_references_are_fitted_once_more_to_what_the_trained_model_leaves(tmp_path, frames, references):
+    """The potential then has no mean error of the energies of the training frames; forces have the same
+    bits."""
+    from ase.io import read
+
+    labelled = read(frames / "clusters.xyz", ":")
+    lone = [
+        Atoms(element, calculator=SinglePointCalculator(Atoms(element), energy=e))
+        for element, e in (("Cu", 3.0), ("Au", 4.0))
+    ]
+    write(frames / "atoms.xyz", lone, format="extxyz")
+    mean, metrics = {}, {}
+    for refit in (False, True):
+        folder = tmp_path / str(refit)
+        config = point(folder, frames, refit_references=refit, references=references)
+        data = config.data.model_copy(update={"isolated_atoms": "atoms.xyz"})
+        write_text(folder / "config.yaml", dump_yaml(config.model_copy(update={"data": data})))
+        run_point(folder, cache=tmp_path / "cache")
+        metrics[refit] = read_record(folder).metrics
+        calculator = sapis_lab.load_model(folder)
+        errors = []
+        for k in np.random.default_rng(0).permutation(24)[:10]:
+            free = labelled[k].copy()
+            free.calc = calculator
+            errors.append(free.get_potential_energy() - labelled[k].get_potential_energy())
+        mean[refit] = np.mean(errors)
+    assert abs(mean[True]) < 1e-5 < 1e-3 < abs(mean[False])
+    for key in ("val_force_rmse", "test_force_rmse", "train_force_mae"):
+        assert metrics[True][key] == metrics[False][key]
+    assert metrics[True]["train_energy_rmse"] < metrics[False]["train_energy_rmse"]
+    assert metrics[True]["val_energy_rmse"] != metrics[False]["val_energy_rmse"]
