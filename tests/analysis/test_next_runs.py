@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from sapis_lab.analysis.design_table import design_json, design_table, formula
 from sapis_lab.analysis.fit import Points
@@ -22,6 +24,7 @@ from sapis_lab.analysis.next_runs import (
     variances,
 )
 from sapis_lab.analysis.table import Columns
+from sapis_lab.report.design_text import print_design
 
 TARGETS = np.array([[3e7, 1e6], [1e8, 3e5]])
 COLUMNS = Columns("n", "d", "loss")
@@ -250,6 +253,18 @@ def test_rows_without_a_loss_are_the_pool(tmp_path):
     assert found.purchases[-1].spent == pytest.approx(float(pool.price[[30, 33, 35]].sum() / 1e9))
     plain = design_json(found)
     assert plain["runs"][0]["expected"][0]["high"] < plain["now"][0]["high"] and plain["budget"] is None
+
+
+def test_a_law_that_misses_the_runs_is_named(tmp_path):
+    pool = lattice(8, 8)
+    path = write(tmp_path / "runs.csv", pool, simulated(pool, 0))
+    found = design_table(path, COLUMNS, targets=[(3e7, 1e6)], laws=("n+d:tied", "pnorm+e"))
+    assert list(found.misfits) == ["n+d:tied"]
+    console = Console(file=io.StringIO(), width=200)
+    print_design(found, console)
+    said = console.file.getvalue()
+    assert "The law n+d:tied misses the data: " in said and "pnorm+e misses" not in said
+    assert design_json(found)["misfits"]["n+d:tied"]["p_value"] < 0.01
 
 
 def test_a_pool_of_its_own_and_a_grid(tmp_path):
