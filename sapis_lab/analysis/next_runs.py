@@ -139,7 +139,8 @@ def shrunk(law: Law, points: Points, targets: Array) -> ShrunkFit:
     weight = points.weights / variances(points.n_params, points.n_frames, targets)
     A, b = _prior(law, float(y.mean()))
     limits = law.bounds(y, z)
-    starts = [np.clip(t, *limits) for t in _starts(law, np.linalg.lstsq(A, b, rcond=None)[0])]
+    expected = np.asarray(np.linalg.lstsq(A, b, rcond=None)[0], dtype=np.float64)
+    starts = [np.clip(t, *limits) for t in _starts(law, expected)]
     noise = NOISE**2
     for _ in range(N_ROUNDS):
         scale = np.sqrt(weight / noise)
