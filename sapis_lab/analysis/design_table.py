@@ -10,14 +10,15 @@ from __future__ import annotations
 import ast
 import operator
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from sapis_lab.analysis.fit import Points
-from sapis_lab.analysis.laws import Array
+from sapis_lab.analysis.fit import Points, fit_points
+from sapis_lab.analysis.laws import Array, law_named
+from sapis_lab.analysis.misfit import Misfit, misfit
 from sapis_lab.analysis.next_runs import (
     LAW_NAMES,
     Belief,
@@ -34,6 +35,8 @@ from sapis_lab.analysis.table_numbers import number_column, positive_column
 
 SCHEMA = 1
 DEFAULT_PRICE = "n*d"
+WORTH = 0.02
+"""Weight from which on a law is asked whether it misses the runs, as in a forecast of `sapis fit`."""
 Source = Literal["pool", "rows without a loss", "grid"]
 
 
@@ -64,6 +67,8 @@ class TableDesign:
     first: list[int]
     """Runs of the pool to begin with, where no law can be fitted yet."""
     purchases: list[Purchase]
+    misfits: dict[str, Misfit] = field(default_factory=dict)
+    """Laws in use that miss the runs, all of them alike, as `sapis fit` fits them."""
 
     @property
     def pool(self) -> Pool:
@@ -113,7 +118,18 @@ def design_table(
         return TableDesign(table, candidates, price, budget, wanted, belief, None, first, [])
     purchases = plan(belief, candidates.pool, wanted, budget=budget, most=most)
     known = belief.forecast(wanted)
-    return TableDesign(table, candidates, price, budget, wanted, belief, known, [], purchases)
+    missing = _misfits(belief, table.points)
+    return TableDesign(table, candidates, price, budget, wanted, belief, known, [], purchases, missing)
+
+
+def _misfits(belief: Belief, points: Points) -> dict[str, Misfit]:
+    """The laws of some weight that are seen to miss the points."""
+    misfits = {}
+    for name, weight in belief.weights.items():
+        found = misfit(fit_points(law_named(name), points)) if weight >= WORTH else None
+        if found is not None and found.found:
+            misfits[name] = found
+    return misfits
 
 
 def _runs(path: Path, columns: Columns, *, sheet: str | None, open_rows: bool, loss: Array) -> PointTable:
@@ -255,6 +271,11 @@ def design_json(found: TableDesign) -> dict[str, Any]:
                 "targets": [{"n": n, "d": d} for n, d in found.targets.tolist()],
                 "laws": found.belief.weights if found.belief.fits else {},
                 "left_out": found.belief.left_out,
+                "misfits": {
+                    name: {"p_value": m.p_value, "p_repeats": m.p_repeats, "noise": m.noise}
+                    | {"edges": [edge.text for edge in m.edges]}
+                    for name, m in found.misfits.items()
+                },
                 "now": now,
                 "runs": [run(i) for i in found.first]
                 + [

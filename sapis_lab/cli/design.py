@@ -53,7 +53,7 @@ def design(
     most: Annotated[int, typer.Option("--most", min=1, max=10_000, help="How many runs.")] = 10,
     law: Annotated[
         str, typer.Option("--law", help="Laws with commas between them, which are averaged.")
-    ] = "pnorm+e,n+d:cross",
+    ] = "pnorm+e:tied,pnorm+e,n+d:cross",
     seed: Annotated[
         int, typer.Option("--seed", min=0, max=2**63 - 1, help="Of the first of the runs to begin with.")
     ] = 0,

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from sapis_lab.analysis.design_table import TableDesign, intervals
 from sapis_lab.analysis.laws import Array
+from sapis_lab.report.laws_text import misfit_text
 from sapis_lab.screen import new_table
 
 MOST_TARGETS = 4
@@ -29,6 +30,8 @@ def print_design(found: TableDesign, console: Console) -> None:
     console.print(Text(f"Laws and their weights: {weights}"), soft_wrap=True)
     for name, reason in found.belief.left_out.items():
         console.print(Text(f"Left out: {name} {reason}", "yellow"), soft_wrap=True)
+    for name, misfit in found.misfits.items():
+        console.print(Text(misfit_text(name, misfit), "yellow"), soft_wrap=True)
     console.print()
     shown = found.targets[:MOST_TARGETS].tolist()
     headings = [f"N={n:.4g}, D={d:.4g}" for n, d in shown]

@@ -12,6 +12,7 @@ from sapis_lab.analysis.forecast import Forecast
 from sapis_lab.analysis.forms import BentLaw
 from sapis_lab.analysis.identify import interval_text
 from sapis_lab.analysis.laws import COMPUTE_LAWS, SYMBOLS, Law, size_symbol
+from sapis_lab.analysis.misfit import Misfit
 from sapis_lab.analysis.profile import MANY
 from sapis_lab.analysis.result import LawResult
 from sapis_lab.analysis.selection import aicc
@@ -120,20 +121,24 @@ def _of_noise(fits: TableFit) -> str:
     return f" {noise}, their ends known to {share:.0f} % of the width by {n} simulations each (--calibrate)"
 
 
+def misfit_text(law: str, found: Misfit) -> str:
+    """That a law misses the data, and where."""
+    where = (
+        " and ".join(edge.text for edge in found.edges[:2])
+        or "by less than the noise at every edge of N and D"
+    )
+    p = min(found.p_value, found.p_repeats if found.p_repeats is not None else 1.0)
+    against = "trends of its residuals" if p == found.p_value else "the scatter of repeats"
+    return (
+        f"The law {law} misses the data: {where} (noise {found.noise:.2g} of ln loss; test against "
+        f"{against}, p = {p:.1g})"
+    )
+
+
 def warnings_of(fits: TableFit) -> Iterator[str]:
     """Where the chosen law fails, and where the noise does."""
-    found = fits.misfit
-    if found is not None and found.found:
-        where = (
-            " and ".join(edge.text for edge in found.edges[:2])
-            or "by less than the noise at every edge of N and D"
-        )
-        p = min(found.p_value, found.p_repeats if found.p_repeats is not None else 1.0)
-        against = "trends of its residuals" if p == found.p_value else "the scatter of repeats"
-        yield (
-            f"The law {fits.selected} misses the data: {where} (noise {found.noise:.2g} of ln loss; test "
-            f"against {against}, p = {p:.1g})"
-        )
+    if fits.misfit is not None and fits.misfit.found:
+        yield misfit_text(fits.selected, fits.misfit)
     noise = fits.noise
     if noise is not None and noise.unequal:
         done = "points are weighted by it" if fits.weighted else "points count alike all the same"
