@@ -109,7 +109,7 @@ class TableFit:
     def averaged(self) -> dict[str, float]:
         """The laws that have a part in a forecast, with their weights; none where nothing is known of the
         noise."""
-        return _averaged(self.fits, self.weights)
+        return averaged_laws(self.fits, self.weights)
 
     @property
     def close(self) -> dict[str, LawResult]:
@@ -214,7 +214,7 @@ def fit_points_of(
 
     close = _looked_at(found, weights, selected, len(inside.points), effort, seed, told)
     found = found | close
-    part = _averaged(fits, weights)
+    part = averaged_laws(fits, weights)
     forecasts: list[Forecast] = []
     held: list[Held] = []
     if part:
@@ -380,7 +380,9 @@ def _best(found: Mapping[str, LawResult]) -> LawFit | None:
     return min(scored, key=lambda pair: pair[0])[1] if scored else None
 
 
-def _averaged(fits: Mapping[str, LawFit], weights: Mapping[str, float]) -> dict[str, float]:
+def averaged_laws(fits: Mapping[str, LawFit], weights: Mapping[str, float]) -> dict[str, float]:
+    """The laws that have a part in a forecast, with their weights: none that is negligible, and none without
+    a degree of freedom for the noise."""
     return {name: w for name, w in weights.items() if w >= NEGLIGIBLE_WEIGHT and _has_noise(fits[name])}
 
 
