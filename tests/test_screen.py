@@ -90,10 +90,11 @@ class Terminal(io.StringIO):
 
 
 @pytest.mark.parametrize("what", [LONG, Text(LONG, style="yellow")])
-def test_the_console_breaks_between_words_on_a_terminal_and_nowhere_in_a_pipe(what):
+@pytest.mark.parametrize("options", [{}, {"soft_wrap": True}])
+def test_the_console_breaks_between_words_on_a_terminal_and_nowhere_in_a_pipe(what, options):
     terminal, pipe = Terminal(), io.StringIO()
-    PlainConsole(file=terminal, width=30, color_system=None).print(what, soft_wrap=True)
-    PlainConsole(file=pipe, width=30).print(what, soft_wrap=True)
+    PlainConsole(file=terminal, width=30, color_system=None).print(what, **options)
+    PlainConsole(file=pipe, width=30).print(what, **options)
     assert terminal.getvalue() == wrapped(Text(LONG), 30).plain + "\n"
     assert pipe.getvalue() == LONG + "\n"
 

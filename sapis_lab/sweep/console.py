@@ -26,7 +26,10 @@ class PlainConsole(Console):
         super().__init__(**{"highlight": False, "markup": False, "emoji": False, **options})
 
     def print(self, *objects: Any, soft_wrap: bool | None = None, **options: Any) -> None:
-        """As rich prints; what is printed with `soft_wrap` has line breaks between words on a terminal."""
+        """As rich prints, but for sentences: these have line breaks between words on a terminal, and none
+        of ours elsewhere."""
+        if soft_wrap is None:
+            soft_wrap = bool(objects) and all(isinstance(o, str | Text) for o in objects)
         if soft_wrap and self.file.isatty():
             width = self.width
             objects = tuple(
