@@ -27,6 +27,7 @@ from sapis_lab.analysis.laws import Array
 from sapis_lab.analysis.profile import degrees_of_freedom, own_refit
 from sapis_lab.analysis.refit import FEW_STEPS, Refits, Setting
 from sapis_lab.analysis.solve import solve
+from sapis_lab.analysis.table_numbers import LARGEST, SMALLEST
 
 LEVEL = 0.95
 STEPS = np.array([0.6, 1.2, 1.8, 2.4, 3.5, 8.0])
@@ -190,7 +191,7 @@ class Forecast:
     laws: dict[str, LawForecast]
     weights: dict[str, float]
     distance: dict[str, float]
-    """How far beyond the points the target lies, as factors: of N, of D, and of N D; 1 inside."""
+    """How far beyond the points the target lies, as factors: of N, of D, of N D, and of S; 1 inside."""
 
 
 def forecast_law(fit: LawFit, n_params: float, n_frames: float, steps: float | None = None) -> LawForecast:
@@ -288,6 +289,14 @@ def distance(
     return {name: float(max(at / known.max(), known.min() / at, 1.0)) for name, (known, at) in sizes.items()}
 
 
+def farthest(distance: Mapping[str, float], *, compute: bool) -> tuple[str, float]:
+    """The size in which a target lies farthest beyond the points, and the factor; N D comes before N and D
+    alone."""
+    words = {"n": "C"} if compute else {"nd": "N D", "n": "N", "d": "D", "steps": "S"}
+    name = max((k for k in words if k in distance), key=lambda k: distance[k])
+    return words[name], distance[name]
+
+
 def target(
     text: str, *, compute: bool = False, steps: bool = False, option: str = "--predict"
 ) -> tuple[float, ...]:
@@ -308,6 +317,11 @@ def target(
             raise ValueError(f"{option} {text!r}: got {part.strip()!r}, {wanted}") from None
         if not (np.isfinite(number) and number > 0):
             raise ValueError(f"{option} {text!r}: {key.strip()} is {value.strip()}, wanted a positive number")
+        if not SMALLEST <= number <= LARGEST:
+            raise ValueError(
+                f"{option} {text!r}: {key.strip()} is {value.strip()}, wanted a number between {SMALLEST:g} "
+                f"and {LARGEST:g}"
+            )
         if key.strip().lower() in found:
             raise ValueError(f"{option} {text!r}: {key.strip()} stands twice, {wanted}")
         found[key.strip().lower()] = number

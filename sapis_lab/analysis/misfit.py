@@ -1,11 +1,11 @@
 """Does the law describe the points, and is their noise the same everywhere?
 
 Lack of fit needs no repeats: if the law holds, residuals have no trend. Squares, cubes and the product of ln
-N and ln D are freed of what the law could still follow (its derivatives) and fitted to the residuals; their
-part of the sum of squares is judged as an F of q and n - p - q (added variables; Cook & Weisberg 1982,
-section 2.4). With repeats the F test against their scatter stands beside it (`selection.lack_of_fit`). Where
-either fails, the sentence says where: the mean residual of the edge rows of N and D, the smallest and
-largest, in standard deviations of the noise.
+N and ln D (and ln S, where there is a column of training steps) are freed of what the law could still follow
+(its derivatives) and fitted to the residuals; their part of the sum of squares is judged as an F of q and n -
+p - q (added variables; Cook & Weisberg 1982, section 2.4). With repeats the F test against their scatter
+stands beside it (`selection.lack_of_fit`). Where either fails, the sentence says where: the mean residual of
+the edge rows of N, D and S, the smallest and largest, in standard deviations of the noise.
 
 Equal noise: squared residuals are regressed on ln N, ln D and ln L (Koenker 1981): n R^2 is a chi-square of
 one degree of freedom. A scale sigma = exp(a + b t) in the variable t that shows it most gives each point its
@@ -15,12 +15,13 @@ precision.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Literal
 
 import numpy as np
 from scipy import stats
 
-from sapis_lab.analysis.fit import LawFit
+from sapis_lab.analysis.fit import LawFit, Points
 from sapis_lab.analysis.laws import Array
 from sapis_lab.analysis.refit import noise_scale, noise_scales
 from sapis_lab.analysis.selection import lack_of_fit
@@ -37,9 +38,9 @@ Variable = Literal["N", "D", "loss"]
 
 @dataclass(frozen=True)
 class Edge:
-    """The points of one end of N or D."""
+    """The points of one end of N, D or S."""
 
-    variable: Literal["N", "D"]
+    variable: Literal["N", "D", "S"]
     largest: bool
     n_points: int
     size: float
@@ -61,7 +62,7 @@ class Misfit:
     noise: float
     """Standard deviation of ln L that trends and law leave, or that of repeats."""
     edges: tuple[Edge, ...]
-    """Ends of N and D whose mean residual is larger than the noise, largest first."""
+    """Ends of N, D and S whose mean residual is larger than the noise, largest first."""
     p_repeats: float | None
     """Of the F test against repeats, where there are any."""
 
@@ -79,7 +80,7 @@ def misfit(fit: LawFit) -> Misfit | None:
     r = fit.residuals * root
     # an outlier counts as the fit counted it
     r = np.clip(r, -fit.delta, fit.delta) if np.isfinite(fit.delta) else r
-    trends = _trends(points.n_params, points.n_frames) * root[:, None]
+    trends = _trends(*_sizes(points).values()) * root[:, None]
     Q = np.linalg.qr(J / np.maximum(np.linalg.norm(J, axis=0), 1e-12))[0]
     free = trends - Q @ (Q.T @ trends)
     kept = np.linalg.norm(free, axis=0) > 1e-6 * np.maximum(np.linalg.norm(trends, axis=0), 1e-300)
@@ -118,23 +119,29 @@ def noise_of_repeats(fit: LawFit) -> float | None:
     return float(np.sqrt((w * (y - mean[points.cell]) ** 2).sum() / (n - m)))
 
 
-def _trends(n_params: Array, n_frames: Array) -> Array:
-    """Squares, cubes and the product of standardised ln N and ln D, (n, at most 5)."""
+def _sizes(points: Points) -> dict[Literal["N", "D", "S"], Array]:
+    """N, D and, where there is a column of it, the number of steps S of the points, (n,) each."""
+    sizes: dict[Literal["N", "D", "S"], Array] = {"N": points.n_params, "D": points.n_frames}
+    return sizes if points.steps is None else sizes | {"S": points.steps}
+
+
+def _trends(*sizes: Array) -> Array:
+    """Squares, cubes and products of pairs of the standardised logarithms of the sizes, (n, 5) of two and
+    (n, 9) of three."""
     columns = []
-    x, y = (
-        (v - v.mean()) / v.std() if v.std() > 0 else np.zeros_like(v)
-        for v in (np.log(n_params), np.log(n_frames))
-    )
-    for v in (x, y):
+    scaled = [
+        (v - v.mean()) / v.std() if v.std() > 0 else np.zeros_like(v) for v in (np.log(s) for s in sizes)
+    ]
+    for v in scaled:
         columns += [v**2, v**3]
-    return np.stack([*columns, x * y], axis=1)
+    return np.stack([*columns, *(x * y for x, y in combinations(scaled, 2))], axis=1)
 
 
 def _edges(fit: LawFit, noise: float) -> tuple[Edge, ...]:
     points, found = fit.points, []
     r = fit.residuals * np.sqrt(points.weights)
     r = np.clip(r, -fit.delta, fit.delta) if np.isfinite(fit.delta) else r
-    for variable, values in (("N", points.n_params), ("D", points.n_frames)):
+    for variable, values in _sizes(points).items():
         levels = np.unique(values)
         if len(levels) < 3:
             continue
@@ -144,7 +151,7 @@ def _edges(fit: LawFit, noise: float) -> tuple[Edge, ...]:
             inside = values >= levels[-share] if largest else values <= levels[share - 1]
             size = float(r[inside].mean() / max(noise, 1e-300))
             if abs(size) > EDGES:
-                found.append(Edge(variable, largest, int(inside.sum()), size))  # type: ignore[arg-type]
+                found.append(Edge(variable, largest, int(inside.sum()), size))
     return tuple(sorted(found, key=lambda e: -abs(e.size)))
 
 

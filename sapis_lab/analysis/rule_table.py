@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 
 from sapis_lab.analysis.bowl import LEAST, Bowls, Sweep
 from sapis_lab.analysis.regime import ModelRule, Optimum, PowerRule, contrasts, find_optima
-from sapis_lab.analysis.table import copies, positive_column
+from sapis_lab.analysis.table import check_distinct, copies, positive_column
 from sapis_lab.analysis.table_formats import frame_of, table_bytes
-from sapis_lab.analysis.table_numbers import named_column, number_column
+from sapis_lab.analysis.table_numbers import label_column, named_column, number_column
 from sapis_lab.analysis.weighted import WeightedFit
 
 Array = NDArray[np.float64]
@@ -36,9 +36,18 @@ FORMAT = 1
 DIVERGED = {"", "nan", "inf", "+inf", "infinity", "none", "null", "na", "n/a", "-", "diverged", "failed"}
 """What stands for the error of a run that broke down, in lower case."""
 BROKEN = "nothing, nan, inf or diverged mark a run that broke down"
+ALIKE = 1e-8
+"""Losses of a cell that differ by less than this part of them are one number."""
 LEAST_VALUES = 3
 """Different values of a setting in a cell without which it has no bowl."""
-ROLES = {"n_params": "N", "n_frames": "D", "learning_rate": "the rate", "batch_size": "the batch size"}
+ROLES = {
+    "n_params": "N",
+    "n_frames": "D",
+    "learning_rate": "the rate",
+    "batch_size": "the batch size",
+    "loss": "the loss",
+    "model": "the models",
+}
 """How messages call the columns."""
 ALL = "all runs"
 """The label where no column names the model."""
@@ -150,6 +159,7 @@ def read_sweep(path: Path, columns: SweepColumns) -> SweepTable:
     named = {role: name for role, name in asdict(columns).items() if name is not None}
     for role, name in named.items():
         named_column(frame, name, path, role=ROLES.get(role, role))
+    check_distinct({role: name for role, name in named.items() if role != "model"}, path, ROLES)
     if frame.empty:
         raise ValueError(f"{path}: the table has no rows")
     numbers = {
@@ -159,7 +169,7 @@ def read_sweep(path: Path, columns: SweepColumns) -> SweepTable:
     }
     loss = _losses(frame, path, columns.loss)
     first = ~copies(frame, numbers | {columns.loss: loss})
-    label = frame[columns.model].astype(str).to_numpy() if columns.model else np.full(len(frame), ALL)
+    label = label_column(frame, columns.model, path) if columns.model else np.full(len(frame), ALL)
     runs = pd.DataFrame({"model": label, **{role: numbers[n] for role, n in named.items() if n in numbers}})
     runs = runs.assign(loss=loss)[first]
     models, left_out = {}, []
@@ -174,11 +184,22 @@ def read_sweep(path: Path, columns: SweepColumns) -> SweepTable:
         if not sweeps:
             some = left_out[-1]
             raise ValueError(f"{path}: no cell of {model} has enough runs for a bowl; for example {some}")
+        _check_differ(sweeps, path, columns.loss, str(model))
         models[str(model)] = tuple(sweeps)
     diverged = int(np.isnan(runs["loss"]).sum())
     return SweepTable(
         path, columns, sha256, models, len(runs), diverged, int((~first).sum()), tuple(left_out)
     )
+
+
+def _check_differ(sweeps: list[Sweep], path: Path, column: str, model: str) -> None:
+    """ValueError where no setting makes a difference."""
+    span = max(float(np.ptp(np.log(sweep.loss))) for sweep in sweeps)
+    if span < ALIKE:
+        raise ValueError(
+            f"{path}, column {column!r}: the losses of {model} are alike within {span:.1g} in each of "
+            f"{len(sweeps)} cells, whatever the setting; a best setting needs losses that differ"
+        )
 
 
 def _losses(frame: pd.DataFrame, path: Path, name: str) -> Array:
@@ -196,6 +217,8 @@ def _sweep(n: float, d: float, cell: pd.DataFrame, columns: SweepColumns) -> tup
     x, loss = np.log(cell[list(columns.settings)].to_numpy(float)), cell["loss"].to_numpy(float)
     ended = np.isfinite(loss)
     sweep = Sweep(n, d, x[ended], loss[ended], x[~ended])
+    if not ended.any():
+        return sweep, f"none of its {len(loss)} runs has a number in column {columns.loss!r}"
     for k, name in enumerate(columns.settings.values()):
         values = len(np.unique(sweep.x[:, k].round(9)))
         if values < LEAST_VALUES:
@@ -228,10 +251,25 @@ def fit_rule_table(path: Path, columns: SweepColumns, *, seed: int = 0) -> RuleF
             try:
                 rules[name], fits[name] = found.rule(k, generator=generator)
             except ValueError as error:
-                raise ValueError(f"{sweeps.path}: {model}: {error}") from None
+                where = f"columns {columns.n_params!r} and {columns.n_frames!r}"
+                raise ValueError(f"{sweeps.path}, {where}: {model}: {error}") from None
+            _check_inside(rules[name], sweeps.path, columns.settings[name], model)
         penalties = tuple(_penalty(found.bowls, i, cell, rules) for i, cell in enumerate(cells))
         models[model] = ModelFit(model, cells, rules, fits, found.bowls, penalties)
     return RuleFits(sweeps, models)
+
+
+def _check_inside(rule: PowerRule, path: Path, column: str, model: str) -> None:
+    """ValueError where every cell's best run lies at the edge of its search, so that no minimum is seen."""
+    optima = rule.optima
+    if all(o.method == "best trial" and at_edge(o) for o in optima):
+        best = sorted({f"{o.value:.4g}" for o in optima}, key=float)
+        where = best[0] if len(best) == 1 else f"{best[0]} to {best[-1]}"
+        cells = "the one cell" if len(optima) == 1 else f"all {len(optima)} cells"
+        raise ValueError(
+            f"{path}, column {column!r}: in {cells} of {model} the best run lies at the edge of what was "
+            f"tried ({where}), so that no minimum is seen; widen the search there"
+        )
 
 
 def _penalty(bowls: Bowls | None, i: int, cell: Sweep, rules: dict[str, PowerRule]) -> float | None:

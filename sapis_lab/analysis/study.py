@@ -31,10 +31,12 @@ from sapis_lab.analysis.compare import (
 from sapis_lab.analysis.efficiency import EqualError, equal_error, reach
 from sapis_lab.analysis.exponents import ExponentTest, exponent_tests
 from sapis_lab.analysis.fit import LawFit, Points, Robust
+from sapis_lab.analysis.forecast import Forecast, forecast
 from sapis_lab.analysis.identify import MIN_FLOOR
 from sapis_lab.analysis.laws import Array
 from sapis_lab.analysis.result import Effort, LawResult, fit_laws, law_json, plain
-from sapis_lab.analysis.selection import select
+from sapis_lab.analysis.selection import aicc, akaike_weights, select
+from sapis_lab.analysis.table_fit import averaged_laws, forecast_json
 from sapis_lab.analysis.uncertainty import band, floor_band
 from sapis_lab.files import write_text
 from sapis_lab.quantities import Quantity
@@ -89,6 +91,29 @@ class ModelAnalysis:
                 self.fit, self.chosen.bootstrap, self.floor.fit, self.floor.bootstrap, n_params, n_frames
             )
         return band(self.fit, self.chosen.bootstrap, n_params, n_frames)
+
+    def forecast(self, n_params: float, n_frames: float) -> Forecast | str:
+        """A run at N and D with its noise, by every law that was fitted and averaged over them by their
+        Akaike weights, as `sapis fit TABLE --predict` forecasts it; or a sentence on why there is none."""
+        results = self.laws | {self.floor.law: self.floor}
+        fits = {name: r.fit for name, r in results.items() if r.fit is not None}
+        if not fits or self.selected is None:
+            why = (next(iter(results.values())).why_not or "").removeprefix("not fitted: ")
+            return f"no law could be fitted to {_points(len(self.runs))}: {why}"
+        weights = akaike_weights({name: aicc(fit) for name, fit in fits.items()}) or {self.selected: 1.0}
+        part = averaged_laws(fits, weights)
+        if not part:
+            return (
+                f"{_points(len(self.runs))} leave no law a degree of freedom to know the noise from; "
+                f"a forecast needs more of them"
+            )
+        return forecast(fits, part, n_params, n_frames)
+
+    def forecast_twice(self) -> Forecast | str:
+        """The forecast at twice the largest N and twice the largest D of the finished points."""
+        if not len(self.runs):
+            return "no point has finished"
+        return self.forecast(*(2.0 * float(self.runs[size].max()) for size in ("n_params", "n_frames")))
 
     @property
     def identifiability(self) -> list[str]:
@@ -405,6 +430,7 @@ def _model_json(model: ModelAnalysis) -> dict[str, Any]:
         "floor_band_note": model.floor_note,
         "floor_open": model.floor_open,
         "forecast": _forecast_json(model),
+        "run_forecast": _run_forecast_json(model),
         "optimum": _optimum_json(model.allocation),
     }
 
@@ -424,6 +450,16 @@ def _forecast_json(model: ModelAnalysis) -> dict[str, Any] | None:
         "interval": [float(v) for v in own],
         "interval_with_floor": [float(v) for v in whole] if model.floor_open else None,
     }
+
+
+def _points(n: int) -> str:
+    return "1 point" if n == 1 else f"{n} points"
+
+
+def _run_forecast_json(model: ModelAnalysis) -> dict[str, Any]:
+    """A run at twice the largest N and D, as `sapis fit TABLE --json` writes it, or why there is none."""
+    found = model.forecast_twice()
+    return {"why_not": found} if isinstance(found, str) else forecast_json(found)
 
 
 def _optimum_json(found: Allocation) -> dict[str, Any]:

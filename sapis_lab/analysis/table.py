@@ -212,10 +212,10 @@ class _Rows:
         return float(values[0])
 
 
-def _check_distinct(named: dict[str, str], path: Path, roles: dict[str, str]) -> None:
-    """No column is two of the numbers that a law is of."""
+def check_distinct(named: dict[str, str], path: Path, roles: dict[str, str]) -> None:
+    """No column is two of the numbers that a law, or a rule, is of; a `ValueError` names it."""
     taken: dict[str, str] = {}
-    for role in ("n_params", "n_frames", "loss", "steps"):
+    for role in ("n_params", "n_frames", "learning_rate", "batch_size", "loss", "steps"):
         if role in named and (other := taken.setdefault(named[role], role)) != role:
             raise ValueError(
                 f"{path}, column {named[role]!r}: got it for {roles[other]} and for {roles[role]}, wanted a "
@@ -235,7 +235,7 @@ def _read_rows(path: Path, columns: Columns, *, missing: Missing, sheet: str | N
             raise ValueError(
                 f"{path}: column {name!r} is {roles[role]} and no setting of which the best can stay"
             )
-    _check_distinct(named, path, roles)
+    check_distinct(named, path, roles)
     if frame.empty:
         raise ValueError(f"{path}: the table has no rows")
     numbers = {

@@ -47,6 +47,8 @@ FIRST_LAWS = (*LAWS, "pnorm+e", "n+d+e:cross", "n+d+e:break-d")
 """Of which the best follows the bends within the cells."""
 BRIEF = 200
 """Resamples and simulations for a law without a part in a forecast, of many points."""
+ALIKE = 1e-8
+"""Losses that differ by less than this part of them are one number."""
 MOST_NAMED = 6
 """Laws that one line names."""
 NoiseModel = Literal["auto", "equal"]
@@ -107,7 +109,7 @@ class TableFit:
     def averaged(self) -> dict[str, float]:
         """The laws that have a part in a forecast, with their weights; none where nothing is known of the
         noise."""
-        return _averaged(self.fits, self.weights)
+        return averaged_laws(self.fits, self.weights)
 
     @property
     def close(self) -> dict[str, LawResult]:
@@ -199,11 +201,8 @@ def fit_points_of(
     out = left_out(table.points, questions.hold_out)
     inside = replace(table, points=table.points.take(~out), epochs=_taken(table.epochs, ~out))
     n_rows = len(inside.points)
-    if n_rows > 1 and len(np.unique(inside.points.loss)) == 1:
-        raise ValueError(
-            f"{table.path}, column {table.columns.loss!r}: all {n_rows} losses are "
-            f"{inside.points.loss[0]:g}; a law needs losses that differ"
-        )
+    if n_rows > 1:
+        _check_differ(inside)
     if n_rows > MOST_POINTS and table.epochs is None and _alone(table.points):
         inside = replace(inside, points=gathered(inside.points))
     found, points, noise, weighted = _fitted(inside, laws, robust, questions.noise, told)
@@ -215,7 +214,7 @@ def fit_points_of(
 
     close = _looked_at(found, weights, selected, len(inside.points), effort, seed, told)
     found = found | close
-    part = _averaged(fits, weights)
+    part = averaged_laws(fits, weights)
     forecasts: list[Forecast] = []
     held: list[Held] = []
     if part:
@@ -248,6 +247,19 @@ def fit_points_of(
         questions.hold_out,
         n_rows if n_rows != len(inside.points) else 0,
     )
+
+
+def _check_differ(table: PointTable) -> None:
+    """ValueError where the losses are one number, but for rounding."""
+    loss = table.points.loss
+    where = f"{table.path}, column {table.columns.loss!r}: all {len(loss)} losses"
+    if len(np.unique(loss)) == 1:
+        raise ValueError(f"{where} are {loss[0]:g}; a law needs losses that differ")
+    if (span := float(np.log(loss.max() / loss.min()))) < ALIKE:
+        raise ValueError(
+            f"{where} are {loss[0]:.6g} within {span:.1g} of it, which rounding may make; a law needs losses "
+            f"that differ"
+        )
 
 
 def _looked_at(
@@ -368,7 +380,9 @@ def _best(found: Mapping[str, LawResult]) -> LawFit | None:
     return min(scored, key=lambda pair: pair[0])[1] if scored else None
 
 
-def _averaged(fits: Mapping[str, LawFit], weights: Mapping[str, float]) -> dict[str, float]:
+def averaged_laws(fits: Mapping[str, LawFit], weights: Mapping[str, float]) -> dict[str, float]:
+    """The laws that have a part in a forecast, with their weights: none that is negligible, and none without
+    a degree of freedom for the noise."""
     return {name: w for name, w in weights.items() if w >= NEGLIGIBLE_WEIGHT and _has_noise(fits[name])}
 
 
@@ -382,10 +396,11 @@ def together(lines: Iterable[tuple[str, str]]) -> list[str]:
     laws: dict[str, list[str]] = {}
     for law, text in lines:
         laws.setdefault(text, []).append(law)
-    return [f"{_listed(list(dict.fromkeys(names)))}: {text}" for text, names in laws.items()]
+    return [f"{listed(list(dict.fromkeys(names)))}: {text}" for text, names in laws.items()]
 
 
-def _listed(names: list[str]) -> str:
+def listed(names: list[str]) -> str:
+    """The names with commas between them; of more than `MOST_NAMED` the first ones and how many follow."""
     if len(names) <= MOST_NAMED:
         return ", ".join(names)
     return f"{', '.join(names[:4])} and {len(names) - 4} more"

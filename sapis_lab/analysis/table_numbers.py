@@ -27,6 +27,8 @@ MOST_SHOWN = 30
 """Names of columns that a message lists."""
 NO_NUMBER = ("", "nan", "na", "n/a", "#n/a", "<na>", "none", "null")
 """Texts that stand for nothing, whatever their case."""
+SMALLEST, LARGEST = 1e-100, 1e100
+"""Positive numbers of a table lie between these: their products and powers then stay numbers."""
 FILL = "fill in what is missing, or take such rows out of the table"
 
 
@@ -58,7 +60,8 @@ def number_column(
         advice: what to do about rows without a number.
 
     Raises:
-        ValueError: as `positive_column`.
+        ValueError: as `positive_column`; or a positive number is smaller than `SMALLEST` or larger than
+            `LARGEST`.
     """
     column = named_column(frame, name, path, role=role)
     place = f"{path}, column {name!r}"
@@ -74,6 +77,14 @@ def number_column(
         also = f"; {bad.sum()} of {len(bad)} rows are like it" if bad.sum() > 1 else ""
         what = f"got {shown(column.iloc[k])}, wanted {wanted}{_written_out(column.iloc[k])}"
         raise ValueError(f"{place}, row {k + 1}: {what}{also}")
+    out = ~found.missing & ((found.values < SMALLEST) | (found.values > LARGEST))
+    if sign == "positive" and out.any():
+        k = int(np.flatnonzero(out)[0])
+        also = f"; {out.sum()} of {len(out)} rows are like it" if out.sum() > 1 else ""
+        raise ValueError(
+            f"{place}, row {k + 1}: got {shown(column.iloc[k])}, wanted a number between {SMALLEST:g} and "
+            f"{LARGEST:g}; write the column in another unit{also}"
+        )
     if empty == "refuse" and found.missing.any():
         raise ValueError(_none_there(frame, column, found.missing, place, wanted=wanted, advice=advice))
     return found.values

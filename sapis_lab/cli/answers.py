@@ -285,8 +285,8 @@ def _fit_table(
 
     if compute is not None and (n is not None or d is not None or epochs is not None):
         raise ConfigError("--compute stands instead of --n, --d and --epochs, got both")
-    if steps is not None and (compute is not None or epochs is not None or out is not None):
-        other = "--compute" if compute is not None else "--epochs" if epochs is not None else "--out"
+    if steps is not None and (compute is not None or epochs is not None):
+        other = "--compute" if compute is not None else "--epochs"
         raise ConfigError(f"--steps with {other}: got both; laws of steps have neither")
     wanted = {"--loss": loss} | ({} if compute is not None else {"--n": n, "--d": d})
     missing = [option for option, column in wanted.items() if column is None]
@@ -354,7 +354,10 @@ def _fit_table(
         from sapis_lab.report.table_folder import write_groups_folder, write_table_folder
         from sapis_lab.sweep.words import shown
 
-        report = write_table_folder(found, out) if by is None else write_groups_folder(found, out)
+        with progress() as told:
+            report = (
+                write_table_folder(found, out) if by is None else write_groups_folder(found, out, told=told)
+            )
         stdout_console().print(Text(f"report  {shown(report)}"), soft_wrap=True)
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import Annotated, Any
 
 import typer
@@ -14,6 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from sapis_lab.config import ConfigError
+from sapis_lab.screen import wrapped
 from sapis_lab.sweep.console import PlainConsole
 from sapis_lab.text import visible
 
@@ -59,8 +61,11 @@ Again = Annotated[bool, typer.Option("--again", help="Make runs once more that a
 
 
 def to_stderr(text: str) -> None:
-    """A line for people, beside what a program may read."""
-    print(visible(text), file=sys.stderr, flush=True)
+    """A line for people, beside what a program may read; on a terminal it breaks between words."""
+    text = visible(text)
+    if sys.stderr.isatty():
+        text = wrapped(Text(text), get_terminal_size().columns).plain
+    print(text, file=sys.stderr, flush=True)
 
 
 def stdout_console() -> Console:

@@ -19,7 +19,7 @@ from sapis_lab.analysis.study import StudyAnalysis
 from sapis_lab.figures._drawing import NOT_DRAWN, Drawing, NotDrawn, save, write_drawings
 from sapis_lab.figures._regime import draw_regime
 from sapis_lab.figures._rule import draw_rules
-from sapis_lab.figures._tables import TABLE_FIGURES, draw_groups, draw_table
+from sapis_lab.figures._tables import STEP_FIGURES, TABLE_FIGURES, draw_groups, draw_table, group_folders
 from sapis_lab.figures._tuning import draw_tuning
 
 
@@ -41,6 +41,7 @@ def draw_all(study: StudyAnalysis, folder: Path) -> list[Path]:
 
 __all__ = [
     "NOT_DRAWN",
+    "STEP_FIGURES",
     "TABLE_FIGURES",
     "Drawing",
     "NotDrawn",
@@ -51,6 +52,7 @@ __all__ = [
     "draw_rules",
     "draw_table",
     "draw_tuning",
+    "group_folders",
     "kinds",
     "save",
 ]

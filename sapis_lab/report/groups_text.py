@@ -11,9 +11,12 @@ from sapis_lab.analysis.laws import COMPUTE_LAWS, SYMBOLS, law_named
 from sapis_lab.analysis.table_fit import together
 from sapis_lab.analysis.table_groups import GroupsFit, Trend
 from sapis_lab.report.laws_text import (
+    SHOWN,
     left_out_rows,
     parameter_cells,
     parameter_heads,
+    size_heads,
+    sizes_at,
     warnings_of,
 )
 from sapis_lab.screen import Table, new_table
@@ -61,7 +64,7 @@ def notices(found: GroupsFit) -> Iterator[str]:
 def parameters(found: GroupsFit) -> list[str]:
     """The parameters of the common law that are shown: exponents and a floor."""
     names = law_named(found.common).param_names
-    return [name for name in ("alpha", "beta", "gamma", "E") if name in names]
+    return [name for name in SHOWN if name in names]
 
 
 def _grid(found: GroupsFit, width: int) -> Table:
@@ -88,12 +91,12 @@ def _grid(found: GroupsFit, width: int) -> Table:
 
 def _forecasts(found: GroupsFit) -> Table:
     compute = found.common in COMPUTE_LAWS
-    sizes = ["C"] if compute else ["N", "D"]
+    sizes = size_heads(next(iter(found.groups.values())))
     by = found.columns.by or "group"
     grid = new_table(by, *sizes, "forecast", "95 % interval", left=[by, "95 % interval"])
     for name, fit in found.groups.items():
         for f in fit.forecasts:
-            at = [f"{f.n_params:.4g}"] if compute else [f"{f.n_params:.4g}", f"{f.n_frames:.4g}"]
+            at = [f"{v:.4g}" for v in sizes_at(f, compute=compute)]
             grid.add_row(name, *at, f"{f.value:.5g}", f"[{f.low:.5g}, {f.high:.5g}]")
     return grid
 

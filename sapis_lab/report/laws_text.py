@@ -8,7 +8,7 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
-from sapis_lab.analysis.forecast import Forecast
+from sapis_lab.analysis.forecast import Forecast, farthest
 from sapis_lab.analysis.forms import BentLaw
 from sapis_lab.analysis.identify import interval_text
 from sapis_lab.analysis.laws import COMPUTE_LAWS, SYMBOLS, Law, size_symbol
@@ -17,7 +17,7 @@ from sapis_lab.analysis.profile import MANY
 from sapis_lab.analysis.result import LawResult
 from sapis_lab.analysis.selection import aicc
 from sapis_lab.analysis.table import PointTable
-from sapis_lab.analysis.table_fit import TableFit, together
+from sapis_lab.analysis.table_fit import Held, TableFit, listed, together
 from sapis_lab.analysis.uncertainty import intervals
 from sapis_lab.screen import Table, new_table
 
@@ -41,13 +41,14 @@ def print_table_fit(fits: TableFit, console: Console) -> None:
         "AICc from the best law; weight: in the average; LOO: rms of ln(forecast/measured), each point left "
         f"out; [ ]: 95 % profile intervals{_of_noise(fits)}; ?: not identified."
     )
-    console.print(Text(legend, "dim"))
+    console.print(Text(legend, "dim"), soft_wrap=True)
     others = [name for name in fits.fits if name not in fits.close]
     if others:
         scores = [s for name in others if (s := aicc(fits.fits[name])) is not None]
         best = [s for f in fits.fits.values() if (s := aicc(f)) is not None]
         away = f", {min(scores) - min(best):.1f} or more of AICc from the best" if scores and best else ""
-        console.print(Text(f"Fitted too, without intervals: {len(others)} laws{away} (--json).", "dim"))
+        others_text = f"Fitted too, without intervals: {len(others)} laws{away} (--json)."
+        console.print(Text(others_text, "dim"), soft_wrap=True)
     console.print()
     for line in sentences_of(fits):
         console.print(Text(line), soft_wrap=True)
@@ -59,17 +60,15 @@ def print_table_fit(fits: TableFit, console: Console) -> None:
         _print_held(fits, console)
 
 
+SHOWN = ("alpha", "beta", "gamma", "sigma", "E")
+"""Parameters that stand in tables of laws."""
 WIDE = 120
 """Width of a screen on which every parameter has a column of its own."""
 
 
 def _grid(fits: TableFit, width: int) -> Table:
     close = fits.close
-    names = [
-        n
-        for n in ("alpha", "beta", "gamma", "sigma", "E")
-        if any(r.fit and n in r.fit.law.param_names for r in close.values())
-    ]
+    names = [n for n in SHOWN if any(r.fit and n in r.fit.law.param_names for r in close.values())]
     heads = parameter_heads(names, width)
     grid = new_table("law", "AICc", "weight", "LOO", *heads, left=["law", *heads], wrapped=heads)
     best = min((a for f in fits.fits.values() if (a := aicc(f)) is not None), default=None)
@@ -121,11 +120,11 @@ def _of_noise(fits: TableFit) -> str:
     return f" {noise}, their ends known to {share:.0f} % of the width by {n} simulations each (--calibrate)"
 
 
-def misfit_text(law: str, found: Misfit) -> str:
-    """That a law misses the data, and where."""
+def misfit_text(law: str, found: Misfit, *, sizes: Sequence[str] = ("N", "D")) -> str:
+    """That a law misses the data, and where; `sizes` as they are headed."""
     where = (
         " and ".join(edge.text for edge in found.edges[:2])
-        or "by less than the noise at every edge of N and D"
+        or f"by less than the noise at every edge of {' and '.join(sizes)}"
     )
     p = min(found.p_value, found.p_repeats if found.p_repeats is not None else 1.0)
     against = "trends of its residuals" if p == found.p_value else "the scatter of repeats"
@@ -136,9 +135,16 @@ def misfit_text(law: str, found: Misfit) -> str:
 
 
 def warnings_of(fits: TableFit) -> Iterator[str]:
-    """Where the chosen law fails, and where the noise does."""
+    """Where the laws asked for could not be used, where the chosen one fails, and where the noise does."""
+    steps = fits.table.points.steps
+    if steps is not None and not np.ptp(steps) and not fits.fits[fits.selected].law.of_steps:
+        who = f"--hold-out {', '.join(fits.conditions)} leaves" if fits.held else "The points have"
+        yield (
+            f"{who} one number of training steps, S = {steps[0]:.6g}: no law of steps can be fitted, and "
+            f"the laws here take every run, also one that is forecast, for one of that S"
+        )
     if fits.misfit is not None and fits.misfit.found:
-        yield misfit_text(fits.selected, fits.misfit)
+        yield misfit_text(fits.selected, fits.misfit, sizes=size_heads(fits))
     noise = fits.noise
     if noise is not None and noise.unequal:
         done = "points are weighted by it" if fits.weighted else "points count alike all the same"
@@ -169,9 +175,27 @@ def _forecasts(forecasts: Sequence[Forecast], fits: TableFit) -> Table:
 
 def beyond_text(distance: Mapping[str, float], *, compute: bool) -> str:
     """How far a target lies beyond the points, in the size that is farthest."""
-    words = {"n": "C"} if compute else {"nd": "N D", "n": "N", "d": "D", "steps": "S"}
-    name = max((k for k in words if k in distance), key=lambda k: distance[k])
-    return f"{distance[name]:.3g} x {words[name]}" if distance[name] > 1 else "inside"
+    word, factor = farthest(distance, compute=compute)
+    return f"{factor:.3g} x {word}" if factor > 1 else "inside"
+
+
+def size_heads(fits: TableFit) -> list[str]:
+    """Headings of the sizes of a run."""
+    if fits.selected in COMPUTE_LAWS:
+        return ["C"]
+    return ["N", "D", *([] if fits.table.points.steps is None else ["S"])]
+
+
+def sizes_at(found: Forecast, *, compute: bool) -> list[float]:
+    """The sizes of a forecast, under `size_heads`."""
+    if compute:
+        return [found.n_params]
+    return [found.n_params, found.n_frames, *([] if found.steps is None else [found.steps])]
+
+
+def largest_first(held: Held) -> tuple[float, float]:
+    """A key that sorts runs by N D, and then by S."""
+    return -held.forecast.n_params * held.forecast.n_frames, -(held.forecast.steps or 0.0)
 
 
 MOST_HELD = 12
@@ -181,12 +205,12 @@ MOST_HELD = 12
 def _print_held(fits: TableFit, console: Console) -> None:
     """The runs that were left out beside their forecasts, the largest first."""
     compute = fits.selected in COMPUTE_LAWS
-    held = sorted(fits.held, key=lambda h: -h.forecast.n_params * h.forecast.n_frames)
-    sizes = ["C"] if compute else ["N", "D"]
+    held = sorted(fits.held, key=largest_first)
+    sizes = size_heads(fits)
     grid = new_table(*sizes, "measured", "forecast", "95 % interval", "error", left=["95 % interval"])
     for h in held[:MOST_HELD]:
         f = h.forecast
-        at = [f"{f.n_params:.4g}"] if compute else [f"{f.n_params:.4g}", f"{f.n_frames:.4g}"]
+        at = [f"{v:.4g}" for v in sizes_at(f, compute=compute)]
         mark = "" if h.inside else " outside"
         grid.add_row(
             *at,
@@ -292,7 +316,7 @@ def sentences_of(fits: TableFit) -> Iterator[str]:
     extra = [_extra(chosen, name) for name in chosen.fit.law.extra_names]
     if extra:
         yield f"  {', '.join(extra)}"
-    yield from together((name, text) for name, result in _worth_a_remark(fits) for text in _remarks(result))
+    yield from remarks_of(fits)
     if chosen.bootstrap is not None and len(chosen.bootstrap.params):
         boot, names = chosen.bootstrap, chosen.fit.law.param_names
         found = intervals(boot, names)
@@ -362,14 +386,13 @@ def _extra(result: LawResult, name: str) -> str:
 
 
 def _worth_a_remark(fits: TableFit) -> Iterator[tuple[str, LawResult]]:
-    """Laws that a reader is told of: those with intervals, and those asked for that could not be fitted."""
+    """Laws that a reader is told of: those with intervals that are not far from the best."""
     best = min((s for f in fits.fits.values() if (s := aicc(f)) is not None), default=None)
     for name, result in fits.close.items():
         score = None if result.fit is None else aicc(result.fit)
         near = best is None or score is None or score - best < FAR
         if near or name == fits.selected or len(fits.laws) <= FEW:
             yield name, result
-    yield from ((name, r) for name, r in fits.laws.items() if r.fit is None)
 
 
 def _block(block: str, law: Law) -> str:
@@ -377,28 +400,60 @@ def _block(block: str, law: Law) -> str:
     return {"n_params": size_symbol(law), "n_frames": "D", "n_params*n_frames": "N x D"}[block]
 
 
-def _remarks(result: LawResult) -> Iterator[str]:
-    """What a reader must know of one law."""
+def remarks_of(fits: TableFit) -> Iterator[str]:
+    """What a reader must know of the laws, a line for each kind of remark with the laws that it is of."""
+    kinds: dict[str, list[str]] = {}
+    for name, result in _worth_a_remark(fits):
+        for kind, text in _remarks(name, result):
+            kinds.setdefault(kind, []).append(text)
+    why: dict[str, list[str]] = {}
+    for name, result in _worth_a_remark(fits):
+        for text, reason in _open(name, result):
+            why.setdefault(reason, []).append(text)
+    if why:
+        yield f"Not identified: {'; '.join(f'{listed(texts)} ({reason})' for reason, texts in why.items())}."
+    for kind, texts in kinds.items():
+        yield f"{kind}: {'; '.join(texts)}."
+    missing = [
+        (r.law, (r.why_not or "").removeprefix("not fitted: ")) for r in fits.laws.values() if not r.fit
+    ]
+    if missing:
+        yield f"Not fitted: {'; '.join(together(missing))}."
+
+
+def _open(name: str, result: LawResult) -> Iterator[tuple[str, str]]:
+    """Terms of a law that are not identified, each with the reason."""
     if result.fit is None:
-        yield result.why_not or ""
         return
+    terms = {t.name: t.exponent or t.amplitude for t in result.fit.law.terms}
     for verdict in result.verdicts:
         if not verdict.identified:
-            yield verdict.text
-    if not result.fit.converged or "bound" in result.fit.message:
-        yield result.fit.message
-    rivals = [m for m in result.fit.modes[1:] if m.objective < 1.2 * result.fit.objective]
+            # a p-value stands with its test
+            known = [r for r in verdict.reasons if not r.startswith("p = ")]
+            parameter = terms[verdict.term]
+            reason = "; ".join(known) or "the points are described as well without its term"
+            yield f"{SYMBOLS.get(parameter, parameter)} of {name}", reason
+
+
+def _remarks(name: str, result: LawResult) -> Iterator[tuple[str, str]]:
+    """Other remarks about one law, each after the kind that it belongs to."""
+    fit = result.fit
+    if fit is None:
+        return
+    if not fit.converged or "bound" in fit.message:
+        yield "How the fit ended", f"{name}: {fit.message}"
+    rivals = [m for m in fit.modes[1:] if m.objective < 1.2 * fit.objective]
     if rivals:
-        yield f"other optima within 20 % of the objective: {len(rivals)}"
+        yield "Other optima within 20 % of the objective", f"{name} {len(rivals)}"
     if result.lack_of_fit is not None:
         test = result.lack_of_fit
-        yield f"lack of fit against repeats, F{test.dof} = {test.F:.2f}, p = {test.p_value:.2g}"
+        yield "Lack of fit against repeats", f"{name} F{test.dof} = {test.F:.2f}, p = {test.p_value:.2g}"
     for kind, ratio in (("interaction", result.interaction), ("floor", result.floor)):
         if ratio is not None:
             point = f"95 % point {ratio.critical:.1f} by {ratio.n_simulations} simulations"
             yield (
-                f"{kind} against {ratio.small}, likelihood ratio {_ratio(ratio.statistic)} "
-                f"({point}), p = {ratio.p_value:.2g}"
+                f"Likelihood ratio of the {kind}",
+                f"{name} against {ratio.small} {_ratio(ratio.statistic)} ({point}), p = {ratio.p_value:.2g}",
             )
 
 

@@ -175,29 +175,35 @@ def _cell(law: str, parameter: str, result: Mapping[str, Any], measured: Quantit
     }
 
 
-def forecast_rows(fits: Mapping[str, Any], measured: Quantity) -> list[dict[str, str]]:
-    """The loss expected at twice the largest N and D of each model, with the band of its law and, where a
-    floor is open, the wider one."""
-    rows = []
-    for name, model in fits["models"].items():
-        found = model["forecast"]
-        if found is not None:
-            wide = found["interval_with_floor"]
-            where = f"N = {rounded(found['n_params'])}, D = {rounded(found['n_frames'])}"
-            bands = {
-                "band": _errors(found["interval"], measured),
-                "wide": _errors(wide, measured) if wide else "–",
-            }
-            rows.append(
-                {
-                    "model": name,
-                    "law": model["selected"],
-                    "where": where,
-                    "loss": _error(found["loss"], measured),
-                }
-                | bands
-            )
-    return rows
+def forecast_rows(fits: Mapping[str, Any], measured: Quantity) -> list[dict[str, Any]]:
+    """A run at twice the largest N and D of each model: by the chosen law and averaged over the laws, with
+    intervals, beside the band of the law and, where a floor is open, the wider one; or why there is none."""
+    return [_forecast_row(name, model, measured) for name, model in fits["models"].items()]
+
+
+def _forecast_row(name: str, model: Mapping[str, Any], measured: Quantity) -> dict[str, Any]:
+    # a fit.json from before runs were forecast has bands alone
+    run, found = (
+        model.get("run_forecast") or {"why_not": "this fit is older than forecasts"},
+        model["forecast"],
+    )
+    if "why_not" in run:
+        return {"model": name, "why_not": run["why_not"]}
+    law, wide = model["selected"], found["interval_with_floor"] if found else None
+    one, others = run["laws"].get(law), sorted(run["laws"].items(), key=lambda pair: -pair[1]["weight"])
+    return {
+        "model": name,
+        "why_not": None,
+        "where": f"N = {rounded(run['n'])}, D = {rounded(run['d'])}",
+        "law": law,
+        "by_law": f"{_error(one['value'], measured)} {_errors((one['low'], one['high']), measured)}"
+        if one
+        else "–",
+        "average": f"{_error(run['value'], measured)} {_errors((run['low'], run['high']), measured)}",
+        "weights": ", ".join(f"{n} {f['weight']:.2f}" for n, f in others if f["weight"] >= 0.005),
+        "band": _errors(found["interval"], measured) if found else "–",
+        "wide": _errors(wide, measured) if wide else "–",
+    }
 
 
 def optimum_rows(fits: Mapping[str, Any], measured: Quantity) -> list[dict[str, Any]]:

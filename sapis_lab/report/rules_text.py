@@ -39,7 +39,8 @@ def _print_model(m: ModelFit, console: Console, predictions: dict[str, list[Pred
         console.print()
         about = "" if m.model == ALL else f"{m.model}: "
         console.print(Text(f"{about}best {name.replace('_', ' ')}", "bold"), soft_wrap=True)
-        grid = new_table("N", "D", "best", "95 %", "rule", "runs", "used", "how", left=["95 %", "how"])
+        heads = ("N", "D", "best", "95 %", "rule", "runs", "used", "how")
+        grid = new_table(*heads, left=["95 %", "how"], wrapped=["how"])  # numbers are never cut for a note
         for o in rule.optima:
             at = f"{rule.at(o.n_params, o.n_frames):.3g}"
             used = str(o.n_used) if o.method == "paraboloid" else "–"
@@ -58,7 +59,7 @@ def _print_model(m: ModelFit, console: Console, predictions: dict[str, list[Pred
         for line in _sentences(rule, name):
             console.print(Text(line), soft_wrap=True)
         for p in predictions.get(name, []):
-            console.print(Text(_prediction(p)), soft_wrap=True)
+            console.print(Text(_prediction(p, rule)), soft_wrap=True)
     console.print()
     for line in _about_cells(m):
         console.print(Text(line), soft_wrap=True)
@@ -93,13 +94,13 @@ def _sentences(rule: PowerRule, name: str) -> Iterator[str]:
     yield f"  scatter of the optima about the rule beyond their own uncertainties: {percent:.0f} %"
 
 
-def _prediction(p: Prediction) -> str:
+def _prediction(p: Prediction, rule: PowerRule) -> str:
     limits = "" if p.interval is None else f"   95 % {p.interval[0]:.3g} to {p.interval[1]:.3g}"
-    far = [
-        f"{s} {p.beyond[k]:.3g} x beyond the cells"
-        for k, s in (("n_params", "N"), ("n_frames", "D"))
-        if p.beyond[k] > 1
-    ]
+    far = []
+    for k, exponent, s in (("n_params", "n_exponent", "N"), ("n_frames", "d_exponent", "D")):
+        if p.beyond[k] > 1:
+            still = "" if getattr(rule, exponent) else ", which did not vary in them: the rule knows none"
+            far.append(f"{s} {p.beyond[k]:.3g} x beyond the cells{still}")
     where = f"  at N = {p.n_params:.4g}, D = {p.n_frames:.4g}"
     return f"{where}: {p.value:.3g}{limits}   ({', '.join(far) or 'within the cells'})"
 
@@ -123,9 +124,10 @@ def _about_cells(m: ModelFit) -> Iterator[str]:
     for name, rule in m.rules.items():
         edge = sum(at_edge(o) for o in rule.optima)
         if edge:
+            others = "other bowls" if edge < len(rule.optima) else "bowls, seen from one side alone"
             yield (
                 f"The best {name.replace('_', ' ')} lies at or beyond the edge of what was tried in {edge} "
-                f"of {len(rule.optima)} cells: their optima rest on the shape of the other bowls; widen the "
+                f"of {len(rule.optima)} cells: their optima rest on the shape of the {others}; widen the "
                 f"search there."
             )
         alone = sum(o.method == "best trial" for o in rule.optima)

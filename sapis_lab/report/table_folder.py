@@ -4,7 +4,8 @@ r"""What `sapis fit TABLE --out FOLDER` writes: the laws of a table, or of group
     forecast.csv       runs that were asked for, each law and the average (where there are any)
     held_out.csv       runs that were left out beside their forecasts (where there are any)
     tables/            laws.csv: every law with its parameters and intervals; laws.tex: the close ones
-    figures/           figures as PDF, SVG, PNG, with the plotted numbers as CSV and the caption as text
+    figures/           figures as PDF, SVG, PNG, with the plotted numbers as CSV and the caption as text;
+                       of groups also those of each, in groups/NUMBER-NAME/
     report.html        all of it on one page that opens offline
 
 A folder that holds anything else is refused before anything is computed; files of an earlier answer in it are
@@ -14,12 +15,13 @@ written anew, and those that the new one has no numbers for go.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from sapis_lab.analysis.forecast import Forecast, farthest
 from sapis_lab.analysis.laws import COMPUTE_LAWS, SYMBOLS
 from sapis_lab.analysis.selection import aicc
 from sapis_lab.analysis.table_fit import TableFit, table_json
@@ -27,7 +29,7 @@ from sapis_lab.analysis.table_groups import GroupsFit, groups_json
 from sapis_lab.config import ConfigError
 from sapis_lab.figures import draw_groups, draw_table
 from sapis_lab.files import is_temporary, make_folder, read_json, write_text
-from sapis_lab.report.laws_text import parameter_cell
+from sapis_lab.report.laws_text import SHOWN, parameter_cell
 from sapis_lab.report.table_page import write_groups_page, write_table_page
 from sapis_lab.report.tables import latex, tabular
 from sapis_lab.text import for_spreadsheets
@@ -72,28 +74,21 @@ def write_table_folder(fits: TableFit, folder: Path) -> Path:
     for name, table in (("forecast.csv", forecast), ("held_out.csv", held)):
         _write_csv(table, folder / name)
     _write_laws({"": fits}, folder / "tables")
-    _remove(folder / "figures", "group_*")
     draw_table(fits, folder / "figures")
     return write_table_page(fits, folder)
 
 
-def write_groups_folder(found: GroupsFit, folder: Path) -> Path:
-    """Write the answer of the groups of a table into `folder`; the report."""
+def write_groups_folder(found: GroupsFit, folder: Path, *, told: Callable[[str], None] | None = None) -> Path:
+    """Write the answer of the groups of a table into `folder`; the report. `told` is called with what is
+    being drawn."""
     _write_json(groups_json(found), folder)
     parts = [forecast_frame(fits).assign(group=name) for name, fits in found.groups.items()]
     parts = [part for part in parts if len(part)]
     _write_csv(pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(), folder / "forecast.csv")
     _write_csv(pd.DataFrame(), folder / "held_out.csv")
     _write_laws(found.groups, folder / "tables")
-    _remove(folder / "figures", "table_*")
-    draw_groups(found, folder / "figures")
+    draw_groups(found, folder / "figures", told=told)
     return write_groups_page(found, folder)
-
-
-def _remove(folder: Path, pattern: str) -> None:
-    """Figures of an answer of the other sort."""
-    for path in folder.glob(pattern):
-        path.unlink()
 
 
 def _write_json(found: Mapping[str, Any], folder: Path) -> None:
@@ -110,18 +105,20 @@ def _write_csv(table: pd.DataFrame, path: Path) -> None:
     write_text(path, text)
 
 
-def _sizes(fits: TableFit, n_params: float, n_frames: float) -> dict[str, float]:
-    return {"c": n_params} if fits.selected in COMPUTE_LAWS else {"n": n_params, "d": n_frames}
+def _sizes(fits: TableFit, found: Forecast) -> dict[str, float]:
+    if fits.selected in COMPUTE_LAWS:
+        return {"c": found.n_params}
+    steps = {} if found.steps is None else {"steps": found.steps}
+    return {"n": found.n_params, "d": found.n_frames} | steps
 
 
 def forecast_frame(fits: TableFit) -> pd.DataFrame:
     """One row a target and law, the average first: sizes, law, weight, forecast with its interval, and the
-    factor by which the target lies beyond the points."""
-    far = "n" if fits.selected in COMPUTE_LAWS else "nd"
+    factor by which the target lies beyond the points in the size that is farthest."""
     rows = []
     for f in fits.forecasts:
-        at = _sizes(fits, f.n_params, f.n_frames)
-        beyond = {"beyond": f.distance[far]}
+        at = _sizes(fits, f)
+        beyond = {"beyond": farthest(f.distance, compute=fits.selected in COMPUTE_LAWS)[1]}
         rows.append(
             at | {"law": "average", "weight": 1.0, "value": f.value, "low": f.low, "high": f.high} | beyond
         )
@@ -136,7 +133,7 @@ def held_frame(fits: TableFit) -> pd.DataFrame:
     ln(forecast / measured), and whether the interval holds the run."""
     return pd.DataFrame(
         [
-            _sizes(fits, h.forecast.n_params, h.forecast.n_frames)
+            _sizes(fits, h.forecast)
             | {
                 "measured": h.loss,
                 "forecast": h.forecast.value,
@@ -181,7 +178,7 @@ def _write_laws(groups: Mapping[str, TableFit], folder: Path) -> None:
     _write_csv(pd.concat(frames, ignore_index=True), folder / "laws.csv")
     names = [
         n
-        for n in ("alpha", "beta", "gamma", "E")
+        for n in SHOWN
         if any(r.fit and n in r.fit.law.param_names for f in groups.values() for r in f.close.values())
     ]
     heads = [*(["group"] if named else []), "law", "AICc", "weight", *(f"${_symbol(n)}$" for n in names)]

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from sapis_lab.analysis.fit import Points
-from sapis_lab.analysis.laws import COMPUTE_LAWS, LAWS
+from sapis_lab.analysis.laws import COMPUTE_LAWS, LAWS, law_named
 from sapis_lab.analysis.result import Effort
 from sapis_lab.analysis.table import Columns, PointTable
 from sapis_lab.analysis.table_fit import Questions, fit_points_of
@@ -54,6 +54,34 @@ def of_compute():
     found = table(compute, np.ones(14), loss, columns=Columns("C", None, "loss"))
     questions = Questions(((1e22, 1.0),), ("c>5e20",))
     return fit_points_of(found, laws=list(COMPUTE_LAWS), effort=QUICK, questions=questions)
+
+
+STEPS = {"A": 20.0, "B": 2.0, "F": 30.0, "alpha": 0.5, "beta": 0.4, "sigma": 0.6}
+OF_STEPS = Columns("N", "D", "loss", steps="S")
+
+
+def of_steps(*, ends=(1e5, 1e5, 1e5), laws=("n+d", "n+d+s"), questions=None, bend=0.0):
+    """4 N x 3 D x 4 S of `n+d+s`; trainings of each D end at their own S, and `bend` is the rise of ln L with
+    the square of the standardised ln S that no law has."""
+    rows = [
+        (n, d, s)
+        for d, end in zip(np.geomspace(50, 5e3, 3), ends, strict=True)
+        for n in np.geomspace(3e3, 3e5, 4)
+        for s in np.geomspace(1e3, end, 4)
+    ]
+    n_params, n_frames, steps = (np.array(column) for column in zip(*rows, strict=True))
+    loss = noisy(law_named("n+d+s").predict(STEPS, n_params, n_frames, steps), noise=0.01)
+    log_s = np.log(steps)
+    loss = loss * np.exp(bend * ((log_s - log_s.mean()) / log_s.std()) ** 2)
+    points = Points(n_params, n_frames, loss, steps=steps)
+    found = PointTable(points, None, Path("runs.csv"), OF_STEPS, "0" * 64)
+    return fit_points_of(found, laws=list(laws), effort=QUICK, questions=questions)
+
+
+def steps_asked():
+    """Three targets at two (N, D), and the trainings of the largest N left out."""
+    targets = ((1e6, 1e4, 1e6), (1e6, 1e4, 1e5), (3e5, 5e3, 1e6))
+    return of_steps(questions=Questions(targets, ("n>2e5",)))
 
 
 def group(alpha, seed, *, against=None, noise=0.02, columns=BY):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from sapis_lab.analysis.rule_coverage import TRUTH, World, simulate
 from sapis_lab.analysis.rule_table import SweepColumns, fit_rule_table, read_sweep
 from sapis_lab.cli import app
 from sapis_lab.config import ConfigError
+from sapis_lab.report.rules_text import print_rules
+from sapis_lab.sweep.console import PlainConsole
 
 COLUMNS = SweepColumns("N", "D", "lr", "loss")
 OPTIONS = ["--n", "N", "--d", "D", "--lr", "lr", "--loss", "loss"]
@@ -140,7 +143,24 @@ def test_optima_at_the_edge_of_the_search_are_told(sweep: pd.DataFrame, tmp_path
             "no column 'lr' for the rate; got the columns N, D",
         ),
         (lambda t: t.assign(lr=0.01), "column 'lr' has 1 different value among the finished runs, wanted at"),
-        (lambda t: t.assign(loss=np.nan), "column 'lr' has 0 different values among the finished runs"),
+        (lambda t: t.assign(loss=np.nan), "none of its 7 runs has a number in column 'loss'"),
+        (
+            lambda t: t.assign(loss=2.0),
+            "column 'loss': the losses of all runs are alike within 0 in each of 9",
+        ),
+        (lambda t: t[t["lr"].isin(sorted(set(t["lr"]))[:2])], "wanted at least 3"),
+        (
+            lambda t: t.assign(lr=[-0.1, *t["lr"][1:]]),
+            "column 'lr', row 1: got '-0.1', wanted a positive number",
+        ),
+        (
+            lambda t: t.assign(loss=[1e250, *t["loss"][1:]]),
+            r"column 'loss', row 1: got '1e\+250', wanted a number between 1e-100 and 1e\+100",
+        ),
+        (
+            lambda t: t.assign(loss=5.0 * t["lr"] ** -0.5),
+            r"column 'lr': in all 9 cells of all runs the best run lies at the edge of what was tried \(",
+        ),
         (
             lambda t: t.assign(loss=["what", *t["loss"][1:]]),
             "column 'loss', row 1: got 'what', wanted a positive number",
@@ -161,6 +181,42 @@ def test_every_fault_of_a_table_is_named(sweep: pd.DataFrame, tmp_path: Path, ch
     with pytest.raises(ConfigError, match=message) as caught:
         sapis(written(change(sweep), tmp_path), *OPTIONS)
     assert "sweep.csv" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--d", "N"], "column 'N': got it for N and for D, wanted a column for each"),
+        (["--lr", "loss"], "column 'loss': got it for the rate and for the loss, wanted a column for each"),
+        (["--batch", "lr"], "column 'lr': got it for the rate and for the batch size"),
+        (["--by", "nothing"], "column 'nothing', row 1: got nothing, wanted a label"),
+        (["--by", "model"], "no column 'model' for the models; got the columns N, D, lr"),
+    ],
+)
+def test_columns_that_cannot_be_are_refused_by_their_name(
+    sweep: pd.DataFrame, tmp_path: Path, options: list[str], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        sapis(written(sweep.assign(nothing=None), tmp_path), *OPTIONS, *options)
+
+
+def test_a_rule_that_knows_nothing_of_a_size_says_so_where_it_is_asked_beyond_it(
+    sweep: pd.DataFrame, tmp_path: Path
+) -> None:
+    one = sweep[sweep["N"] == sweep["N"].median()]
+    status, text = sapis(written(one, tmp_path), *OPTIONS, "--predict", "n=1e12,d=1e9")
+    assert status == 0 and "beyond the cells, which did not vary in them: the rule knows none" in text
+
+
+def test_numbers_of_a_cell_are_never_cut_for_its_note(sweep: pd.DataFrame, tmp_path: Path) -> None:
+    corner = (sweep["N"] == sweep["N"].min()) & (sweep["D"] == sweep["D"].max())
+    cut = sweep[~(corner & (sweep["lr"] > sweep[corner].set_index("lr")["loss"].idxmin() / 1.3))]
+    fits = fit_rule_table(written(cut, tmp_path), COLUMNS)
+    page = io.StringIO()
+    print_rules(fits, PlainConsole(file=page, width=80), predictions={})
+    assert "…" not in page.getvalue()
+    for o in fits.models["all runs"].rules["learning_rate"].optima:
+        assert f"{o.low:.3g} to {o.high:.3g}" in page.getvalue()
 
 
 @pytest.mark.parametrize("text", ["n=1e6", "n=1e6,d=0", "n=1e6,d=many", "1e6,1e8"])

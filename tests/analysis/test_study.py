@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,10 @@ import pytest
 from synthetic_runs import MODELS, runs_table
 
 from sapis_lab.analysis import LawOptions, analyse, write_fit_json
+from sapis_lab.analysis.result import Effort
 from sapis_lab.analysis.study import best_rates
+from sapis_lab.analysis.table import Columns, PointTable
+from sapis_lab.analysis.table_fit import Questions, fit_points_of
 from sapis_lab.config import ConfigError, load
 from sapis_lab.quantities import Measure, declare
 
@@ -278,3 +282,17 @@ def test_analysis_figures_and_report_do_not_import_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_run_is_forecast_as_a_table_of_the_same_points_forecasts_it():
+    laws = ("n+d", "n+d+nd")
+    model = analyse(runs_table(models=("geat-l2",)), laws=laws, n_bootstrap=20).models["geat-l2"]
+    points = model.fit.points
+    questions = Questions(((2e5, 3e3),), noise="equal")
+    table = PointTable(points, None, Path("runs.csv"), Columns("N", "D", "loss"), "0" * 64)
+    wanted = fit_points_of(table, laws=[*laws, "n+d+e"], effort=Effort(n_bootstrap=0), questions=questions)
+    run, same = model.forecast(2e5, 3e3), wanted.forecasts[0]
+    assert (run.value, run.low, run.high) == pytest.approx((same.value, same.low, same.high), rel=1e-6)
+    assert run.weights == pytest.approx(same.weights, rel=1e-4, abs=1e-9)
+    twice = model.forecast_twice()
+    assert twice.n_params == 2 * points.n_params.max() and twice.n_frames == 2 * points.n_frames.max()

@@ -1,18 +1,22 @@
 """`sapis fit TABLE` with forecasts, rows held out, unequal noise, very many rows: what is said and done."""
 
 import json
+import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
+from synthetic_tables import QUICK, noisy, of_steps
+from synthetic_tables import table as points_of
 from typer.testing import CliRunner
 
 from sapis_lab.analysis.fit import Points
-from sapis_lab.analysis.laws import LAWS, law_named
-from sapis_lab.analysis.table_fit import gathered, left_out
+from sapis_lab.analysis.laws import LAWS, SYMBOLS, law_named
+from sapis_lab.analysis.table_fit import Questions, fit_points_of, gathered, left_out
 from sapis_lab.cli import app
 from sapis_lab.config import ConfigError
-from sapis_lab.report.laws_text import beyond_text, formula
+from sapis_lab.report.laws_text import beyond_text, formula, remarks_of, warnings_of
 
 TRUTH = {"A": 20.0, "B": 2.0, "E": 0.05, "alpha": 0.5, "beta": 0.4}
 N, D = (a.ravel() for a in np.meshgrid(np.geomspace(3e3, 3e5, 6), np.geomspace(50, 5e3, 6)))
@@ -184,6 +188,10 @@ def test_a_law_of_steps_is_found_and_forecasts_longer_trainings(table_of_steps, 
         (["--law", "n+d+s"], "law 'n\\+d\\+s' is of steps, and no column of them is named"),
         (["--hold-out", "steps>3"], "no column of steps is named"),
         (["--steps", "S", "--predict", "n=1,d=2"], "wanted such as n=7e9,d=4e12,steps=1e6"),
+        (
+            ["--steps", "S", "--predict", "n=1,d=2,steps=1e300"],
+            "steps is 1e300, wanted a number between 1e-100",
+        ),
         (["--steps", "T"], "no column 'T' for the steps"),
         (["--steps", "S", "--epochs", "S"], "--steps with --epochs: got both"),
     ],
@@ -191,6 +199,15 @@ def test_a_law_of_steps_is_found_and_forecasts_longer_trainings(table_of_steps, 
 def test_bad_questions_about_steps_end_with_one_message(table_of_steps, words, message):
     with pytest.raises(ConfigError, match=message):
         raise run(table_of_steps, *words).exception
+
+
+def test_one_number_of_steps_left_by_a_hold_out_is_said_in_a_sentence():
+    left = of_steps(laws=("n+d", "n+d+s"), questions=Questions((), ("steps>1001",)))
+    assert left.selected == "n+d"
+    assert next(iter(warnings_of(left))).startswith(
+        "--hold-out steps>1001 leaves one number of training steps, S = 1000: no law of steps can be fitted"
+    )
+    assert not any("number of training steps" in line for line in warnings_of(of_steps()))
 
 
 def test_a_target_beyond_the_points_in_one_size_alone_is_not_inside():
@@ -225,3 +242,63 @@ def test_equal_losses_are_refused(tmp_path):
     pd.DataFrame({"N": N, "D": D, "loss": 0.5}).to_csv(path, index=False)
     with pytest.raises(ConfigError, match="column 'loss': all 36 losses are 0.5; a law needs losses that"):
         raise run(path).exception
+
+
+@pytest.mark.parametrize("factor", [1e250, 1e-300])
+def test_losses_that_no_law_can_hold_are_refused_by_their_row(table, factor):
+    runs = pd.read_csv(table)
+    runs.assign(loss=runs["loss"].where(runs.index != 4, runs["loss"] * factor)).to_csv(table, index=False)
+    with pytest.raises(ConfigError, match="column 'loss', row 5: got .*, wanted a number between 1e-100 and"):
+        raise run(table).exception
+
+
+@pytest.mark.parametrize("factor", [1e97, 1e-97])
+def test_losses_of_any_unit_have_the_exponents_of_the_same_law(table, factor):
+    runs = pd.read_csv(table)
+    plain, scaled = (
+        fit_points_of(points_of(N, D, loss), laws=["n+d+e"], effort=QUICK)
+        for loss in (runs["loss"].to_numpy(), runs["loss"].to_numpy() * factor)
+    )
+    for name in ("alpha", "beta"):
+        assert scaled.fits["n+d+e"].params[name] == pytest.approx(plain.fits["n+d+e"].params[name], rel=1e-6)
+    assert scaled.fits["n+d+e"].params["E"] == pytest.approx(
+        factor * plain.fits["n+d+e"].params["E"], rel=1e-5
+    )
+
+
+def test_losses_that_differ_by_rounding_alone_are_refused(table):
+    runs = pd.read_csv(table)
+    runs.assign(loss=2.0 + 1e-9 * np.arange(36) / 36).to_csv(table, index=False)
+    with pytest.raises(
+        ConfigError, match="column 'loss': all 36 losses are 2 within 5e-10 of it, which round"
+    ):
+        raise run(table).exception
+
+
+def test_remarks_about_laws_are_one_line_a_kind():
+    loss = noisy(LAWS["n+d+e"].predict(TRUTH, N, D), noise=0.02)
+    effort = replace(QUICK, all_tests=True)
+    fits = fit_points_of(points_of(N, D, loss), laws=list(LAWS), effort=effort)
+    lines = list(remarks_of(fits))
+    kinds = [line.partition(":")[0] for line in lines]
+    assert len(kinds) == len(set(kinds)) and "Not identified" in kinds
+    unknown = next(line for line in lines if line.startswith("Not identified"))
+    terms = {
+        name: {t.name: t.exponent or t.amplitude for t in r.fit.law.terms} for name, r in fits.laws.items()
+    }
+    wanted = {
+        f"{SYMBOLS.get(terms[name][v.term], terms[name][v.term])} of {name}"
+        for name, result in fits.laws.items()
+        for v in result.verdicts
+        if not v.identified
+    }
+    assert set(re.findall(r"\w of [+a-z]+", unknown)) == wanted
+    assert unknown.count("interval wider than 0.5)") <= 1
+    ratios = next(line for line in lines if line.startswith("Likelihood ratio of the floor"))
+    assert f"n+d+e against n+d {fits.laws['n+d+e'].floor.statistic:.1f}" in ratios
+    assert sum("\n" in line for line in lines) == 0
+
+
+def test_laws_that_were_not_fitted_are_one_line_with_the_reason():
+    left = of_steps(laws=("n+d", "n+d+s", "n+s"), questions=Questions((), ("steps>1001",)))
+    assert "Not fitted: n+d+s, n+s: needs at least 2 distinct S, got 1." in list(remarks_of(left))

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from sapis_lab.analysis.table import Columns, positive_column, read_frame, read_points
-from sapis_lab.analysis.table_numbers import label_column, setting_column
+from sapis_lab.analysis.table_numbers import label_column, number_column, setting_column
 
 
 def column(*entries, **others):
@@ -40,7 +40,15 @@ def test_a_text_that_means_one_number_is_read(entries, values):
     "text", ["0.1", "1e-7", "4.354", "123456.7891", "3.14159265358979312", "1e22", "7e-310"]
 )
 def test_numbers_as_programs_write_them_are_read_to_the_last_bit(text):
-    assert positive_column(column(text), "x", "t.csv")[0] == float(text)
+    assert number_column(column(text), "x", "t.csv", sign="any")[0] == float(text)
+
+
+@pytest.mark.parametrize("text", ["7e-310", "1e101"])
+def test_positive_numbers_whose_powers_are_none_are_refused(text):
+    with pytest.raises(
+        ValueError, match=r"column 'x', row 2: got .*, wanted a number between 1e-100 and 1e\+100"
+    ):
+        positive_column(column("1", text), "x", "t.csv")
 
 
 WRONG = [

@@ -1,5 +1,7 @@
 """Figures of tables: the same five files as of a study, the numbers that are drawn, and the frontier."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,7 +14,9 @@ from synthetic_tables import (
     lattice,
     noisy,
     of_compute,
+    of_steps,
     scattered,
+    steps_asked,
     table,
     with_questions,
 )
@@ -24,7 +28,7 @@ from sapis_lab.analysis.table import Columns
 from sapis_lab.analysis.table_fit import fit_points_of
 from sapis_lab.analysis.table_frontier import best_split, frontier_band, table_frontier
 from sapis_lab.analysis.table_groups import fit_groups
-from sapis_lab.figures import TABLE_FIGURES, Drawing, NotDrawn
+from sapis_lab.figures import STEP_FIGURES, TABLE_FIGURES, Drawing, NotDrawn, group_folders
 from sapis_lab.figures._style import COLUMN, PAGE
 from sapis_lab.figures._tables import groups as groups_figure
 from sapis_lab.figures._tables.common import MOST_LEVELS, levels, plain_text
@@ -196,6 +200,125 @@ def test_a_dollar_in_the_name_of_a_column_begins_no_formula():
     assert plain_text("a\n$b") == r"a \$b"
 
 
+# ------------------------------------------------------------------------------------------ training steps
+
+
+@pytest.fixture(scope="module")
+def steps():
+    return steps_asked()
+
+
+@pytest.fixture(scope="module", params=[(1e5, 1e5, 1e5), (1e4, 1e5, 1e6)])
+def unasked(request):
+    return of_steps(ends=request.param)
+
+
+@pytest.mark.parametrize("name", STEP_FIGURES)
+def test_a_figure_of_a_table_of_steps_has_a_standard_width_labels_and_a_caption(name, unasked):
+    drawing = STEP_FIGURES[name](unasked)
+    assert drawing.figure.get_figwidth() in (COLUMN, PAGE)
+    assert all(axes.get_xlabel() for axes in drawing.figure.axes)
+    assert drawing.caption.endswith(".") and "nan" not in drawing.caption
+    assert drawing.numbers["part"].notna().all()
+    drawing.figure.draw_without_rendering()
+
+
+def test_every_figure_of_a_table_of_steps_is_written_and_none_of_another_sort_stays(steps, tmp_path):
+    figures.draw_table(fitted(), tmp_path)
+    (tmp_path / "notes.txt").write_text("mine")
+    figures.draw_table(steps, tmp_path)
+    names = {f"{n}.{s}" for n in STEP_FIGURES for s in ("pdf", "svg", "png", "csv", "txt")}
+    assert {p.name for p in tmp_path.iterdir()} == names | {"not_drawn.json", "notes.txt"}
+    residuals = pd.read_csv(tmp_path / "table_residuals.csv")
+    assert residuals["steps"].dropna().tolist() == pytest.approx(steps.table.points.steps.tolist())
+
+
+def test_the_loss_against_steps_has_the_law_of_every_n_and_d_and_the_runs_left_out(steps):
+    numbers = STEP_FIGURES["table_steps"](steps).numbers
+    law, points = steps.fits[steps.selected], steps.table.points
+    assert (numbers["part"] == "point").sum() == len(points)
+    curves = numbers[numbers["part"] == "law"]
+    assert len(curves.groupby(["n_params", "n_frames"])) == len(
+        set(zip(points.n_params, points.n_frames, strict=True))
+    )
+    wanted = law.predict(*(curves[k].to_numpy() for k in ("n_params", "n_frames", "steps")))
+    assert curves["loss"].to_numpy() == pytest.approx(wanted)
+    assert curves["steps"].max() == pytest.approx(points.steps.max())
+    held = numbers[numbers["part"] == "left out"]
+    assert held["loss"].tolist() == [h.loss for h in steps.held]
+    assert held["panel"].tolist() == pytest.approx([h.forecast.n_frames for h in steps.held])
+
+
+def test_the_loss_against_n_and_d_is_that_at_the_last_steps(steps):
+    drawing = STEP_FIGURES["table_loss"](steps)
+    points, law = steps.table.points, steps.fits[steps.selected]
+    last = points.steps == points.steps.max()
+    shown = drawing.numbers[(drawing.numbers["part"] == "point") & (drawing.numbers["panel"] == "n_params")]
+    assert sorted(shown["loss"]) == pytest.approx(sorted(points.loss[last]))
+    curve = drawing.numbers[(drawing.numbers["part"] == "law") & (drawing.numbers["panel"] == "n_frames")]
+    wanted = law.predict(curve["level"].to_numpy(), curve["x"].to_numpy(), np.full(len(curve), 1e5))
+    assert curve["loss"].to_numpy() == pytest.approx(wanted)
+    assert "at the last steps, S = 1e+05" in drawing.caption
+    held = drawing.numbers[(drawing.numbers["part"] == "left out") & (drawing.numbers["panel"] == "n_params")]
+    assert sorted(held["loss"]) == sorted(
+        h.loss for h in steps.held if h.forecast.steps == pytest.approx(1e5)
+    )
+
+
+def test_where_trainings_end_at_different_steps_the_law_is_that_of_each_point():
+    fits = of_steps(ends=(1e4, 1e5, 1e6))
+    drawing = STEP_FIGURES["table_loss"](fits)
+    points, law = fits.table.points, fits.fits[fits.selected]
+    pairs = pd.DataFrame({"n": points.n_params, "d": points.n_frames, "s": points.steps, "law": law.fitted})
+    last = pairs[pairs["s"] == pairs.groupby(["n", "d"])["s"].transform("max")]
+    assert last["s"].nunique() == 3 and len(last) == 12
+    shown = drawing.numbers[(drawing.numbers["part"] == "law") & (drawing.numbers["panel"] == "n_frames")]
+    assert sorted(shown["loss"]) == pytest.approx(sorted(last["law"]))
+    assert "S from 1e+04 to 1e+06" in drawing.caption
+
+
+def test_the_band_of_longer_trainings_ends_in_the_forecasts_asked_for(steps):
+    drawing = STEP_FIGURES["table_longer"](steps)
+    numbers = drawing.numbers
+    band = numbers[(numbers["part"] == "forecast of runs") & (numbers["n_params"] == 1e6)]
+    first = steps.forecasts[0]
+    assert band["steps"].iloc[-1] == pytest.approx(1e6)
+    assert (band["low"].iloc[-1], band["loss"].iloc[-1], band["high"].iloc[-1]) == pytest.approx(
+        (first.low, first.value, first.high)
+    )
+    assert (band["low"] < band["loss"]).all() and (band["loss"] < band["high"]).all()
+    diamonds = numbers[numbers["part"] == "forecast"]
+    assert sorted(diamonds["high"]) == sorted(f.high for f in steps.forecasts)
+    assert len(drawing.figure.axes) == 2
+    assert "No run of the table has N = 1e+06, D = 1e+04" in drawing.caption
+
+
+def test_without_a_target_the_band_is_of_the_largest_n_d_and_ten_times_the_steps():
+    numbers = STEP_FIGURES["table_longer"](of_steps()).numbers
+    band = numbers[numbers["part"] == "forecast of runs"]
+    assert band["steps"].iloc[-1] == pytest.approx(1e6)
+    assert set(band["n_params"]) == {3e5} and band["n_frames"].iloc[0] == pytest.approx(5e3)
+
+
+def test_parity_holds_every_point_and_the_runs_left_out_with_their_intervals(steps):
+    numbers = STEP_FIGURES["table_parity"](steps).numbers
+    law, points = steps.fits[steps.selected], steps.table.points
+    shown = numbers[numbers["part"] == "point"]
+    assert sorted(shown["measured"]) == pytest.approx(sorted(points.loss))
+    assert sorted(shown["law"]) == pytest.approx(sorted(law.fitted))
+    held = numbers[numbers["part"] == "left out"]
+    assert held["measured"].tolist() == [h.loss for h in steps.held]
+    assert held["low"].tolist() == [h.forecast.low for h in steps.held]
+
+
+def test_a_bend_along_the_steps_is_a_misfit_with_its_place():
+    assert not of_steps().misfit.found
+    bent = of_steps(bend=0.05)
+    assert bent.misfit.found
+    assert bent.misfit.edges[0].variable == "S"
+    assert "at the largest S" in STEP_FIGURES["table_residuals"](bent).caption
+
+
 # ---------------------------------------------------------------------------------------------------- groups
 
 
@@ -214,5 +337,34 @@ def test_exponents_of_groups_are_drawn_with_their_intervals(against, tmp_path):
         ["exponent α", "exponent β"] if against is None else ["lmax", "lmax"]
     )
     assert ("line" in set(drawing.numbers["part"])) == (against is not None)
-    figures.draw_groups(found, tmp_path)
-    assert (tmp_path / "group_exponents.png").exists()
+    if against is None:
+        figures.draw_groups(found, tmp_path)
+        assert (tmp_path / "group_exponents.png").exists()
+
+
+STRANGE = ["../etc", "a/b: <x>", "CON", ".", "", "étoile $x$", "x" * 300, "日本"]
+
+
+def test_every_group_has_its_own_figures_in_a_folder_of_a_plain_name(tmp_path):
+    columns = Columns("N", "D", "loss", by="m$odel")
+    tables = {name: group(0.45, k, columns=columns) for k, name in enumerate(STRANGE[:2])}
+    two = fit_groups(tables, laws=["n+d"], effort=QUICK, n_simulations=9)
+    many = group_folders(replace(two, groups=dict.fromkeys(STRANGE, two.groups["../etc"])))
+    assert list(many) == STRANGE and len(set(many.values())) == len(STRANGE)
+    assert list(many.values())[:6] == [
+        *("groups/1-etc", "groups/2-a-b-x", "groups/3-CON", "groups/4", "groups/5", "groups/6-etoile-x")
+    ]
+    assert all(len(place) < 60 for place in many.values())
+    old = tmp_path / "groups" / "7-old"
+    old.mkdir(parents=True)
+    (old / "table_loss.png").write_bytes(b"old")
+    (tmp_path / "groups" / "mine").mkdir()
+    (tmp_path / "groups" / "mine" / "notes.txt").write_text("")
+    figures.draw_groups(two, tmp_path)
+    assert {p.name for p in (tmp_path / "groups").iterdir()} == {"1-etc", "2-a-b-x", "mine"}
+    for name, place in group_folders(two).items():
+        assert {p.stem for p in (tmp_path / place).glob("*.png")} == set(TABLE_FIGURES)
+        numbers = pd.read_csv(tmp_path / place / "table_residuals.csv")
+        measured = numbers.loc[numbers["part"] == "point", "measured"].to_numpy()
+        assert measured == pytest.approx(two.groups[name].table.points.loss, rel=1e-8)
+        assert (tmp_path / place / "table_loss.txt").read_text().startswith(f"m$odel {name}: The loss")

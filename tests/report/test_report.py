@@ -11,9 +11,10 @@ from synthetic_runs import runs_table
 
 from sapis_lab.analysis import analyse, write_fit_json
 from sapis_lab.config import ConfigError
+from sapis_lab.quantities import quantity
 from sapis_lab.report import analyse_folder, analyse_options, write_report
 from sapis_lab.report.folder import read_history
-from sapis_lab.report.page import budget_rule, commits, duration, flat, n_planned, number
+from sapis_lab.report.page import budget_rule, commits, duration, flat, forecast_rows, n_planned, number
 
 FAILED = "transformer-n1.0e4-d50-s0"
 STUDY = {
@@ -155,6 +156,40 @@ def test_the_wider_band_stands_beside_the_law_where_a_floor_is_open(folder, page
             assert wide[0] <= narrow[0] and wide[1] >= narrow[1]
             assert f"[{1e3 * wide[0]:.3g}, {1e3 * wide[1]:.3g}]" in page
     assert any(model["floor_open"] for model in fits["models"].values())
+
+
+def test_a_run_twice_as_large_is_forecast_by_the_law_and_averaged(folder, page):
+    fits = json.loads((folder / "fit.json").read_text())
+    assert "<h2>Forecast</h2>" in page
+    for model in fits["models"].values():
+        run = model["run_forecast"]
+        law = run["laws"][model["selected"]]
+        assert run["n"] == pytest.approx(model["forecast"]["n_params"]) and run["distance"]["nd"] >= 4
+        assert run["low"] < run["value"] < run["high"]
+        assert law["value"] == pytest.approx(model["forecast"]["loss"])
+        for one in (run, law):
+            shown = f"{1e3 * one['value']:.3g} [{1e3 * one['low']:.3g}, {1e3 * one['high']:.3g}]"
+            assert f"<td>{shown}</td>" in page
+
+
+def test_a_study_with_too_few_points_has_a_sentence_instead_of_a_forecast(tmp_path):
+    few = runs_table(models=("geat-l2",), n_params=(3e3, 1e4), n_frames=(50, 200))
+    text = " ".join(Page(report_without_figures(few, tmp_path)).text.split())
+    assert "No forecast: 4 points leave no law a degree of freedom to know the noise from; a fore" in text
+    one = few.head(1)
+    text = " ".join(Page(report_without_figures(one, tmp_path)).text.split())
+    assert "No forecast: no law could be fitted to 1 point: needs at least 2 distinct N" in text
+    none = one.assign(status="failed", failure="stopped")
+    text = " ".join(Page(report_without_figures(none, tmp_path)).text.split())
+    assert "No forecast: no point has finished." in text
+
+
+def test_a_fit_from_before_forecasts_has_a_page_all_the_same(folder):
+    fits = json.loads((folder / "fit.json").read_text())
+    for model in fits["models"].values():
+        del model["run_forecast"]
+    rows = forecast_rows(fits, quantity(fits["quantity"]))
+    assert {row["why_not"] for row in rows} == {"this fit is older than forecasts"}
 
 
 def test_what_equal_error_costs_is_on_the_page(folder, page):

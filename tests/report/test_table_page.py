@@ -8,11 +8,20 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from synthetic_tables import TRUE, fitted, group, lattice, noisy, of_compute, with_questions
+from synthetic_tables import (
+    TRUE,
+    fitted,
+    group,
+    lattice,
+    noisy,
+    of_compute,
+    steps_asked,
+    with_questions,
+)
 from typer.testing import CliRunner
 
 from sapis_lab.analysis.laws import LAWS
-from sapis_lab.analysis.table_fit import table_json
+from sapis_lab.analysis.table_fit import Questions, table_json
 from sapis_lab.analysis.table_groups import fit_groups
 from sapis_lab.cli import app
 from sapis_lab.config import ConfigError
@@ -118,14 +127,57 @@ def test_groups_have_their_page_and_an_answer_of_another_sort_leaves_nothing(ask
     check_out(folder)
     write_groups_folder(found, folder)
     assert names(folder) == TABLE
-    assert {p.stem for p in (folder / "figures").iterdir()} == {"group_exponents", "not_drawn"}
+    assert {p.stem for p in (folder / "figures").iterdir()} == {"group_exponents", "not_drawn", "groups"}
     page = self_contained((folder / "report.html").read_text())
     assert "<b>one</b>" in page.text and "One exponent for all groups?" in page.text
+    assert len([t for t, _ in page.tags if t == "img"]) == 1 + 2 * 4
+    assert [a for t, a in page.tags if t == "details"] == [{"open": None}] * 2
+    assert "figures/groups/2-two/" in page.text and "=two: n+d, 25 points" in page.text
     laws = pd.read_csv(folder / "tables" / "laws.csv")
     assert laws["group"].tolist() == ["<b>one</b>", "'=two"]
     check_out(folder)
     write_table_folder(asked, folder)
-    assert not list((folder / "figures").glob("group_*"))
+    assert not list((folder / "figures").glob("group*"))
+
+
+def test_a_page_of_many_groups_opens_with_none_and_holds_the_figures_of_the_first(tmp_path, monkeypatch):
+    monkeypatch.setattr("sapis_lab.report.table_page.OPEN", 1)
+    monkeypatch.setattr("sapis_lab.report.table_page.MOST_DRAWN", 1)
+    found = fit_groups({"one": group(0.4, 0), "two": group(0.5, 1)}, laws=["n+d"], n_simulations=9)
+    told = []
+    write_groups_folder(found, tmp_path / "out", told=told.append)
+    assert told == ["one: figures", "two: figures"]
+    page = self_contained((tmp_path / "out" / "report.html").read_text())
+    assert [a for t, a in page.tags if t == "details"] == [{}, {}]
+    assert len([t for t, _ in page.tags if t == "img"]) == 1 + 4
+    assert (tmp_path / "out" / "figures" / "groups" / "2-two" / "table_loss.png").exists()
+
+
+def test_a_page_of_steps_has_its_figures_and_the_steps_of_every_run(tmp_path):
+    fits = steps_asked()
+    write_table_folder(fits, tmp_path)
+    page = self_contained((tmp_path / "report.html").read_text())
+    assert len([t for t, _ in page.tags if t == "img"]) == 6
+    words = " ".join(page.text.split())
+    assert "distinct (N, D, S)" in words and "σ" in words and "NDSlawweightforecast" in words
+    forecast = pd.read_csv(tmp_path / "forecast.csv")
+    average = forecast[forecast["law"] == "average"]
+    assert average["steps"].tolist() == [1e6, 1e5, 1e6]
+    assert average["beyond"].tolist() == pytest.approx(
+        [20.0 * 1e5 / 64633, 20.0 * 1e5 / 64633, 10.0], rel=0.5
+    )
+    held = pd.read_csv(tmp_path / "held_out.csv")
+    assert held["steps"].tolist() == pytest.approx([h.forecast.steps for h in fits.held])
+    laws = pd.read_csv(tmp_path / "tables" / "laws.csv").set_index("law")
+    assert laws.loc["n+d+s", "sigma"] == pytest.approx(fits.fits["n+d+s"].params["sigma"])
+    assert r"$\sigma$" in (tmp_path / "tables" / "laws.tex").read_text()
+
+
+def test_a_run_beyond_the_points_in_one_size_alone_is_beyond_on_every_page(tmp_path):
+    fits = fitted(questions=Questions(((1e12, 1e8),)))
+    write_table_folder(fits, tmp_path)
+    assert pd.read_csv(tmp_path / "forecast.csv")["beyond"].iloc[0] == pytest.approx(1000.0)
+    assert "1e+03 × N" in Page((tmp_path / "report.html").read_text()).text
 
 
 # ------------------------------------------------------------------------------- folders that are left alone

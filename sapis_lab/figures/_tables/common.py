@@ -30,13 +30,15 @@ def size_axes(fits: TableFit) -> dict[str, tuple[str, Array]]:
     points = fits.table.points
     if is_compute(fits):
         return {"compute": ("C", points.n_params)}
-    return {"n_params": ("N", points.n_params), "n_frames": ("D", points.n_frames)}
+    sizes = {"n_params": ("N", points.n_params), "n_frames": ("D", points.n_frames)}
+    return sizes | ({} if points.steps is None else {"steps": ("S", points.steps)})
 
 
 def size_label(fits: TableFit, symbol: str) -> str:
     """A label of an axis: the symbol, and what the table calls it where that is another word."""
     columns = fits.table.columns
-    name = {"N": columns.n_params, "C": columns.n_params, "D": columns.n_frames}[symbol]
+    names = {"N": columns.n_params, "C": columns.n_params, "D": columns.n_frames, "S": columns.steps}
+    name = names[symbol]
     return symbol if name in (None, symbol) else f"{symbol} ({plain_text(name or '')})"
 
 
@@ -58,34 +60,49 @@ class Level:
     """(n,) bool"""
 
 
-def levels(values: Array) -> tuple[list[Level], float]:
-    """The distinct values, ascending, and 1; of more than `MOST_LEVELS` bins, and the factor that one spans:
-    the smallest power of 2 that leaves no more bins than that."""
+def levels(values: Array, *, most: int = MOST_LEVELS) -> tuple[list[Level], float]:
+    """The distinct values, ascending, and 1; of more than `most` bins, and the factor that one spans: the
+    smallest power of 2 that leaves no more bins than that."""
     known = np.unique(values)
-    if len(known) <= MOST_LEVELS:
+    if len(known) <= most:
         return [Level(float(v), values == v) for v in known], 1.0
     width = 2.0
-    while np.log(known[-1] / known[0]) / np.log(width) >= MOST_LEVELS:
+    while np.log(known[-1] / known[0]) / np.log(width) >= most:
         width *= 2.0
     bins = np.floor(np.log(values / known[0]) / np.log(width) + 1e-9).astype(int)
     return [Level(float(np.exp(np.log(values[bins == b]).mean())), bins == b) for b in np.unique(bins)], width
 
 
-def error_bars(axes: Axes, table: pd.DataFrame, **look: Any) -> None:
-    """Forecasts as markers with their intervals as bars, along cost."""
+def error_bars(axes: Axes, table: pd.DataFrame, *, along: str = "cost", **look: Any) -> None:
+    """Forecasts as markers with their intervals as bars, along cost or another size."""
     bars = [table["value"] - table["low"], table["high"] - table["value"]]
     axes.errorbar(
-        table["cost"], table["value"], yerr=np.maximum(bars, 0.0), ls="none", lw=0.9, capsize=2, **look
+        table[along], table["value"], yerr=np.maximum(bars, 0.0), ls="none", lw=0.9, capsize=2, **look
     )
 
 
+def pairs_of(n_params: Array, n_frames: Array) -> Array:
+    """The distinct (N, D), (n, 2), by N and then D."""
+    return np.unique(np.stack([n_params, n_frames], axis=1), axis=0)
+
+
+def at_last_steps(n_params: Array, n_frames: Array, steps: Array) -> np.ndarray:
+    """Which rows hold the largest S of their (N, D), (n,) bool."""
+    pairs = np.stack([n_params, n_frames], axis=1)
+    cell = np.unique(pairs, axis=0, return_inverse=True)[1].ravel()
+    last = np.zeros(cell.max() + 1)
+    np.maximum.at(last, cell, steps)
+    return np.asarray(steps == last[cell])
+
+
 def forecast_rows(fits: TableFit) -> tuple[list[dict[str, float]], list[dict[str, float]]]:
-    """The forecasts asked for, and those of runs that were left out with what was measured: N, D, cost N D
-    (or C), value and interval."""
+    """The forecasts asked for, and those of runs that were left out with what was measured: N, D, S where
+    there is one, cost N D (or C), value and interval."""
     asked = [_forecast_row(f) for f in fits.forecasts]
     return asked, [_forecast_row(h.forecast) | {"measured": h.loss} for h in fits.held]
 
 
 def _forecast_row(found: Forecast) -> dict[str, float]:
     row = {k: float(getattr(found, k)) for k in ("n_params", "n_frames", "value", "low", "high")}
+    row |= {} if found.steps is None else {"steps": found.steps}
     return row | {"compute": found.n_params, "cost": found.n_params * found.n_frames}

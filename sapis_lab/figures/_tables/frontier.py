@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
@@ -85,7 +87,7 @@ def _loss(axes: Axes, fits: TableFit, found: Frontier, band: Band | None) -> pd.
         if not rows:
             continue
         table = pd.DataFrame(rows)
-        look = {"color": color, "marker": marker, "mfc": "white", "ms": 3, "zorder": 4}
+        look: dict[str, Any] = {"color": color, "marker": marker, "mfc": "white", "ms": 3, "zorder": 4}
         error_bars(axes, table, **look)
         if "measured" in table:
             axes.plot(table["cost"], table["measured"], ls="none", color=color, marker="x", ms=4, zorder=5)

@@ -57,6 +57,7 @@ def draw(fits: TableFit) -> Drawing | NotDrawn:
 def _target(fits: TableFit) -> str:
     found = fits.forecasts[0]
     at = {"C": found.n_params} if is_compute(fits) else {"N": found.n_params, "D": found.n_frames}
+    at |= {} if found.steps is None else {"S": found.steps}
     return ", ".join(f"{k} = {number_label(v)}" for k, v in at.items())
 
 

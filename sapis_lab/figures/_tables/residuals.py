@@ -24,7 +24,7 @@ def draw(fits: TableFit) -> Drawing | NotDrawn:
     residual = 100 * law.residuals * np.sqrt(points.weights)
     noise = None if fits.misfit is None else 100 * fits.misfit.noise
     edges = () if fits.misfit is None else fits.misfit.edges
-    along = dict(size_axes(fits)) | {"law": ("law", law.predict(points.n_params, points.n_frames))}
+    along = dict(size_axes(fits)) | {"law": ("law", law.fitted)}
     numbers = pd.DataFrame(
         {"part": "point"}
         | {key: values for key, (_, values) in along.items()}
