@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike
 
 from sapis_lab.analysis.laws import Array, Centre, Law, law_named, size_symbol
 from sapis_lab.analysis.search import starts_for
-from sapis_lab.analysis.solve import Solutions, huber, joined, solve
+from sapis_lab.analysis.solve import SOON, Solutions, huber, joined, solve
 
 Robust = Literal["auto", "none"] | float
 MAX_MODES = 6
@@ -294,8 +294,8 @@ def _settled(
 
 
 def _optima(law: Law, starts: Array, data: dict[str, Any], *, delta: float = np.inf) -> Solutions:
-    """The distinct optima that the starts lead to, best first: all run a while, the distinct ones to the
-    end."""
+    """The distinct optima that the starts lead to, best first: all run a while, the distinct ones until the
+    best has arrived."""
     early = _distinct(
         law,
         solve(law, starts, delta=delta, max_steps=HEAT, **data),
@@ -303,7 +303,10 @@ def _optima(law: Law, starts: Array, data: dict[str, Any], *, delta: float = np.
         most=2 * MAX_MODES,
         finished=False,
     )
-    return _distinct(law, solve(law, early.theta, delta=delta, **data), data["z"])
+    later = solve(law, early.theta, delta=delta, max_steps=SOON, **data)
+    if not later.converged[np.argmin(np.where(np.isfinite(later.objective), later.objective, np.inf))]:
+        later = solve(law, later.theta, delta=delta, **data)
+    return _distinct(law, later, data["z"])
 
 
 def _shaken(
