@@ -14,7 +14,6 @@ from sapis_lab.analysis.options import LawOptions
 from sapis_lab.analysis.result import plain
 from sapis_lab.analysis.study import StudyAnalysis, analyse, fit_json, write_fit_json
 from sapis_lab.config import home, load, read_yaml
-from sapis_lab.figures import draw_all
 from sapis_lab.records import read_csv, read_table
 from sapis_lab.report.page import write_report
 from sapis_lab.report.tables import write_tables
@@ -45,6 +44,8 @@ def analyse_folder(folder: Path, **options: Any) -> StudyAnalysis:
     Raises:
         ValueError: there is no runs table, or an option cannot be used.
     """
+    from sapis_lab.figures import draw_all  # brings matplotlib, which printed answers do without
+
     folder = Path(folder)
     runs = read_table(folder)  # before the settings, which may name an error that the table declares
     settings = analyse_options(folder, **options)
