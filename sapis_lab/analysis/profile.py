@@ -160,7 +160,7 @@ def profiles(
     if together:
         line = _Line(fit, together)
         cuts = np.full(2 * len(together), cut)
-        if n_simulations and generator is not None:
+        if n_simulations and generator is not None and fit.degrees_of_freedom < MANY:
             cuts = _simulated(
                 fit, together, line.ends(cuts), cut, level=level, n_sets=n_simulations, generator=generator
             )
@@ -187,11 +187,9 @@ def _simulated(
     generator: np.random.Generator,
 ) -> Array:
     """Critical values at the ends of tracks in the coordinates of the fit, (2 x tracks,); `cut` where an
-    interval is open, and for many points."""
+    interval is open."""
     setting, sigma = Setting.scouted(fit), np.full(2, noise_scale(fit))
     cuts = np.full(2 * len(tracks), cut)
-    if fit.degrees_of_freedom >= MANY:
-        return cuts
     for i, track in enumerate(tracks):
         low, high = ends[2 * i], ends[2 * i + 1]
         if low.open or high.open:
@@ -340,7 +338,7 @@ class _Line:
             part = np.full(len(left), 0.5) if k % 3 == 2 else part
             middle = a[left] + part * (b[left] - a[left])
             mixed = (1 - part)[:, None] * th_a[left] + part[:, None] * th_b[left]
-            theta, T = self.at(track[left], middle, np.stack([th_a[left], th_b[left], mixed], axis=1))
+            theta, T = self.at(track[left], middle, np.stack([th_a[left], th_b[left], mixed], axis=1), max_steps=FEW_STEPS)
             inside = cuts[left] >= T
             a[left[inside]], t_a[left[inside]], th_a[left[inside]] = middle[inside], T[inside], theta[inside]
             out = left[~inside]
