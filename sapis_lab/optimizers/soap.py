@@ -29,7 +29,7 @@ class SoapConfig(OptimizerConfig):
     """Longest side of a block: longer sides of a matrix are cut into equal parts."""
     measure: int = Field(default=1, ge=1, le=1000)
     """Steps between two gradients that the covariances take in."""
-    eps: float = Field(default=1e-8, gt=0, le=1)
+    eps: float = Field(default=1e-8, ge=1e-12, le=1)
     """Added to the roots of the second moments."""
     floor: float = Field(default=1e-3, ge=0, le=1)
     """Of matrices, added to the roots of the second moments: so much of the root of their mean over the

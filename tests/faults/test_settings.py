@@ -26,6 +26,7 @@ from sapis_lab.config import (
 )
 from sapis_lab.executors import SlurmOptions
 from sapis_lab.files import write_text
+from sapis_lab.optimizers.soap import SoapConfig
 from sapis_lab.records import read_record, runs_table
 from sapis_lab.sweep.files import checked_name
 from sapis_lab.sweep.points import points
@@ -110,6 +111,11 @@ def test_every_number_has_a_range_and_refuses_what_is_none(cls, name):
             TrainConfig,
             {"steps": 5, "loss": {"energy_weight": 0, "force_weight": 0}},
             "both 0; wanted at least one above 0",
+        ),
+        (
+            SoapConfig,
+            {"eps": 1e-300},  # none in float32, where a gradient of zero would be divided by it
+            "eps: input should be greater than or equal to 0.000000000001",
         ),
         (Lattice, {"n_params": [1e3], "n_frames": [True]}, "n_frames: wanted a number, got true"),
         (
