@@ -378,6 +378,7 @@ def write_moments(path: Path) -> float:
     return float(np.sqrt(np.mean(np.square(every))))
 
 
+@pytest.mark.long
 def test_a_study_learns_a_target_from_outside_with_a_head_and_a_task_from_outside(mine: Path, sapis) -> None:
     size = write_moments(mine / "chains.xyz")
     (mine / "studies" / "moments.yaml").write_text(MOMENTS, encoding="utf-8")

@@ -256,9 +256,7 @@ def run(*words):
 
 def test_the_command_compares_groups(tmp_path):
     path, numbers = written(tmp_path), tmp_path / "fit.json"
-    result = run(
-        path, *WORDS, "--by", "model", "--against", "lmax", "--json", numbers, "--out", tmp_path / "out"
-    )
+    result = run(path, *WORDS, "--by", "model", "--against", "lmax", "--json", numbers)
     assert result.exit_code == 0, result.output
     assert "3 of 4 groups by model" in result.output
     assert "few is left out: no law can be fitted" in result.output
@@ -266,7 +264,14 @@ def test_the_command_compares_groups(tmp_path):
     assert "α differs between the 3 groups" in result.output
     data = json.loads(numbers.read_text())
     assert list(data["groups"]) == ["a", "b", "c"] and list(data["left_out"]) == ["few"]
-    assert json.loads((tmp_path / "out" / "fit.json").read_text()) == data
+
+
+@pytest.mark.long
+def test_the_command_writes_a_folder_of_groups(tmp_path):
+    path, numbers, out = written(tmp_path), tmp_path / "fit.json", tmp_path / "out"
+    run(path, *WORDS, "--by", "model", "--against", "lmax", "--json", numbers, "--out", out)
+    assert json.loads((out / "fit.json").read_text()) == json.loads(numbers.read_text())
+    assert (out / "figures" / "groups" / "1-a" / "table_loss.png").exists()
 
 
 @pytest.mark.parametrize(

@@ -323,7 +323,7 @@ def test_a_bend_along_the_steps_is_a_misfit_with_its_place():
 
 
 @pytest.mark.parametrize("against", [None, "lmax"])
-def test_exponents_of_groups_are_drawn_with_their_intervals(against, tmp_path):
+def test_exponents_of_groups_are_drawn_with_their_intervals(against):
     columns = Columns("N", "D", "loss", by="model", against=against)
     tables = {
         f"m{k}": group(0.3 + 0.1 * k, k, columns=columns, against=None if against is None else float(k))
@@ -337,9 +337,6 @@ def test_exponents_of_groups_are_drawn_with_their_intervals(against, tmp_path):
         ["exponent α", "exponent β"] if against is None else ["lmax", "lmax"]
     )
     assert ("line" in set(drawing.numbers["part"])) == (against is not None)
-    if against is None:
-        figures.draw_groups(found, tmp_path)
-        assert (tmp_path / "group_exponents.png").exists()
 
 
 STRANGE = ["../etc", "a/b: <x>", "CON", ".", "", "étoile $x$", "x" * 300, "日本"]

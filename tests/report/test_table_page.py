@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from synthetic_tables import (
+    QUICK,
     TRUE,
     fitted,
     group,
@@ -123,10 +124,13 @@ def test_a_page_of_compute_speaks_of_compute(tmp_path):
 def test_groups_have_their_page_and_an_answer_of_another_sort_leaves_nothing(asked, tmp_path):
     folder = tmp_path / "out"
     write_table_folder(asked, folder)
-    found = fit_groups({"<b>one</b>": group(0.4, 0), "=two": group(0.5, 1)}, laws=["n+d"], n_simulations=9)
+    found = fit_groups(
+        {"<b>one</b>": group(0.4, 0), "=two": group(0.5, 1)}, laws=["n+d"], effort=QUICK, n_simulations=9
+    )
     check_out(folder)
     write_groups_folder(found, folder)
     assert names(folder) == TABLE
+    assert list(json.loads((folder / "fit.json").read_text())["groups"]) == ["<b>one</b>", "=two"]
     assert {p.stem for p in (folder / "figures").iterdir()} == {"group_exponents", "not_drawn", "groups"}
     page = self_contained((folder / "report.html").read_text())
     assert "<b>one</b>" in page.text and "One exponent for all groups?" in page.text
@@ -143,7 +147,9 @@ def test_groups_have_their_page_and_an_answer_of_another_sort_leaves_nothing(ask
 def test_a_page_of_many_groups_opens_with_none_and_holds_the_figures_of_the_first(tmp_path, monkeypatch):
     monkeypatch.setattr("sapis_lab.report.table_page.OPEN", 1)
     monkeypatch.setattr("sapis_lab.report.table_page.MOST_DRAWN", 1)
-    found = fit_groups({"one": group(0.4, 0), "two": group(0.5, 1)}, laws=["n+d"], n_simulations=9)
+    found = fit_groups(
+        {"one": group(0.4, 0), "two": group(0.5, 1)}, laws=["n+d"], effort=QUICK, n_simulations=9
+    )
     told = []
     write_groups_folder(found, tmp_path / "out", told=told.append)
     assert told == ["one: figures", "two: figures"]

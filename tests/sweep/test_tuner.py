@@ -183,7 +183,14 @@ def test_failures_and_divergence_count_and_are_told(project: Path, tune):
     assert "ValueError: no such luck" in out and len(trials) == 8
 
 
-@pytest.mark.parametrize("pruner", ["median", "asha", "hyperband"])
+@pytest.mark.parametrize(
+    "pruner",
+    [
+        "asha",
+        pytest.param("median", marks=pytest.mark.long),
+        pytest.param("hyperband", marks=pytest.mark.long),
+    ],
+)
 def test_hopeless_trials_are_pruned_from_inside_the_point(project: Path, tune, pruner: str):
     status, out = tune(changes={"pruner": pruner, "trials": 14, "n_frames": [8]}, TUNED_SECONDS="1")
     trials = table(project)
@@ -237,6 +244,7 @@ def test_other_samplers_come_near_the_minimum(project: Path, tune, sampler: str)
 # ----------------------------------------------------------------------------------------------------- killed
 
 
+@pytest.mark.long
 def test_a_parent_and_a_point_that_are_killed_end_in_the_same_table(project: Path, tune, tune_process):
     """With one worker the values tried, their order and their results are those of an undisturbed run."""
     undisturbed(project, tune)

@@ -174,13 +174,13 @@ def test_tensorboard_shows_curves_settings_and_final_errors(tmp_path, frames):
 
 
 @pytest.mark.parametrize(
-    "settings",
+    ("settings", "kills"),
     [
-        pytest.param({"optimizer": {"kind": "adamw"}, "amsgrad": True}, marks=pytest.mark.long),
-        {"optimizer": {"kind": "soap", "every": 3}},
+        pytest.param({"optimizer": {"kind": "adamw"}, "amsgrad": True}, (8, 25), marks=pytest.mark.long),
+        ({"optimizer": {"kind": "soap", "every": 3}}, (15,)),
     ],
 )
-def test_a_run_killed_at_a_random_step_ends_in_the_same_numbers(tmp_path, frames, settings):
+def test_a_run_killed_at_a_random_step_ends_in_the_same_numbers(tmp_path, frames, settings, kills):
     for name in ("whole", "killed"):
         point(tmp_path / name, frames, steps=60, **settings)  # three moments to restore, or bases
     code = textwrap.dedent(f"""
@@ -190,7 +190,7 @@ def test_a_run_killed_at_a_random_step_ends_in_the_same_numbers(tmp_path, frames
         run_point(Path(sys.argv[1]), cache=Path({str(tmp_path / "cache")!r}), checkpoint_seconds=0)
     """)
     subprocess.run([sys.executable, "-c", code, tmp_path / "whole"], check=True, capture_output=True)
-    for rows in (8, 25):
+    for rows in kills:
         command = [sys.executable, "-c", code, tmp_path / "killed"]
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as child:
             curve = tmp_path / "killed" / "metrics.csv"
@@ -326,6 +326,7 @@ def test_a_record_names_its_weights_and_what_computed_them(tmp_path, frames):
     assert made.kernel == form_on_cpu(config)
 
 
+@pytest.mark.long
 def test_a_point_that_goes_on_in_another_form_records_both(tmp_path, frames):
     folder = tmp_path / "p"
     code = textwrap.dedent(f"""
