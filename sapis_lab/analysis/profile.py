@@ -338,7 +338,9 @@ class _Line:
             part = np.full(len(left), 0.5) if k % 3 == 2 else part
             middle = a[left] + part * (b[left] - a[left])
             mixed = (1 - part)[:, None] * th_a[left] + part[:, None] * th_b[left]
-            theta, T = self.at(track[left], middle, np.stack([th_a[left], th_b[left], mixed], axis=1), max_steps=FEW_STEPS)
+            theta, T = self.at(
+                track[left], middle, np.stack([th_a[left], th_b[left], mixed], axis=1), max_steps=FEW_STEPS
+            )
             inside = cuts[left] >= T
             a[left[inside]], t_a[left[inside]], th_a[left[inside]] = middle[inside], T[inside], theta[inside]
             out = left[~inside]
