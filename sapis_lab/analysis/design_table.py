@@ -30,7 +30,7 @@ from sapis_lab.analysis.next_runs import (
     plan,
 )
 from sapis_lab.analysis.result import plain
-from sapis_lab.analysis.table import Columns, PointTable, read_frame, read_points
+from sapis_lab.analysis.table import Columns, PointTable, check_differ, read_frame, read_points
 from sapis_lab.analysis.table_numbers import number_column, positive_column
 
 SCHEMA = 1
@@ -101,6 +101,8 @@ def design_table(
     table = _runs(
         path, columns, sheet=sheet, open_rows=pool is None and bool(np.isnan(loss).any()), loss=loss
     )
+    if len(table.points) > 1:
+        check_differ(table)
     candidates = _candidates(path, frame, columns, loss, table.points, pool=pool, price=price)
     prices = candidates.pool.price
     if not (prices <= budget).any():

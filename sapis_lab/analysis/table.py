@@ -40,6 +40,8 @@ __all__ = ["READERS", "Columns", "PointTable", "positive_column", "read_frame", 
 
 Missing = Literal["refuse", "drop"]
 """What becomes of rows without a number in a column that is needed."""
+ALIKE = 1e-8
+"""Losses that differ by less than this part of them are one number."""
 
 
 @dataclass(frozen=True)
@@ -334,4 +336,17 @@ def _check_seeds(rows: _Rows, settings: pd.DataFrame) -> None:
             f"{rows.path}, column {name!r}, row {again[0] + 1}: got the seed of row {first + 1}, "
             f"{keys['seed'][first]!r}, with the same {', '.join(rows.columns.best_over)}; name the column in "
             f"which they differ as a setting, too"
+        )
+
+
+def check_differ(table: PointTable) -> None:
+    """ValueError where the losses are one number, but for rounding."""
+    loss = table.points.loss
+    where = f"{table.path}, column {table.columns.loss!r}: all {len(loss)} losses"
+    if len(np.unique(loss)) == 1:
+        raise ValueError(f"{where} are {loss[0]:g}; a law needs losses that differ")
+    if (span := float(np.log(loss.max() / loss.min()))) < ALIKE:
+        raise ValueError(
+            f"{where} are {loss[0]:.6g} within {span:.1g} of it, which rounding may make; a law needs losses "
+            f"that differ"
         )

@@ -34,7 +34,7 @@ from sapis_lab.analysis.result import (
     tested,
 )
 from sapis_lab.analysis.selection import MANY, aicc, akaike_weights, select
-from sapis_lab.analysis.table import Columns, Missing, PointTable, read_points
+from sapis_lab.analysis.table import Columns, Missing, PointTable, check_differ, read_points
 
 SCHEMA = 1
 MIN_WEIGHT = 0.02
@@ -47,8 +47,6 @@ FIRST_LAWS = (*LAWS, "pnorm+e", "n+d+e:cross", "n+d+e:break-d")
 """Of which the best follows the bends within the cells."""
 BRIEF = 200
 """Resamples and simulations for a law without a part in a forecast, of many points."""
-ALIKE = 1e-8
-"""Losses that differ by less than this part of them are one number."""
 MOST_NAMED = 6
 """Laws that one line names."""
 NoiseModel = Literal["auto", "equal"]
@@ -202,7 +200,7 @@ def fit_points_of(
     inside = replace(table, points=table.points.take(~out), epochs=_taken(table.epochs, ~out))
     n_rows = len(inside.points)
     if n_rows > 1:
-        _check_differ(inside)
+        check_differ(inside)
     if n_rows > MOST_POINTS and table.epochs is None and _alone(table.points):
         inside = replace(inside, points=gathered(inside.points))
     found, points, noise, weighted = _fitted(inside, laws, robust, questions.noise, told)
@@ -247,19 +245,6 @@ def fit_points_of(
         questions.hold_out,
         n_rows if n_rows != len(inside.points) else 0,
     )
-
-
-def _check_differ(table: PointTable) -> None:
-    """ValueError where the losses are one number, but for rounding."""
-    loss = table.points.loss
-    where = f"{table.path}, column {table.columns.loss!r}: all {len(loss)} losses"
-    if len(np.unique(loss)) == 1:
-        raise ValueError(f"{where} are {loss[0]:g}; a law needs losses that differ")
-    if (span := float(np.log(loss.max() / loss.min()))) < ALIKE:
-        raise ValueError(
-            f"{where} are {loss[0]:.6g} within {span:.1g} of it, which rounding may make; a law needs losses "
-            f"that differ"
-        )
 
 
 def _looked_at(

@@ -271,7 +271,12 @@ def trend(exponents: Sequence[GroupExponent]) -> Trend | str:
     intercept = float((weight * y).sum() / weight.sum()) - slope * middle
     chi2 = float((weight * (y - intercept - slope * x) ** 2).sum())
     scatter = float(np.sqrt(chi2 / (len(used) - 2)))
-    error, dof = max(scatter, 1.0) / np.sqrt(spread), sum(e.dof for e in used)
+    # what the groups scatter by beyond their errors is known from the groups alone, however many runs each
+    # has (Hartung & Knapp 2001)
+    error, dof = (
+        max(scatter, 1.0) / np.sqrt(spread),
+        len(used) - 2 if scatter > 1 else sum(e.dof for e in used),
+    )
     half = float(stats.t.ppf(0.5 + LEVEL / 2, dof)) * error
     p_value = float(2.0 * stats.t.sf(abs(slope) / error, dof))
     return Trend(

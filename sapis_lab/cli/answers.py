@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from sapis_lab.cli.common import check_json, progress, stdout_console, to_stderr
+from sapis_lab.cli.common import check_json, keep_from, progress, stdout_console, to_stderr
 from sapis_lab.config import ConfigError, home, plainly
 
 app = typer.Typer()
@@ -305,11 +305,12 @@ def _fit_table(
         raise ConfigError(f"--against {against!r}: a number of each group needs the groups, --by COLUMN")
     if by is not None and hold_out:
         raise ConfigError("--hold-out with --by: got both; leave rows out of one group at a time")
-    check_json(json_file)
+    check_json(json_file, read=[path, *predict])
     if out is not None:
         from sapis_lab.report.table_folder import check_out
 
         check_out(out)
+        keep_from(out, read=[path, *predict])
     over = tuple(dict.fromkeys(name.strip() for name in (best_over or "").split(",") if name.strip()))
     if best_over is not None and not over:
         raise ConfigError("--best-over: wanted names of columns with commas between them, got none")

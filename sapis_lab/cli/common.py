@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from shutil import get_terminal_size
@@ -92,16 +92,40 @@ def dataset_config(name: str, settings: list[str]) -> Any:
     return made.data
 
 
-def check_json(json_file: Path | None) -> None:
-    """ConfigError where the file of --json cannot be written, before anything is computed for it."""
+def check_json(json_file: Path | None, *, read: Iterable[Path | str | None] = ()) -> None:
+    """ConfigError where the file of --json cannot be written, or is one of those that are read, before
+    anything is computed for it."""
     if json_file is None:
         return
+    if json_file.exists() and any(json_file.samefile(path) for path in _files(read)):
+        raise ConfigError(f"--json {json_file}: that file is read here and would be lost; name another one")
     if not json_file.resolve().parent.is_dir():
         raise ConfigError(f"--json {json_file}: there is no folder {json_file.parent}")
     if json_file.exists() and not json_file.is_file():
         raise ConfigError(
             f"--json {json_file}: wanted a file, got {'a folder' if json_file.is_dir() else 'something else'}"
         )
+
+
+def keep_from(out: Path, *, read: Iterable[Path | str | None]) -> None:
+    """ConfigError where one of the files that are read lies in the folder of --out."""
+    for path in _files(read):
+        if path.resolve().is_relative_to(out.resolve()):
+            raise ConfigError(
+                f"--out {out}: {path} lies there, is read here and could be lost; name another folder"
+            )
+
+
+def _files(read: Iterable[Path | str | None]) -> list[Path]:
+    """Those of the paths that are files; numbers such as `n=1e9` are none."""
+    return [path for path in [Path(name) for name in read if name] if _is_file(path)]
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 @contextmanager

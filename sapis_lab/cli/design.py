@@ -84,7 +84,7 @@ def design(
         )
     if budget is not None and not 0 < budget < float("inf"):
         raise ConfigError(f"--budget {budget:g}: wanted a number above 0")
-    check_json(json_file)
+    check_json(json_file, read=[table, pool, *target])
     columns = Columns(n, d, loss)
 
     def run() -> Any:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from sapis_lab.cli.common import Json, check_json, stdout_console
+from sapis_lab.cli.common import Json, check_json, keep_from, stdout_console
 from sapis_lab.config import ConfigError, plainly
+from sapis_lab.files import is_temporary
 
 app = typer.Typer()
 
@@ -57,9 +59,10 @@ def rule(
     from sapis_lab.files import write_text
     from sapis_lab.report.rules_text import print_rules
 
-    check_json(json_file)
-    if out is not None and out.exists() and not out.is_dir():
-        raise ConfigError(f"--out {out}: wanted a folder, got a file")
+    check_json(json_file, read=[table])
+    if out is not None:
+        _check_out(out)
+        keep_from(out, read=[table])
     where = plainly(lambda: [target(text) for text in predict or ()])
     columns = SweepColumns(n, d, lr, loss, batch, by)
     fits: Any = plainly(lambda: fit_rule_table(table, columns, seed=seed))
@@ -78,3 +81,22 @@ def rule(
         for path in draw_rules(fits, out):
             if path.suffix == ".pdf":
                 stdout_console().print(shown(path), soft_wrap=True)
+
+
+def _check_out(out: Path) -> None:
+    """ConfigError where the folder is none, or holds what no rule has drawn."""
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise ConfigError(f"--out {out}: wanted a folder, got a file")
+    strange = sorted(
+        path.name
+        for path in out.iterdir()
+        if not is_temporary(path)
+        and not re.fullmatch(r"(rule|bowls(_\d+)?)\.(pdf|svg|png|csv|txt)", path.name)
+    )
+    if strange:
+        what = ", ".join(strange[:3]) + (" and more" if len(strange) > 3 else "")
+        raise ConfigError(
+            f"--out {out}: the folder holds {what}, which no rule has drawn; name a new or an empty folder"
+        )

@@ -322,3 +322,10 @@ def test_a_table_without_any_loss_is_refused(tmp_path):
     path.write_text("n,d,loss\n1e4,1e3,\n2e4,2e3,\n")
     with pytest.raises(ValueError, match="column 'loss': no row has a loss"):
         design_table(path, COLUMNS, targets=[(1e6, 1e5)])
+
+
+def test_a_table_of_equal_losses_is_refused(tmp_path):
+    pool = lattice(3, 3)
+    path = write(tmp_path / "runs.csv", pool, np.full(len(pool.n_params), 2.5))
+    with pytest.raises(ValueError, match="all 9 losses are 2.5; a law needs losses that differ"):
+        design_table(path, COLUMNS, targets=[(1e9, 1e12)])

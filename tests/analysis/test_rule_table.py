@@ -223,3 +223,22 @@ def test_numbers_of_a_cell_are_never_cut_for_its_note(sweep: pd.DataFrame, tmp_p
 def test_a_place_that_is_none_is_refused(sweep: pd.DataFrame, tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError, match="--predict .*wanted"):
         sapis(written(sweep, tmp_path), *OPTIONS, "--predict", text)
+
+
+def test_a_folder_of_something_else_and_the_table_itself_are_kept(
+    sweep: pd.DataFrame, tmp_path: Path
+) -> None:
+    path = written(sweep, tmp_path)
+    before = path.read_bytes()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    with pytest.raises(ConfigError, match="the folder holds notes.txt, which no rule has drawn"):
+        sapis(path, *OPTIONS, "--out", tmp_path / "mine")
+    own = tmp_path / "own" / "rule.csv"
+    own.parent.mkdir()
+    own.write_bytes(before)
+    with pytest.raises(ConfigError, match=f"{own} lies there, is read here and could be lost"):
+        sapis(own, *OPTIONS, "--out", own.parent)
+    with pytest.raises(ConfigError, match=f"--json {path}: that file is read here and would be lost"):
+        sapis(path, *OPTIONS, "--json", path)
+    assert path.read_bytes() == own.read_bytes() == before

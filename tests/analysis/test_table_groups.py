@@ -142,6 +142,16 @@ def test_scatter_about_the_line_widens_the_interval_of_its_slope():
     assert far.p_value > 0.01
 
 
+def test_groups_that_differ_by_chance_have_no_trend_but_one_time_in_twenty():
+    """Exponents that have nothing to do with the numbers of their groups, known better than they differ."""
+    rng = np.random.default_rng(0)
+    found = [
+        trend([exponent(0.4 + 0.1 * rng.standard_normal(), 0.01, k) for k in range(4)]) for _ in range(400)
+    ]
+    assert 0.02 < np.mean([line.p_value < 0.05 for line in found]) < 0.08
+    assert 0.92 < np.mean([line.low < 0 < line.high for line in found]) < 0.98
+
+
 def test_an_open_exponent_has_no_part_in_a_line():
     rows = [exponent(0.1 * k, 0.02, k) for k in range(3)]
     assert trend([*rows, exponent(5.0, 0.1, 9, closed=False)]).groups == ("g", "g", "g")

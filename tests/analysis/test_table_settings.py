@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from sapis_lab.analysis.table import Columns, read_groups, read_points
 from sapis_lab.cli import app
+from sapis_lab.config import ConfigError
 
 COLUMNS = Columns("N", "D", "loss", best_over=("lr",))
 TABLE = """model,lmax,N,D,lr,seed,loss
@@ -195,3 +196,23 @@ def test_what_is_true_of_every_group_is_said_once(tmp_path):
     result = CliRunner().invoke(app, ["fit", str(path), *words])
     assert result.exit_code == 0, result.output
     assert "a, b: 0 rows left out" in result.output and result.output.count("rows left out") == 1
+
+
+def test_no_output_takes_the_place_of_what_is_read(tmp_path):
+    path, points = tmp_path / "runs.csv", tmp_path / "points.csv"
+    path.write_text("N,D,loss\n1,1,1\n")
+    points.write_text("n,d\n1,1\n")
+    words = ["fit", str(path), "--n", "N", "--d", "D", "--loss", "loss", "--predict", str(points)]
+    for read in (path, points):
+        result = CliRunner().invoke(app, [*words, "--json", str(read)])
+        assert isinstance(result.exception, ConfigError)
+        assert (
+            str(result.exception)
+            == f"--json {read}: that file is read here and would be lost; name another one"
+        )
+    result = CliRunner().invoke(app, [*words, "--out", str(tmp_path)])
+    assert isinstance(result.exception, ConfigError) and "the folder holds" in str(result.exception)
+    design = ["design", str(path), "--n", "N", "--d", "D", "--loss", "loss", "--target", "n=1,d=1"]
+    result = CliRunner().invoke(app, [*design, "--json", str(path)])
+    assert isinstance(result.exception, ConfigError) and "would be lost" in str(result.exception)
+    assert path.read_text() == "N,D,loss\n1,1,1\n"
