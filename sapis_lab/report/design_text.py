@@ -12,7 +12,9 @@ from sapis_lab.report.laws_text import misfit_text
 from sapis_lab.screen import new_table
 
 MOST_TARGETS = 4
-"""Targets that get a column; all are in --json."""
+"""Targets that get a column where the terminal has room; all are in --json."""
+RUN_WIDTH, TARGET_WIDTH = 50, 30
+"""Characters that a run with its price takes, and a target."""
 
 
 def print_design(found: TableDesign, console: Console) -> None:
@@ -33,30 +35,31 @@ def print_design(found: TableDesign, console: Console) -> None:
     for name, misfit in found.misfits.items():
         console.print(Text(misfit_text(name, misfit), "yellow"), soft_wrap=True)
     console.print()
-    shown = found.targets[:MOST_TARGETS].tolist()
+    room = min(max((console.width - RUN_WIDTH) // TARGET_WIDTH, 1), MOST_TARGETS)
+    shown = found.targets[:room].tolist()
     headings = [f"N={n:.4g}, D={d:.4g}" for n, d in shown]
     rows = ["row"] if found.candidates.rows is not None else []
     grid = new_table("run", *rows, "N", "D", "price", "total", *headings, left=headings)
-    grid.add_row("now", *["" for _ in rows], "", "", "", "", *_cells(found, found.forecast[1]))
+    grid.add_row("now", *["" for _ in rows], "", "", "", "", *_cells(found, found.forecast[1])[:room])
     for k, bought in enumerate(found.purchases, start=1):
         at = bought.place
         row = [str(found.candidates.rows[at])] if found.candidates.rows is not None else []
         sizes = f"{pool.n_params[at]:.4g}", f"{pool.n_frames[at]:.4g}"
         costs = f"{pool.price[at]:.4g}", f"{bought.spent:.4g}"
-        grid.add_row(str(k), *row, *sizes, *costs, *_cells(found, bought.sd))
+        grid.add_row(str(k), *row, *sizes, *costs, *_cells(found, bought.sd)[:room])
     console.print(grid)
     legend = (
         f"price: {found.price}; [ ]: 95 % interval of a run at the target, as it is expected after each run "
         f"(about today's forecast); fit again when some of them are made."
     )
     console.print(Text(legend, "dim"), soft_wrap=True)
-    if len(found.targets) > MOST_TARGETS:
-        console.print(Text(f"{len(found.targets) - MOST_TARGETS} more targets in --json", "dim"))
+    if len(found.targets) > room:
+        console.print(Text(f"{len(found.targets) - room} more targets in --json", "dim"))
 
 
 def _cells(found: TableDesign, sd: Array) -> list[str]:
-    """An interval for each target that is shown."""
-    ends = intervals(found, sd)[:MOST_TARGETS]
+    """An interval for each target."""
+    ends = intervals(found, sd)
     return [f"[{e['low']:.4g}, {e['high']:.4g}] ±{_percent(e['high'] / e['value'])} %" for e in ends]
 
 

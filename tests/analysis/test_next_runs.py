@@ -329,3 +329,18 @@ def test_a_table_of_equal_losses_is_refused(tmp_path):
     path = write(tmp_path / "runs.csv", pool, np.full(len(pool.n_params), 2.5))
     with pytest.raises(ValueError, match="all 9 losses are 2.5; a law needs losses that differ"):
         design_table(path, COLUMNS, targets=[(1e9, 1e12)])
+
+
+@pytest.mark.parametrize(("width", "columns"), [(80, 1), (120, 2), (400, 4)])
+def test_as_many_targets_are_shown_as_there_is_room_for(tmp_path, width, columns):
+    pool = lattice(6, 6)
+    path = write(tmp_path / "runs.csv", pool, simulated(pool, 0), empty=[30, 33, 35])
+    targets = [(3e7, 1e6), (1e8, 1e6), (3e7, 1e7), (1e8, 1e7), (3e8, 3e7)]
+    found = design_table(path, COLUMNS, targets=targets, price="hours", most=2)
+    screen = Console(file=io.StringIO(), width=width)
+    print_design(found, screen)
+    said = screen.file.getvalue()
+    at = [said.find(f"N={n:.4g}, D={d:.4g}") for n, d in targets]
+    assert [place >= 0 for place in at] == [True] * columns + [False] * (5 - columns)
+    assert f"{5 - columns} more targets in --json" in said and "…" not in said
+    assert all(f"{found.pool.n_params[p.place]:.4g}" in said for p in found.purchases)
