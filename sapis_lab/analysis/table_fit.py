@@ -201,6 +201,7 @@ def fit_points_of(
     n_rows = len(inside.points)
     if n_rows > 1:
         check_differ(inside)
+    _check_steps(inside, questions)
     if n_rows > MOST_POINTS and table.epochs is None and _alone(table.points):
         inside = replace(inside, points=gathered(inside.points))
     found, points, noise, weighted = _fitted(inside, laws, robust, questions.noise, told)
@@ -245,6 +246,19 @@ def fit_points_of(
         questions.hold_out,
         n_rows if n_rows != len(inside.points) else 0,
     )
+
+
+def _check_steps(table: PointTable, questions: Questions) -> None:
+    """ValueError where a forecast is of another number of training steps than the only one there is."""
+    steps = table.points.steps
+    if steps is None or np.ptp(steps):
+        return
+    for _, _, *of_steps in questions.targets:
+        if any(wanted != steps[0] for wanted in of_steps):
+            raise ValueError(
+                f"{table.path}: all points have S = {steps[0]:.6g} training steps, which no law of steps can "
+                f"be fitted to; --predict asks for S = {of_steps[0]:.6g}, wanted steps={steps[0]:.6g}"
+            )
 
 
 def _looked_at(

@@ -52,6 +52,8 @@ def print_design(found: TableDesign, console: Console) -> None:
         f"price: {found.price}; [ ]: 95 % interval of a run at the target, as it is expected after each run "
         f"(about today's forecast); fit again when some of them are made."
     )
+    if found.candidates.source == "rows without a loss":
+        legend += " Rows whose loss is empty or nan can be made; take out those that diverged."
     console.print(Text(legend, "dim"), soft_wrap=True)
     if len(found.targets) > room:
         console.print(Text(f"{len(found.targets) - room} more targets in --json", "dim"))

@@ -210,6 +210,15 @@ def test_one_number_of_steps_left_by_a_hold_out_is_said_in_a_sentence():
     assert not any("number of training steps" in line for line in warnings_of(of_steps()))
 
 
+def test_a_forecast_of_other_steps_than_the_only_ones_is_refused():
+    """No law knows what more steps would bring."""
+    few = Questions(((1e5, 1e5, 1e6),), ("steps>1001",))
+    with pytest.raises(ValueError, match="all points have S = 1000 training steps.*wanted steps=1000"):
+        of_steps(laws=("n+d",), questions=few)
+    same = Questions(((1e5, 1e5, 1000.0),), ("steps>1001",))
+    assert of_steps(laws=("n+d",), questions=same).forecasts[0].steps == 1000
+
+
 def test_a_target_beyond_the_points_in_one_size_alone_is_not_inside():
     assert beyond_text({"n": 1.0, "d": 1.0, "nd": 1.0}, compute=False) == "inside"
     assert beyond_text({"n": 10.0, "d": 10.0, "nd": 100.0}, compute=False) == "100 x N D"
