@@ -130,7 +130,7 @@ def misfit_text(law: str, found: Misfit, *, sizes: Sequence[str] = ("N", "D")) -
     against = "trends of its residuals" if p == found.p_value else "the scatter of repeats"
     return (
         f"The law {law} misses the data: {where} (noise {found.noise:.2g} of ln loss; test against "
-        f"{against}, p = {p:.1g})"
+        f"{against}, p = {p:.1g}); its intervals take it to be right, and are too narrow"
     )
 
 
