@@ -130,7 +130,7 @@ def select(fits: Mapping[str, LawFit]) -> tuple[str | None, str]:
         key=lambda name: (fits[name].law.n_parameters, known[name]),
     )
     if len(known) == 1:
-        return chosen, f"{chosen} is the only law with a defined AICc{note}"
+        return chosen, f"{chosen} is the only law {'with a defined AICc' if missing else 'fitted'}{note}"
     floored = FLOORED.get(chosen, "")
     gamma = fits[chosen].params.get("gamma", 1.0)
     if gamma < MIN_EXPONENT and known.get(floored, np.inf) <= known[chosen] + DISGUISED:

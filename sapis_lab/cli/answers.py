@@ -299,6 +299,8 @@ def _fit_table(
     resampling: Any = resample or ("clusters" if group else "residuals")
     if resampling not in ("residuals", "rows", "clusters"):
         raise ConfigError(f"--resample {resampling!r}: wanted residuals, rows or clusters")
+    if resampling == "clusters" and group is None:
+        raise ConfigError("--resample clusters: needs the runs that belong together, --group COLUMN")
     if noise not in ("auto", "equal"):
         raise ConfigError(f"--noise {noise!r}: wanted auto or equal")
     if against is not None and by is None:

@@ -76,7 +76,7 @@ def _grid(found: GroupsFit, width: int) -> Table:
         *extra,
         "law",
         *heads,
-        "n",
+        "points",
         "chosen",
         left=[found.columns.by or "group", "law", *heads, "chosen"],
         wrapped=heads,

@@ -288,6 +288,7 @@ def test_the_command_writes_a_folder_of_groups(tmp_path):
     ("words", "message"),
     [
         (["--against", "lmax"], "needs the groups, --by COLUMN"),
+        (["--resample", "clusters"], "needs the runs that belong together, --group COLUMN"),
         (["--by", "model", "--hold-out", "n>1e4"], "--hold-out with --by"),
         (["--by", "nothing"], "nothing"),
         (["--by", "model", "--against", "N"], "wanted one number for each value of column 'model'"),
