@@ -31,12 +31,11 @@ from sapis_lab.analysis.next_runs import (
 )
 from sapis_lab.analysis.result import plain
 from sapis_lab.analysis.table import Columns, PointTable, check_differ, read_frame, read_points
+from sapis_lab.analysis.table_fit import MIN_WEIGHT
 from sapis_lab.analysis.table_numbers import number_column, positive_column
 
 SCHEMA = 1
 DEFAULT_PRICE = "n*d"
-WORTH = 0.02
-"""Weight from which on a law is asked whether it misses the runs, as in a forecast of `sapis fit`."""
 Source = Literal["pool", "rows without a loss", "grid"]
 
 
@@ -128,7 +127,7 @@ def _misfits(belief: Belief, points: Points) -> dict[str, Misfit]:
     """The laws of some weight that are seen to miss the points."""
     misfits = {}
     for name, weight in belief.weights.items():
-        found = misfit(fit_points(law_named(name), points)) if weight >= WORTH else None
+        found = misfit(fit_points(law_named(name), points)) if weight >= MIN_WEIGHT else None
         if found is not None and found.found:
             misfits[name] = found
     return misfits

@@ -351,17 +351,9 @@ def _check(law: Law, points: Points, robust: Robust) -> None:
                 f"{name} must be finite and positive, got {values[wrong[0]]} at position {wrong[0]}; leave "
                 f"failed points out"
             )
-    size = size_symbol(law)
-    for name, symbol, values, powers in (
-        ("n_params", size, points.n_params, [t.power_n for t in law.terms]),
-        ("n_frames", "D", points.n_frames, [t.power_d for t in law.terms]),
-        ("steps", "S", np.ones(0) if points.steps is None else points.steps, [t.power_s for t in law.terms]),
-    ):
-        n_values = len(np.unique(values))
-        if any(powers) and n_values < 2:
-            reason = f"needs at least 2 distinct {symbol}, got {n_values}"
-            raise TooFewPoints(law.name, reason, lacking=(name,))
+    check_sizes(law, points)
     if points.n_cells < law.n_parameters:
+        size = size_symbol(law)
         distinct = "C" if size == "C" else "(N, D)"
         raise TooFewPoints(
             law.name,
@@ -377,6 +369,19 @@ def _check(law: Law, points: Points, robust: Robust) -> None:
         raise ValueError(
             f"robust={robust!r} is not usable; wanted 'auto', 'none' or a positive threshold in log units"
         )
+
+
+def check_sizes(law: Law, points: Points) -> None:
+    """TooFewPoints where a size that the law is of has one value only."""
+    for name, symbol, values, powers in (
+        ("n_params", size_symbol(law), points.n_params, [t.power_n for t in law.terms]),
+        ("n_frames", "D", points.n_frames, [t.power_d for t in law.terms]),
+        ("steps", "S", np.ones(0) if points.steps is None else points.steps, [t.power_s for t in law.terms]),
+    ):
+        n_values = len(np.unique(values))
+        if any(powers) and n_values < 2:
+            reason = f"needs at least 2 distinct {symbol}, got {n_values}"
+            raise TooFewPoints(law.name, reason, lacking=(name,))
 
 
 def _distinct(

@@ -42,7 +42,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from sapis_lab.analysis.fit import Points, TooFewPoints
+from sapis_lab.analysis.fit import Points, TooFewPoints, check_sizes
 from sapis_lab.analysis.laws import Array, Centre, Law, law_named
 
 LAW_NAMES = ("pnorm+e:tied", "pnorm+e", "n+d:cross")
@@ -162,14 +162,7 @@ def shrunk(law: Law, points: Points, targets: Array) -> ShrunkFit:
 
 def _check(law: Law, points: Points) -> None:
     """Enough runs for the law, of more than one N and D."""
-    for name, symbol, values, powers in (
-        ("n_params", "N", points.n_params, [t.power_n for t in law.terms]),
-        ("n_frames", "D", points.n_frames, [t.power_d for t in law.terms]),
-    ):
-        n_values = len(np.unique(values))
-        if any(powers) and n_values < 2:
-            reason = f"needs at least 2 distinct {symbol}, got {n_values}"
-            raise TooFewPoints(law.name, reason, lacking=(name,))
+    check_sizes(law, points)
     needed = law.n_parameters + MORE.get(law.name, 1)
     if points.n_cells < needed:
         reason = f"needs {needed} distinct (N, D) to plan with, got {points.n_cells}"

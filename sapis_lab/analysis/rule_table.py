@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from sapis_lab.analysis.bowl import LEAST, Bowls, Sweep
 from sapis_lab.analysis.regime import ModelRule, Optimum, PowerRule, contrasts, find_optima
-from sapis_lab.analysis.table import check_distinct, copies, positive_column
+from sapis_lab.analysis.table import ALIKE, check_distinct, copies, positive_column
 from sapis_lab.analysis.table_formats import frame_of, table_bytes
 from sapis_lab.analysis.table_numbers import label_column, named_column, number_column
 from sapis_lab.analysis.weighted import WeightedFit
@@ -36,8 +36,6 @@ FORMAT = 1
 DIVERGED = {"", "nan", "inf", "+inf", "infinity", "none", "null", "na", "n/a", "-", "diverged", "failed"}
 """What stands for the error of a run that broke down, in lower case."""
 BROKEN = "nothing, nan, inf or diverged mark a run that broke down"
-ALIKE = 1e-8
-"""Losses of a cell that differ by less than this part of them are one number."""
 LEAST_VALUES = 3
 """Different values of a setting in a cell without which it has no bowl."""
 ROLES = {

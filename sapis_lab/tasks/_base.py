@@ -206,6 +206,7 @@ class Task:
 
     @property
     def learns_energies(self) -> bool:
+        """Energies are among the targets, so that reference energies matter."""
         return any(target.key == "energy" for target in self.objective.targets)
 
     def refer_to(self, references: np.ndarray) -> Task:
