@@ -61,7 +61,7 @@ def test_the_kind_folders_are_those_that_are_looked_up(monkeypatch):
                 if function in ("kinds", "kind_module", "kind_class", "named_kind", "composed_kind"):
                     asked.add(node.args[0].value)
     table = {next(iter(names(folder))): known.split(", ") for folder, known, _ in rows("## Kinds")}
-    assert set(table) == asked == {*KIND_FOLDERS, "figures"}
+    assert set(table) == asked == {*KIND_FOLDERS, "figures", "formats"}
     assert all(tuple(known) == kinds(folder) for folder, known in table.items())
 
 
@@ -127,6 +127,6 @@ def test_the_page_shows_all_that_a_kind_must_implement(path):
 
 def test_every_contract_says_how_to_add_one():
     titles = re.findall(r"(?m)^### .*", section("## Contracts"))
-    assert len(titles) == len(BLOCKS) == 15
+    assert len(titles) == len(BLOCKS) == 16
     silent = [title for title in titles if "**To add " not in section(title)]
     assert silent == ["### Point"]

@@ -20,9 +20,9 @@ from typing import NamedTuple
 import numpy as np
 
 from sapis_lab import units
-from sapis_lab.data._elements import COVALENT_RADII, NOBLE_RADII
 from sapis_lab.data._neighbor_table import edge_chunks
 from sapis_lab.data._store import FrameStore
+from sapis_lab.elements import COVALENT_RADII, NOBLE_RADII
 from sapis_lab.neighbors import ALL_PAIRS_ATOMS, MIN_DISTANCE, Pairs, closest, neighbor_list
 
 _RADII = np.array([*COVALENT_RADII, *[1.6] * 200])[:256]

@@ -7,7 +7,7 @@ properties:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Literal
 
@@ -15,8 +15,8 @@ import numpy as np
 from pydantic import Field
 
 from sapis_lab.config import Config
-from sapis_lab.data._extxyz import XyzFrame, numbers_of, spelled
 from sapis_lab.data._store import LABELS, Frames, Property
+from sapis_lab.formats import Block, numbers_of, written
 from sapis_lab.units import DIPOLE
 
 DipoleUnit = Literal["e*Angstrom", "Debye", "e*Bohr"]
@@ -65,30 +65,58 @@ def of_charges(key: str) -> FurtherLabel:
     return FurtherLabel(key=key, per="atom", unit="e")
 
 
-def read_label(frame: XyzFrame, name: str, label: FurtherLabel, place: str, *, may_lack: bool) -> np.ndarray:
-    """A label of one frame of extended XYZ, in its own unit after the factor; NaN where it lacks it and may.
+def read_label(
+    block: Block, name: str, label: FurtherLabel, place: Callable[[int], str], *, may_lack: bool
+) -> np.ndarray:
+    """A label of the frames of a block, (n_frames or n_atoms_total, ...), in its own unit after the factor;
+    NaN where they lack it and may.
+
+    Args:
+        place: from the number of a frame in the block to the place it came from.
 
     Raises:
         ValueError: it is not there, or not of that shape.
     """
     key = label.key or name
-    there = frame.info if label.per == "frame" else frame.columns
-    found = key if key in there else spelled(list(there), key, place)
-    shape = label.shape if label.per == "frame" else (len(frame.species), *label.shape)
+    there = block.frame_labels if label.per == "frame" else block.atom_labels
+    found = written(there, key, place(0))
+    shape = (len(block) if label.per == "frame" else len(block.species), *label.shape)
+    if found is None and label.per == "atom" and key in block.frame_labels:
+        got, n = block.frame_labels[key].shape[1:], int(block.n_atoms[0])
+        raise ValueError(
+            f"{place(0)}: {key} has shape {got} in every frame, wanted {(n, *label.shape)}, a row an atom"
+        )
     if found is None:
         if may_lack:
             return np.full(shape, np.nan)
         what = "key" if label.per == "frame" else "column"
         raise ValueError(
-            f"{place}: no {what} {key!r} for the label {name}; it has {', '.join(there) or 'none'}; set its "
-            "key, or missing: mask"
+            f"{place(0)}: no {what} {key!r} for the label {name}; it has {', '.join(there) or 'none'}; set "
+            "its key, or missing: mask"
         )
     if label.per == "frame":
-        return label.factor * numbers_of(frame.info[found], shape, f"{place}: {found}")
-    values = frame.columns[found]
+        return label.factor * numbers_of_frames(there[found], label.shape, place, found)
+    values = there[found]
     if values.dtype.kind not in "iuf" or values.size != int(np.prod(shape)):
-        raise ValueError(f"{place}: {found} has shape {values.shape}, wanted numbers of shape {shape}")
+        raise ValueError(f"{place(0)}: {found} has shape {values.shape}, wanted numbers of shape {shape}")
     return label.factor * values.reshape(shape).astype(np.float64)
+
+
+def numbers_of_frames(
+    values: np.ndarray, shape: tuple[int, ...], place: Callable[[int], str], key: str
+) -> np.ndarray:
+    """A label of frames as float64 (n_frames, *shape), whether it is text or numbers. ValueError names the
+    first frame where it is neither."""
+    if values.dtype == object:
+        return np.array(
+            [numbers_of(str(text), shape, f"{place(k)}: {key}") for k, text in enumerate(values)]
+        ).reshape(len(values), *shape)
+    if values.dtype.kind not in "biuf":
+        example = values.reshape(-1)[0] if values.size else ""
+        raise ValueError(f"{place(0)}: {key} is {str(example)[:80]!r}, wanted {int(np.prod(shape))} numbers")
+    if values.size != len(values) * int(np.prod(shape)):
+        raise ValueError(f"{place(0)}: {key} has shape {values.shape[1:]}, wanted {shape or 'one number'}")
+    return values.astype(np.float64).reshape(len(values), *shape)
 
 
 def filled(frames: Frames, labels: Mapping[str, np.ndarray]) -> Frames:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from sapis_lab.data._elements import SYMBOLS
-from sapis_lab.data._extxyz import numbers_of, read_extxyz, written
 from sapis_lab.data._store import FrameStore
+from sapis_lab.elements import SYMBOLS
+from sapis_lab.formats import numbers_of, read_extxyz, written
 
 MAX_BINDING = 30.0
 """eV per atom. Cohesive energies are below 9; 30 leaves room for compressed frames and tells an energy per
@@ -49,7 +50,7 @@ def check_isolated_atoms(
     store: FrameStore,
     splits: dict[str, np.ndarray],
     isolated: dict[int, float] | None,
-    places: list[str],
+    where: Callable[[int], str],
     *,
     energy_is: str,
 ) -> None:
@@ -79,6 +80,6 @@ def check_isolated_atoms(
         else:
             hint = "are the isolated atoms of the same level of theory and unit, and is energy_is right?"
         raise ValueError(
-            f"{places[ids[k]]}: energy minus isolated atoms is {binding[k]:.4g} eV per atom, "
+            f"{where(int(ids[k]))}: energy minus isolated atoms is {binding[k]:.4g} eV per atom, "
             f"wanted at most {MAX_BINDING:g} in size; {hint}"
         )

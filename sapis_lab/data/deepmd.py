@@ -26,9 +26,7 @@ from pydantic import Field, field_validator, model_validator
 from sapis_lab.config import Seed
 from sapis_lab.data._base import DatasetConfig, DatasetInfo, Progress, bytes_estimate, mean_pairs
 from sapis_lab.data._checks import check_store
-from sapis_lab.data._elements import ATOMIC_NUMBER
 from sapis_lab.data._isolated_atoms import check_isolated_atoms
-from sapis_lab.data._npy import npy_shape, read_npy
 from sapis_lab.data._pools import (
     Files,
     each_one_or_several,
@@ -41,7 +39,9 @@ from sapis_lab.data._pools import (
 from sapis_lab.data._sources import data_root, known_root, need_file, need_folder, reading, source_record
 from sapis_lab.data._splits import is_test_split
 from sapis_lab.data._store import Frames, FrameStore
+from sapis_lab.elements import ATOMIC_NUMBER
 from sapis_lab.files import read_text
+from sapis_lab.formats import npy_shape, read_npy
 
 _SAMPLE = 20
 """Frames in which pairs are counted for `info`."""
@@ -172,7 +172,7 @@ class DeepmdConfig(DatasetConfig):
         splits = self._splits(ranges)
         check_store(store, splits, lambda frame: places[frame])
         isolated = {ATOMIC_NUMBER[s]: e for s, e in (self.isolated_atoms or {}).items()} or None
-        check_isolated_atoms(store, splits, isolated, places, energy_is="total")
+        check_isolated_atoms(store, splits, isolated, places.__getitem__, energy_is="total")
         metadata = {
             "origin": ", ".join(self.train),
             "level_of_theory": self.level_of_theory,

@@ -39,12 +39,12 @@ from sapis_lab import units
 from sapis_lab.config import Seed
 from sapis_lab.data._base import DatasetConfig, DatasetInfo, Progress, bytes_estimate, mean_pairs
 from sapis_lab.data._checks import check_store
-from sapis_lab.data._elements import ATOMIC_NUMBER
 from sapis_lab.data._pools import wrap_scattered
 from sapis_lab.data._sources import data_root, known_root, need_file, reading, source_record
 from sapis_lab.data._splits import nested_order
 from sapis_lab.data._store import Frames, FrameStore
 from sapis_lab.data._symmetric_copies import first_copies
+from sapis_lab.elements import ATOMIC_NUMBER
 from sapis_lab.files import read_json_list
 
 _N_PUBLISHED = {"Li": (241, 29), "Si": (214, 25), "Ge": (228, 25), "Ni": (263, 31), "Cu": (262, 31)}

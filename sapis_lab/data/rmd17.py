@@ -22,10 +22,10 @@ from sapis_lab import units
 from sapis_lab.config import Seed
 from sapis_lab.data._base import DatasetConfig, DatasetInfo, Progress, bytes_estimate, mean_pairs
 from sapis_lab.data._checks import check_store
-from sapis_lab.data._npz import open_npz, read_numbers
 from sapis_lab.data._sources import data_root, known_root, need_file, reading, source_record
 from sapis_lab.data._splits import nested_order
 from sapis_lab.data._store import Frames, FrameStore
+from sapis_lab.formats import open_npz, read_numbers
 
 Molecule = Literal[
     "aspirin",

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from sapis_lab.data import FrameStore, prepare
-from sapis_lab.data._extxyz import read_extxyz
 from sapis_lab.data.extxyz import ExtxyzConfig
+from sapis_lab.formats import read_extxyz
 
 SIDE = 4.0
 """Å, of the cubic cell of two atoms."""

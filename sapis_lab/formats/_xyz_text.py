@@ -19,7 +19,8 @@ from typing import IO, NamedTuple
 
 import numpy as np
 
-from sapis_lab.data._elements import ATOMIC_NUMBER
+from sapis_lab.elements import ATOMIC_NUMBER
+from sapis_lab.formats._base import BROKEN, open_text, taken
 
 _QUOTED = r""""(?:[^"\\]|\\.)*"|'[^']*'|\{[^}]*\}|\[[^\]]*\]"""
 _PAIR = re.compile(rf"([^\s=]+)(?:=({_QUOTED}|\S+)|\s*=\s*({_QUOTED}|[^\s=]+(?=\s|$)(?!\s*=)))")
@@ -87,36 +88,41 @@ class XyzFrame(NamedTuple):
     """The other per-atom columns, (n_atoms,) or (n_atoms, k)."""
 
 
-def read_extxyz(path: Path, *, wanted: slice = slice(None)) -> Iterator[XyzFrame]:
-    """The frames `wanted` of the file, one by one. ValueError names file and frame of the first line that
-    makes no sense."""
-    for number, lines in _frames(path, wanted):
+def read_extxyz(path: Path, *, wanted: slice = slice(None), skip: int = 0) -> Iterator[XyzFrame]:
+    """The frames `wanted` of the file without the first `skip` of them, one by one. ValueError names file and
+    frame of the first line that makes no sense."""
+    for number, lines in islice(_frames(path, wanted), skip, None):
         yield _parse(lines, number, path)
-
-
-def read_species(path: Path, *, wanted: slice = slice(None)) -> list[np.ndarray]:
-    """The atomic numbers, (n_atoms,) each, of the frames `wanted`; positions and labels are not parsed."""
-    return [_species_of(lines, f"{path}, frame {number}") for number, lines in _frames(path, wanted)]
 
 
 def _frames(path: Path, wanted: slice) -> Iterator[tuple[int, list[str]]]:
     """(number, comment line and atom lines) of the frames `wanted`."""
-    numbers = range(count_frames(path))[wanted] if wanted != slice(None) else None
-    chosen = None if numbers is None else set(numbers)
-    if numbers is not None and numbers.step < 0:
-        raise ValueError(
-            f"{path}: a slice that runs backwards, [{wanted.start}:{wanted.stop}:{wanted.step}]; frames are "
-            f"read forwards"
-        )
+    chosen = None if wanted == slice(None) else taken(count_frames(path), wanted, path)
     with _open(path) as f:
         for number, n_atoms in enumerate(_frame_starts(f, path)):
-            lines = list(islice(f, n_atoms + 1))
+            lines = _lines(f, n_atoms + 1, path, number)
             if len(lines) < n_atoms + 1:
                 raise ValueError(
                     f"{path}, frame {number}: the file ends after {max(len(lines) - 1, 0)} of {n_atoms} atoms"
                 )
             if chosen is None or number in chosen:
+                _refuse_cut_line(lines, number, path)
                 yield number, _text(lines, number, path)
+
+
+def _refuse_cut_line(lines: list[str], number: int, path: Path) -> None:
+    """ValueError where the file ends within a number: without a line break, and with fewer decimals than any
+    other line of the frame."""
+    last = lines[-1]
+    if last.endswith("\n") or len(lines) < 3 or not last.split():
+        return
+    decimals = [len(line.split()[-1].partition(".")[2]) for line in lines[1:] if line.split()]
+    if decimals[-1] < min(decimals[:-1]):
+        raise ValueError(
+            f"{path}, frame {number}: the file ends within its last line, at {last.split()[-1]!r} (the other "
+            f"lines have {min(decimals[:-1])} decimals or more there, and a line break); copy it again, or "
+            "leave the frame out with a slice such as [:-1]"
+        )
 
 
 def count_frames(path: Path) -> int:
@@ -124,7 +130,7 @@ def count_frames(path: Path) -> int:
     with _open(path) as f:
         n = 0
         for n_atoms in _frame_starts(f, path):
-            if sum(1 for _ in islice(f, n_atoms + 1)) == n_atoms + 1:
+            if len(_lines(f, n_atoms + 1, path, n)) == n_atoms + 1:
                 n += 1
         return n
 
@@ -132,7 +138,7 @@ def count_frames(path: Path) -> int:
 def _frame_starts(f: IO[str], path: Path) -> Iterator[int]:
     number = 0
     # readline, not iteration: the caller reads the frame's body from the same file in between.
-    while line := f.readline():
+    while line := "".join(_lines(f, 1, path, number)):
         if line.strip():
             try:
                 n_atoms = int(line)
@@ -152,10 +158,16 @@ def _frame_starts(f: IO[str], path: Path) -> Iterator[int]:
             number += 1
 
 
-def _open(path: Path) -> IO[str]:
-    # Bytes that are not UTF-8 become surrogates instead of an error, which would come from a read-ahead of
-    # unknown frame.
-    return path.open(encoding="utf-8", errors="surrogateescape")
+_open = open_text
+
+
+def _lines(f: IO[str], n: int, path: Path, number: int) -> list[str]:
+    try:
+        return list(islice(f, n))
+    except BROKEN as error:
+        raise ValueError(
+            f"{path}, frame {number}: the compressed file ends or is damaged here ({error}); copy it again"
+        ) from None
 
 
 def _text(lines: list[str], number: int, path: Path) -> list[str]:
@@ -243,17 +255,6 @@ def _column(rows: list[list[str]], column: _Property, place: str) -> np.ndarray:
             f"{place}: column {column.name}:{column.kind}:{n} cannot be read as numbers ({error})"
         ) from None
     return value.reshape(len(rows)) if n == 1 else value.reshape(len(rows), n)
-
-
-def _species_of(lines: list[str], place: str) -> np.ndarray:
-    properties = _properties(_info(lines[0], place), place)
-    rows = _rows(lines[1:], properties, place)
-    named = {p.name: _column(rows, p, place) for p in properties if p.name in _SPECIES_NAMES}
-    if not named:
-        raise ValueError(
-            f"{place}: Properties has {', '.join(p.name for p in properties)}; wanted pos and species (or Z)"
-        )
-    return _atomic_numbers(named, place)
 
 
 def _info(line: str, place: str) -> dict[str, str]:

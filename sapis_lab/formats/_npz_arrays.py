@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sapis_lab.data._extxyz import CELL_NAMES, PBC_NAMES
+from sapis_lab.elements import ATOMIC_NUMBER
+from sapis_lab.formats._xyz_text import CELL_NAMES, PBC_NAMES
 
 _NPZ_NAMES = {
     "species": ("z", "Z", "nuclear_charges", "species", "numbers", "atomic_numbers"),
@@ -18,8 +19,9 @@ _NPZ_NAMES = {
     "forces": ("F", "forces"),
     "cell": ("cell", "lattice"),
     "pbc": ("pbc",),
+    "n_atoms": ("n_atoms", "natoms", "num_atoms"),
 }
-"""Array names looked for when `npz_keys` does not give one; those of cell and pbc in any case."""
+"""Array names looked for when `npz_keys` does not give one; those of cell, pbc and n_atoms in any case."""
 
 
 def open_npz(path: Path) -> np.lib.npyio.NpzFile:
@@ -66,55 +68,92 @@ def read_member(archive: np.lib.npyio.NpzFile, key: str, path: Path) -> np.ndarr
 
 
 def npz_arrays(
-    path: Path, keys: Mapping[str, str], *, without: Collection[str] = (), further: Mapping[str, str] = {}
+    path: Path, names: Mapping[str, str | None], *, keys: Collection[str] = ()
 ) -> dict[str, np.ndarray]:
-    """The arrays of frames in an archive, as the file has them: species, positions, energy, forces, pbc, the
-    cell if there is one, and `further` labels by name.
+    """The arrays of frames in an archive, as the file has them: species, positions, pbc, energy, forces, the
+    cell if there is one, those of `keys`, and the sizes n_atoms where atoms of all frames are joined.
 
     Args:
-        keys: names of arrays where they are not the usual ones.   without: of energy and forces, what is not
-            read: NaN.   further: names of arrays by what they hold.
+        names: of arrays, where they are not the usual ones; None for an energy or forces that are not read.
 
     Raises:
         ValueError: an array is missing or of another shape; the message names file and array.
     """
-    given_keys, arrays = dict(keys), {}
+    given, arrays = {what: name for what, name in names.items() if name is not None}, {}
     with open_npz(path) as archive:
         for what in _NPZ_NAMES:
-            if what in without:
+            if what in names and names[what] is None:
                 continue
-            key = given_keys.get(what) or _npz_key(archive, what, path)
-            if key is not None and what == "pbc":
+            key = given.get(what) or _npz_key(archive, what, path)
+            if key is not None and what in ("pbc", "species"):
                 arrays[what] = read_member(archive, key, path)
             elif key is not None:
-                wanted = "atomic numbers" if what == "species" else "numbers"
-                arrays[what] = read_numbers(archive, key, path, wanted=wanted)
-        for name, key in further.items():
-            arrays[name] = read_numbers(archive, key, path)
-        _refuse_unread_cell(archive, given_keys, arrays, path)
-    n_frames, z = len(arrays["positions"]), arrays["species"]
-    arrays.setdefault("energy", np.full(n_frames, np.nan))
-    arrays.setdefault("forces", np.full(arrays["positions"].shape, np.nan))
-    arrays["energy"] = arrays["energy"].reshape(-1)
-    n_frames = len(arrays["energy"])
-    if z.ndim not in (1, 2) or 0 in z.shape or (z.ndim == 2 and len(z) not in (1, n_frames)):
+                arrays[what] = read_numbers(archive, key, path)
+        for key in keys:
+            arrays.setdefault(key, read_numbers(archive, key, path))
+        _refuse_unread_cell(archive, given, arrays, path)
+    arrays["species"] = _numbers_of_symbols(arrays["species"], path)
+    n_frames = len(arrays["n_atoms"] if "n_atoms" in arrays else arrays["positions"])
+    if "energy" in arrays:
+        arrays["energy"] = arrays["energy"].reshape(-1)
+        n_frames = len(arrays["energy"])
+    _check_shapes(arrays, n_frames, path)
+    arrays["pbc"] = _npz_pbc(arrays, n_frames, path)
+    return arrays
+
+
+def _numbers_of_symbols(species: np.ndarray, path: Path) -> np.ndarray:
+    """Atomic numbers, whether the archive has them or chemical symbols; an empty symbol fills up a row."""
+    if species.dtype.kind in "iuf":
+        return species
+    if species.dtype.kind == "S":
+        species = np.char.decode(species, "ascii", errors="replace")
+    if species.dtype.kind != "U":
+        raise ValueError(
+            f"{path}: species are of type {species.dtype}, wanted atomic numbers or chemical symbols"
+        )
+    symbols, which = np.unique(species, return_inverse=True)
+    unknown = [str(s) for s in symbols if s not in ATOMIC_NUMBER and s != ""]
+    if unknown:
+        raise ValueError(
+            f"{path}: species are of type {species.dtype} and name {unknown[0]!r}, wanted atomic numbers or "
+            "chemical symbols such as H or Cl"
+        )
+    numbers: np.ndarray = np.array([ATOMIC_NUMBER.get(str(s), 0) for s in symbols])[which]
+    return numbers.reshape(species.shape)
+
+
+def _check_shapes(arrays: dict[str, np.ndarray], n_frames: int, path: Path) -> None:
+    """ValueError where shapes of species, positions, forces and cell do not fit to `n_frames`."""
+    z, forces = arrays["species"], arrays.get("forces")
+    if "n_atoms" in arrays:
+        n_total = int(arrays["n_atoms"].sum())
+        shapes = {"species": (n_total,), "positions": (n_total, 3), "forces": (n_total, 3)}
+        for what, wanted in shapes.items():
+            if what in arrays and arrays[what].shape != wanted:
+                raise ValueError(
+                    f"{path}: {what} have shape {arrays[what].shape}, wanted {wanted}: the array n_atoms "
+                    f"says that {n_frames} frames have {n_total} atoms together"
+                )
+    elif z.ndim not in (1, 2) or 0 in z.shape or (z.ndim == 2 and len(z) not in (1, n_frames)):
         raise ValueError(
             f"{path}: species have shape {z.shape}, wanted (n_atoms,) or (n_frames, n_atoms), with "
             f"{n_frames} energies"
         )
-    if "cell" in arrays and arrays["cell"].shape not in (
-        (3, 3),
-        (9,),
-        (1, 3, 3),
-        (n_frames, 3, 3),
-        (n_frames, 9),
-    ):
+    else:
+        wanted = (n_frames, z.shape[-1], 3)
+        for what, value in (("positions", arrays["positions"]), ("forces", forces)):
+            if value is not None and value.shape != wanted:
+                raise ValueError(
+                    f"{path}: {what} have shape {value.shape}, wanted {wanted} for {n_frames} energies and "
+                    f"{z.shape[-1]} atoms"
+                )
+    cells = ((3, 3), (9,), (1, 3, 3), (n_frames, 3, 3), (n_frames, 9))
+    if "cell" in arrays and arrays["cell"].shape not in cells:
         raise ValueError(
             f"{path}: the cell has shape {arrays['cell'].shape}, wanted (3, 3) or {(n_frames, 3, 3)}: three "
             f"lattice vectors"
         )
-    arrays["pbc"] = _npz_pbc(arrays, n_frames, path)
-    return arrays
 
 
 def _npz_key(archive: np.lib.npyio.NpzFile, what: str, path: Path) -> str | None:
@@ -123,7 +162,7 @@ def _npz_key(archive: np.lib.npyio.NpzFile, what: str, path: Path) -> str | None
     Raises:
         ValueError: none has a name that is known, or several have and differ.
     """
-    names, optional = _NPZ_NAMES[what], what in ("cell", "pbc")
+    names, optional = _NPZ_NAMES[what], what in ("cell", "pbc", "n_atoms")
     known = [
         key for name in names for key in archive.files if key == name or (optional and key.casefold() == name)
     ]

@@ -1,0 +1,478 @@
+"""Labelled frames from files of any known format (`sapis_lab.formats`): extended XYZ, .npz archives with the
+arrays of sGDML (R, z, E, F) or rMD17 (coords, nuclear_charges, ...), what ASE reads, and others.
+
+Most formats do not say units, the sign of forces, or whether an energy is per atom, and real files differ in
+all three; so the config must say the units that the format leaves open, and the checks before sealing compare
+energies with forces. Nothing is guessed.
+
+Splits: `train` names one or more files, each with an optional slice as in Python,
+`acac/test_MD_300K.xyz[::2]`. Their frames, in order, are permuted once by `seed`; training subsets are
+prefixes of that order, and frames held out (`n_validation`, `n_test`) are taken from its end. Validation and
+test frames may instead come from files of their own.
+
+Frames that are not wanted are left out: by their keys (`where`, `without`), isolated atoms inside a training
+file (their energies become the references), and by the size of their labels (`max_force`, `energy_window`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from sapis_lab import units
+from sapis_lab.config import Added, Seed
+from sapis_lab.data._base import DatasetInfo, Progress, bytes_estimate, mean_pairs
+from sapis_lab.data._checks import check_store
+from sapis_lab.data._file_filters import (
+    Wanted,
+    is_isolated,
+    isolated_energies,
+    kept,
+    left_out,
+)
+from sapis_lab.data._file_labels import FileLabels, Scales, labelled, level_of, scales
+from sapis_lab.data._isolated_atoms import check_isolated_atoms, read_isolated_atoms
+from sapis_lab.data._places import Places
+from sapis_lab.data._pools import (
+    Files,
+    each_one_or_several,
+    one_or_several,
+    pool_splits,
+    refuse_absolute,
+    refuse_unclear_splits,
+)
+from sapis_lab.data._sources import data_root, known_root, need_file, need_folder, reading, source_record
+from sapis_lab.data._splits import is_test_split
+from sapis_lab.data._store import LABELS, Frames, FrameStore
+from sapis_lab.elements import ATOMIC_NUMBER
+from sapis_lab.formats import Block, Format, Reading, format_of
+
+_SAMPLE_FRAMES = 20
+"""Frames in which pairs are counted for `info`."""
+_APPEND_ATOMS = 200_000
+"""Atoms that are gathered before they are appended to a store: about 10 MB."""
+
+
+def _texts(value: object) -> object:
+    """A value alone as a list of one, numbers as text."""
+    values = value if isinstance(value, list | tuple) else (value,)
+    return tuple(str(v) if isinstance(v, int | float) and not isinstance(v, bool) else v for v in values)
+
+
+Rules = Annotated[
+    dict[str, Wanted],
+    BeforeValidator(lambda v: {k: _texts(x) for k, x in v.items()} if isinstance(v, dict) else v),
+]
+
+
+class FilesConfig(FileLabels):
+    """Labelled frames from files."""
+
+    version: ClassVar[int] = 1
+    kind: Literal["files"] = "files"
+    train: Files
+    """Training files under `root`, one or a list, each with an optional slice: 'acac/train_300K.xyz',
+    'a.xyz[:1000]'."""
+    validation: Files = ()
+    """Validation files, unless `n_validation` frames are held out of the training files."""
+    tests: dict[str, Files] = {}
+    """Test files by split name, `test` or `test_<letters and digits>` such as test_600K, unless `n_test`
+    frames are held out."""
+    n_train: int | None = Field(default=None, ge=1, le=10**9)
+    """Frames of the training pool, the first of the permuted order; by default all that are not held out."""
+    n_validation: int = Field(default=0, ge=0, le=10**9)
+    """Frames held out of the training files for validation."""
+    n_test: int = Field(default=0, ge=0, le=10**9)
+    """Frames held out of the training files as the split 'test'."""
+    seed: Seed | None = 0
+    """Of the order of the training frames, numpy's default_rng(seed).permutation; null keeps the order of the
+    files."""
+    strata: Literal["none", "composition"] = "none"
+    """Whether every training subset holds each composition in its share."""
+    format: str = "auto"
+    """File format, a module of `sapis_lab.formats`; auto goes by the ending, extended XYZ where it says
+    nothing."""
+    npz_keys: dict[Literal["species", "positions", "energy", "forces", "cell", "pbc"], str] = {}
+    """Names of arrays in .npz and HDF5 files; by default the usual ones are recognised. A cell alone means
+    periodic."""
+    isolated_atoms: dict[str, float] | str | None = None
+    """Energies of isolated atoms at the labels' level of theory: a file of one-atom frames, or {H: -13.6,
+    ...} in energy_unit."""
+    isolated_frames: Annotated[Literal["take", "keep"], Added(before="keep")] = "take"
+    """What to do with frames of one atom whose config_type is IsolatedAtom: take their energies for
+    `isolated_atoms` and leave them out, or keep them as frames like others."""
+    where: Annotated[Rules, Added(before={})] = {}
+    """Keys of frames and the values, one or a list, of those that are wanted: {config_type: [bulk,
+    surface]}."""
+    without: Annotated[Rules, Added(before={})] = {}
+    """Keys of frames and the values of those that are left out."""
+    max_force: Annotated[float | None, Field(gt=0, le=1e6), Added(before=None)] = None
+    """Frames with a larger force on an atom, eV/Å, are left out."""
+    energy_window: Annotated[float | None, Field(gt=0, le=1e6), Added(before=None)] = None
+    """Frames whose energy per atom, less fitted references of the elements, is farther from the median, eV,
+    are left out."""
+    level_of_theory: str = ""
+    """For the record: method and basis of the labels."""
+    root: Path | None = None
+    """Folder that file names are relative to; by default the environment variable SAPIS_DATA."""
+
+    _one_or_several = field_validator("train", "validation", mode="before")(one_or_several)
+    _tests_one_or_several = field_validator("tests", mode="before")(each_one_or_several)
+
+    @field_validator("format")
+    @classmethod
+    def _known_format(cls, name: str) -> str:
+        format_of(Path("name"), name)
+        return name
+
+    @model_validator(mode="after")
+    def _consistent(self) -> FilesConfig:
+        refuse_unclear_splits(
+            train=self.train,
+            validation=self.validation,
+            tests=self.tests,
+            n_validation=self.n_validation,
+            n_test=self.n_test,
+        )
+        for symbol in self.isolated_atoms if isinstance(self.isolated_atoms, dict) else ():
+            if symbol not in ATOMIC_NUMBER:
+                raise ValueError(f"isolated_atoms names {symbol!r}, wanted chemical symbols such as H or Cl")
+        for name in (*self.train, *self.validation, *(n for names in self.tests.values() for n in names)):
+            refuse_absolute(split_slice(name)[0])
+        if isinstance(self.isolated_atoms, str):
+            refuse_absolute(self.isolated_atoms)
+        return self
+
+    def source_root(self) -> Path | None:
+        return known_root(self.root)
+
+    def info(self, *, cutoff: float) -> DatasetInfo:
+        root = data_root(self.root)
+        # Every file is read for its species: elements that only a late frame shows decide how many parameters
+        # a model has.
+        found = _Scan()
+        ranges = {}
+        for group, names in self._groups().items():
+            start = len(found)
+            for name in names:
+                for source in _sources(self, root, name):
+                    for block in _blocks(self, root, source, labels=False):
+                        found.add(block, scales(self, source.format.fixed, source.path))
+            ranges[group] = np.arange(start, len(found))
+        atoms = found.atoms()
+        splits = _splits(self, atoms, ranges)
+        species = np.unique(np.concatenate([atoms.of(k) for ids in splits.values() for k in ids]))
+        return DatasetInfo(
+            species=tuple(int(z) for z in species),
+            n_train=len(splits["train"]),
+            n_validation=len(splits["validation"]),
+            n_test={name: len(ids) for name, ids in splits.items() if is_test_split(name)},
+            mean_atoms=float(np.diff(atoms.offsets).mean()),
+            mean_pairs=found.mean_pairs(cutoff),
+            periodic=found.periodic,
+            bytes_estimate=bytes_estimate(len(found), float(np.diff(atoms.offsets).mean())),
+            labels=tuple(
+                key
+                for key in ("energy", "forces", *self.stress_columns, *self.further_labels())
+                if key not in self.unlabelled
+            ),
+        )
+
+    def build_store(self, folder: Path, *, n_workers: int, progress: Progress) -> None:
+        root = data_root(self.root)
+        groups = self._groups()
+        further = self.further_labels()
+        store = FrameStore.create(
+            folder,
+            columns=(*self.stress_columns, *(name for name in further if name in LABELS)),
+            properties={name: label.stored for name, label in further.items() if name not in LABELS},
+        )
+        places = Places()
+        ranges = {}
+        sources = {g: [s for n in names for s in _sources(self, root, n)] for g, names in groups.items()}
+        n_files = sum(len(of) for of in sources.values())
+        n_done = 0
+        found = _Found()
+        for group, of in sources.items():
+            first = store.n_frames
+            for source in of:
+                _convert(self, root, source, store, places, found)
+                n_done += 1
+                progress("reading files", n_done, n_files)
+            ranges[group] = np.arange(first, store.n_frames)
+        found.refuse_mixed_levels()
+        dropped = left_out(store, max_force=self.max_force, energy_window=self.energy_window)
+        for ids in dropped.values():
+            ranges = {group: np.setdiff1d(of, ids) for group, of in ranges.items()}
+        splits = _splits(self, Species(store.species, store.offsets), ranges)
+        check_store(
+            store,
+            splits,
+            places,
+            length_unit=self.length_unit or str(sources["train"][0].format.fixed.get("length_unit")),
+            may_lack=store.labels if self.missing == "mask" else self.unlabelled,
+        )
+        isolated = self._isolated(root, sources["train"][0].format, found)
+        check_isolated_atoms(store, splits, isolated, places, energy_is=self.energy_is)
+        files = [file for of in sources.values() for source in of for file in source.files]
+        if isinstance(self.isolated_atoms, str):
+            files.append(need_file(root, self.isolated_atoms))
+        metadata: dict[str, Any] = {
+            "origin": ", ".join(self.train),
+            "level_of_theory": self.level_of_theory,
+            "units": {
+                "energy": "eV",
+                "length": "Angstrom",
+                "force": "eV/Angstrom",
+                "stress": "eV/Angstrom^3",
+            },
+            "converted_from": self.model_dump(
+                include={"energy_unit", "length_unit", "force_unit", "stress_unit", "energy_is", "forces_are"}
+            ),
+            "sources": source_record(root, files),
+        }
+        if isolated is not None:
+            metadata["isolated_atoms"] = {str(z): e for z, e in isolated.items()}
+        out = {reason: len(ids) for reason, ids in dropped.items()} | found.n_left_out
+        if out := {reason: n for reason, n in out.items() if n}:
+            metadata["left_out"] = out
+        store.seal(splits=splits, metadata=metadata)
+
+    def _groups(self) -> dict[str, Files]:
+        """The files in the order in which their frames are stored."""
+        return {"train": self.train, "validation": self.validation, **self.tests}
+
+    def _isolated(self, root: Path, used: Format, found: _Found) -> dict[int, float] | None:
+        """Energies of isolated atoms, eV by atomic number: as the settings say, or else as the files do."""
+        if self.isolated_atoms is None:
+            return isolated_energies(found.isolated) if found.isolated else None
+        unit = self.energy_unit or str(used.fixed.get("energy_unit"))
+        factor = units.ENERGY[unit]
+        if isinstance(self.isolated_atoms, dict):
+            return {ATOMIC_NUMBER[s]: e * factor for s, e in self.isolated_atoms.items()}
+        path = need_file(root, self.isolated_atoms)
+        with reading(root, path):
+            return read_isolated_atoms(path, energy_key=self.energy_key or "energy", factor=factor)
+
+
+class Species(NamedTuple):
+    """What the splits depend on besides the numbers of frames."""
+
+    species: np.ndarray
+    """(n_atoms_total,)"""
+    offsets: np.ndarray
+    """(n_frames + 1,)"""
+
+    def of(self, frame: int) -> np.ndarray:
+        return self.species[self.offsets[frame] : self.offsets[frame + 1]]
+
+
+class _Scan:
+    """What `info` says of the frames of all files."""
+
+    def __init__(self) -> None:
+        self._species: list[np.ndarray] = []
+        self._n_atoms: list[np.ndarray] = []
+        self._sample: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        self._stride, self._seen = 1, 0
+        self.periodic = False
+
+    def __len__(self) -> int:
+        return self._seen
+
+    def add(self, block: Block, to: Scales) -> None:
+        self._species.append(block.species.astype(np.uint8))
+        self._n_atoms.append(block.n_atoms)
+        self.periodic |= bool(block.pbc.any())
+        ends = np.cumsum(block.n_atoms)
+        for k in range(len(block)):
+            if (self._seen + k) % self._stride == 0:
+                x = block.positions[ends[k] - block.n_atoms[k] : ends[k]]
+                self._sample.append((x * to.length, block.cell[k] * to.length, block.pbc[k]))
+            if len(self._sample) > 2 * _SAMPLE_FRAMES:
+                self._sample, self._stride = self._sample[::2], 2 * self._stride
+        self._seen += len(block)
+
+    def atoms(self) -> Species:
+        n_atoms = np.concatenate([*self._n_atoms, np.zeros(0, np.int64)])
+        species = np.concatenate([*self._species, np.zeros(0, np.uint8)])
+        return Species(species, np.concatenate([[0], np.cumsum(n_atoms)]).astype(np.int64))
+
+    def mean_pairs(self, cutoff: float) -> float:
+        x, cell, pbc = zip(*self._sample, strict=True)
+        n_atoms = np.array([len(frame) for frame in x])
+        return mean_pairs(np.concatenate(x), n_atoms, np.array(cell), np.array(pbc), cutoff)
+
+
+@dataclass
+class _Found:
+    """What is met on the way through the files."""
+
+    isolated: dict[int, dict[str, float]] = field(default_factory=dict)
+    """Energies of isolated atoms, eV, by atomic number and place."""
+    levels: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Values of keys that name a level of theory, each with the place where it was met first."""
+    n_left_out: dict[str, int] = field(default_factory=dict)
+    """Frames that were left out, by reason."""
+
+    def count(self, reason: str, n: int) -> None:
+        self.n_left_out[reason] = self.n_left_out.get(reason, 0) + n
+
+    def refuse_mixed_levels(self) -> None:
+        """ValueError where the frames are of several levels of theory."""
+        for key, values in self.levels.items():
+            if len(values) > 1:
+                told = ", ".join(f"{value} ({place})" for value, place in list(values.items())[:4])
+                raise ValueError(
+                    f"frames of several levels of theory: {key} is {told}; choose one with where: {{{key}: "
+                    f"{next(iter(values))}}}, or all with where: {{{key}: [{', '.join(values)}]}} if their "
+                    "labels belong to one surface"
+                )
+
+
+class _Source(NamedTuple):
+    """One file, or folder, with its slice."""
+
+    path: Path
+    wanted: slice
+    name: str
+    format: Format
+    files: list[Path]
+    """What is read of it."""
+
+
+def _sources(config: FilesConfig, root: Path, name: str) -> list[_Source]:
+    relative, wanted = split_slice(name)
+    path = root / relative
+    is_folder = path.is_dir() and config.format != "auto"
+    path = need_folder(root, relative) if is_folder else need_file(root, relative)
+    used = format_of(path, config.format)
+    files = sorted(f for f in path.rglob("*") if f.is_file()) if is_folder else [path]
+    return [_Source(path, wanted, name, used, files)]
+
+
+def _blocks(config: FilesConfig, root: Path, source: _Source, *, labels: bool) -> Iterator[Block]:
+    """The frames of a file that the keys choose; isolated atoms are among them."""
+    names: dict[str, str | None] = dict(config.npz_keys)  # type: ignore[arg-type]
+    for label in config.unlabelled:
+        names[label] = None
+    keys = tuple(dict.fromkeys((*(config.keys if labels else ()), *config.where, *config.without)))
+    read = Reading(wanted=source.wanted, labels=labels, names=names, keys=keys)
+    n_frames = 0
+    with reading(root, *source.files):
+        for block in source.format.blocks(source.path, read):
+            n_frames += len(block)
+            place = f"{source.path}, frame {block.numbers[0]}"
+            found = block.chosen(kept(block, config.where, config.without, place))
+            if config.isolated_frames == "take" and not labels:
+                found = found.chosen(~is_isolated(found))
+            if len(found):
+                yield found
+    if not n_frames:
+        part = f" in {source.name}" if source.name.endswith("]") else ""
+        raise ValueError(f"{source.path}: no frames{part}")
+
+
+def _convert(
+    config: FilesConfig, root: Path, source: _Source, store: FrameStore, places: Places, found: _Found
+) -> None:
+    """Append the frames of one file to the store."""
+    to = scales(config, source.format.fixed, source.path)
+    held: list[Frames] = []
+    with reading(root, *source.files):
+        for block in _blocks(config, root, source, labels=True):
+
+            def place(k: int, numbers: np.ndarray = block.numbers) -> str:
+                return f"{source.path}, frame {numbers[k]}"
+
+            frames = labelled(config, block, place, to)
+            alone = is_isolated(block) if config.isolated_frames == "take" else np.zeros(len(block), bool)
+            for one in np.nonzero(alone)[0].tolist():
+                z = int(block.species[np.cumsum(block.n_atoms)[one] - 1])
+                found.isolated.setdefault(z, {})[place(one)] = float(frames.energy[one])
+            found.count("isolated_atoms", int(alone.sum()))
+            for key, values in level_of(block).items():
+                if not {key, key.casefold()} & set(config.where):
+                    for k, value in enumerate(values):
+                        found.levels.setdefault(key, {}).setdefault(str(value), place(k))
+            if alone.any():
+                frames = _chosen(frames, ~alone)
+            places.add(source.path, block.numbers[~alone])
+            held.append(frames)
+            if sum(int(part.n_atoms.sum()) for part in held) > _APPEND_ATOMS:
+                _append(store, held)
+                held = []
+        _append(store, held)
+
+
+def _append(store: FrameStore, held: list[Frames]) -> None:
+    parts = [part for part in held if len(part)]
+    if parts:
+        store.append(_together(parts))
+
+
+def _together(parts: list[Frames]) -> Frames:
+    if len(parts) == 1:
+        return parts[0]
+    names = [name for name, value in vars(parts[0]).items() if value is not None and name != "properties"]
+    return Frames(
+        **{name: np.concatenate([getattr(part, name) for part in parts]) for name in names},
+        properties={
+            name: np.concatenate([part.properties[name] for part in parts]) for name in parts[0].properties
+        },
+    )
+
+
+def _chosen(frames: Frames, keep: np.ndarray) -> Frames:
+    """The frames `keep`, (n_frames,) bool."""
+    atoms = np.repeat(keep, frames.n_atoms)
+
+    def rows(value: np.ndarray) -> np.ndarray:
+        return value[atoms] if len(value) == len(atoms) and len(value) != len(keep) else value[keep]
+
+    # of one atom a frame the two masks are the same
+    given = {
+        name: value for name, value in vars(frames).items() if value is not None and name != "properties"
+    }
+    return Frames(
+        **{name: rows(value) for name, value in given.items()},
+        properties={name: rows(value) for name, value in frames.properties.items()},
+    )
+
+
+def _splits(config: FilesConfig, atoms: Species, ranges: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return pool_splits(
+        ranges,
+        train=config.train,
+        tests=config.tests,
+        n_train=config.n_train,
+        n_validation=config.n_validation,
+        n_test=config.n_test,
+        seed=config.seed,
+        strata=None if config.seed is None else _strata(config, atoms, ranges["train"]),
+    )
+
+
+def _strata(config: FilesConfig, atoms: Species, ids: np.ndarray) -> np.ndarray | None:
+    if config.strata == "none":
+        return None
+    keys = ["-".join(map(str, np.sort(atoms.of(k)))) for k in ids]
+    return np.unique(keys, return_inverse=True)[1]
+
+
+def split_slice(name: str) -> tuple[str, slice]:
+    """'a.xyz[::2]' -> ('a.xyz', slice(None, None, 2))."""
+    match = re.fullmatch(r"(.+?)(?:\[(-?\d*)(:)(-?\d*)(?::(\d*))?\])?", name)
+    if match is None or match[1].endswith("]"):
+        raise ValueError(f"{name!r}: wanted a file name with an optional slice such as [::2] or [:100]")
+    if match[3] is None:
+        return match[1], slice(None)
+    if match[5] and int(match[5]) == 0:
+        raise ValueError(f"{name!r}: a slice with step 0, wanted a step of at least 1 such as [::2]")
+    return match[1], slice(*(int(part) if part else None for part in (match[2], match[4], match[5])))
