@@ -35,6 +35,7 @@ from sapis_lab.data._file_filters import (
     isolated_energies,
     kept,
     left_out,
+    refuse_hidden_states,
 )
 from sapis_lab.data._file_labels import FileLabels, Scales, labelled, level_of, scales
 from sapis_lab.data._isolated_atoms import check_isolated_atoms, read_isolated_atoms
@@ -211,6 +212,7 @@ class FilesConfig(FileLabels):
         for ids in dropped.values():
             ranges = {group: np.setdiff1d(of, ids) for group, of in ranges.items()}
         splits = _splits(self, Species(store.species, store.offsets), ranges)
+        refuse_hidden_states(store, np.concatenate(list(splits.values())), places)
         check_store(
             store,
             splits,
