@@ -15,6 +15,7 @@ from sapis_lab.evaluation import Subject
 from sapis_lab.potential import Potential
 from sapis_lab.selftest._project import Project, small_study
 from sapis_lab.selftest.ranks import write_molecules
+from sapis_lab.structures import Structure
 
 
 @pytest.fixture(scope="session")
@@ -39,7 +40,38 @@ def subject(store: FrameStore) -> Subject:
     config = kind_class("models", "geat")(cutoff=3.0).at_size(3e3, n_species=len(store.elements))
     model = config.build(species=store.elements, mean_neighbors=8.0, seed=0).requires_grad_(False)
     references = dict.fromkeys(store.elements, float(np.mean(store.energy)) / 4)
-    return Subject(Potential(model, config, references, 8.0, {"id": "test"}), store, "cpu")
+    return Subject(Potential(model, config, references, 8.0, {"id": "test", "n_frames": 12}), store, "cpu")
+
+
+@pytest.fixture(scope="session")
+def crystals(tmp_path_factory: pytest.TempPathFactory) -> Subject:
+    """An untrained potential, and rattled cells of two elements that it labelled itself, stress included."""
+    place = tmp_path_factory.mktemp("crystals")
+    config = kind_class("models", "geat")(cutoff=3.0).at_size(3e3, n_species=2)
+    model = config.build(species=(8, 12), mean_neighbors=8.0, seed=0).requires_grad_(False)
+    potential = Potential(model, config, {8: -2.0, 12: -1.0}, 8.0, {"id": "test", "n_frames": 12})
+    generator = np.random.default_rng(0)
+    z = np.array([8, 12] * 4)
+    corners = np.array([[i, j, k] for i in (0, 1) for j in (0, 1) for k in (0, 1)])
+    cell = 4.2 * np.eye(3) + 0.1 * generator.normal(size=(24, 3, 3))
+    x = 2.1 * corners + 0.1 * generator.normal(size=(24, 8, 3))
+    pbc = np.ones(3, dtype=bool)
+    given = [Structure(z, x[k], cell[k], pbc) for k in range(24)]
+    found = potential.predict(given, stress=True)
+    assert found.stress is not None
+    np.savez(
+        place / "crystals.npz",
+        R=x,
+        z=z,
+        E=found.energy,
+        F=found.forces.reshape(x.shape),
+        cell=cell,
+        stress=found.stress,
+    )
+    raw = {"train": "crystals.npz", "n_validation": 4, "n_test": 8, "stress_key": "stress", "root": place}
+    units = {"energy_unit": "eV", "length_unit": "Angstrom"}
+    data: DatasetConfig = load(kind_class("data", "files"), raw | units, source="test")
+    return Subject(potential, prepare(data, cache=place / "cache"), "cpu")
 
 
 @pytest.fixture(scope="session")

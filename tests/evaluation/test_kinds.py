@@ -21,13 +21,21 @@ from sapis_lab.structures import Structure
 SMALL: dict[str, dict[str, Any]] = {
     "cost": {"batches": (1, 3), "repeats": 2},
     "smoothness": {"n_frames": 2, "n_pairs": 2, "n_directions": 2},
+    "strain": {"n_frames": 3, "n_strains": 2},
 }
+OF_CRYSTALS = {"strain"}
 
 
 @pytest.fixture(params=kinds("evaluation"))
 def evaluation(request: pytest.FixtureRequest) -> Evaluation:
     """Small settings of every kind."""
     return kind_class("evaluation", request.param)(**SMALL.get(request.param, {}))
+
+
+@pytest.fixture
+def fitting(evaluation: Evaluation, subject: Subject, crystals: Subject) -> Subject:
+    """What the kind can measure."""
+    return crystals if evaluation.kind in OF_CRYSTALS else subject
 
 
 def measured(evaluation: Evaluation, subject: Subject) -> dict[str, dict[str, np.ndarray]]:
@@ -37,8 +45,8 @@ def measured(evaluation: Evaluation, subject: Subject) -> dict[str, dict[str, np
 # ------------------------------------------------------------------------------------------------- every kind
 
 
-def test_scores_are_finite_quantities_that_the_kind_has(evaluation: Evaluation, subject: Subject) -> None:
-    scores = evaluation.checked(evaluation.score(measured(evaluation, subject)))
+def test_scores_are_finite_quantities_that_the_kind_has(evaluation: Evaluation, fitting: Subject) -> None:
+    scores = evaluation.checked(evaluation.score(measured(evaluation, fitting)))
     assert scores
     for label in (evaluation.kind, f"{evaluation.kind}-mine"):
         for key in scores:
@@ -47,15 +55,15 @@ def test_scores_are_finite_quantities_that_the_kind_has(evaluation: Evaluation, 
             assert "{" not in q.key + q.label and ("(mine)" in q.label) == label.endswith("-mine")
 
 
-def test_raw_arrays_are_the_same_every_time_but_for_times(evaluation: Evaluation, subject: Subject) -> None:
-    a, b = (evaluation.score(measured(evaluation, subject)) for _ in range(2))
+def test_raw_arrays_are_the_same_every_time_but_for_times(evaluation: Evaluation, fitting: Subject) -> None:
+    a, b = (evaluation.score(measured(evaluation, fitting)) for _ in range(2))
     assert a.keys() == b.keys()
     stable = [key for key in a if not is_time(f"{evaluation.kind}_{key}")]
     assert {key: a[key] for key in stable} == {key: b[key] for key in stable}
 
 
-def test_arrays_are_plain_and_scores_follow_from_them_alone(evaluation: Evaluation, subject: Subject) -> None:
-    raw = measured(evaluation, subject)
+def test_arrays_are_plain_and_scores_follow_from_them_alone(evaluation: Evaluation, fitting: Subject) -> None:
+    raw = measured(evaluation, fitting)
     assert all(not a.dtype.hasobject for arrays in raw.values() for a in arrays.values())
     assert evaluation.score(raw) == evaluation.score(raw)
 
@@ -129,6 +137,34 @@ def test_further_test_sets_have_columns_of_their_own() -> None:
     q = quantity("errors_test_600K_force_mae_Cu")
     assert (q.label, q.axis) == ("test 600K force MAE of Cu", "test 600K force MAE of Cu (meV/Å)")
     assert quantity("errors_test_force_error_q90").label == "test 90 % quantile of the force error of an atom"
+
+
+# ----------------------------------------------------------------------------------------------------- strain
+
+
+def strain(subject: Subject, factor: float = 1.0) -> dict[str, float]:
+    evaluation = kind_class("evaluation", "strain")(n_frames=6)
+    raw = measured(evaluation, subject)
+    raw["frames"]["stress"] = factor * raw["frames"]["stress"]
+    return evaluation.score(raw)
+
+
+def test_a_potential_follows_the_stress_that_it_labelled_itself(crystals: Subject) -> None:
+    found = strain(crystals)
+    assert found["slope"] == pytest.approx(1, abs=1e-3)
+    assert found["correlation"] == pytest.approx(1, abs=1e-5)
+    assert found["stress_mae"] == pytest.approx(0, abs=1e-8)
+    assert 0 < found["stress_mismatch"] < 1e-5
+
+
+@pytest.mark.parametrize("factor", [-1.0, 160.2])
+def test_a_turned_sign_and_another_unit_show_in_the_slope(crystals: Subject, factor: float) -> None:
+    assert strain(crystals, factor)["slope"] == pytest.approx(1 / factor, rel=1e-3)
+
+
+def test_molecules_have_no_stress_to_be_judged_by(subject: Subject) -> None:
+    with pytest.raises(ValueError, match="has no stress; wanted crystals"):
+        kind_class("evaluation", "strain")().parts(subject)
 
 
 # ------------------------------------------------------------------------------------------------- smoothness
