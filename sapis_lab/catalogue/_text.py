@@ -1,0 +1,139 @@
+"""The catalogue for people: everything about one set, and the page that lists all of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sapis_lab.catalogue._base import OfficialFile, PublicSet, size_text
+from sapis_lab.catalogue._search import public_set, public_sets
+
+TABLE_HEAD = ("set", "labels", "level", "licence", "size")
+
+
+def table_row(public: PublicSet) -> tuple[str, ...]:
+    """The cells of a set under `TABLE_HEAD`."""
+    return (
+        public.name,
+        ", ".join(dict.fromkeys(label.name for label in public.labels)) or "-",
+        public.level,
+        public.licence,
+        _size_cell(public),
+    )
+
+
+def _size_cell(public: PublicSet) -> str:
+    """What a plain fetch downloads, or the range of what may be asked for."""
+    if not public.files:
+        return "-"
+    if public.usual:
+        return size_text(total_size(public.usual))
+    known = sorted(file.size for file in public.files if file.size is not None)
+    if not known:
+        return "not known"
+    return (
+        f"{size_text(known[0])} to {size_text(known[-1])}" if known[0] != known[-1] else size_text(known[0])
+    )
+
+
+def total_size(files: tuple[OfficialFile, ...]) -> float | None:
+    """Bytes of all of them; None where one is not known."""
+    sizes = [file.size for file in files]
+    return None if None in sizes else sum(size for size in sizes if size is not None)
+
+
+def credits_of(name: str) -> dict[str, Any]:
+    """What the metadata of a store say of the public set it was made from: its name, licence, DOI and the
+    papers to cite, as BibTeX."""
+    public = public_set(name)
+    return {
+        "public_set": public.name,
+        "licence": public.licence,
+        **({"data_doi": public.data_doi} if public.data_doi else {}),
+        "citation": [paper.bibtex() for paper in public.citations],
+    }
+
+
+def described(public: PublicSet) -> str:
+    """All that is known of a set, in paragraphs and lists; the citations at the end can be copied."""
+    blocks = [f"{public.name}: {public.title}", public.holds, _facts(public)]
+    if public.notes:
+        blocks.append("\n".join(f"note: {note}" for note in public.notes))
+    blocks.append(_files(public))
+    if public.sources:
+        blocks.append("these facts are from: " + "; ".join(public.sources))
+    blocks.append("cite:\n" + "\n".join(paper.bibtex().rstrip() for paper in public.citations))
+    return "\n\n".join(blocks) + "\n"
+
+
+def _facts(public: PublicSet) -> str:
+    lines = [f"level     {public.level}"]
+    for k, label in enumerate(public.labels):
+        key = f", as {label.key}" if label.key else ""
+        note = f"; {label.note}" if label.note else ""
+        lines.append(f"{'labels' if k == 0 else '':<10}{label.name} in {label.unit}{key}{note}")
+    lines.append(f"licence   {public.licence}")
+    lines.append(f"homepage  {public.homepage}")
+    if public.data_doi:
+        lines.append(f"data      doi:{public.data_doi}")
+    return "\n".join(lines)
+
+
+def _files(public: PublicSet) -> str:
+    lines = []
+    if public.not_fetched:
+        lines.append(f"not downloaded for you: {public.not_fetched}")
+    if public.files:
+        lines.append(f"files, below $SAPIS_DATA/{public.place}/:")
+    for file in public.files:
+        about = f", {file.about}" if file.about else ""
+        asked = ", only with --file" if file.asked and public.usual else ""
+        lines.append(f"  {file.part}  {size_text(file.size)}{about}{asked}")
+        lines.append(f"    {file.url}")
+        lines.append(f"    becomes {', '.join(file.patterns)}; {_checked(file)}")
+    return "\n".join(lines)
+
+
+def _checked(file: OfficialFile) -> str:
+    if file.sha256:
+        return f"sha256 {file.sha256}" + ("" if len(file.sha256) == 64 else "... (no more is known)")
+    return f"md5 {file.md5}" if file.md5 else "checksum not known"
+
+
+# ----------------------------------------------------------------------------------------------------- a page
+
+_PAGE = """# Public data sets
+
+What `sapis data fetch NAME` brings into `SAPIS_DATA`, and `sapis data show NAME` tells in full: units and
+keys of the official files, their addresses and checksums, traps, and whom to cite. This page is made from the
+catalogue, one file per set in `sapis_lab/catalogue/sets/`, by
+
+    sapis data list --markdown > docs/data.md
+
+and a test compares the two. Sizes are those of the downloads, as far as they are known.
+
+"""
+
+
+def markdown_page() -> str:
+    """docs/data.md: a table of all sets, and the first citation of each."""
+    lines = [
+        "| set | what | labels, in units of the files | level | licence | size |",
+        "|---|---|---|---|---|---|",
+    ]
+    for public in public_sets():
+        labels = "; ".join(f"{label.name} ({label.unit})" for label in public.labels) or "-"
+        size = "not downloaded for you" if public.not_fetched else _size_cell(public)
+        cells = (
+            f"`{public.name}`",
+            f"{public.title}: {public.holds}",
+            labels,
+            public.level,
+            public.licence,
+            size,
+        )
+        lines.append("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |")
+    cited = [
+        f"- `{p.name}`: " + "; ".join(c.short() for c in p.citations) + f". {p.homepage}"
+        for p in public_sets()
+    ]
+    return _PAGE + "\n".join(lines) + "\n\n## Whom to cite\n\n" + "\n".join(cited) + "\n"
