@@ -16,7 +16,14 @@ from sapis_lab.catalogue._base import (
 )
 from sapis_lab.catalogue._presence import Presence, presence
 from sapis_lab.catalogue._search import fetching_advice, names, public_set, public_sets
-from sapis_lab.catalogue._text import TABLE_HEAD, credits_of, described, markdown_page
+from sapis_lab.catalogue._text import (
+    TABLE_HEAD,
+    credits_of,
+    described,
+    markdown_page,
+    table_row,
+    total_size,
+)
 
 __all__ = [
     "TABLE_HEAD",
@@ -36,4 +43,6 @@ __all__ = [
     "public_set",
     "public_sets",
     "size_text",
+    "table_row",
+    "total_size",
 ]

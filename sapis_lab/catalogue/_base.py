@@ -122,7 +122,7 @@ class PublicSet:
     """A public data set."""
 
     name: str = ""
-    """Its name here, that of its module."""
+    """Its name here; that of its module by default."""
     title: str
     holds: str
     """Molecules or crystals, how many, how large."""

@@ -19,10 +19,10 @@ class Presence:
 
     @property
     def word(self) -> str:
-        """'all', '3 of 7', 'yes' (in another form) or 'no'."""
+        """'all', '3 of 7', 'some' (in another form) or 'no'."""
         n, total = len(self.there), len(self.there) + len(self.missing)
         if n == 0:
-            return "yes" if self.other else "no"
+            return "some" if self.other else "no"
         return "all" if n == total else f"{n} of {total}"
 
 

@@ -15,12 +15,27 @@ from sapis_lab.catalogue._base import OfficialFile, PublicSet, size_text
 from sapis_lab.errors import ConfigError
 
 
+@cache
+def _all() -> dict[str, PublicSet]:
+    """The sets of all public modules of `sets`, by their names, in alphabetical order."""
+    modules = [m.name for m in pkgutil.iter_modules(sets.__path__) if not m.name.startswith("_")]
+    found = []
+    for module in modules:
+        public: PublicSet = importlib.import_module(f"{sets.__name__}.{module}").SET
+        found.append(public if public.name else replace(public, name=module))
+    return {public.name: public for public in sorted(found, key=lambda public: public.name)}
+
+
 def names() -> tuple[str, ...]:
     """Names of all sets, in alphabetical order."""
-    return tuple(sorted(m.name for m in pkgutil.iter_modules(sets.__path__) if not m.name.startswith("_")))
+    return tuple(_all())
 
 
-@cache
+def public_sets() -> tuple[PublicSet, ...]:
+    """All sets, by name."""
+    return tuple(_all().values())
+
+
 def public_set(name: str) -> PublicSet:
     """The set of that name; ConfigError names the nearest one where there is none."""
     plain = name.lower().replace("-", "_")
@@ -30,14 +45,7 @@ def public_set(name: str) -> PublicSet:
         raise ConfigError(
             f"no public data set {name[:100]!r} in the catalogue;{meant} known: {', '.join(names())}"
         )
-    module = importlib.import_module(f"{sets.__name__}.{plain}")
-    found: PublicSet = replace(module.SET, name=plain)
-    return found
-
-
-def public_sets() -> tuple[PublicSet, ...]:
-    """All sets, by name."""
-    return tuple(public_set(name) for name in names())
+    return _all()[plain]
 
 
 def fetching_advice(wanted: Sequence[str | PurePath], *, name: str | None = None) -> str:
@@ -55,9 +63,10 @@ def fetching_advice(wanted: Sequence[str | PurePath], *, name: str | None = None
 
 
 def _giving(path: PurePath) -> list[tuple[PublicSet, OfficialFile]]:
+    by_folder = sorted(public_sets(), key=lambda public: public.name != public.place)
     return [
         (public, file)
-        for public in public_sets()
+        for public in by_folder
         if public.place in path.parts
         for file in public.files
         if any(path.match(f"{public.place}/{pattern}") for pattern in file.patterns)
@@ -67,10 +76,11 @@ def _giving(path: PurePath) -> list[tuple[PublicSet, OfficialFile]]:
 def _advice(public: PublicSet, file: OfficialFile | None) -> str:
     if public.not_fetched:
         return f"`sapis data show {public.name}` says where to get it"
+    files = public.usual
     if file is not None and file.asked:
         command, files = f"sapis data fetch {public.name} --file {file.part}", (file,)
-    elif public.usual:
-        command, files = f"sapis data fetch {public.name}", public.usual
+    elif files:
+        command = f"sapis data fetch {public.name}"
     else:
         return f"`sapis data show {public.name}` lists the files of it that `sapis data fetch` downloads"
     sizes = [f.size for f in files]

@@ -6,6 +6,7 @@ REPOSITORY, COMMIT = "davkovacs/BOTNet-datasets", "29e6d467317e4b5967b7ea5cbee54
 
 
 SET = PublicSet(
+    name="3bpa",
     title="3BPA, 3-(benzyloxy)pyridin-2-amine",
     holds=(
         "a drug-like molecule of 27 atoms (H, C, N, O): 500 frames at 300 K, 500 at 300, 600 and 1200 K; "
@@ -38,7 +39,6 @@ SET = PublicSet(
         ),
     ),
     homepage="https://github.com/davkovacs/BOTNet-datasets",
-    folder="3bpa",
     files=(
         *github_files(
             REPOSITORY,
