@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from functools import cache
-from pathlib import PurePath
+from pathlib import PurePath, PurePosixPath
 
 from sapis_lab.catalogue import sets
 from sapis_lab.catalogue._base import OfficialFile, PublicSet, size_text
@@ -69,8 +69,13 @@ def _giving(path: PurePath) -> list[tuple[PublicSet, OfficialFile]]:
         for public in by_folder
         if public.place in path.parts
         for file in public.files
-        if any(path.match(f"{public.place}/{pattern}") for pattern in file.patterns)
+        if any(path.match(f"{public.place}/{name}") for pattern in file.patterns for name in _names(pattern))
     ]
+
+
+def _names(pattern: str) -> list[str]:
+    """A pattern, and the folders that it leads through."""
+    return [pattern, *(str(folder) for folder in PurePosixPath(pattern).parents if folder.name)]
 
 
 def _advice(public: PublicSet, file: OfficialFile | None) -> str:

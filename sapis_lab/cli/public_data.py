@@ -166,10 +166,18 @@ def _chosen(public: PublicSet, parts: Sequence[str], url: str | None) -> tuple[O
 
 def _root(to: Path | None) -> Path:
     """The folder of data sets: an existing one, or one that can be made beside existing ones."""
-    from sapis_lab.data import data_root
+    from sapis_lab.data import DATA_VARIABLE, known_root
 
     if to is None:
-        return plainly(lambda: data_root(None), about="fetch wants a folder (--to names one)")
+        root = known_root(None)
+        if root is None:
+            raise ConfigError(f"set {DATA_VARIABLE} to the folder of data sets, or name one with --to")
+        if not root.is_dir():
+            raise ConfigError(
+                f"{DATA_VARIABLE} names {root}, which does not exist; make that folder, or name another one "
+                f"with --to"
+            )
+        return root
     if to.exists() and not to.is_dir():
         raise ConfigError(f"--to {to}: wanted a folder, got a file")
     if not to.absolute().parent.is_dir():
