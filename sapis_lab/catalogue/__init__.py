@@ -17,6 +17,7 @@ from sapis_lab.catalogue._base import (
 from sapis_lab.catalogue._presence import Presence, presence
 from sapis_lab.catalogue._search import fetching_advice, names, public_set, public_sets
 from sapis_lab.catalogue._text import (
+    LEGEND,
     TABLE_HEAD,
     credits_of,
     described,
@@ -26,6 +27,7 @@ from sapis_lab.catalogue._text import (
 )
 
 __all__ = [
+    "LEGEND",
     "TABLE_HEAD",
     "Citation",
     "Label",

@@ -127,6 +127,8 @@ class PublicSet:
     holds: str
     """Molecules or crystals, how many, how large."""
     labels: tuple[Label, ...]
+    brief: str = ""
+    """The labels in a word or two, for tables; by default E, F and the names of the others."""
     level: str
     """Level of theory, of the labels."""
     licence: str

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from sapis_lab.catalogue._base import OfficialFile, PublicSet, size_text
 from sapis_lab.catalogue._search import public_set, public_sets
 
 TABLE_HEAD = ("set", "labels", "level", "licence", "size")
+LEGEND = "E energy, F forces; sizes of the downloads"
+_SHORT = {"energy": "E", "forces": "F"}
+_ASIDE = re.compile(r" \([^)]*\)|; .*")
+"""What a table leaves out: programs, exceptions."""
 
 
 def table_row(public: PublicSet) -> tuple[str, ...]:
     """The cells of a set under `TABLE_HEAD`."""
+    labels = [_SHORT.get(label.name, label.name) for label in public.labels if label.name != "positions"]
     return (
         public.name,
-        ", ".join(dict.fromkeys(label.name for label in public.labels)) or "-",
-        public.level,
-        public.licence,
+        public.brief or ", ".join(dict.fromkeys(labels)) or "positions",
+        _ASIDE.sub("", public.level),
+        _ASIDE.sub("", public.licence),
         _size_cell(public),
     )
 
@@ -53,9 +59,13 @@ def credits_of(name: str) -> dict[str, Any]:
     }
 
 
-def described(public: PublicSet) -> str:
-    """All that is known of a set, in paragraphs and lists; the citations at the end can be copied."""
-    blocks = [f"{public.name}: {public.title}", public.holds, _facts(public)]
+def described(public: PublicSet, *, readers: str = "") -> str:
+    """All that is known of a set, in paragraphs and lists; the citations at the end can be copied.
+
+    Args:
+        readers: the kinds and configs that read it, where those are known.
+    """
+    blocks = [f"{public.name}: {public.title}", public.holds, _facts(public, readers)]
     if public.notes:
         blocks.append("\n".join(f"note: {note}" for note in public.notes))
     blocks.append(_files(public))
@@ -65,37 +75,43 @@ def described(public: PublicSet) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-def _facts(public: PublicSet) -> str:
+def _facts(public: PublicSet, readers: str) -> str:
     lines = [f"level     {public.level}"]
     for k, label in enumerate(public.labels):
-        key = f", as {label.key}" if label.key else ""
-        note = f"; {label.note}" if label.note else ""
-        lines.append(f"{'labels' if k == 0 else '':<10}{label.name} in {label.unit}{key}{note}")
+        aside = "; ".join(word for word in (label.key, label.note) if word)
+        lines.append(
+            f"{'labels' if k == 0 else '':<10}{label.name} in {label.unit}{f' ({aside})' if aside else ''}"
+        )
     lines.append(f"licence   {public.licence}")
     lines.append(f"homepage  {public.homepage}")
     if public.data_doi:
         lines.append(f"data      doi:{public.data_doi}")
+    if readers:
+        lines.append(f"read by   {readers}")
     return "\n".join(lines)
 
 
 def _files(public: PublicSet) -> str:
-    lines = []
     if public.not_fetched:
-        lines.append(f"not downloaded for you: {public.not_fetched}")
-    if public.files:
-        lines.append(f"files, below $SAPIS_DATA/{public.place}/:")
+        return f"not downloaded for you: {public.not_fetched}"
+    lines = [f"files, below $SAPIS_DATA/{public.place}/:"]
     for file in public.files:
         about = f", {file.about}" if file.about else ""
-        asked = ", only with --file" if file.asked and public.usual else ""
-        lines.append(f"  {file.part}  {size_text(file.size)}{about}{asked}")
+        asked = ", only with --file" if file.asked else ""
+        size = size_text(file.size) if file.size is not None else "size not known"
+        lines.append(f"  {file.part}  {size}{about}{asked}")
         lines.append(f"    {file.url}")
-        lines.append(f"    becomes {', '.join(file.patterns)}; {_checked(file)}")
+        lines.append(f"    {_checked(file)}")
+        if file.patterns != (file.part,):
+            lines.append(f"    becomes {', '.join(file.patterns)}")
     return "\n".join(lines)
 
 
 def _checked(file: OfficialFile) -> str:
     if file.sha256:
-        return f"sha256 {file.sha256}" + ("" if len(file.sha256) == 64 else "... (no more is known)")
+        return f"sha256 {file.sha256}" + (
+            "" if len(file.sha256) == 64 else "... (its beginning alone is known)"
+        )
     return f"md5 {file.md5}" if file.md5 else "checksum not known"
 
 

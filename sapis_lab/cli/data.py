@@ -69,10 +69,14 @@ def data_list(
     if markdown:
         print(markdown_page(), end="")
         return
+    console = stdout_console()
     if not public:
-        stdout_console().print(_configs())
-        stdout_console().print("\npublic sets: `sapis data show NAME`, `sapis data fetch NAME`")
-    stdout_console().print(public_data.catalogue_table())
+        console.print(_configs())
+        console.print(
+            "\npublic sets; `sapis data show NAME` says more, `sapis data fetch NAME` downloads one:"
+        )
+    console.print(public_data.catalogue_table(console.width))
+    console.print(public_data.legend())
 
 
 def _configs() -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ import typer
 from rich.text import Text
 
 from sapis_lab.catalogue import (
+    LEGEND,
     TABLE_HEAD,
     OfficialFile,
     PublicSet,
@@ -46,12 +48,8 @@ def data_show(name: SetName) -> None:
     Example: `sapis data show rmd17`
     """
     public = _named(name)
-    text = described(public)
-    configs = _readers(public)
-    where = f"read by {configs}\n\n" if configs else "no kind of data reads it yet\n\n"
-    head, _, rest = text.partition("\n\nfiles, ")
-    text = f"{head}\n\n{where}files, {rest}" if rest else f"{where}{text}"
-    print(_on_screen(text), end="")
+    readers = _readers(public) or "no kind of data yet"
+    print(_on_screen(described(public, readers=readers)), end="")
 
 
 @app.command("fetch")
@@ -114,16 +112,35 @@ def _on_screen(text: str) -> str:
     return wrapped(Text(text), get_terminal_size().columns).plain
 
 
-def catalogue_table() -> Table:
-    """All public sets, and whether they are in the folder of data."""
+_NARROW, _WIDTHS = 100, {"labels": 12, "level": 15, "licence": 10, "size": 9}
+"""Columns of a terminal below which levels of theory break at their slash, and the others as here."""
+
+
+def catalogue_table(width: int) -> Table:
+    """All public sets, and whether they are in the folder of data, for a terminal of `width` columns."""
     from sapis_lab.data import known_root
 
-    root = known_root(None)
-    table = new_table(*TABLE_HEAD, "here", left="all", wrapped=["labels", "level", "licence", "size"])
+    root, narrow = known_root(None), width < _NARROW
+    table = new_table(*TABLE_HEAD, "here", left="all", wrapped=TABLE_HEAD[1:])
+    for column in table.columns:
+        column.max_width = _WIDTHS.get(str(column.header)) if narrow else None
     for public in public_sets():
+        name, labels, level, *others = table_row(public)
         here = presence(public, root).word if root is not None else "?"
-        table.add_row(*table_row(public), here)
+        table.add_row(name, labels, _broken(level) if narrow else level, *others, here)
     return table
+
+
+def _broken(level: str) -> str:
+    """A level of theory with a line break between functional and basis, in place of one anywhere."""
+    return re.sub(r"/(?=\S{6})", "/\n", level)
+
+
+def legend() -> str:
+    """What the columns of the table mean."""
+    from sapis_lab.data import DATA_VARIABLE
+
+    return f"{LEGEND}; here: what of it is in ${DATA_VARIABLE}"
 
 
 # --------------------------------------------------------------------------------------------- what was asked

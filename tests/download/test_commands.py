@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
+from rich.cells import cell_len
+from rich.console import Console
 
 from sapis_lab import cli
-from sapis_lab.cli.public_data import progress_text
+from sapis_lab.catalogue import PublicSet, public_sets, table_row
+from sapis_lab.cli.public_data import catalogue_table, progress_text
 
 BODY = b"PK" + bytes(range(256)) * 2000
 
@@ -44,9 +48,24 @@ def test_the_list_shows_public_sets_and_whether_they_are_here(inside, tmp_path):
     (tmp_path / "data" / "acac" / "train_300K.xyz").touch()
     lines = inside("data", "list").stdout.splitlines()
     row = next(line for line in lines if line.startswith("acac "))
-    assert " ".join(row.split()) == "acac energy, forces PBE+D3/def2-SVP (ORCA) MIT 4.11 MB 1 of 7"
+    assert " ".join(row.split()) == "acac E, F PBE+D3/def2-SVP MIT 4.11 MB 1 of 7"
     assert any(line.startswith("acac-300K") for line in lines)
     assert "acac-300K" not in inside("data", "list", "--public").stdout
+
+
+def words(public: PublicSet) -> set[str]:
+    return {word for cell in table_row(public) for word in cell.split()}
+
+
+def test_at_80_columns_every_word_is_whole(inside):
+    file = io.StringIO()
+    Console(file=file, width=80).print(catalogue_table(80))
+    text = file.getvalue()
+    assert "…" not in text and max(map(cell_len, text.splitlines())) <= 80
+    shown = set(text.replace("/", "/ ").split())
+    for public in public_sets():
+        wanted = {part for word in words(public) for part in word.replace("/", "/ ").split()}
+        assert wanted <= shown, public.name
 
 
 def test_without_a_folder_of_data_the_list_does_not_say_what_is_here(inside, monkeypatch):
@@ -58,15 +77,15 @@ def test_without_a_folder_of_data_the_list_does_not_say_what_is_here(inside, mon
 def test_a_set_is_shown_with_units_files_readers_and_citation(inside):
     shown = inside("data", "show", "rmd17").stdout
     for words in (
-        "energy in kcal/mol, as energies",
-        "read by kind: rmd17 (configs/data/: rmd17-ethanol)",
+        "energy in kcal/mol (energies; total)",
+        "read by   kind: rmd17 (configs/data/: rmd17-ethanol)",
         "https://figshare.com/ndownloader/files/23950376",
         "sha256 cddeea2ec2c4b22a9de16a9a65a3eeedac5b29da9c99c20bbff0153912bf922b",
         "@article{christensen2020role,",
     ):
         assert words in shown
     assert "checksum not known" in inside("data", "show", "md17").stdout
-    assert "no kind of data reads it yet" in inside("data", "show", "folding-at-home").stdout
+    assert "read by   no kind of data yet" in inside("data", "show", "folding-at-home").stdout
 
 
 def test_names_that_are_none_say_what_to_do(inside):

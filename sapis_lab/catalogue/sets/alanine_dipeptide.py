@@ -20,6 +20,7 @@ SET = PublicSet(
             note="of the force field in water: mean forces, not labels of a potential of the molecule",
         ),
     ),
+    brief="positions, F",
     level="AMBER99SB-ILDN; OBC (msmbuilder) or TIP3P (mdshare)",
     licence="CC-BY 4.0 (mdshare), CC-BY (msmbuilder)",
     citations=(

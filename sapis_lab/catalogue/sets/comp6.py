@@ -22,6 +22,7 @@ SET = PublicSet(
         ),
         Label(name="charges", unit="e", key="cm5, hirshfeld"),
     ),
+    brief="E, gradient",
     level="ωB97X/6-31G(d)",
     licence="MIT",
     citations=(SMITH_2018,),

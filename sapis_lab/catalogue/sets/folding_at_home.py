@@ -7,7 +7,7 @@ SET = PublicSet(
     holds="trajectories of proteins, milliseconds in all",
     labels=(Label(name="positions", unit="nm (XTC) or Å (DCD, PDB)", note="no energies, no forces"),),
     level="classical force fields",
-    licence="see the homepage",
+    licence="not known",
     citations=(
         Citation(
             key="zimmerman2021sars",

@@ -7,6 +7,7 @@ SET = PublicSet(
     title="Matbench, formation energies of the Materials Project",
     holds="132,752 crystals as pymatgen structures",
     labels=(Label(name="formation energy", unit="eV/atom", key="e_form", note="per atom"),),
+    brief="E",
     level="PBE and PBE+U (VASP, Materials Project)",
     licence="CC-BY 4.0",
     citations=(DUNN_2020, JAIN_2013),

@@ -16,6 +16,7 @@ SET = PublicSet(
         ),
         Label(name="gap", unit="eV", key="band_gap"),
     ),
+    brief="E, gap",
     level="PBE, PBE+U and r2SCAN (VASP)",
     licence="CC-BY 4.0",
     citations=(JAIN_2013,),

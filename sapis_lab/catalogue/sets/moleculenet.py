@@ -23,6 +23,7 @@ SET = PublicSet(
             name="hydration free energy", unit="kcal/mol", key="expt", note="FreeSolv; calc is a computed one"
         ),
     ),
+    brief="properties",
     level="measured",
     licence="MIT (DeepChem's files)",
     citations=(

@@ -23,6 +23,7 @@ SET = PublicSet(
         ),
         Label(name="magnetic moments", unit="μB", key="magmom", note="missing for some frames"),
     ),
+    brief="E, F, stress, magnetic moments",
     level="PBE and PBE+U (VASP, Materials Project)",
     licence="MIT",
     citations=(

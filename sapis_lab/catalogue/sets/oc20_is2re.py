@@ -12,6 +12,7 @@ SET = PublicSet(
         Label(name="adsorption energy", unit="eV", key="y_init, y_relaxed"),
         Label(name="relaxed positions", unit="Å", key="pos_relaxed"),
     ),
+    brief="E, relaxed positions",
     level="RPBE (VASP)",
     licence="CC-BY 4.0",
     citations=(CHANUSSOT_2021,),

@@ -27,6 +27,7 @@ SET = PublicSet(
         Label(name="rotational constants", unit="GHz", key="A B C"),
         Label(name="charges", unit="e", key="last column of the atoms", note="Mulliken"),
     ),
+    brief="15 properties",
     level="B3LYP/6-31G(2df,p)",
     licence="CC0 1.0",
     citations=(
