@@ -60,7 +60,7 @@ def credits_of(name: str) -> dict[str, Any]:
 
 
 def described(public: PublicSet, *, readers: str = "") -> str:
-    """All that is known of a set, in paragraphs and lists; the citations at the end can be copied.
+    """All that is known of a set, in paragraphs and lists; the citations can be copied.
 
     Args:
         readers: the kinds and configs that read it, where those are known.
@@ -68,51 +68,58 @@ def described(public: PublicSet, *, readers: str = "") -> str:
     blocks = [f"{public.name}: {public.title}", public.holds, _facts(public, readers)]
     if public.notes:
         blocks.append("\n".join(f"note: {note}" for note in public.notes))
-    blocks.append(_files(public))
+    if public.not_fetched:
+        blocks.append(f"not downloaded for you: {public.not_fetched}")
+    blocks.append("cite:\n" + "\n".join(paper.bibtex().rstrip() for paper in public.citations))
+    if public.files:
+        blocks.append(_files(public))
     if public.sources:
         blocks.append("these facts are from: " + "; ".join(public.sources))
-    blocks.append("cite:\n" + "\n".join(paper.bibtex().rstrip() for paper in public.citations))
     return "\n\n".join(blocks) + "\n"
 
 
 def _facts(public: PublicSet, readers: str) -> str:
-    lines = [f"level     {public.level}"]
-    for k, label in enumerate(public.labels):
+    facts = {
+        "level": public.level,
+        "licence": public.licence,
+        "homepage": public.homepage,
+        "data": f"doi:{public.data_doi}" if public.data_doi else "",
+        "read by": readers,
+    }
+    lines = [f"{name:<10}{fact}" for name, fact in facts.items() if fact]
+    lines.append("labels, in the units of the files:")
+    for label in public.labels:
         aside = "; ".join(word for word in (label.key, label.note) if word)
-        lines.append(
-            f"{'labels' if k == 0 else '':<10}{label.name} in {label.unit}{f' ({aside})' if aside else ''}"
-        )
-    lines.append(f"licence   {public.licence}")
-    lines.append(f"homepage  {public.homepage}")
-    if public.data_doi:
-        lines.append(f"data      doi:{public.data_doi}")
-    if readers:
-        lines.append(f"read by   {readers}")
+        lines.append(f"  {label.name} in {label.unit}{f' ({aside})' if aside else ''}")
     return "\n".join(lines)
 
 
 def _files(public: PublicSet) -> str:
-    if public.not_fetched:
-        return f"not downloaded for you: {public.not_fetched}"
-    lines = [f"files, below $SAPIS_DATA/{public.place}/:"]
+    lines, base = [f"files, below $SAPIS_DATA/{public.place}/:"], ""
     for file in public.files:
+        its_base = file.url.removesuffix(file.part)
+        if its_base not in (file.url, base):
+            base = its_base
+            lines.append(f"  from {base}")
         about = f", {file.about}" if file.about else ""
         asked = ", only with --file" if file.asked else ""
         size = size_text(file.size) if file.size is not None else "size not known"
-        lines.append(f"  {file.part}  {size}{about}{asked}")
-        lines.append(f"    {file.url}")
-        lines.append(f"    {_checked(file)}")
+        lines.append(f"    {file.part}  {size}{about}{asked}")
+        if its_base == file.url:
+            lines.append(f"      {file.url}")
+        lines.append(f"      {_checked(file)}")
         if file.patterns != (file.part,):
-            lines.append(f"    becomes {', '.join(file.patterns)}")
+            lines.append(f"      becomes {', '.join(file.patterns)}")
     return "\n".join(lines)
 
 
 def _checked(file: OfficialFile) -> str:
+    if len(file.sha256) == 64:
+        return f"sha256 {file.sha256}"
+    known = [f"md5 {file.md5}"] if file.md5 else []
     if file.sha256:
-        return f"sha256 {file.sha256}" + (
-            "" if len(file.sha256) == 64 else "... (its beginning alone is known)"
-        )
-    return f"md5 {file.md5}" if file.md5 else "checksum not known"
+        known.append(f"sha256 {file.sha256}... (its beginning alone is known)")
+    return ", ".join(known) or "checksum not known"
 
 
 # ----------------------------------------------------------------------------------------------------- a page

@@ -90,13 +90,15 @@ def data_fetch(
         try:
             done = plainly(lambda: fetch(public, files, root=root, report=line, url=url))
         except Unreachable as error:
-            line.clear()
-            to_stderr(f"error: {error}")
+            line.say(f"error: {error}")
             raise typer.Exit(_STOPPED) from None
+        except KeyboardInterrupt:
+            line.say("what has come is kept; the same command continues")
+            raise
     for outcome in done:
         to_stdout(_outcome(outcome, root / public.place))
     readers = _readers(public)
-    to_stdout(f"{public.licence}; cite: {public.citations[0].short()}")
+    to_stdout(f"licence: {public.licence}; cite: {public.citations[0].short()}")
     if readers:
         to_stdout(f"read by {readers}")
 
@@ -168,7 +170,9 @@ def _chosen(public: PublicSet, parts: Sequence[str], url: str | None) -> tuple[O
     if public.not_fetched:
         raise ConfigError(f"{public.name} is not downloaded for you: {public.not_fetched}. {public.homepage}")
     known = {file.part: file for file in public.files}
-    listing = ", ".join(f"{file.part} ({size_text(file.size)})" for file in public.files)
+    listing = ", ".join(
+        file.part if file.size is None else f"{file.part} ({size_text(file.size)})" for file in public.files
+    )
     unknown = [part for part in parts if part not in known and part != "all"]
     if unknown:
         raise ConfigError(f"--file {unknown[0]!r}: {public.name} has no such file; it has {listing}")
@@ -246,10 +250,9 @@ def _readers(public: PublicSet) -> str:
 
 def _intention(public: PublicSet, files: Sequence[OfficialFile], root: Path) -> str:
     n = "1 file" if len(files) == 1 else f"{len(files)} files"
-    known = size_text(total_size(tuple(files)))
-    amount = f"{known} in all" if known != "not known" and len(files) > 1 else known
-    size = "of a size that is not known" if known == "not known" else f"of {amount}"
-    return f"{public.name}: {n} {size} into {root / public.place} ({public.licence})"
+    total = total_size(tuple(files))
+    size = "size not known" if total is None else size_text(total)
+    return f"{public.name}: {n}, {size}, into {root / public.place}; licence: {public.licence}"
 
 
 def _outcome(done: Any, folder: Path) -> str:
@@ -257,11 +260,12 @@ def _outcome(done: Any, folder: Path) -> str:
     n = len(done.files)
     if done.outcome == "left as it is":
         return f"{done.file.part}: is there already and left as it is; nothing is known to compare it with"
-    verb = f"{n} file{'s' if n > 1 else ''} in {folder}"
-    if done.outcome == "was there":
-        verb = "is there already"
-    checked = f"{done.checked_by} as wanted" if done.checked_by else f"sha256 {done.sha256}, not known before"
-    return f"{done.file.part}: {verb}, {checked}"
+    where = (
+        "is there already" if done.outcome == "was there" else f"{n} file{'s' if n > 1 else ''} in {folder}"
+    )
+    if done.checked_by:
+        return f"{done.file.part}: {where}; {done.checked_by} as wanted"
+    return f"{done.file.part}: {where}; nothing is known to compare it with, its sha256 is {done.sha256}"
 
 
 class _Line:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import signal
 import sys
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -114,11 +115,13 @@ def test_a_file_is_fetched_once_and_says_under_which_licence(inside, server, tmp
     arguments = ("data", "fetch", "md17", "--file", "ethanol", "--url", url, "--to", str(tmp_path / "new"))
     done = inside(*arguments)
     assert done.returncode == 0, done.stderr
-    assert done.stderr.startswith("md17: 1 file of a size that is not known into ")
-    assert f"ethanol: 1 file in {tmp_path / 'new' / 'md17'}, sha256 " in done.stdout
-    assert "not stated; cite: Chmiela et al., Science Advances 3, e1603015 (2017)" in done.stdout
+    assert done.stderr.startswith("md17: 1 file, size not known, into ")
+    assert f"ethanol: 1 file in {tmp_path / 'new' / 'md17'}; nothing is known to compare it" in done.stdout
+    assert "licence: not stated; cite: Chmiela et al., Science Advances 3, e1603015 (2017)" in done.stdout
     assert (tmp_path / "new" / "md17" / "md17_ethanol.npz").read_bytes() == BODY
-    assert "ethanol: is there already, sha256 " in inside(*arguments).stdout and len(server.asked) == 1
+    assert (
+        "ethanol: is there already; nothing is known" in inside(*arguments).stdout and len(server.asked) == 1
+    )
 
 
 def test_another_file_ends_the_command_and_leaves_nothing(inside, server, tmp_path):
@@ -132,6 +135,17 @@ def test_a_network_that_is_away_ends_with_the_status_of_what_can_be_continued(in
     url = server.put("/a", BODY, statuses=[503] * 9)
     done = inside("data", "fetch", "md17", "--file", "ethanol", "--url", url)
     refused(done, "the server answers 503", "run the same command again to continue", status=75)
+
+
+def test_what_has_come_is_kept_when_one_stops_it(inside, server, monkeypatch):
+    def stop(*arguments, **options):
+        signal.raise_signal(signal.SIGINT)
+        return b""
+
+    monkeypatch.setattr("sapis_lab.download._transfer._read", stop)
+    done = inside("data", "fetch", "md17", "--file", "ethanol", "--url", server.put("/a", BODY))
+    assert done.returncode == 75
+    assert done.stderr.endswith("what has come is kept; the same command continues\nstopped\n")
 
 
 def test_a_disk_without_room_is_told_before_anything_comes(inside, monkeypatch):
