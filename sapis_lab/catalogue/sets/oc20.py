@@ -47,7 +47,6 @@ SET = PublicSet(
         )
         for name, (n_bytes, md5) in _FILES.items()
     ),
-    also=("*.traj",),
     notes=(
         "chunks of .extxyz.xz with a .txt beside each (system, frame, reference energy); they stay "
         "compressed",
