@@ -1,4 +1,4 @@
-"""sapis data: prepare and list data sets."""
+"""sapis data: prepare and list data sets; `public_data` has what is about public ones."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ from typing import Annotated
 
 import typer
 
+from sapis_lab.catalogue import markdown_page
+from sapis_lab.cli import public_data
 from sapis_lab.cli.common import HELP, Set, Workers, broken_cell, dataset_config, stdout_console
 from sapis_lab.config import ConfigError, home, plainly
-from sapis_lab.screen import new_table
+from sapis_lab.screen import Table, new_table
 
 app = typer.Typer(
     help="Prepare and list data sets, the files in configs/data/.\n\n"
     "Example: `sapis data prepare ethanol-xtb`",
     **HELP,
 )
+app.add_typer(public_data.app)  # its commands stand beside these
 
 
 @app.command("prepare")
@@ -53,11 +56,30 @@ def data_prepare(
 
 
 @app.command("list")
-def data_list() -> None:
-    """List the data sets of configs/data/ with their kinds.
+def data_list(
+    public: Annotated[bool, typer.Option("--public", help="Only the public sets.")] = False,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="The public sets as the page docs/data.md.")
+    ] = False,
+) -> None:
+    """List the data sets of configs/data/ with their kinds, and the public sets that can be fetched.
 
-    Example: `sapis data list`
+    Example: `sapis data list --public`
     """
+    if markdown:
+        print(markdown_page(), end="")
+        return
+    console = stdout_console()
+    if not public:
+        console.print(_configs())
+        console.print(
+            "\npublic sets; `sapis data show NAME` says more, `sapis data fetch NAME` downloads one:"
+        )
+    console.print(public_data.catalogue_table(console.width))
+    console.print(public_data.legend())
+
+
+def _configs() -> Table:
     from sapis_lab.config import read_yaml
 
     table = new_table("data", "kind", "settings", left="all", wrapped=["settings"])
@@ -68,4 +90,4 @@ def data_list() -> None:
             table.add_row(path.stem, "?", broken_cell(error))
             continue
         table.add_row(path.stem, str(raw.pop("kind", "?")), ", ".join(f"{k}={v}" for k, v in raw.items()))
-    stdout_console().print(table)
+    return table

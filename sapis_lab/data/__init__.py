@@ -15,7 +15,7 @@ from sapis_lab.data._base import (
 )
 from sapis_lab.data._neighbor_table import Edges, NeighborTable
 from sapis_lab.data._references import fit_references
-from sapis_lab.data._sources import DATA_VARIABLE
+from sapis_lab.data._sources import DATA_VARIABLE, known_root
 from sapis_lab.data._splits import nested_order
 from sapis_lab.data._store import Frames, FrameStore, is_sealed
 from sapis_lab.elements import SYMBOLS
@@ -33,6 +33,7 @@ __all__ = [
     "dataset_info",
     "fit_references",
     "is_sealed",
+    "known_root",
     "nested_order",
     "prepare",
     "store_folder",

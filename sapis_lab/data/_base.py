@@ -17,9 +17,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from sapis_lab.catalogue import credits_of
 from sapis_lab.config import KindConfig, fingerprint, identity
 from sapis_lab.data._arrays import lock
-from sapis_lab.data._sources import sha256
+from sapis_lab.data._sources import sha256, with_fetching_advice
 from sapis_lab.data._store import FrameStore, is_sealed
 
 _REHASH_BYTES = 64_000_000
@@ -56,6 +57,8 @@ class DatasetConfig(KindConfig):
     """Settings of a dataset; subclasses are the dataset kinds."""
 
     version: ClassVar[int] = 1
+    catalogue: ClassVar[str | None] = None
+    """The public set that the kind reads (`sapis_lab.catalogue`); None for formats and generated data."""
     location_fields: ClassVar[frozenset[str]] = frozenset({"root"})
     """Fields that say where files lie and are no part of the dataset's identity."""
 
@@ -72,6 +75,12 @@ class DatasetConfig(KindConfig):
         """The settings that determine the frames, as plain Python, with the kind's version."""
         plain = {key: value for key, value in identity(self).items() if key not in self.location_fields}
         return {**plain, "version": type(self).version}
+
+    @classmethod
+    def credits(cls) -> dict[str, Any]:
+        """Licence and citation of the public set that the kind reads, for the metadata of its stores; empty
+        where it reads none."""
+        return credits_of(cls.catalogue) if cls.catalogue is not None else {}
 
     def source_root(self) -> Path | None:
         """The folder that the recorded source files are relative to; None for generated data or where it is
@@ -99,9 +108,10 @@ def prepare(
     if not is_sealed(folder):
         with lock(folder.with_name(f".{folder.name}.lock")):
             if not is_sealed(folder):
-                config.build_store(
-                    folder, n_workers=n_workers, progress=progress or (lambda what, done, total: None)
-                )
+                with with_fetching_advice(config.catalogue):
+                    config.build_store(
+                        folder, n_workers=n_workers, progress=progress or (lambda what, done, total: None)
+                    )
     store = FrameStore.open(folder)
     _refuse_changed_sources(config, store)
     return store
@@ -128,7 +138,8 @@ def dataset_info(config: DatasetConfig, *, cutoff: float, cache: Path | None = N
     """`config.info(cutoff=...)`, taken from the finished store if `cache` has it, so that the source files
     may be absent."""
     if cache is None or not is_sealed(store_folder(config, cache)):
-        return config.info(cutoff=cutoff)
+        with with_fetching_advice(config.catalogue):
+            return config.info(cutoff=cutoff)
     store = FrameStore.open(store_folder(config, cache))
     return store_info(store, cutoff=cutoff)
 

@@ -10,13 +10,41 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from sapis_lab.catalogue import fetching_advice
+
 DATA_VARIABLE = "SAPIS_DATA"
 """Environment variable that names the folder of datasets."""
+
+
+class MissingData(ValueError):
+    """Files of a data set that are not there.
+
+    Args:
+        wanted: paths that would have done, by which the catalogue of public sets may know what downloads
+        them.
+    """
+
+    def __init__(self, message: str, wanted: Sequence[Path] = ()) -> None:
+        super().__init__(message)
+        self.wanted = tuple(wanted)
+
+
+@contextmanager
+def with_fetching_advice(catalogue: str | None) -> Iterator[None]:
+    """Files that are missing are told with the command that downloads them, where they are of a public set:
+    of the one named, or one that the catalogue knows their names from."""
+    try:
+        yield
+    except MissingData as error:
+        advice = fetching_advice(error.wanted, name=catalogue)
+        if not advice:
+            raise
+        raise MissingData(f"{error}; {advice}", error.wanted) from None
 
 
 def data_root(root: Path | None) -> Path:
@@ -25,7 +53,7 @@ def data_root(root: Path | None) -> Path:
     named = f"root={root}" if root is not None else f"${DATA_VARIABLE}"
     if root is None:
         if not os.environ.get(DATA_VARIABLE):
-            raise ValueError(
+            raise MissingData(
                 "this dataset reads files and does not know where they are: "
                 f"set {DATA_VARIABLE} to the folder of datasets, or `root` in the config"
             )
@@ -67,9 +95,10 @@ def need_file(root: Path, *names: str) -> Path:
                 f"{'a folder' if path.is_dir() else 'a pipe, a socket or a device'}"
             )
     looked = " or ".join(str(root / name) for name in names)
-    raise ValueError(
+    raise MissingData(
         f"missing file: wanted {looked}; put it there, or point {DATA_VARIABLE} (or `root` in the config) to "
-        f"its folder"
+        f"its folder",
+        [root / name for name in names],
     )
 
 
@@ -82,9 +111,10 @@ def need_folder(root: Path, name: str) -> Path:
     _refuse_outside(root, name)
     path = root / name
     if not path.is_dir():
-        raise ValueError(
+        raise MissingData(
             f"{path}: wanted a folder, got {'a file' if path.exists() else 'nothing'}; put it there, or "
-            f"point {DATA_VARIABLE} (or `root` in the config) to the folder that holds it"
+            f"point {DATA_VARIABLE} (or `root` in the config) to the folder that holds it",
+            [path],
         )
     return path
 

@@ -61,6 +61,7 @@ class MlearnConfig(DatasetConfig):
     """Crystals of one element in the published split."""
 
     version: ClassVar[int] = 1
+    catalogue: ClassVar[str | None] = "mlearn"
     kind: Literal["mlearn"] = "mlearn"
     element: Literal["Li", "Si", "Ge", "Ni", "Cu"]
     """The element, which is the name of the folder."""
@@ -121,6 +122,7 @@ class MlearnConfig(DatasetConfig):
                 "stress": "eV/Angstrom^3",
             },
             "sources": source_record(root, list(found.files)),
+            **self.credits(),
         }
         store.seal(splits=splits, metadata=metadata)
 

@@ -22,7 +22,14 @@ from sapis_lab import units
 from sapis_lab.config import Seed
 from sapis_lab.data._base import DatasetConfig, DatasetInfo, Progress, bytes_estimate, mean_pairs
 from sapis_lab.data._checks import check_store
-from sapis_lab.data._sources import data_root, known_root, need_file, reading, source_record
+from sapis_lab.data._sources import (
+    MissingData,
+    data_root,
+    known_root,
+    need_file,
+    reading,
+    source_record,
+)
 from sapis_lab.data._splits import nested_order
 from sapis_lab.data._store import Frames, FrameStore
 from sapis_lab.formats import open_npz, read_numbers
@@ -48,6 +55,7 @@ class Rmd17Config(DatasetConfig):
     """One molecule and one official split of rMD17."""
 
     version: ClassVar[int] = 1
+    catalogue: ClassVar[str | None] = "rmd17"
     kind: Literal["rmd17"] = "rmd17"
     molecule: Molecule = "ethanol"
     """The molecule, as in the file names."""
@@ -116,6 +124,7 @@ class Rmd17Config(DatasetConfig):
             "converted_from": {"energy": "kcal/mol", "length": "Angstrom"},
             "temperature_kelvin": 500,
             "sources": source_record(root, found.files),
+            **self.credits(),
         }
         store.seal(splits=splits, metadata=metadata)
 
@@ -150,7 +159,7 @@ def _find(config: Rmd17Config, root: Path) -> _Found:
             index = [need_file(base, f"splits/index_{part}_{number}.csv") for part in ("train", "test")]
             return _Found(whole, whole, index[0], index[1])
     need_file(root, f"rmd17/npz_data/{name}.npz", f"rmd17/{name}_train_{number}.npz")
-    raise ValueError(
+    raise MissingData(
         f"missing file: {root}/rmd17/{name}_test_{number}.npz, the test frames that belong to "
         f"{name}_train_{number}.npz"
     )
