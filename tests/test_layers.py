@@ -22,7 +22,7 @@ TORCH_COLUMN = [
     {"quantities"},
     {"jobs"},
     {"executors"},
-    {"atoms", "graphs", "neighbors", "structures", "geometry", "integrators"},
+    {"atoms", "augmentation", "graphs", "neighbors", "structures", "geometry", "integrators"},
     {"samplers", "heads"},
     {
         "models",
