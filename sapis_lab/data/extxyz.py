@@ -43,6 +43,7 @@ from sapis_lab.data._further_labels import (
 )
 from sapis_lab.data._isolated_atoms import check_isolated_atoms, read_isolated_atoms
 from sapis_lab.data._npz import npz_arrays
+from sapis_lab.data._ordering import Order, RandomOrder, ordered
 from sapis_lab.data._pools import (
     Files,
     each_one_or_several,
@@ -84,6 +85,9 @@ class ExtxyzConfig(DatasetConfig):
     seed: Seed | None = 0
     """Of the order of the training frames, numpy's default_rng(seed).permutation; null keeps the order of the
     files."""
+    order: Annotated[Order, Added(before=RandomOrder())] = RandomOrder()
+    """Which frames come first among those for training, of which every training set is the beginning: random,
+    stratified or farthest, as in `{kind: stratified, by: energy}`."""
     strata: Literal["none", "composition"] = "none"
     """Whether every training subset holds each composition in its share."""
     energy_unit: Literal["eV", "meV", "kcal/mol", "kJ/mol", "Hartree"]
@@ -270,6 +274,8 @@ class ExtxyzConfig(DatasetConfig):
         }
         if isolated is not None:
             metadata["isolated_atoms"] = {str(z): e for z, e in isolated.items()}
+        sources = [place.rpartition(", frame ")[0] for place in places]
+        splits = ordered(self.order, store, splits, seed=self.seed, sources=sources)
         store.seal(splits=splits, metadata=metadata)
 
 
