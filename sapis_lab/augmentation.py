@@ -28,10 +28,11 @@ any number of ranks see the same.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import BeforeValidator, Field, ValidationInfo
 
 from sapis_lab.config import Config
 
@@ -60,9 +61,19 @@ _NOTHING = Augmentation(rotations="none")
 _FULL = Augmentation()
 
 
-def short(value: Any) -> Any:
-    """The setting true for what it stands for, false for nothing: equal numbers have one name."""
+def _short(value: Any, info: ValidationInfo) -> Any:
+    """The setting, true for what that stands for and false for nothing: equal numbers have one name."""
+    if isinstance(value, Mapping):
+        value = Augmentation.model_validate(value, context=info.context)
+    if not isinstance(value, bool | Augmentation):
+        raise ValueError(
+            f"wanted true, false, or a mapping as in {{rotations: SO3}}, got {str(value)[:80]!r}"
+        )
     return {_FULL: True, _NOTHING: False}.get(value, value) if isinstance(value, Augmentation) else value
+
+
+AugmentSetting = Annotated[bool | Augmentation, BeforeValidator(_short)]
+"""The setting `train.augment`."""
 
 
 def augmentation(setting: bool | Augmentation) -> Augmentation:

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
 
 from sapis_lab.config import Config
 from sapis_lab.data._frame_features import StoredFrames, compositions, frame_features
@@ -172,6 +172,18 @@ def _named(value: Any, info: ValidationInfo) -> Any:
 
 Order = Annotated[RandomOrder | StratifiedOrder | FarthestOrder, BeforeValidator(_named)]
 """The setting `order`: `{kind: farthest, n_first: 500}`, or a kind alone."""
+
+
+def _refuse_sources(order: Any) -> Any:
+    if isinstance(order, StratifiedOrder) and order.by == "source":
+        raise ValueError(
+            "by=source, but the frames of this data set do not come from several files or systems"
+        )
+    return order
+
+
+OneSourceOrder = Annotated[Order, AfterValidator(_refuse_sources)]
+"""The same where all frames have one source."""
 
 
 def ordered(

@@ -40,7 +40,7 @@ from sapis_lab.config import Added, Seed
 from sapis_lab.data._base import DatasetConfig, DatasetInfo, Progress, bytes_estimate, mean_pairs
 from sapis_lab.data._checks import check_store
 from sapis_lab.data._elements import ATOMIC_NUMBER
-from sapis_lab.data._ordering import Order, RandomOrder, ordered
+from sapis_lab.data._ordering import OneSourceOrder, RandomOrder, ordered
 from sapis_lab.data._pools import wrap_scattered
 from sapis_lab.data._sources import data_root, known_root, need_file, reading, source_record
 from sapis_lab.data._splits import nested_order
@@ -70,7 +70,7 @@ class MlearnConfig(DatasetConfig):
     there."""
     seed: Seed = 0
     """Of the order that defines the training subsets."""
-    order: Annotated[Order, Added(before=RandomOrder())] = RandomOrder()
+    order: Annotated[OneSourceOrder, Added(before=RandomOrder())] = RandomOrder()
     """Which frames come first among those for training, of which every training set is the beginning: random,
     stratified or farthest, as in `{kind: stratified, by: energy}`."""
     root: Path | None = None

@@ -23,7 +23,7 @@ from sapis_lab.config import Added, Seed
 from sapis_lab.data._base import DatasetConfig, DatasetInfo, Progress, bytes_estimate, mean_pairs
 from sapis_lab.data._checks import check_store
 from sapis_lab.data._npz import open_npz, read_numbers
-from sapis_lab.data._ordering import Order, RandomOrder, ordered
+from sapis_lab.data._ordering import OneSourceOrder, RandomOrder, ordered
 from sapis_lab.data._sources import data_root, known_root, need_file, reading, source_record
 from sapis_lab.data._splits import nested_order
 from sapis_lab.data._store import Frames, FrameStore
@@ -58,7 +58,7 @@ class Rmd17Config(DatasetConfig):
     """Frames held out of the 1000 official training frames, the last ones."""
     seed: Seed = 0
     """Of the order that defines the training subsets."""
-    order: Annotated[Order, Added(before=RandomOrder())] = RandomOrder()
+    order: Annotated[OneSourceOrder, Added(before=RandomOrder())] = RandomOrder()
     """Which frames come first among those for training, of which every training set is the beginning: random,
     stratified or farthest, as in `{kind: stratified, by: energy}`."""
     root: Path | None = None

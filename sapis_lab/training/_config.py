@@ -6,9 +6,9 @@ import math
 from collections import Counter
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from sapis_lab.augmentation import Augmentation, short
+from sapis_lab.augmentation import AugmentSetting
 from sapis_lab.config import (
     Added,
     Config,
@@ -151,7 +151,7 @@ class TrainConfig(Config):
     """Fit the reference energies once more at the end, to what the trained model leaves of the energies of
     the training frames: a long training ends with a constant offset, which a loss that is mostly of forces
     is slow to take away."""
-    augment: Annotated[bool | Augmentation, AfterValidator(short)] = True
+    augment: AugmentSetting = True
     """Random rotations and reflections of every training frame, for models that are not equivariant (true),
     or none (false), or `{rotations: ..., noise: ...}`."""
     precision: Literal["float32", "float64"] = "float32"

@@ -302,6 +302,7 @@ def test_stores_made_before_there_were_orders_keep_their_name() -> None:
         (3, "order: wanted random, stratified, farthest, .* got 3"),
         ({"kind": "farthest", "n_fist": 3}, "unknown key 'n_fist'; did you mean 'n_first'"),
         ({"kind": "farthest", "n_first": 0}, "order.n_first: .* got 0"),
+        ({"kind": "stratified", "by": "source"}, "order: by=source, but the frames of this data set do not"),
         (
             {"kind": "stratified", "n_strata": 3},
             "n_strata=3 has no meaning with by=composition, .* leave it out, or set by",

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pydantic import ValidationError
 from ranked_points import LABELLED, Launcher, make_point, n_rows, pid_of, wait_until
 
 from sapis_lab.atoms import AtomsBatch
@@ -21,7 +20,7 @@ from sapis_lab.augmentation import (
     random_rotations,
 )
 from sapis_lab.batches import BatchMaker, TrainingStream
-from sapis_lab.config import kind_class
+from sapis_lab.config import ConfigError, kind_class, load
 from sapis_lab.data import Frames, FrameStore
 from sapis_lab.selftest import random_crystal, random_molecule
 from sapis_lab.training import TrainConfig
@@ -105,8 +104,25 @@ def test_what_stands_for_true_or_false_is_recorded_as_true_or_false() -> None:
     assert setting(False) is False and setting({"rotations": "none"}) is False
     assert setting({"rotations": "SO3"}) == Augmentation(rotations="SO3")
     assert augmentation(True).rotations == "O3" and augmentation(False).rotations == "none"
-    with pytest.raises(ValidationError, match=r"'O3', 'SO3' or 'none'"):
-        setting({"rotations": "O(3)"})
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (
+            {"rotations": "O(3)"},
+            "train: augment.rotations: input should be 'O3', 'SO3' or 'none', got 'O(3)'",
+        ),
+        ({"noise": 0.5}, "train: augment.noise: input should be less than or equal to 0.1, got 0.5"),
+        ({"turns": "O3"}, "train: augment: unknown key 'turns'; known: rotations, noise"),
+        ("O3", "train: augment: wanted true, false, or a mapping as in {rotations: SO3}, got 'O3'"),
+        (3, "train: augment: wanted true, false, or a mapping as in {rotations: SO3}, got '3'"),
+    ],
+)
+def test_an_augmentation_that_does_not_exist_is_refused_in_one_line(value: object, message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        load(TrainConfig, {"steps": 1, "augment": value}, source="train")
+    assert str(error.value) == message
 
 
 # ------------------------------------------------------------------------------------------------------ noise
