@@ -8,7 +8,7 @@ is dropped.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import NamedTuple
 
@@ -18,12 +18,18 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from sapis_lab.atoms import AtomsBatch, Layout, block_is_cheaper, collate, make_graph
-from sapis_lab.data import Frames, FrameStore
+from sapis_lab.augmentation import (
+    Augmentation,
+    augmentation,
+    energy_change,
+    random_displacements,
+    random_rotations,
+    rotated,
+)
+from sapis_lab.data import Edges, Frames, FrameStore
 from sapis_lab.graphs import Graph
+from sapis_lab.neighbors import neighbor_list
 from sapis_lab.targets import EnergyTarget, ForcesTarget, Per, Target
-
-_AUGMENT = 0x0A
-"""Keeps the random streams of order and augmentation apart."""
 
 
 def frames_of_step(step: int, *, n_frames: int, batch_size: int, seed: int) -> np.ndarray:
@@ -42,29 +48,6 @@ def _order(seed: int, epoch: int, n_frames: int) -> np.ndarray:
     """The order of an epoch, (n_frames,) int64; kept, since drawing it anew in every step costs as much as
     making the batch."""
     return np.random.default_rng([seed, epoch]).permutation(n_frames)
-
-
-def random_rotations(n: int, *, seed: int, step: int) -> np.ndarray:
-    """(n, 3, 3) float64, uniform on O(3): half of them with a reflection."""
-    rng = np.random.default_rng([seed, step, _AUGMENT])
-    q = rng.normal(size=(n, 4))
-    w, x, y, z = (q / np.linalg.norm(q, axis=1, keepdims=True)).T
-    rows = [
-        [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
-        [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
-        [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
-    ]
-    sign = np.where(rng.random(n) < 0.5, -1.0, 1.0)
-    return np.moveaxis(np.array(rows), -1, 0) * sign[:, None, None]
-
-
-def rotated(labels: np.ndarray, rotations: np.ndarray, rank: int) -> np.ndarray:
-    """Labels (n, 3, ...) of Cartesian rank 0, 1 or 2, each turned by its own rotation (n, 3, 3)."""
-    if rank == 0:
-        return labels
-    if rank == 1:
-        return np.einsum("aij,aj->ai", rotations, labels)
-    return rotations @ labels @ rotations.transpose(0, 2, 1)
 
 
 _OF_BATCH = ("energy", "forces", "stress")
@@ -188,12 +171,25 @@ class BatchMaker:
             **more,
         )
 
-    def __call__(self, ids: np.ndarray, rotations: np.ndarray | None = None) -> AtomsBatch:
-        """The batch of the frames `ids` (b,), rotated frame by frame by `rotations` (b, 3, 3) if given."""
-        if self._is_held and rotations is None:
+    def __call__(
+        self,
+        ids: np.ndarray,
+        rotations: np.ndarray | None = None,
+        displacements: np.ndarray | None = None,
+    ) -> AtomsBatch:
+        """The batch of the frames `ids` (b,), if given with atoms moved by `displacements` (n_atoms_total, 3)
+        Å, which energies follow to first order, and then rotated frame by frame by `rotations` (b, 3, 3)."""
+        if self._is_held and rotations is None and displacements is None:
             # a copy: ids of a split lie in a file that cannot be written
             return self._rows(np.array(ids, dtype=np.int64))
         frames = self.store.frames(ids)
+        energy = self._targets[ids]
+        if displacements is None:
+            graph = self._graph(ids, frames)
+        else:
+            frames = replace(frames, positions=frames.positions + displacements)
+            energy = energy + energy_change(frames.forces, displacements, frames.n_atoms)
+            graph = self._graph_of(frames)
         positions, forces, cell, stress = frames.positions, frames.forces, frames.cell, frames.stress
         labels = {key: frames.label(key) for key in self._further}
         if rotations is not None:
@@ -212,8 +208,8 @@ class BatchMaker:
             species=frames.species,
             positions=positions,
             cell=cell,
-            graph=self._graph(ids, frames),
-            energy=self._targets[ids],
+            graph=graph,
+            energy=energy,
             forces=forces,
             stress=stress,
             labels=labels,
@@ -236,7 +232,21 @@ class BatchMaker:
     def _graph(self, ids: np.ndarray, frames: Frames) -> Graph:
         if self._all_pairs:
             return self._block(frames.n_atoms)
-        edges = self._table.edges(ids)
+        return self._of_edges(self._table.edges(ids), frames)
+
+    def _graph_of(self, frames: Frames) -> Graph:
+        """The graph of frames whose atoms are not where the table has them."""
+        if self._all_pairs:
+            return self._block(frames.n_atoms)
+        ends = np.cumsum(frames.n_atoms)
+        pairs = [
+            neighbor_list(frames.positions[end - n : end], cell, pbc, self.cutoff)
+            for n, end, cell, pbc in zip(frames.n_atoms, ends, frames.cell, frames.pbc, strict=True)
+        ]
+        n_edges = np.array([len(p.center) for p in pairs], dtype=np.int64)
+        return self._of_edges(Edges(n_edges, *(np.concatenate(c) for c in zip(*pairs, strict=True))), frames)
+
+    def _of_edges(self, edges: Edges, frames: Frames) -> Graph:
         cuts = np.cumsum(edges.n_edges)[:-1]
         split = list(
             zip(*(np.split(a, cuts) for a in (edges.center, edges.neighbor, edges.shift)), strict=True)
@@ -284,13 +294,14 @@ class TrainingStream(IterableDataset):
         *,
         batch_size: int,
         seed: int,
-        augment: bool,
+        augment: bool | Augmentation,
         first_step: Callable[[], int],
         rank: int,
         world: int,
         micro_batch: int | None = None,
     ) -> None:
-        self.make, self.ids, self.batch_size, self.seed, self.augment = make, ids, batch_size, seed, augment
+        self.make, self.ids, self.batch_size, self.seed = make, ids, batch_size, seed
+        self.augment = augmentation(augment)
         self.first_step, self.rank, self.world = first_step, rank, world
         self.micro_batch = micro_batch
 
@@ -303,23 +314,31 @@ class TrainingStream(IterableDataset):
     def share(self, step: int) -> Share:
         """What this rank has of the global batch of `step`."""
         whole = self._chosen(step)
-        mine, rotations = self._mine(step, whole)
         size = self.micro_batch or len(whole)
-        cuts = [slice(start, start + size) for start in range(0, len(mine), size)]
-        batches = [self.make(mine[cut], None if rotations is None else rotations[cut]) for cut in cuts]
-        return Share(tuple(batches), self.make.counts(whole))
+        places = np.arange(len(whole))[self.rank :: self.world]
+        cuts = [places[start : start + size] for start in range(0, len(places), size)]
+        return Share(tuple(self._made(step, whole, cut) for cut in cuts), self.make.counts(whole))
 
     def batch(self, step: int) -> AtomsBatch:
-        """The frames of this rank at `step`, with the rotations that they have in the global batch."""
-        return self.make(*self._mine(step, self._chosen(step)))
+        """The frames of this rank at `step`, changed as they are in the global batch."""
+        whole = self._chosen(step)
+        return self._made(step, whole, np.arange(len(whole))[self.rank :: self.world])
 
-    def _mine(self, step: int, whole: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        """Ids of the frames of this rank, of `whole`, and their rotations."""
-        mine = slice(self.rank, None, self.world)
+    def _made(self, step: int, whole: np.ndarray, places: np.ndarray) -> AtomsBatch:
+        """The batch of the frames at these places of the global batch `whole`."""
+        ids, group, noise = whole[places], self.augment.rotations, self.augment.noise
         rotations = (
-            random_rotations(self.batch_size, seed=self.seed, step=step)[mine] if self.augment else None
+            None
+            if group == "none"
+            else random_rotations(self.batch_size, seed=self.seed, step=step, group=group)[places]
         )
-        return whole[mine], rotations
+        if not noise:
+            return self.make(ids, rotations)
+        moves = [
+            random_displacements(int(n), noise=noise, seed=self.seed, step=step, place=int(place))
+            for n, place in zip(self.make.n_atoms[ids], places, strict=True)
+        ]
+        return self.make(ids, rotations, np.concatenate(moves))
 
     def _chosen(self, step: int) -> np.ndarray:
         """Ids of the frames of the global batch."""

@@ -22,7 +22,7 @@ TORCH_COLUMN = [
     {"quantities"},
     {"jobs"},
     {"executors"},
-    {"atoms", "graphs", "neighbors", "structures", "geometry", "integrators", "formats"},
+    {"atoms", "graphs", "neighbors", "structures", "geometry", "integrators", "formats", "augmentation"},
     {"samplers", "heads"},
     {
         "models",

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from sapis_lab.config import MOST_NAME
+from sapis_lab.data._groups import Groups, group_splits
 from sapis_lab.data._sources import DATA_VARIABLE
 from sapis_lab.data._splits import is_test_split, nested_order
 from sapis_lab.data._store import Frames
@@ -66,6 +67,9 @@ def refuse_absolute(name: str) -> None:
         )
 
 
+_HELD_OUT = ("validation", "test")
+
+
 def pool_splits(
     ranges: Mapping[str, np.ndarray],
     *,
@@ -76,18 +80,28 @@ def pool_splits(
     n_test: int,
     seed: int | None,
     strata: np.ndarray | None = None,
+    groups: Groups | None = None,
 ) -> dict[str, np.ndarray]:
     """Frames by split: the pool ranges["train"] is permuted once, its first `n_train` frames are for training
-    (by default all that are not held out) and its last ones for validation and testing.
+    (by default all that are not held out) and its last ones for validation and testing; with `groups`, whole
+    ones of them are (`group_splits`), and the others are for training.
 
     Args:
         ranges: numbers of the frames of train, validation and each test that came from its files.   train:
             names of the files, for messages.   tests: splits that have files.   seed: of the permutation;
-            None keeps the order.   strata: labels of the pool's frames, see `nested_order`.
+            None keeps the order.   strata: labels of the pool's frames, see `nested_order`.   groups: which
+            of the pool's frames belong together.
     """
     pool = ranges["train"]
     n = len(pool)
     order = np.arange(n) if seed is None else nested_order(n, seed=seed, strata=strata)
+    if groups is not None:
+        whole = group_splits(
+            groups.labels, n_validation=n_validation, n_test=n_test, seed=seed, n_atoms=groups.n_atoms
+        )
+        # training, validation and test one behind the other, each in the order of the pool
+        order = np.concatenate([order[np.isin(order, whole[k])] for k in ("train", *_HELD_OUT) if k in whole])
+        n_validation, n_test = (len(whole.get(k, ())) for k in _HELD_OUT)
     n_left = n - n_validation - n_test
     wanted = n_left if n_train is None else n_train
     if n_left < 1 or wanted > n_left:

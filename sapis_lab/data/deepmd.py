@@ -18,15 +18,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar, Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
-from sapis_lab.config import Seed
+from sapis_lab.config import Added, Seed
 from sapis_lab.data._base import DatasetConfig, DatasetInfo, Progress, bytes_estimate, mean_pairs
 from sapis_lab.data._checks import check_store
+from sapis_lab.data._groups import Groups, SplitBySetting, groups_of, refuse_unused_groups
 from sapis_lab.data._isolated_atoms import check_isolated_atoms
+from sapis_lab.data._ordering import Order, RandomOrder, ordered
 from sapis_lab.data._pools import (
     Files,
     each_one_or_several,
@@ -65,9 +67,15 @@ class DeepmdConfig(DatasetConfig):
     """Frames held out of the training systems for validation, the last of the permuted order."""
     n_test: int = Field(default=0, ge=0, le=10**9)
     """Frames held out of the training systems as the split 'test'."""
+    split_by: Annotated[SplitBySetting, Added(before=None)] = None
+    """What stays together when frames are held out: `source` (a system), `composition` or `n_atoms`, as in
+    `{by: n_atoms, test: largest}`; null: each frame for itself."""
     seed: Seed | None = 0
     """Of the order of the training frames, numpy's default_rng(seed).permutation; null keeps the order of the
     systems and their sets."""
+    order: Annotated[Order, Added(before=RandomOrder())] = RandomOrder()
+    """Which frames come first among those for training, of which every training set is the beginning: random,
+    stratified or farthest, as in `{kind: stratified, by: energy}`."""
     type_map: tuple[str, ...] = ()
     """Chemical symbols by number of type, for systems without a type_map.raw."""
     stress_from: Literal["none", "virial"] = "none"
@@ -91,6 +99,7 @@ class DeepmdConfig(DatasetConfig):
             n_validation=self.n_validation,
             n_test=self.n_test,
         )
+        refuse_unused_groups(self.split_by, n_validation=self.n_validation, n_test=self.n_test)
         for names in self._groups().values():
             for name in names:
                 refuse_absolute(name)
@@ -104,7 +113,7 @@ class DeepmdConfig(DatasetConfig):
         """The systems in the order in which their frames are stored."""
         return {"train": self.train, "validation": self.validation, **self.tests}
 
-    def _splits(self, ranges: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def _splits(self, ranges: dict[str, np.ndarray], groups: Groups | None) -> dict[str, np.ndarray]:
         return pool_splits(
             ranges,
             train=self.train,
@@ -113,6 +122,7 @@ class DeepmdConfig(DatasetConfig):
             n_validation=self.n_validation,
             n_test=self.n_test,
             seed=self.seed,
+            groups=groups,
         )
 
     def source_root(self) -> Path | None:
@@ -121,6 +131,8 @@ class DeepmdConfig(DatasetConfig):
     def info(self, *, cutoff: float) -> DatasetInfo:
         root = data_root(self.root)
         n_atoms: list[np.ndarray] = []
+        atoms: list[np.ndarray] = []
+        sources: list[str] = []
         elements: set[int] = set()
         ranges, n_frames = {}, 0
         for group, names in self._groups().items():
@@ -130,10 +142,20 @@ class DeepmdConfig(DatasetConfig):
                     with reading(root, *part.files):
                         species = _species(part)
                     n_atoms.append((species > 0).sum(1))
+                    if self.split_by is not None:
+                        atoms.append(species[species > 0])
+                        sources += [name] * len(species)
                     elements |= {int(z) for z in np.unique(species) if z > 0}
                     n_frames += len(species)
             ranges[group] = np.arange(start, n_frames)
-        splits = self._splits(ranges)
+        groups = groups_of(
+            self.split_by,
+            species=np.concatenate(atoms or [np.zeros(0, int)]),
+            offsets=np.concatenate([[0], np.cumsum(np.concatenate(n_atoms))]),
+            ids=ranges["train"],
+            sources=sources,
+        )
+        splits = self._splits(ranges, groups)
         first = next(_sets(_system(self, root, self.train[0])))
         with reading(root, *first.files):
             sample = _frames(self, first, at_most=_SAMPLE)
@@ -154,6 +176,7 @@ class DeepmdConfig(DatasetConfig):
         root, groups = data_root(self.root), self._groups()
         store = FrameStore.create(folder, columns=("stress",) if self.stress_from == "virial" else ())
         places: list[str] = []
+        sources: list[str] = []
         files: list[Path] = []
         step, n_done, ranges = 0.0, 0, {}
         for group, names in groups.items():
@@ -165,11 +188,19 @@ class DeepmdConfig(DatasetConfig):
                         step = max(step, _energy_step(part))
                     store.append(frames)
                     places += [f"{part.folder}, frame {k}" for k in range(len(frames))]
+                    sources += [name] * len(frames)
                     files += part.files
                 n_done += 1
                 progress("reading systems", n_done, sum(len(names) for names in groups.values()))
             ranges[group] = np.arange(first, store.n_frames)
-        splits = self._splits(ranges)
+        together = groups_of(
+            self.split_by,
+            species=store.species,
+            offsets=store.offsets,
+            ids=ranges["train"],
+            sources=sources,
+        )
+        splits = self._splits(ranges, together)
         check_store(store, splits, lambda frame: places[frame])
         isolated = {ATOMIC_NUMBER[s]: e for s, e in (self.isolated_atoms or {}).items()} or None
         check_isolated_atoms(store, splits, isolated, places.__getitem__, energy_is="total")
@@ -187,6 +218,7 @@ class DeepmdConfig(DatasetConfig):
         }
         if isolated is not None:
             metadata["isolated_atoms"] = {str(z): e for z, e in isolated.items()}
+        splits = ordered(self.order, store, splits, seed=self.seed, sources=sources)
         store.seal(splits=splits, metadata=metadata)
 
 

@@ -30,15 +30,16 @@ energies, which differ by less than 1 meV, do not settle which is right.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from pydantic import Field
 
 from sapis_lab import units
-from sapis_lab.config import Seed
+from sapis_lab.config import Added, Seed
 from sapis_lab.data._base import DatasetConfig, DatasetInfo, Progress, bytes_estimate, mean_pairs
 from sapis_lab.data._checks import check_store
+from sapis_lab.data._ordering import OneSourceOrder, RandomOrder, ordered
 from sapis_lab.data._pools import wrap_scattered
 from sapis_lab.data._sources import data_root, known_root, need_file, reading, source_record
 from sapis_lab.data._splits import nested_order
@@ -70,6 +71,9 @@ class MlearnConfig(DatasetConfig):
     there."""
     seed: Seed = 0
     """Of the order that defines the training subsets."""
+    order: Annotated[OneSourceOrder, Added(before=RandomOrder())] = RandomOrder()
+    """Which frames come first among those for training, of which every training set is the beginning: random,
+    stratified or farthest, as in `{kind: stratified, by: energy}`."""
     root: Path | None = None
     """Folder that holds `mlearn/`; by default the environment variable SAPIS_DATA."""
 
@@ -124,7 +128,7 @@ class MlearnConfig(DatasetConfig):
             "sources": source_record(root, list(found.files)),
             **self.credits(),
         }
-        store.seal(splits=splits, metadata=metadata)
+        store.seal(splits=ordered(self.order, store, splits, seed=self.seed), metadata=metadata)
 
 
 class _Found(NamedTuple):

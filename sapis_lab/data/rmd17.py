@@ -13,15 +13,16 @@ that order. Split numbers must not be mixed: training frames of one split occur 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from pydantic import Field
 
 from sapis_lab import units
-from sapis_lab.config import Seed
+from sapis_lab.config import Added, Seed
 from sapis_lab.data._base import DatasetConfig, DatasetInfo, Progress, bytes_estimate, mean_pairs
 from sapis_lab.data._checks import check_store
+from sapis_lab.data._ordering import OneSourceOrder, RandomOrder, ordered
 from sapis_lab.data._sources import (
     MissingData,
     data_root,
@@ -65,6 +66,9 @@ class Rmd17Config(DatasetConfig):
     """Frames held out of the 1000 official training frames, the last ones."""
     seed: Seed = 0
     """Of the order that defines the training subsets."""
+    order: Annotated[OneSourceOrder, Added(before=RandomOrder())] = RandomOrder()
+    """Which frames come first among those for training, of which every training set is the beginning: random,
+    stratified or farthest, as in `{kind: stratified, by: energy}`."""
     root: Path | None = None
     """Folder that holds `rmd17/`; by default the environment variable SAPIS_DATA."""
 
@@ -126,7 +130,7 @@ class Rmd17Config(DatasetConfig):
             "sources": source_record(root, found.files),
             **self.credits(),
         }
-        store.seal(splits=splits, metadata=metadata)
+        store.seal(splits=ordered(self.order, store, splits, seed=self.seed), metadata=metadata)
 
 
 class _Found(NamedTuple):

@@ -39,6 +39,7 @@ from rich.text import Text
 
 from sapis_lab.accounting import counted_flops
 from sapis_lab.atoms import AtomsBatch
+from sapis_lab.augmentation import augmentation
 from sapis_lab.batches import FixedBatches, TrainingStream
 from sapis_lab.bench.step import model_config
 from sapis_lab.config import expand_use, home, load, plainly
@@ -254,7 +255,7 @@ class _Comparison:
 
     def _stream(self) -> TrainingStream:
         task = self.small
-        augment = self.train.augment and task.model.symmetry == "none"
+        augment = augmentation(self.train.augment).of(symmetry=task.model.symmetry)
         return task.stream(seed=self.seed, augment=augment)
 
     def _fit(

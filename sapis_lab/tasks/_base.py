@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from sapis_lab.atoms import AtomsBatch
+from sapis_lab.augmentation import Augmentation
 from sapis_lab.batches import BatchMaker, TrainingStream
 from sapis_lab.config import KindConfig
 from sapis_lab.data import FrameStore
@@ -184,14 +185,14 @@ class Task:
         self,
         *,
         seed: int,
-        augment: bool = False,
+        augment: bool | Augmentation = False,
         first_step: Callable[[], int] = lambda: 0,
         rank: int = 0,
         world: int = 1,
         micro_batch: int | None = None,
     ) -> TrainingStream:
         """The batches of the training frames in the order of `seed`, from `first_step()` on, of one rank of
-        `world`; with `augment` each frame turned at random, and at most `micro_batch` frames together."""
+        `world`; with `augment` each frame changed at random, and at most `micro_batch` frames together."""
         return TrainingStream(
             self.make,
             self.train_ids,

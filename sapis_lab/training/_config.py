@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from sapis_lab.augmentation import AugmentSetting
 from sapis_lab.config import (
     Added,
     Config,
@@ -150,8 +151,9 @@ class TrainConfig(Config):
     """Fit the reference energies once more at the end, to what the trained model leaves of the energies of
     the training frames: a long training ends with a constant offset, which a loss that is mostly of forces
     is slow to take away."""
-    augment: bool = True
-    """Random O(3) rotations and reflections of every training frame, for models that are not equivariant."""
+    augment: AugmentSetting = True
+    """Random rotations and reflections of every training frame, for models that are not equivariant (true),
+    or none (false), or `{rotations: ..., noise: ...}`."""
     precision: Literal["float32", "float64"] = "float32"
     """Floating-point type of the model."""
     validations: int = Field(default=10, ge=1, le=10_000)

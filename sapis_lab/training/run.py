@@ -18,6 +18,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.utils.data import DataLoader
 
+from sapis_lab.augmentation import augmentation
 from sapis_lab.batches import FixedBatches
 from sapis_lab.config import load, read_yaml
 from sapis_lab.data import prepare
@@ -203,7 +204,23 @@ def prepare_task(point: PointConfig, cache: Path, *, siblings: Path | None = Non
             f"{list(store.elements)} has {counted}; "
             "plan again now that the data are there: run the study again"
         )
+    if augmentation(point.train.augment).noise:
+        _refuse_noise_without_forces(task)
     return task
+
+
+def _refuse_noise_without_forces(task: Task) -> None:
+    """ValueError where energies cannot follow the atoms that `train.augment.noise` moves."""
+    if not task.learns_energies:
+        raise ValueError("train.augment.noise wants energies and forces to learn; set it to 0")
+    n = int(task.make.n_atoms[task.train_ids].sum())
+    lacking = n - task.make.n_labelled("forces", "atom", task.train_ids)
+    if lacking:
+        raise ValueError(
+            f"train.augment.noise wants forces, with which energies follow the atoms; {lacking} of the {n} "
+            f"atoms of the training frames of {task.store.folder} lack them; set it to 0, or leave out these "
+            f"frames"
+        )
 
 
 # ------------------------------------------------------------------------------------------------------ train
@@ -253,7 +270,7 @@ def _train(
     )
     stream = task.stream(
         seed=point.seed,
-        augment=point.train.augment and task.model.symmetry == "none",
+        augment=augmentation(point.train.augment).of(symmetry=task.model.symmetry),
         first_step=lambda: trainer.global_step,
         rank=ranks.rank,
         world=ranks.size,

@@ -20,6 +20,7 @@ from sapis_lab.structures import Structure
 
 SMALL: dict[str, dict[str, Any]] = {
     "cost": {"batches": (1, 3), "repeats": 2},
+    "equivariance": {"n_frames": 3, "n_rotations": 2},
     "smoothness": {"n_frames": 2, "n_pairs": 2, "n_directions": 2},
     "strain": {"n_frames": 3, "n_strains": 2},
 }
@@ -228,6 +229,38 @@ def test_our_models_are_smooth_in_single_precision(subject: Subject) -> None:
     assert subject.potential.dtype == torch.float32
     found = smoothness(subject)
     assert found["energy_jump"] < 1e-5 and found["force_jump"] < 1e-3 and found["force_mismatch"] < 1e-3
+
+
+# ----------------------------------------------------------------------------------------------- equivariance
+
+
+class _Field(_Cut):
+    """The springs of `_Cut` in a field along x, which does not turn with the frame."""
+
+    def __init__(self, strength: float) -> None:
+        super().__init__(0.0, 0.0, 0.0)
+        self.strength = strength
+
+    def predict(self, structures: Any) -> Any:
+        found = super().predict(structures)
+        found.forces[:, 0] += self.strength
+        found.energy -= self.strength * np.array([s.positions[:, 0].sum() for s in structures])
+        return found
+
+
+def test_what_does_not_turn_with_the_frame_is_found_at_its_size(subject: Subject) -> None:
+    """R^T e - e for a unit vector e and R of O(3) has a mean square of 2/3 per component."""
+    evaluation = kind_class("evaluation", "equivariance")(n_frames=8, n_rotations=60)
+    scores = evaluation.score(measured(evaluation, replace(subject, potential=_Field(0.3))))
+    assert scores["force_deviation"] == pytest.approx(0.3 * np.sqrt(2 / 3), rel=0.1)
+    assert scores["energy_deviation"] > 0.01
+    clean = evaluation.score(measured(evaluation, replace(subject, potential=_Field(0.0))))
+    assert max(clean.values()) < 1e-12
+
+
+def test_an_equivariant_model_turns_with_its_frames_in_single_precision(subject: Subject) -> None:
+    evaluation = kind_class("evaluation", "equivariance")(n_frames=5)
+    assert max(evaluation.score(measured(evaluation, subject)).values()) < 1e-4
 
 
 # ------------------------------------------------------------------------------------------------------- cost
