@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from sapis_lab.data._arrays import MANIFEST, Column, GrowingArrays, lock, segments
-from sapis_lab.neighbors import ALL_PAIRS_ATOMS, neighbor_list, open_pairs
+from sapis_lab.neighbors import ALL_PAIRS_ATOMS, Edges, neighbor_list, open_pairs
 
 _COLUMNS = {
     "offsets": Column("<i8"),
@@ -42,19 +42,6 @@ class StoredFrames(Protocol):
     def pbc(self) -> np.ndarray: ...
 
 
-class Edges(NamedTuple):
-    """The edges of several frames, joined in order."""
-
-    n_edges: np.ndarray
-    """(n_ids,) int64, how many belong to each frame."""
-    center: np.ndarray
-    """(n_edges_total,) int32, within the frame."""
-    neighbor: np.ndarray
-    """(n_edges_total,) int32, within the frame."""
-    shift: np.ndarray
-    """(n_edges_total, 3) int8."""
-
-
 @dataclass(frozen=True)
 class NeighborTable:
     """Edges of every frame of a store: r_ij = positions[neighbor] + shift @ cell - positions[center], |r_ij|
@@ -75,10 +62,17 @@ class NeighborTable:
     shift: np.ndarray
     """(n_edges, 3) int8, lattice translations of the neighbour."""
 
-    def edges(self, ids: np.ndarray) -> Edges:
-        """The edges of frames `ids` (n_ids,), joined in that order."""
+    def n_edges(self, ids: np.ndarray) -> np.ndarray:
+        """(n_ids,) int64, how many edges each of the frames `ids` has."""
+        ids = np.asarray(ids)
+        return self.offsets[ids + 1] - self.offsets[ids]
+
+    def edges(self, ids: np.ndarray, *, shifts: bool = True) -> Edges:
+        """The edges of frames `ids` (n_ids,), joined in that order; without lattice translations where these
+        are not wanted."""
         rows, n = segments(self.offsets, np.asarray(ids))
-        return Edges(n, self.center[rows], self.neighbor[rows], self.shift[rows])
+        shift = self.shift.take(rows, axis=0) if shifts else None
+        return Edges(n, self.center.take(rows), self.neighbor.take(rows), shift)
 
 
 def neighbor_table(store: StoredFrames, cutoff: float) -> NeighborTable:

@@ -125,7 +125,6 @@ class Frames:
 
 
 _COLUMNS = tuple(f.name for f in fields(Frames) if f.name not in ("n_atoms", "properties"))
-_OF_ATOMS = frozenset({**_PER_ATOM, **_OPTIONAL_PER_ATOM})
 _PROPERTY = "property-"
 
 
@@ -372,15 +371,14 @@ class FrameStore:
 
     def _refuse_frames_named_twice(self, splits: Mapping[str, np.ndarray]) -> None:
         # A byte a frame; sorting all splits took half a gigabyte for 10⁷ frames.
-        times = np.zeros(self.n_frames, dtype=np.uint8)
+        seen, twice = np.zeros(self.n_frames, dtype=bool), list[int]()
         for ids in splits.values():
             for k in range(0, len(ids), _CHUNK):
                 part = np.sort(ids[k : k + _CHUNK])
-                twice = part[1:][part[1:] == part[:-1]]
-                times[part] += 1
-                times[twice] = 2
-        if (times > 1).any():
-            frame = int(np.argmax(times > 1))
+                twice += [int(x[0]) for x in (part[seen[part]], part[1:][part[1:] == part[:-1]]) if len(x)]
+                seen[part] = True
+        if twice:
+            frame = min(twice)
             raise ValueError(
                 f"frame {frame} is named more than once by the splits "
                 f"{[n for n, ids in splits.items() if frame in ids]}"
@@ -442,9 +440,7 @@ class FrameStore:
 
     def is_per_atom(self, name: str) -> bool:
         """Whether rows of an array, or of a label, belong to atoms."""
-        name = name.removeprefix(_PROPERTY)
-        declared = self.properties.get(name)
-        return declared.per == "atom" if declared else name in {**_PER_ATOM, **_OPTIONAL_PER_ATOM}
+        return name.removeprefix(_PROPERTY) in self._of_atoms
 
     @property
     def offsets(self) -> np.ndarray:
@@ -520,19 +516,52 @@ class FrameStore:
     def frames(self, ids: np.ndarray) -> Frames:
         """The frames `ids` (n,) gathered into new arrays, in that order."""
         ids = np.asarray(ids, dtype=np.int64)
-        rows, n_atoms = segments(self.offsets, ids)
-        gathered = {
-            name: self._arrays[name][rows if name in _OF_ATOMS else ids]
-            for name in _COLUMNS
-            if name in self._arrays
+        n_atoms = self.n_atoms(ids)
+        rows = None if self._one_size else segments(self.offsets, ids)[0]
+        gathered: dict[str, Any] = {
+            name: self._rows(name, ids, rows) for name in _COLUMNS if name in self._arrays
         }
         if "properties" not in self._arrays.manifest:
             return Frames(n_atoms=n_atoms, **gathered)
-        more = {
-            name: self._arrays[_array_of(name)][rows if declared.per == "atom" else ids]
-            for name, declared in self.properties.items()
-        }
+        more = {name: self._rows(_array_of(name), ids, rows) for name in self.properties}
         return Frames(n_atoms=n_atoms, **gathered, properties=more)
+
+    def n_atoms(self, ids: np.ndarray) -> np.ndarray:
+        """(n,) int64, the sizes of the frames `ids` (n,)."""
+        ids = np.asarray(ids)
+        if self._one_size:
+            return np.full(len(ids), self._one_size, dtype=np.int64)
+        return self.offsets[ids + 1] - self.offsets[ids]
+
+    def label_rows(self, key: str, ids: np.ndarray) -> np.ndarray:
+        """The labels of `key` of the frames `ids` (n,), (n or their atoms, ...), in that order."""
+        self.label_column(key)
+        ids = np.asarray(ids, dtype=np.int64)
+        rows = None if self._one_size else segments(self.offsets, ids)[0]
+        return self._rows(key if key in LABELS else _array_of(key), ids, rows)
+
+    def _rows(self, name: str, ids: np.ndarray, rows: np.ndarray | None) -> np.ndarray:
+        """The rows of an array that belong to frames; `rows` of their atoms, None where all have one size."""
+        values = self._arrays[name]
+        if not self.is_per_atom(name):
+            return values.take(ids, axis=0)
+        if rows is not None:
+            return values.take(rows, axis=0)
+        # One copy for each frame instead of one for each atom.
+        of_frames = values.reshape(-1, self._one_size, *values.shape[1:])
+        return of_frames.take(ids, axis=0).reshape(-1, *values.shape[1:])
+
+    @cached_property
+    def _of_atoms(self) -> frozenset[str]:
+        declared = self.properties
+        own = {name for name in (*_PER_ATOM, *_OPTIONAL_PER_ATOM) if name not in declared}
+        return frozenset({*own, *(name for name, one in declared.items() if one.per == "atom")})
+
+    @cached_property
+    def _one_size(self) -> int:
+        """Atoms of every frame of a store whose frames are known to have one size; 0 of any other."""
+        is_known = self._n_known == self.n_frames
+        return self.sizes.largest if is_known and self.sizes.smallest == self.sizes.largest else 0
 
     def composition(self, ids: np.ndarray | None = None) -> np.ndarray:
         """Atoms of each element of `elements` in the frames `ids` (all by default), (n, n_elements) int64."""
@@ -570,7 +599,7 @@ class FrameStore:
         return neighbor_table(self, float(cutoff))
 
     def _forget(self) -> None:
-        for name in ("splits", "sizes"):
+        for name in ("splits", "sizes", "_one_size"):
             self.__dict__.pop(name, None)
 
 
