@@ -39,7 +39,7 @@ from sapis_lab.data._arrays import (
     read_manifest,
     segments,
 )
-from sapis_lab.data._neighbor_table import NeighborTable, neighbor_table
+from sapis_lab.data._neighbor_table import NeighborTable, Progress, neighbor_table
 from sapis_lab.data._shards import as_bytes, crc32
 from sapis_lab.data._splits import is_test_split
 from sapis_lab.errors import ConfigError
@@ -594,9 +594,12 @@ class FrameStore:
         rows, n_atoms = segments(self.offsets, np.asarray(ids[first:last], dtype=np.int64))
         return self.species[rows], n_atoms
 
-    def neighbors(self, cutoff: float) -> NeighborTable:
-        """The neighbour table for `cutoff` (Å), computed once and kept beside the frames."""
-        return neighbor_table(self, float(cutoff))
+    def neighbors(
+        self, cutoff: float, *, n_workers: int = 1, progress: Progress | None = None
+    ) -> NeighborTable:
+        """The neighbour table for `cutoff` (Å), computed once and kept beside the frames; see
+        `neighbor_table`."""
+        return neighbor_table(self, float(cutoff), n_workers=n_workers, progress=progress)
 
     def _forget(self) -> None:
         for name in ("splits", "sizes", "_one_size"):
