@@ -7,7 +7,7 @@ models can be fed `edge_index`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +16,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from sapis_lab.graphs import EdgeGraph, Graph, PairGraph
+from sapis_lab.neighbors import Edges
 
 Layout = Literal["edges", "pairs"]
 
@@ -76,7 +77,7 @@ def make_graph(
     *,
     layout: Layout,
     n_atoms: np.ndarray,
-    edges: list[tuple[np.ndarray, np.ndarray, np.ndarray]] | None,
+    edges: Edges | Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]] | None,
     periodic: bool,
     cutoff: float,
 ) -> Graph:
@@ -87,21 +88,30 @@ def make_graph(
         neighbours, else a table. n_atoms: (B,) atoms of every frame.   periodic: any frame has periodic
         boundaries.   cutoff: Å.
         edges: per frame (center (e,), neighbor (e,), shift (e, 3)), indices within the frame, sorted by
-            centre. None is allowed where all pairs are neighbours anyway (block layout of molecules).
+            centre, or those of all frames joined. None is allowed where all pairs are neighbours anyway
+            (block layout of molecules).
     """
+    if edges is not None and not isinstance(edges, Edges):
+        edges = _joined(edges)
     frame = torch.from_numpy(np.repeat(np.arange(len(n_atoms)), n_atoms))
     if layout == "pairs" and not periodic and (edges is None or _dense(n_atoms, edges)):
         return _block(n_atoms, frame, cutoff)
     if edges is None:
         raise ValueError("a neighbour table needs the edges of every frame, got none")
-    starts = np.concatenate([[0], np.cumsum(n_atoms)[:-1]])
-    center = np.concatenate([e[0] + s for e, s in zip(edges, starts, strict=True)]).astype(np.int64)
-    neighbor = np.concatenate([e[1] + s for e, s in zip(edges, starts, strict=True)]).astype(np.int64)
-    shift = np.concatenate([e[2] for e in edges]) if periodic else None
+    first_atom = np.repeat(np.cumsum(n_atoms) - n_atoms, edges.n_edges)
+    center, neighbor = ((k + first_atom).astype(np.int64, copy=False) for k in edges[1:3])
+    shift = edges.shift if periodic else None
+    if periodic and shift is None:
+        raise ValueError("edges of periodic frames need their lattice translations, got none")
     if layout == "edges":
         images = None if shift is None else torch.from_numpy(shift.astype(np.float32))
         return EdgeGraph(torch.from_numpy(center), torch.from_numpy(neighbor), images, frame, len(n_atoms))
     return _table(center, neighbor, shift, frame, len(n_atoms), cutoff)
+
+
+def _joined(edges: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Edges:
+    center, neighbor, shift = (np.concatenate([e[k] for e in edges]) for k in range(3))
+    return Edges(np.array([len(e[0]) for e in edges]), center, neighbor, shift)
 
 
 def block_is_cheaper(*, n_slots: float, n_edges: float, n_atoms: float) -> bool:
@@ -114,9 +124,9 @@ def block_is_cheaper(*, n_slots: float, n_edges: float, n_atoms: float) -> bool:
     return n_slots < 2.5 * (n_edges + n_atoms)
 
 
-def _dense(n_atoms: np.ndarray, edges: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> bool:
+def _dense(n_atoms: np.ndarray, edges: Edges) -> bool:
     slots = len(n_atoms) * int(n_atoms.max()) ** 2
-    return block_is_cheaper(n_slots=slots, n_edges=sum(len(e[0]) for e in edges), n_atoms=int(n_atoms.sum()))
+    return block_is_cheaper(n_slots=slots, n_edges=len(edges.center), n_atoms=int(n_atoms.sum()))
 
 
 def _block(n_atoms: np.ndarray, frame: Tensor, cutoff: float) -> PairGraph:
@@ -160,6 +170,8 @@ there."""
 
 
 def _near_origin(positions: np.ndarray, n_atoms: np.ndarray) -> np.ndarray:
+    if len(positions) and np.abs(positions).max() < FAR / 2:
+        return positions  # the usual case: no centre is farther than sqrt(3) times the largest coordinate
     frame = np.repeat(np.arange(len(n_atoms)), n_atoms)
     center = (
         np.stack([np.bincount(frame, positions[:, k], minlength=len(n_atoms)) for k in range(3)], 1)

@@ -31,29 +31,79 @@ from sapis_lab.graphs import Graph
 from sapis_lab.neighbors import neighbor_list
 from sapis_lab.targets import EnergyTarget, ForcesTarget, Per, Target
 
+LARGEST_DRAWN = 1 << 22
+"""Frames up to which the order of an epoch is drawn as a whole and kept (32 MB). Of more, where 10⁷ would
+take 80 MB and half a second in every process, positions are computed as they are wanted."""
+_PIECE = 1 << 12
+"""Positions that are computed together."""
+
 
 def frames_of_step(step: int, *, n_frames: int, batch_size: int, seed: int) -> np.ndarray:
     """Positions in 0..n_frames-1 of the frames that optimiser step `step` (from 0) sees, (batch_size,)
     int64."""
-    first = step * batch_size
-    wanted = np.arange(first, first + batch_size)
-    epoch = first // n_frames
-    if wanted[-1] < (epoch + 1) * n_frames:
-        return _order(seed, epoch, n_frames)[wanted - epoch * n_frames]
-    return np.array([_order(seed, int(k) // n_frames, n_frames)[k % n_frames] for k in wanted])
+    size = n_frames if n_frames <= LARGEST_DRAWN else _PIECE
+    parts, k, last = [], step * batch_size, (step + 1) * batch_size
+    while k < last:
+        epoch, place = divmod(k, n_frames)
+        piece, start = divmod(place, size)
+        part = _order(seed, epoch, n_frames, piece, size)[start : start + last - k]
+        parts.append(part)
+        k += len(part)
+    return np.concatenate(parts)
 
 
-@lru_cache(maxsize=2)  # a batch spans two epochs at most; an order of 10^8 frames takes 800 MB
-def _order(seed: int, epoch: int, n_frames: int) -> np.ndarray:
-    """The order of an epoch, (n_frames,) int64; kept, since drawing it anew in every step costs as much as
-    making the batch."""
-    return np.random.default_rng([seed, epoch]).permutation(n_frames)
+@lru_cache(maxsize=2)  # a batch seldom spans more than two
+def _order(seed: int, epoch: int, n_frames: int, piece: int, size: int) -> np.ndarray:
+    """The order of an epoch from position `piece` * `size` on, (size,) int64 or what is left of it; kept,
+    since making it anew in every step costs as much as making the batch."""
+    if size == n_frames:
+        return np.random.default_rng([seed, epoch]).permutation(n_frames)
+    positions = np.arange(piece * size, min((piece + 1) * size, n_frames))
+    return permuted(positions, n=n_frames, key=(seed, epoch))
+
+
+def permuted(positions: np.ndarray, *, n: int, key: tuple[int, ...]) -> np.ndarray:
+    """Where a random permutation of 0..n-1, chosen by `key`, takes `positions`, of the same shape, int64; in
+    memory that does not grow with n.
+
+    A Feistel network of eight rounds permutes 0..4^h - 1 for any functions f_k of its rounds (Luby & Rackoff,
+    SIAM J. Comput. 17, 373, 1988), with left and right halves of h bits:
+
+        L, R  ->  R, L xor f_k(R).
+
+    4^h is the first power of 4 from n on; what falls outside of 0..n-1 goes through it again until it does
+    not (cycle walking: Black & Rogaway, CT-RSA 2002). f_k is the mixing of splitmix64.
+    """
+    half = np.uint64(max(1, ((n - 1).bit_length() + 1) // 2))
+    mask = np.uint64((1 << int(half)) - 1)
+    keys = np.random.SeedSequence(key).generate_state(8, np.uint64)
+
+    def once(x: np.ndarray) -> np.ndarray:
+        left, right = x >> half, x & mask
+        for of_round in keys:
+            left, right = right, left ^ (_mixed(right + of_round) & mask)
+        return (left << half) | right
+
+    x = once(np.asarray(positions).astype(np.uint64))
+    while (outside := x >= n).any():
+        x[outside] = once(x[outside])
+    return x.astype(np.int64)
+
+
+def _mixed(x: np.ndarray) -> np.ndarray:
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
 
 
 _OF_BATCH = ("energy", "forces", "stress")
 """Labels that a batch has attributes of."""
 HELD = 1 << 26
 """Bytes of positions up to which a store of molecules of one size is held as tensors."""
+ENERGIES = 1 << 20
+"""Frames up to which all energies minus references are kept; of more, those of every batch are computed."""
+_GRAPHS = 64
+"""Blocks that are kept: batches of one size need one or two, those of several sizes a new one every time."""
 
 
 @dataclass
@@ -76,16 +126,19 @@ class BatchMaker:
 
     def __post_init__(self) -> None:
         self._table = self.store.neighbors(self.cutoff)
-        self._periodic = bool(self.store.pbc.any())
-        self.n_atoms = sizes = np.diff(self.store.offsets)
-        slots = len(sizes) * float(sizes.max()) ** 2
-        cheaper = block_is_cheaper(
-            n_slots=slots, n_edges=float(self._table.offsets[-1]), n_atoms=float(sizes.sum())
-        )
+        sizes = self.store.sizes
+        self._periodic = sizes.periodic
+        slots = self.store.n_frames * float(sizes.largest) ** 2
+        n_edges, n_atoms = float(self._table.offsets[-1]), float(self.store.offsets[-1])
+        cheaper = block_is_cheaper(n_slots=slots, n_edges=n_edges, n_atoms=n_atoms)
         # blocks for every batch, whose graphs need no edges; otherwise each batch takes what is cheaper for
         # it
         self._all_pairs = self.layout == "pairs" and not self._periodic and cheaper
-        self._targets = self.store.energy - self.store.composition(np.arange(len(sizes))) @ self.references
+        self._energies = (
+            self.store.energy - self.store.composition() @ self.references
+            if self.store.n_frames <= ENERGIES
+            else None
+        )
         keys = {target.key: target for target in self.targets}
         lacking = [key for key in keys if key not in self.store.labels]
         if lacking:
@@ -98,8 +151,13 @@ class BatchMaker:
         self._incomplete = tuple(key for key in self.store.incomplete if key in keys)
         self._further = {key: target for key, target in keys.items() if key not in _OF_BATCH}
         self._is_held = (
-            self._all_pairs and bool((sizes == sizes[0]).all()) and self.store.positions.nbytes <= HELD
+            self._all_pairs and sizes.smallest == sizes.largest and self.store.positions.nbytes <= HELD
         )
+
+    @property
+    def n_atoms(self) -> np.ndarray:
+        """(n_frames,) int64, atoms of every frame of the store, made when it is asked for."""
+        return np.diff(self.store.offsets)
 
     def _refuse_other_shape(self, target: Target) -> None:
         """ValueError unless the store's labels are what the target says: numbers of other frames, atoms or
@@ -123,9 +181,10 @@ class BatchMaker:
     def _held(self) -> AtomsBatch:
         """All frames as one batch: of molecules of one size, a batch is then a few rows of each of its
         tensors."""
-        frames = self.store.frames(np.arange(len(self.n_atoms)))
+        ids = np.arange(self.store.n_frames)
+        frames = self.store.frames(ids)
         graph = make_graph(
-            layout="pairs", n_atoms=self.n_atoms, edges=None, periodic=False, cutoff=self.cutoff
+            layout="pairs", n_atoms=frames.n_atoms, edges=None, periodic=False, cutoff=self.cutoff
         )
         return collate(
             n_atoms=frames.n_atoms,
@@ -133,7 +192,7 @@ class BatchMaker:
             positions=frames.positions,
             cell=frames.cell,
             graph=graph,
-            energy=self._targets,
+            energy=self._energy(ids),
             forces=frames.forces,
             stress=frames.stress,
             labels={key: frames.label(key) for key in self._further},
@@ -144,7 +203,7 @@ class BatchMaker:
     def _rows(self, ids: np.ndarray) -> AtomsBatch:
         """The batch of `ids` out of the held one, with the same bits as when it is gathered from the
         store."""
-        held, chosen, n = self._held, torch.from_numpy(ids), int(self.n_atoms[0])
+        held, chosen, n = self._held, torch.from_numpy(ids), self.store.sizes.largest
         assert held.energy is not None and held.forces is not None
 
         def atoms(x: Tensor) -> Tensor:
@@ -153,7 +212,7 @@ class BatchMaker:
         def rows(key: str, x: Tensor) -> Tensor:
             return atoms(x) if self.store.is_per_atom(key) else x.index_select(0, chosen)
 
-        graph = self._block(self.n_atoms[ids])
+        graph = self._block(self.store.n_atoms(ids))
         more: dict[str, dict[str, Tensor]] = {}
         for name in ("labels", "present"):
             if name in held:  # type: ignore[operator]
@@ -183,7 +242,7 @@ class BatchMaker:
             # a copy: ids of a split lie in a file that cannot be written
             return self._rows(np.array(ids, dtype=np.int64))
         frames = self.store.frames(ids)
-        energy = self._targets[ids]
+        energy = self._energy(ids)
         if displacements is None:
             graph = self._graph(ids, frames)
         else:
@@ -225,14 +284,20 @@ class BatchMaker:
     def n_labelled(self, key: str, per: Per, ids: np.ndarray) -> int:
         """Frames, or atoms of frames, of `ids` that have a label of `key`."""
         if key not in self._incomplete:
-            return len(ids) if per == "frame" else int(self.n_atoms[ids].sum())
-        labels = self.store.frames(np.asarray(ids)).label(key)
+            return len(ids) if per == "frame" else int(self.store.n_atoms(ids).sum())
+        labels = self.store.label_rows(key, ids)
         return int((~np.isnan(labels.reshape(len(labels), -1)).any(1)).sum())
+
+    def _energy(self, ids: np.ndarray) -> np.ndarray:
+        """(b,) float64 eV, energies minus references."""
+        if self._energies is not None:
+            return self._energies[ids]
+        return self.store.energy[ids] - self.store.composition(ids) @ self.references
 
     def _graph(self, ids: np.ndarray, frames: Frames) -> Graph:
         if self._all_pairs:
             return self._block(frames.n_atoms)
-        return self._of_edges(self._table.edges(ids), frames)
+        return self._of_edges(self._table.edges(ids, shifts=self._periodic), frames.n_atoms)
 
     def _graph_of(self, frames: Frames) -> Graph:
         """The graph of frames whose atoms are not where the table has them."""
@@ -244,17 +309,15 @@ class BatchMaker:
             for n, end, cell, pbc in zip(frames.n_atoms, ends, frames.cell, frames.pbc, strict=True)
         ]
         n_edges = np.array([len(p.center) for p in pairs], dtype=np.int64)
-        return self._of_edges(Edges(n_edges, *(np.concatenate(c) for c in zip(*pairs, strict=True))), frames)
-
-    def _of_edges(self, edges: Edges, frames: Frames) -> Graph:
-        cuts = np.cumsum(edges.n_edges)[:-1]
-        split = list(
-            zip(*(np.split(a, cuts) for a in (edges.center, edges.neighbor, edges.shift)), strict=True)
+        return self._of_edges(
+            Edges(n_edges, *(np.concatenate(c) for c in zip(*pairs, strict=True))), frames.n_atoms
         )
+
+    def _of_edges(self, edges: Edges, n_atoms: np.ndarray) -> Graph:
         return make_graph(
             layout=self.layout,
-            n_atoms=frames.n_atoms,
-            edges=split,
+            n_atoms=n_atoms,
+            edges=edges,
             periodic=self._periodic,
             cutoff=self.cutoff,
         )
@@ -263,6 +326,8 @@ class BatchMaker:
         """The graph of a block, which follows from the sizes alone."""
         key = n_atoms.tobytes()
         if key not in self._graphs:
+            if len(self._graphs) >= _GRAPHS:
+                self._graphs.pop(next(iter(self._graphs)))
             self._graphs[key] = make_graph(
                 layout="pairs", n_atoms=n_atoms, edges=None, periodic=False, cutoff=self.cutoff
             )
@@ -351,13 +416,13 @@ class FixedBatches(torch.utils.data.Dataset):
     """A split in batches of fixed order, as scoring wants it."""
 
     def __init__(self, make: BatchMaker, ids: np.ndarray, *, batch_size: int) -> None:
-        self.make, self.parts = make, [ids[k : k + batch_size] for k in range(0, len(ids), batch_size)]
+        self.make, self.ids, self.batch_size = make, ids, batch_size
 
     def __len__(self) -> int:
-        return len(self.parts)
+        return -(-len(self.ids) // self.batch_size)
 
     def __getitem__(self, k: int) -> AtomsBatch:
-        return self.make(self.parts[k])
+        return self.make(self.ids[k * self.batch_size : (k + 1) * self.batch_size])
 
     def __iter__(self) -> Iterator[AtomsBatch]:
         return (self[k] for k in range(len(self)))

@@ -37,6 +37,19 @@ class Pairs(NamedTuple):
     """(n_pairs, 3) int8, the lattice translation S of j."""
 
 
+class Edges(NamedTuple):
+    """The edges of several frames, joined in order."""
+
+    n_edges: np.ndarray
+    """(n_frames,) int, how many belong to each frame."""
+    center: np.ndarray
+    """(n_edges_total,) int32, within the frame, ascending."""
+    neighbor: np.ndarray
+    """(n_edges_total,) int32, within the frame."""
+    shift: np.ndarray | None
+    """(n_edges_total, 3) int8; None where it was not asked for."""
+
+
 def neighbor_list(
     positions: np.ndarray, cell: np.ndarray | None, pbc: np.ndarray | bool, cutoff: float
 ) -> Pairs:

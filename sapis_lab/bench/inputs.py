@@ -233,6 +233,12 @@ INPUTS = {
 """What `make_input` knows, in words."""
 
 
+def thermal_ethanol(n_frames: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Species (9,) and positions (n_frames, 9, 3), Å, of ethanol with every atom displaced."""
+    table = np.array(_ETHANOL)
+    return table[:, 0].astype(np.uint8), table[:, 1:] + rng.normal(scale=THERMAL, size=(n_frames, 9, 3))
+
+
 def pair_repulsion(positions: np.ndarray, cell: np.ndarray, edges: Pairs) -> tuple[float, np.ndarray]:
     """Energy (eV) and forces (n, 3) of  E = sum over pairs of V(r),  V = STRENGTH exp(-r / Å) (1 - (r /
     r_c)^2)^3.

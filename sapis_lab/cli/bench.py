@@ -358,6 +358,78 @@ def bench_pack(
     raise typer.Exit(status)
 
 
+@app.command("loader")
+def bench_loader(
+    loaders: Annotated[
+        str,
+        typer.Option("--loaders", help="Of `sapis`, `pyg`, `lmdb`, `zarr`; times are those of the first."),
+    ] = "sapis,pyg,lmdb,zarr",
+    frames: Annotated[float, typer.Option("--frames", min=100, help="Frames of the training set.")] = 2e4,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Frames of a batch.")] = 32,
+    rounds: Rounds = 9,
+    visit: Annotated[
+        float, typer.Option("--visit", min=0, help="Length of a visit, s of CPU; at least one batch.")
+    ] = 0.5,
+    json_file: Json = None,
+) -> None:
+    """Time the batches of this package's loader, of PyTorch Geometric, of LMDB and of Zarr, in interleaved
+    rounds.
+
+    All give the same of the same frames, in one process. Loaders whose package is not installed are left
+    out. Exit status: 1 if one gave another batch.
+
+    Example: `sapis bench loader --json loader.json`
+    """
+    save = keeper(json_file, "loader")
+    from sapis_lab.bench.loader import Plan, run_loader
+    from sapis_lab.bench.step import words_of
+
+    plan = Plan(
+        loaders=tuple(words_of(loaders, option="--loaders")),
+        n_frames=int(frames),
+        batch_size=batch_size,
+        rounds=rounds,
+        visit_seconds=visit,
+    )
+    if batch_size > plan.n_frames - 2:
+        raise ConfigError(f"--batch-size {batch_size}: wanted at most --frames less 2, {plan.n_frames - 2}")
+    raise typer.Exit(run_loader(plan, save=save, console=stdout_console()))
+
+
+@app.command("store")
+def bench_store(
+    frames: Annotated[float, typer.Option("--frames", min=100, help="Frames of 9 atoms.")] = 1e6,
+    cutoff: Annotated[float, typer.Option("--cutoff", min=0.5, help="Of the neighbour table, Å.")] = 1.6,
+    readers: Annotated[
+        int, typer.Option("--readers", min=1, help="Processes that read batches at a time.")
+    ] = 4,
+    workers: Annotated[
+        str, typer.Option("--workers", help="Processes that make the neighbour table, as in `1,2`.")
+    ] = "1,2",
+    folder: Annotated[
+        Path | None,
+        typer.Option(
+            "--folder", help="Where the store is made, and removed.", show_default="of temporary files"
+        ),
+    ] = None,
+    json_file: Json = None,
+) -> None:
+    """Measure a store of very many frames: bytes, appending, sealing, opening, reading, time and memory.
+
+    Every part is a process of its own, whose memory is watched. 10⁷ frames take 7 GB of disk and some
+    minutes.
+
+    Example: `sapis bench store --frames 1e7 --json store.json`
+    """
+    save = keeper(json_file, "store")
+    from sapis_lab.bench.store import Plan, run_store
+
+    if folder is not None and not folder.is_dir():
+        raise ConfigError(f"--folder {folder}: there is no such folder")
+    plan = Plan(int(frames), cutoff, readers, tuple(counts(workers, "--workers")))
+    raise typer.Exit(run_store(plan, folder=folder, save=save, console=stdout_console()))
+
+
 @app.command("device")
 def bench_device(
     name: Annotated[

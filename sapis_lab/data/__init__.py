@@ -13,12 +13,13 @@ from sapis_lab.data._base import (
     store_folder,
     store_info,
 )
-from sapis_lab.data._neighbor_table import Edges, NeighborTable
+from sapis_lab.data._neighbor_table import NeighborTable
 from sapis_lab.data._references import fit_references
 from sapis_lab.data._sources import DATA_VARIABLE, known_root
 from sapis_lab.data._splits import nested_order
 from sapis_lab.data._store import Frames, FrameStore, is_sealed
 from sapis_lab.elements import SYMBOLS
+from sapis_lab.neighbors import Edges
 
 __all__ = [
     "DATA_VARIABLE",

@@ -164,7 +164,10 @@ def store_info(store: FrameStore, *, cutoff: float, n_sample: int = 20) -> Datas
 
 def _is_empty(store: FrameStore, key: str) -> bool:
     """Whether no frame or atom has a label of `key`."""
-    return key in store.incomplete and bool(np.isnan(store.label_column(key)).all())
+    if key not in store.incomplete:
+        return False
+    labels, chunk = store.label_column(key), 1 << 18
+    return all(bool(np.isnan(labels[k : k + chunk]).all()) for k in range(0, len(labels), chunk))
 
 
 def mean_pairs(

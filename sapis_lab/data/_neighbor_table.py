@@ -1,20 +1,25 @@
 """Neighbour lists of all frames of a store, computed once per cutoff and kept beside it.
 
 The table is a folder `neighbors-<cutoff>/` of growing arrays: it is written in chunks, an interrupted one
-continues where it stopped, and one made before frames were appended to the store is extended.
+continues where it stopped, and one made before frames were appended to the store is extended. Chunks may be
+made by several processes (`_neighbor_workers`); they are written in the order of the frames, so that the
+bytes are those of one process, and no more of them wait than there are processes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from sapis_lab.data._arrays import MANIFEST, Column, GrowingArrays, lock, segments
-from sapis_lab.neighbors import ALL_PAIRS_ATOMS, neighbor_list, open_pairs
+from sapis_lab.data._edge_chunks import CHUNK_ATOMS, StoredFrames, chunk_bounds, edge_chunk
+from sapis_lab.data._neighbor_workers import edge_chunks_of_workers
+from sapis_lab.neighbors import Edges
 
 _COLUMNS = {
     "offsets": Column("<i8"),
@@ -22,37 +27,10 @@ _COLUMNS = {
     "neighbor": Column("<i4"),
     "shift": Column("|i1", (3,)),
 }
-_CHUNK_ATOMS = 40_000
-
-
-class StoredFrames(Protocol):
-    """What is read of a frame store."""
-
-    folder: Path
-
-    @property
-    def n_frames(self) -> int: ...
-    @property
-    def offsets(self) -> np.ndarray: ...
-    @property
-    def positions(self) -> np.ndarray: ...
-    @property
-    def cell(self) -> np.ndarray: ...
-    @property
-    def pbc(self) -> np.ndarray: ...
-
-
-class Edges(NamedTuple):
-    """The edges of several frames, joined in order."""
-
-    n_edges: np.ndarray
-    """(n_ids,) int64, how many belong to each frame."""
-    center: np.ndarray
-    """(n_edges_total,) int32, within the frame."""
-    neighbor: np.ndarray
-    """(n_edges_total,) int32, within the frame."""
-    shift: np.ndarray
-    """(n_edges_total, 3) int8."""
+_WORTH_WORKERS = 8 * CHUNK_ATOMS
+"""Atoms from which on more processes are started: importing numpy takes each of them longer than a chunk."""
+Progress = Callable[[str, int, int], None]
+"""Called as progress(what, done, total)."""
 
 
 @dataclass(frozen=True)
@@ -75,22 +53,37 @@ class NeighborTable:
     shift: np.ndarray
     """(n_edges, 3) int8, lattice translations of the neighbour."""
 
-    def edges(self, ids: np.ndarray) -> Edges:
-        """The edges of frames `ids` (n_ids,), joined in that order."""
+    def n_edges(self, ids: np.ndarray) -> np.ndarray:
+        """(n_ids,) int64, how many edges each of the frames `ids` has."""
+        ids = np.asarray(ids)
+        return self.offsets[ids + 1] - self.offsets[ids]
+
+    def edges(self, ids: np.ndarray, *, shifts: bool = True) -> Edges:
+        """The edges of frames `ids` (n_ids,), joined in that order; without lattice translations where these
+        are not wanted."""
         rows, n = segments(self.offsets, np.asarray(ids))
-        return Edges(n, self.center[rows], self.neighbor[rows], self.shift[rows])
+        shift = self.shift.take(rows, axis=0) if shifts else None
+        return Edges(n, self.center.take(rows), self.neighbor.take(rows), shift)
 
 
-def neighbor_table(store: StoredFrames, cutoff: float) -> NeighborTable:
+def neighbor_table(
+    store: StoredFrames, cutoff: float, *, n_workers: int = 1, progress: Progress | None = None
+) -> NeighborTable:
     """The neighbour table of `store` for `cutoff` (Å), read if it is there and complete, otherwise computed
-    and saved."""
+    and saved.
+
+    Args:
+        n_workers: processes that may compute it (no influence on the result).
+        progress: called with the frames that are done, and at the end with what a frame took; not at all
+            where one chunk is all.
+    """
     folder = store.folder / f"neighbors-{cutoff!r}"
     table = _complete(folder, cutoff, store.n_frames)
     if table is None:
         with lock(store.folder / f".neighbors-{cutoff!r}.lock"):
             table = _complete(folder, cutoff, store.n_frames)
             if table is None:
-                _extend(store, folder, cutoff)
+                _extend(store, folder, cutoff, n_workers=n_workers, progress=progress)
                 table = _complete(folder, cutoff, store.n_frames)
     assert table is not None
     return table
@@ -107,15 +100,33 @@ def _complete(folder: Path, cutoff: float, n_frames: int) -> NeighborTable | Non
     )
 
 
-def _extend(store: StoredFrames, folder: Path, cutoff: float) -> None:
+def _extend(
+    store: StoredFrames, folder: Path, cutoff: float, *, n_workers: int, progress: Progress | None
+) -> None:
     arrays = (
         GrowingArrays.open(folder, writable=True) if (folder / MANIFEST).exists() else _empty(folder, cutoff)
     )
     if not len(arrays["offsets"]):  # Interrupted between its creation and its first offset.
         arrays = _empty(folder, cutoff)
-    for _, _, rows in edge_chunks(store, cutoff, first=len(arrays["offsets"]) - 1):
-        n_edges = rows.pop("n_edges")
-        arrays.append({"offsets": arrays["offsets"][-1] + np.cumsum(n_edges), **rows})
+    start, end = len(arrays["offsets"]) - 1, int(arrays["offsets"][-1])
+    atoms_left = int(store.offsets[-1] - store.offsets[start])
+    if n_workers > 1 and atoms_left >= _WORTH_WORKERS:
+        chunks = edge_chunks_of_workers(store, cutoff, first=start, n_workers=n_workers)
+    else:
+        chunks = edge_chunks(store, cutoff, first=start)
+    what, begin, total = f"neighbours within {cutoff:g} Å", time.perf_counter(), store.n_frames
+    with closing(chunks), arrays.gathered():
+        for _, last, rows in chunks:
+            offsets = end + np.cumsum(rows.pop("n_edges"), dtype=np.int64)
+            arrays.append({"offsets": offsets, **rows})
+            end = int(offsets[-1])
+            if progress is not None and atoms_left > CHUNK_ATOMS:
+                each = f", {_spelled((time.perf_counter() - begin) / (last - start))} a frame"
+                progress(what + (each if last == total else ""), last, total)
+
+
+def _spelled(seconds: float) -> str:
+    return f"{1e3 * seconds:.3g} ms" if seconds >= 1e-3 else f"{1e6 * seconds:.3g} µs"
 
 
 def _empty(folder: Path, cutoff: float) -> GrowingArrays:
@@ -128,48 +139,8 @@ def _empty(folder: Path, cutoff: float) -> GrowingArrays:
 
 def edge_chunks(
     store: StoredFrames, cutoff: float, *, first: int = 0
-) -> Iterator[tuple[int, int, dict[str, np.ndarray]]]:
+) -> Generator[tuple[int, int, dict[str, np.ndarray]]]:
     """(first, last, arrays of the frames first:last) in chunks over the frames of `store` from number `first`
     on."""
-    n_atoms = np.diff(store.offsets)
-    while first < store.n_frames:
-        last = int(np.searchsorted(store.offsets, store.offsets[first] + _CHUNK_ATOMS))
-        last = min(max(last, first + 1), store.n_frames)
-        same_size = (n_atoms[first:last] == n_atoms[first]).all()
-        if same_size and n_atoms[first] <= ALL_PAIRS_ATOMS and not store.pbc[first:last].any():
-            yield first, last, _open_chunk(store, first, last, cutoff)
-        else:
-            yield first, last, _any_chunk(store, first, last, cutoff)
-        first = last
-
-
-def _open_chunk(store: StoredFrames, first: int, last: int, cutoff: float) -> dict[str, np.ndarray]:
-    n = int(store.offsets[first + 1] - store.offsets[first])
-    x = store.positions[store.offsets[first] : store.offsets[last]].reshape(last - first, n, 3)
-    # Blocks of about 2 million pairs: the table of squared distances stays near the cache and below 20 MB.
-    step = max(1, 2_000_000 // n**2)
-    blocks = [x[k : k + step] for k in range(0, len(x), step)]
-    parts = [open_pairs(block, cutoff) for block in blocks]
-    n_edges = np.concatenate(
-        [np.bincount(frame, minlength=len(block)) for block, (frame, _, _) in zip(blocks, parts, strict=True)]
-    )
-    center, neighbor = np.concatenate([p[1] for p in parts]), np.concatenate([p[2] for p in parts])
-    return {
-        "n_edges": n_edges,
-        "center": center,
-        "neighbor": neighbor,
-        "shift": np.zeros((len(center), 3), np.int8),
-    }
-
-
-def _any_chunk(store: StoredFrames, first: int, last: int, cutoff: float) -> dict[str, np.ndarray]:
-    found = []
-    for k in range(first, last):
-        atoms = slice(store.offsets[k], store.offsets[k + 1])
-        found.append(neighbor_list(store.positions[atoms], store.cell[k], store.pbc[k], cutoff))
-    return {
-        "n_edges": np.array([len(p.center) for p in found], dtype=np.int64),
-        "center": np.concatenate([p.center for p in found]),
-        "neighbor": np.concatenate([p.neighbor for p in found]),
-        "shift": np.concatenate([p.shift for p in found]),
-    }
+    for begin, end in chunk_bounds(store, first):
+        yield begin, end, edge_chunk(store, begin, end, cutoff)

@@ -38,8 +38,10 @@ def nested_order(n: int, *, seed: int, strata: np.ndarray | None = None) -> np.n
     if strata.shape != (n,):
         raise ValueError(f"strata have shape {strata.shape}, wanted ({n},): one label per frame")
     labels, which = np.unique(strata, return_inverse=True)
+    # All strata at once: one pass over all frames for each is slow where every trajectory is a stratum.
+    by_stratum = order[np.argsort(which[order], kind="stable")]
+    n_s = np.bincount(which, minlength=len(labels))
+    k = np.arange(n) - np.repeat(np.cumsum(n_s) - n_s, n_s)
     place = np.empty(n)
-    for s in range(len(labels)):
-        members = order[which[order] == s]
-        place[members] = (np.arange(len(members)) + generator.random()) / len(members)
+    place[by_stratum] = (k + np.repeat(generator.random(len(labels)), n_s)) / np.repeat(n_s, n_s)
     return order[np.argsort(place[order], kind="stable")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -45,7 +46,8 @@ def prepare_data(study: Study, *, cores: int, console: Console) -> FrameStore:
                 f"use ridge"
             )
         for cutoff in sorted({m.cutoff for m in study.models}):
-            plainly(lambda cutoff=cutoff: store.neighbors(cutoff), about=about)  # type: ignore[misc]
+            make = partial(store.neighbors, cutoff, n_workers=cores, progress=board)
+            plainly(make, about=about)
     sizes = {name: len(ids) for name, ids in store.splits.items()}
     console.print(
         Text(

@@ -44,16 +44,15 @@ def normalise_heads(
     of_heads = [target for target in targets if not target.from_energy]
     if not of_heads:
         return
-    frames = store.frames(ids)
-    n_atoms = float(frames.n_atoms.mean())
+    n_atoms = float(store.n_atoms(ids).mean())
     for target in of_heads:
-        if heads[target.key].open_only and frames.pbc.any():
+        if heads[target.key].open_only and store.pbc[ids].any():
             raise ValueError(
                 f"train.heads.{target.key}: kind {heads[target.key].kind!r} is for open frames, since "
                 f"positions enter it, and {store.folder} has periodic ones; wanted another head, such as "
                 "kind: tensor"
             )
-        labels = frames.label(target.key).astype(np.float64)
+        labels = store.label_rows(target.key, ids).astype(np.float64)
         there = np.asarray(~np.isnan(labels.reshape(len(labels), -1)).any(1))
         labels = labels[there]
         if not len(labels):
@@ -66,7 +65,7 @@ def normalise_heads(
                 there,
                 store,
                 ids,
-                None if target.per == "frame" else frames.species,
+                None if target.per == "frame" else store.frames(ids).species,
                 per_element=_per_element(target, heads[target.key]),
             )
         scale = float(np.sqrt(np.mean(labels**2)))

@@ -62,10 +62,9 @@ class EnergiesConfig(TaskConfig):
         self, point: PointSettings, store: FrameStore, ids: np.ndarray, *, siblings: Path | None
     ) -> Task:
         targets = self.targets(point.train)
-        frames = store.frames(ids)
         table = store.neighbors(point.model.cutoff)
-        mean_neighbors = float(table.edges(ids).n_edges.sum() / frames.n_atoms.sum())
-        force_rms = _force_rms(frames.forces, store)
+        mean_neighbors = float(table.n_edges(ids).sum() / store.n_atoms(ids).sum())
+        force_rms = _force_rms(store, ids)
         if point.parent is None:
             references = references_of(point, store, ids)
             made_from: ReferencesFrom | None = ReferencesFrom.of_frames(
@@ -98,16 +97,26 @@ class EnergiesConfig(TaskConfig):
         )
 
 
-def _force_rms(forces: np.ndarray, store: FrameStore) -> float:
-    squares = forces.astype(np.float64) ** 2
-    if "forces" not in store.incomplete:
-        return float(np.sqrt(np.mean(squares)))
-    if np.isnan(squares).all():
+_FRAMES = 1 << 18
+"""Frames whose forces are looked at together. The mean over more of them is made of theirs, which may move
+its last bit."""
+
+
+def _force_rms(store: FrameStore, ids: np.ndarray) -> float:
+    means, n, some_lack = [], [], "forces" in store.incomplete
+    for first in range(0, len(ids), _FRAMES):
+        forces = store.label_rows("forces", ids[first : first + _FRAMES])
+        squares = forces.astype(np.float64) ** 2
+        labelled = squares.size - int(np.isnan(squares).sum()) if some_lack else squares.size
+        if labelled:
+            means.append(np.nanmean(squares) if some_lack else np.mean(squares))
+            n.append(labelled)
+    if not means:
         raise ValueError(
             f"{store.folder}: no training frame has forces, which set the scale of energies; "
             "wanted some, or train.task=properties"
         )
-    return float(np.sqrt(np.nanmean(squares)))
+    return float(np.sqrt(means[0] if len(means) == 1 else np.average(means, weights=n)))
 
 
 def _inherited(

@@ -63,9 +63,8 @@ class PropertiesConfig(TaskConfig):
         if point.parent is not None:
             raise ValueError(f"{point.id} starts from a parent; models with heads do not grow")
         targets = self.targets(point.train)
-        frames = store.frames(ids)
         table = store.neighbors(point.model.cutoff)
-        mean_neighbors = float(table.edges(ids).n_edges.sum() / frames.n_atoms.sum())
+        mean_neighbors = float(table.n_edges(ids).sum() / store.n_atoms(ids).sum())
         model = point.model.build(species=store.elements, mean_neighbors=mean_neighbors, seed=point.seed)
         self.equip(model, point.train, seed=point.seed)
         dtype = getattr(torch, point.train.precision)

@@ -46,15 +46,14 @@ def energy_residuals(
     """Label minus prediction of the energy of every frame of `batches`, (n,) float64, eV; NaN where a frame
     has no label. The ranks take the batches in turn, and all get the same; `between` is called before every
     batch."""
-    starts = np.cumsum([0, *(len(part) for part in batches.parts)])
-    table = torch.zeros(int(starts[-1]), dtype=torch.float64)
+    table = torch.zeros(len(batches.ids), dtype=torch.float64)
     unlabelled = torch.zeros_like(table)
     for k in range(ranks.rank, len(batches), ranks.size):
         between()
         batch = batches[k].to(device)
         predicted = objective.found(batch, differentiable=False).energy
         assert predicted is not None and batch.energy is not None
-        rows = slice(int(starts[k]), int(starts[k + 1]))
+        rows = slice(k * batches.batch_size, (k + 1) * batches.batch_size)
         labelled = batch.labelled("energy")
         left = (batch.energy.double() - predicted.double()).cpu()
         table[rows] = left if labelled is None else torch.where(labelled.cpu(), left, 0)

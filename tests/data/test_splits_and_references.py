@@ -63,3 +63,17 @@ def test_the_mean_energy_is_always_reproduced(seed, n):
 def test_an_element_that_never_occurs_is_refused():
     with pytest.raises(ValueError, match="column 1 has no atom"):
         fit_references(np.array([[1, 0], [2, 0]]), np.array([1.0, 2.0]))
+
+
+@pytest.mark.parametrize("n_strata", [1, 3, 40])
+def test_strata_are_put_in_their_places_one_after_the_other(n_strata):
+    """The definition, stratum by stratum, with the same random numbers."""
+    strata = np.random.default_rng(1).integers(0, n_strata, 200) * 7
+    generator = np.random.default_rng(4)
+    order = generator.permutation(200)
+    place = np.empty(200)
+    for s in np.unique(strata):
+        members = order[strata[order] == s]
+        place[members] = (np.arange(len(members)) + generator.random()) / len(members)
+    wanted = order[np.argsort(place[order], kind="stable")]
+    assert np.array_equal(nested_order(200, seed=4, strata=strata), wanted)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sapis_lab import batches as _batches
-from sapis_lab.batches import TrainingStream, frames_of_step, random_rotations
+from sapis_lab.batches import TrainingStream, frames_of_step, permuted, random_rotations
 from sapis_lab.data import Frames, FrameStore
 
 
@@ -176,3 +176,48 @@ def test_the_shares_of_any_number_of_ranks_differ_by_one_frame_at_most_and_make_
     assert sorted(np.concatenate([b for s in shares for b in s.batches])) == sorted(whole)
     for share in shares:  # every rank divides by the same, the frames and atoms of the whole
         assert share.counts.tolist() == [batch_size, whole.sum()]
+
+
+@given(n=st.integers(1, 300), key=st.tuples(st.integers(0, 3), st.integers(0, 3)))
+@settings(max_examples=60, deadline=None)
+def test_permuted_positions_are_a_permutation(n, key):
+    assert sorted(permuted(np.arange(n), n=n, key=key).tolist()) == list(range(n))
+
+
+def test_permuted_positions_are_uniform_and_of_their_key():
+    n, cells = 4000, np.zeros((20, 20))
+    for key in range(25):
+        to = permuted(np.arange(n), n=n, key=(key, 1))
+        np.add.at(cells, (np.arange(n) // 200, to // 200), 1)
+    chi2 = ((cells - 250) ** 2 / 250).sum()
+    assert 270 < chi2 < 460  # 361 degrees of freedom: 361 +- 27
+    a, b = (permuted(np.arange(n), n=n, key=key) for key in ((0, 1), (1, 0)))
+    assert abs(np.corrcoef(a, b)[0, 1]) < 0.08 and abs(np.corrcoef(a[1:], a[:-1])[0, 1]) < 0.08
+
+
+@given(
+    n_frames=st.integers(5, 60),
+    batch_size=st.integers(1, 30),
+    seed=st.integers(0, 2),
+    piece=st.integers(1, 4),
+)
+@settings(max_examples=40, deadline=None)
+def test_every_epoch_of_a_large_store_sees_every_frame_once(n_frames, batch_size, seed, piece):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_batches, "LARGEST_DRAWN", 4)
+        patch.setattr(_batches, "_PIECE", piece)
+        steps = -(-3 * n_frames // batch_size)
+        stream = np.concatenate(
+            [frames_of_step(s, n_frames=n_frames, batch_size=batch_size, seed=seed) for s in range(steps)]
+        )
+    for epoch in range(3):
+        wanted = permuted(np.arange(n_frames), n=n_frames, key=(seed, epoch))
+        assert np.array_equal(stream[epoch * n_frames : (epoch + 1) * n_frames], wanted)
+
+
+def test_the_order_of_an_epoch_is_that_which_numpy_draws():
+    """Results rest on it; it is a whole permutation up to four million frames."""
+    assert _batches.LARGEST_DRAWN == 1 << 22
+    stream = [frames_of_step(s, n_frames=10, batch_size=4, seed=3).tolist() for s in range(5)]
+    wanted = [np.random.default_rng([3, epoch]).permutation(10) for epoch in range(2)]
+    assert sum(stream, []) == np.concatenate(wanted).tolist()
