@@ -16,7 +16,7 @@ from sapis_lab.data._base import (
 from sapis_lab.data._elements import SYMBOLS
 from sapis_lab.data._neighbor_table import Edges, NeighborTable
 from sapis_lab.data._references import fit_references
-from sapis_lab.data._sources import DATA_VARIABLE
+from sapis_lab.data._sources import DATA_VARIABLE, data_root, need_file
 from sapis_lab.data._splits import nested_order
 from sapis_lab.data._store import Frames, FrameStore, is_sealed
 
@@ -30,9 +30,11 @@ __all__ = [
     "Frames",
     "NeighborTable",
     "Progress",
+    "data_root",
     "dataset_info",
     "fit_references",
     "is_sealed",
+    "need_file",
     "nested_order",
     "prepare",
     "store_folder",
