@@ -23,7 +23,7 @@ TORCH_COLUMN = [
     {"jobs"},
     {"executors"},
     {"atoms", "graphs", "neighbors", "structures", "geometry", "integrators"},
-    {"samplers", "heads"},
+    {"samplers", "generators", "heads"},
     {
         "models",
         "kernels",
