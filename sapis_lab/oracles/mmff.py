@@ -107,7 +107,8 @@ def conformers(smiles: str, n: int, *, seed: int) -> Conformers:
             f"smiles {smiles!r} has several molecules, and how they lie together is not known; give a file"
         )
     options = all_chem.ETKDGv3()
-    options.randomSeed = seed % 2**31
+    # RDKit multiplies it by the number of the conformer: 0 makes all of them the same, and so may an overflow
+    options.randomSeed = 2 * int(np.random.SeedSequence(seed).generate_state(1)[0] % 2**16) + 1
     found = list(all_chem.EmbedMultipleConfs(molecule, n, options))
     if len(found) < n:
         raise ValueError(f"smiles {smiles!r}: RDKit embeds {len(found)} of {n} conformers")

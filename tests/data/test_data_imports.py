@@ -15,6 +15,8 @@ import pytest
         "sapis_lab.data.deepmd",
         "sapis_lab.data.mlearn",
         "sapis_lab.data.xtb",
+        "sapis_lab.data.dynamics",
+        "sapis_lab.data.labelled",
         "sapis_lab.oracles.xtb",
         "sapis_lab.oracles.pyscf",
         "sapis_lab.oracles.openmm",

@@ -221,6 +221,12 @@ def test_two_molecules_of_one_smiles_see_each_other(rdkit):
         conformers("O.O", 1, seed=0)
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2**31, 2**62])
+def test_conformers_of_any_seed_differ_from_each_other(rdkit, seed):
+    made = conformers("CCCO", 4, seed=seed).positions
+    assert min(np.abs(a - b).max() for k, a in enumerate(made) for b in made[:k]) > 0.1
+
+
 def test_conformers_are_those_of_the_seed_and_lie_at_minima(rdkit):
     made, again, other = (conformers("CCCO", 3, seed=seed) for seed in (1, 1, 2))
     assert np.array_equal(made.positions, again.positions)
