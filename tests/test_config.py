@@ -278,7 +278,7 @@ def test_the_home_can_be_moved(configs):
     assert home() == configs
 
 
-@pytest.mark.parametrize("folder", ["models", "data", "oracles", "samplers", "executors"])
+@pytest.mark.parametrize("folder", ["models", "data", "oracles", "samplers", "generators", "executors"])
 def test_every_kind_has_one_settings_class_with_documented_fields(folder):
     assert kinds(folder)
     for kind in kinds(folder):

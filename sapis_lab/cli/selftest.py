@@ -39,6 +39,35 @@ def contracts() -> None:
     print(table())
 
 
+@app.command("oracles")
+def oracles(
+    parts: Annotated[
+        str, typer.Option("--parts", help="Of lennard_jones, stillinger_weber, tersoff, pyscf.")
+    ] = "lennard_jones,stillinger_weber,tersoff,pyscf",
+    n_frames: Annotated[
+        int, typer.Option("--frames", min=1, max=1000, help="Frames of rMD17 that PySCF labels.")
+    ] = 20,
+    json_file: Json = None,
+) -> None:
+    """Compare labels with what was published: PBE/def2-SVP by PySCF with rMD17, our own potentials with their
+    papers and NIST. Two minutes.
+
+    rMD17 is looked for in `$SAPIS_DATA/rmd17`, NIST's configuration in `$SAPIS_DATA/lennard_jones`. Exit
+    status: 1 if a value is farther from the published one than its bound.
+
+    Example: `SAPIS_DATA=/path/to/data sapis selftest oracles --json oracles.json`
+    """
+    save = keeper(json_file, "oracles")
+    from sapis_lab.bench.step import words_of
+    from sapis_lab.selftest.oracles import run_oracles
+
+    data = Path(os.environ["SAPIS_DATA"]) if "SAPIS_DATA" in os.environ else None
+    names = words_of(parts, option="--parts")
+    raise typer.Exit(
+        plainly(lambda: run_oracles(names, n_frames=n_frames, data=data, console=stdout_console(), save=save))
+    )
+
+
 @app.command("coverage")
 def coverage(
     quick: Annotated[bool, typer.Option("--quick", help="Two cells, few data sets: seconds.")] = False,

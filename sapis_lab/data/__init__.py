@@ -15,7 +15,7 @@ from sapis_lab.data._base import (
 )
 from sapis_lab.data._neighbor_table import NeighborTable
 from sapis_lab.data._references import fit_references
-from sapis_lab.data._sources import DATA_VARIABLE, known_root
+from sapis_lab.data._sources import DATA_VARIABLE, data_root, known_root, need_file
 from sapis_lab.data._splits import nested_order
 from sapis_lab.data._store import Frames, FrameStore, is_sealed
 from sapis_lab.elements import SYMBOLS
@@ -31,10 +31,12 @@ __all__ = [
     "Frames",
     "NeighborTable",
     "Progress",
+    "data_root",
     "dataset_info",
     "fit_references",
     "is_sealed",
     "known_root",
+    "need_file",
     "nested_order",
     "prepare",
     "store_folder",

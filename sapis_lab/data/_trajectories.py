@@ -21,6 +21,7 @@ from sapis_lab.config import Added, Seed
 from sapis_lab.data._base import DatasetConfig, DatasetInfo, Progress, bytes_estimate, mean_pairs
 from sapis_lab.data._checks import check_store
 from sapis_lab.data._generation import Block, TrajectoryTask, generate, read_block
+from sapis_lab.data._oracle_record import oracle_record
 from sapis_lab.data._splits import nested_order
 from sapis_lab.data._store import Frames, FrameStore
 from sapis_lab.files import make_folder
@@ -80,6 +81,10 @@ class TrajectoryDataConfig(DatasetConfig):
             ValueError: there is none of that name, or the oracle cannot label it.   ImportError: a package is
             missing.
         """
+
+    def starts(self) -> tuple[Structure, ...]:
+        """What the trajectories begin with, in turn: structures of the same atoms."""
+        return (self.structure(),)
 
     @abstractmethod
     def surface(self) -> OracleConfig:
@@ -144,6 +149,7 @@ class TrajectoryDataConfig(DatasetConfig):
         metadata: dict[str, Any] = {
             "origin": self.origin(),
             "level_of_theory": oracle.level(),
+            "oracles": [oracle_record(oracle)],
             "units": {
                 "energy": "eV",
                 "length": "Angstrom",
@@ -170,7 +176,8 @@ class TrajectoryDataConfig(DatasetConfig):
 
 def trajectory_tasks(config: TrajectoryDataConfig, blocks: Path) -> dict[str, list[TrajectoryTask]]:
     """The trajectories of each split; numbers run through all splits, so no two share a seed."""
-    begin, sampler, oracle = config.structure(), config.dynamics(), config.surface()
+    begins, sampler, oracle = config.starts(), config.dynamics(), config.surface()
+    columns = config.label_columns
     tasks: dict[str, list[TrajectoryTask]] = {}
     number = 0
     sizes = {
@@ -183,6 +190,7 @@ def trajectory_tasks(config: TrajectoryDataConfig, blocks: Path) -> dict[str, li
         tasks[split] = []
         n_trajectories = -(-n // config.trajectory_frames)
         for k in range(n_trajectories):
+            begin = begins[number % len(begins)]
             task = TrajectoryTask(
                 folder=blocks,
                 species=tuple(int(z) for z in begin.species),
@@ -194,7 +202,7 @@ def trajectory_tasks(config: TrajectoryDataConfig, blocks: Path) -> dict[str, li
                 pbc=begin.pbc,
                 oracle=oracle,
                 sampler=sampler,
-                columns=config.label_columns,
+                columns=columns,
                 n_equilibration_steps=sampler.steps_of(config.equilibration_fs, name="equilibration_fs"),
                 n_interval_steps=sampler.steps_of(config.interval_fs, name="interval_fs"),
                 n_frames=n // n_trajectories + (k < n % n_trajectories),

@@ -2,50 +2,30 @@
 them.
 
     kind: dynamics
-    system: {molecule: CH3CH2OH}                  # or {file: mine/start.xyz, repeat: [2, 2, 2]}
+    system: {molecule: CH3CH2OH}      # or {smiles: CCO, conformers: 10}, {file: mine/start.xyz}, {water: 64},
+                                      # {crystal: Si, lattice: diamond, a: 5.431, repeat: [2, 2, 2]}
     oracle: {kind: xtb, method: GFN2-xTB}
     sampler: {kind: langevin, temperature: 500}
 
-Training, validation and test frames come from separate trajectories, each from its own random momenta. What
-the oracle gives besides energy and forces (charges, stress) is stored with the frames.
+Training, validation and test frames come from separate trajectories, each from its own random momenta; with
+several conformers they begin with them in turn. What the oracle gives besides energy and forces (charges,
+stress) is stored with the frames.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field, model_validator
 
-from sapis_lab.config import Config, composed_kind
-from sapis_lab.data._sources import data_root, known_root, need_file, source_record
-from sapis_lab.data._trajectories import STORED, Structure, TrajectoryDataConfig, g2_molecule
+from sapis_lab.config import composed_kind
+from sapis_lab.data._sources import data_root, known_root, source_record
+from sapis_lab.data._systems import SystemConfig, starts
+from sapis_lab.data._trajectories import STORED, Structure, TrajectoryDataConfig
 from sapis_lab.oracles import OracleConfig
 from sapis_lab.samplers import SamplerConfig
 from sapis_lab.samplers.langevin import LangevinConfig
-
-Count = Annotated[int, Field(ge=1, le=100)]
-
-
-class SystemConfig(Config):
-    """The structure that every trajectory begins with: a molecule by name, or the first frame of a file."""
-
-    molecule: str | None = None
-    """Name of a molecule in `ase.build.molecule` (the G2 set)."""
-    file: str | None = None
-    """A file that ase reads, under $SAPIS_DATA; its first frame, with cell and periodic boundaries."""
-    repeat: tuple[Count, Count, Count] = (1, 1, 1)
-    """Copies of the file's cell along its three vectors."""
-
-    @model_validator(mode="after")
-    def _one_of_both(self) -> Self:
-        if (self.molecule is None) == (self.file is None):
-            raise ValueError(
-                f"wanted exactly one of molecule and file, got molecule={self.molecule!r} and "
-                f"file={self.file!r}"
-            )
-        return self
 
 
 class DynamicsDataConfig(TrajectoryDataConfig):
@@ -65,25 +45,12 @@ class DynamicsDataConfig(TrajectoryDataConfig):
     """How it is sampled."""
 
     def structure(self) -> Structure:
-        if self.system.molecule is not None:
-            return g2_molecule(self.system.molecule)
-        from ase.io import read
+        return self.starts()[0]
 
-        assert self.system.file is not None
-        path = need_file(data_root(self.root), self.system.file)
-        atoms: Any = read(path, index=0)
-        atoms = atoms.repeat(self.system.repeat)
-        pbc = (bool(atoms.pbc[0]), bool(atoms.pbc[1]), bool(atoms.pbc[2]))
-        self.oracle.refuse_periodic(np.array(pbc))
-        cell = np.array(atoms.cell.array) if any(pbc) else None
-        return Structure(
-            self.system.file,
-            np.array(atoms.numbers),
-            np.array(atoms.positions),
-            np.array(atoms.get_masses()),
-            cell,
-            pbc,
-        )
+    def starts(self) -> tuple[Structure, ...]:
+        found = starts(self.system, root=self.root, seed=self.seed)
+        self.oracle.refuse_periodic(np.array(found[0].pbc))
+        return found
 
     def surface(self) -> OracleConfig:
         return self.oracle
@@ -102,4 +69,7 @@ class DynamicsDataConfig(TrajectoryDataConfig):
 
     @property
     def label_columns(self) -> tuple[str, ...]:
-        return tuple(name for name in STORED if name in type(self.oracle).gives)
+        names = tuple(name for name in STORED if name in type(self.oracle).gives)
+        if "stress" in names and not all(self.structure().pbc):
+            return tuple(name for name in names if name != "stress")  # none without a volume
+        return names

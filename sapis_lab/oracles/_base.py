@@ -44,6 +44,8 @@ class OracleConfig(KindConfig):
     """What its labels hold besides energy and forces: of stress, charges, dipole."""
     periodic: ClassVar[bool] = False
     """Whether it can label structures with periodic boundaries."""
+    packages: ClassVar[tuple[str, ...]] = ()
+    """Packages on whose versions its labels depend; recorded with the frames."""
 
     @abstractmethod
     def label(
@@ -72,6 +74,10 @@ class OracleConfig(KindConfig):
     @abstractmethod
     def level(self) -> str:
         """Level of theory and the program, as metadata name it: 'GFN2-xTB, tblite, accuracy 0.01'."""
+
+    def files(self) -> tuple[str, ...]:
+        """Files under $SAPIS_DATA on which its labels depend; recorded with the frames."""
+        return ()
 
     def for_dynamics(self) -> Self:
         """The same surface at the accuracy that moving on it needs; forces along a trajectory may be coarser

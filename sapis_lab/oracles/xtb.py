@@ -35,6 +35,7 @@ class XtbConfig(OracleConfig):
 
     version: ClassVar[int] = 1
     gives: ClassVar[frozenset[str]] = frozenset({"charges", "dipole"})
+    packages: ClassVar[tuple[str, ...]] = ("tblite",)
 
     kind: Literal["xtb"] = "xtb"
     method: Method = "GFN2-xTB"

@@ -15,11 +15,19 @@ import pytest
         "sapis_lab.data.deepmd",
         "sapis_lab.data.mlearn",
         "sapis_lab.data.xtb",
+        "sapis_lab.data.dynamics",
+        "sapis_lab.data.labelled",
         "sapis_lab.oracles.xtb",
+        "sapis_lab.oracles.pyscf",
+        "sapis_lab.oracles.openmm",
+        "sapis_lab.oracles.mmff",
+        "sapis_lab.oracles.lennard_jones",
+        "sapis_lab.oracles.stillinger_weber",
+        "sapis_lab.oracles.tersoff",
     ],
 )
 def test_importing_data_needs_no_chemistry_package_and_no_torch(module):
-    heavy = ("ase", "vesin", "tblite", "torch", "scipy", "pandas")
+    heavy = ("ase", "vesin", "tblite", "pyscf", "openmm", "rdkit", "torch", "scipy", "pandas")
     code = f"import sys, {module}; print([m for m in {heavy} if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"

@@ -77,7 +77,10 @@ def test_a_structure_from_a_file_is_refused_where_the_oracle_cannot_label_it(tmp
     config = dynamics(system={"file": "cell.xyz"}, root=str(tmp_path))
     with pytest.raises(ValueError, match=r"oracle 'xtb' labels molecules only, got pbc=\[True, True, True\]"):
         config.info(cutoff=5.0)
-    with pytest.raises(ConfigError, match="wanted exactly one of molecule and file"):
+    with pytest.raises(
+        ConfigError,
+        match="wanted exactly one of molecule, file, smiles, crystal and water, got molecule and file",
+    ):
         dynamics(system={"molecule": "H2O", "file": "cell.xyz"})
     with pytest.raises(ConfigError, match=r"interval_fs=10\.0 is not a multiple of timestep=0\.3"):
         dynamics(sampler={"kind": "langevin", "timestep": 0.3})

@@ -47,7 +47,11 @@ SECTIONS: tuple[type[Config], ...] = (
     LawOptions,
     TuneOptions,
     ScaleOptions,
-    *(kind_class(folder, kind) for folder in ("models", "data", "oracles") for kind in kinds(folder)),
+    *(
+        kind_class(folder, kind)
+        for folder in ("models", "data", "oracles", "generators")
+        for kind in kinds(folder)
+    ),
 )
 APART = {("LawOptions", "robust"), ("SlurmOptions", "flags"), ("ExtxyzConfig", "isolated_atoms")}
 APART |= {("DeepmdConfig", "isolated_atoms")}

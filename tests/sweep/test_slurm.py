@@ -15,7 +15,9 @@ import pytest
 import slurm_node
 from stub_points import MEASURE, STEPS, StubPoint, write_job
 
-from sapis_lab.config import ConfigError
+from sapis_lab.config import ConfigError, load
+from sapis_lab.data import prepare
+from sapis_lab.data.labelled import LabelledDataConfig
 from sapis_lab.executors import slurm
 from sapis_lab.executors.slurm import SlurmOptions, SlurmQueue, jobs_of, queue_of
 from sapis_lab.jobs.events import Event
@@ -326,3 +328,22 @@ def test_ranks_over_two_nodes_train_what_they_train_on_one(project, sapis, tmp_p
         )
     tables = [pd.read_parquet(project / "results" / name / "runs.parquet") for name in ("spread", "here")]
     assert len(tables[0]) == 1 and same_numbers(*tables)
+
+
+def test_labels_are_made_by_jobs_and_are_those_of_this_machine(tmp_path):
+    settings = {
+        "kind": "labelled",
+        "system": {"crystal": "Si", "lattice": "diamond", "a": 5.431},
+        "generator": {"kind": "rattled"},
+        "n_frames": 8,
+        "oracle": {"kind": "stillinger_weber"},
+        "n_validation": 2,
+        "n_test": 2,
+    }
+    where = {"kind": "slurm", "options": {"time": 10, "bundle_minutes": 0}}
+    jobs = load(LabelledDataConfig, {**settings, "executor": where}, source="test")
+    here = load(LabelledDataConfig, settings, source="test")
+    one, other = prepare(jobs, cache=tmp_path / "slurm"), prepare(here, cache=tmp_path / "here")
+    assert one.folder.name == other.folder.name and one.n_frames == 8
+    for name in ("positions", "energy", "forces"):
+        assert (getattr(one, name) == getattr(other, name)).all()
