@@ -46,7 +46,7 @@ from sapis_lab.data._splits import is_test_split
 from sapis_lab.data._store import Frames, FrameStore
 from sapis_lab.data._systems import SystemConfig, starts
 from sapis_lab.data._trajectories import STORED
-from sapis_lab.data.extxyz import _split_slice
+from sapis_lab.data.files import split_slice
 from sapis_lab.executors import ExecutorChoice
 from sapis_lab.executors.local import LocalConfig
 from sapis_lab.files import make_folder
@@ -119,7 +119,7 @@ class LabelledDataConfig(DatasetConfig):
         if self.system is not None and (self.validation or self.tests):
             raise ValueError("with a system, frames are held out: give n_validation and n_test")
         for name in self._names():
-            refuse_absolute(_split_slice(name)[0])
+            refuse_absolute(split_slice(name)[0])
         return self
 
     def _names(self) -> tuple[str, ...]:
@@ -265,7 +265,7 @@ def _from_files(config: LabelledDataConfig) -> _Given:
     }.items():
         first = len(frames)
         for name in names:
-            relative, wanted = _split_slice(name)
+            relative, wanted = split_slice(name)
             path = need_file(root, relative)
             files.append(path)
             before = len(frames)
