@@ -409,6 +409,18 @@ def _sources(config: FilesConfig, root: Path, name: str) -> list[_Source]:
     return [_Source(path, wanted, name, used, files)]
 
 
+def file_source(config: FilesConfig, root: Path, name: str) -> _Source:
+    """The one file, or folder, `name` under `root`."""
+    return _sources(config, root, name)[0]
+
+
+def file_blocks(config: FilesConfig, root: Path, source: _Source) -> Iterator[Block]:
+    """The frames of a file with all labels, as it has them."""
+    told = source.format.units_told(source.path, _reading(config, root, source, labels=True))
+    refuse_other_units(told, config, source.format.fixed, source.path)
+    return _blocks(config, root, source, labels=True)
+
+
 def _reading(config: FilesConfig, root: Path, source: _Source, *, labels: bool) -> Reading:
     names: dict[str, str | None] = dict(config.npz_keys)  # type: ignore[arg-type]
     for label in config.unlabelled:

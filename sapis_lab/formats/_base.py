@@ -78,6 +78,14 @@ class Block:
         )
 
 
+class Written(NamedTuple):
+    """What a writer did."""
+
+    n_frames: int
+    notes: tuple[str, ...] = ()
+    """What the format cannot hold, and what was done about it."""
+
+
 class Reading(NamedTuple):
     """How a file is to be read."""
 
@@ -118,6 +126,17 @@ class Format(NamedTuple):
     def count(self, path: Path) -> int:
         """Frames of the file."""
         return int(self.module.count(path))
+
+    @property
+    def can_write(self) -> bool:
+        """Whether files of this format can be written."""
+        return hasattr(self.module, "write")
+
+    def write(self, path: Path, blocks: Iterable[Block], *, name: Path) -> Written:
+        """Write frames in eV and Å, whose labels have the names of `_writing`, to `path`, which will be
+        called `name`. ValueError for what the format cannot hold."""
+        found: Written = self.module.write(path, blocks, name=name)
+        return found
 
     def units_told(self, path: Path, reading: Reading) -> dict[str, str]:
         """Units of positions, energy and forces that the file itself states, as far as it does."""

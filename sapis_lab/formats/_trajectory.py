@@ -1,6 +1,5 @@
-"""Trajectories of molecular dynamics that hold positions alone, read in pieces with mdtraj; elements come
-from
-a topology, which another file names."""
+"""Trajectories of molecular dynamics that hold positions alone, read in pieces with mdtraj; elements
+come from a topology, which another file names."""
 
 from __future__ import annotations
 

@@ -19,6 +19,7 @@ from urllib.parse import quote
 
 import numpy as np
 
+from sapis_lab.formats._ase_db_writer import write_ase_db
 from sapis_lab.formats._ase_rows import blob_array, parsed, plain_value, row_frame, unpacked
 from sapis_lab.formats._base import (
     Block,
@@ -36,6 +37,7 @@ from sapis_lab.formats._json_stream import json_entries
 
 ENDINGS = (".db", ".aselmdb", ".json")
 FIXED = {"energy_unit": "eV", "length_unit": "Angstrom", "stress_unit": "eV/Angstrom^3"}
+write = write_ase_db
 
 _MOST_ROW = 2**28
 """Bytes of a row once it is unpacked."""

@@ -20,10 +20,12 @@ from sapis_lab.elements import ATOMIC_NUMBER
 from sapis_lab.errors import ConfigError
 from sapis_lab.files import read_text
 from sapis_lab.formats._base import BLOCK_ATOMS, MOST_ATOMS, Block, Reading, taken
+from sapis_lab.formats._deepmd_writer import write_deepmd
 from sapis_lab.formats._npy import map_npy
 
 ENDINGS: tuple[str, ...] = ()
 FIXED = {"energy_unit": "eV", "length_unit": "Angstrom"}
+write = write_deepmd
 
 _OWN = ("coord", "box", "real_atom_types", "type")
 _NAMES = {"force": "forces"}
