@@ -10,6 +10,7 @@ import typer
 from sapis_lab.catalogue import markdown_page
 from sapis_lab.cli import public_data
 from sapis_lab.cli.common import HELP, Set, Workers, broken_cell, dataset_config, stdout_console
+from sapis_lab.cli.convert import data_convert
 from sapis_lab.config import ConfigError, home, plainly
 from sapis_lab.screen import Table, new_table
 
@@ -19,6 +20,8 @@ app = typer.Typer(
     **HELP,
 )
 app.add_typer(public_data.app)  # its commands stand beside these
+
+app.command("convert")(data_convert)
 
 
 @app.command("prepare")
@@ -53,6 +56,8 @@ def data_prepare(
         )
     sizes = ", ".join(f"{len(ids)} {split}" for split, ids in store.splits.items())
     stdout_console().print(f"{name}: {sizes} frames in {shown(store.folder)}", soft_wrap=True)
+    for note in store.metadata.get("notes", ()):
+        stdout_console().print(f"note: {note}", soft_wrap=True, markup=False)
 
 
 @app.command("list")

@@ -13,6 +13,7 @@ from sapis_lab.data._base import (
     store_folder,
     store_info,
 )
+from sapis_lab.data._convert import convert, from_file, from_store, target_format
 from sapis_lab.data._neighbor_table import NeighborTable
 from sapis_lab.data._references import fit_references
 from sapis_lab.data._sources import DATA_VARIABLE, data_root, known_root, need_file
@@ -32,8 +33,11 @@ __all__ = [
     "NeighborTable",
     "Progress",
     "data_root",
+    "convert",
     "dataset_info",
     "fit_references",
+    "from_file",
+    "from_store",
     "is_sealed",
     "known_root",
     "need_file",
@@ -41,4 +45,5 @@ __all__ = [
     "prepare",
     "store_folder",
     "store_info",
+    "target_format",
 ]

@@ -278,12 +278,23 @@ def check_duplicates(store: FrameStore, splits: Mapping[str, np.ndarray], where:
                 raise ValueError(
                     f"{one} and {other} (both train) are the same configuration, but D counts distinct "
                     f"frames; "
-                    "write a copy of the file without one, or leave it out with a slice such as [:100]"
+                    "write a copy of the file without one, or leave it out with a slice such as [:100] or "
+                    "copies: drop"
                 )
             raise ValueError(
                 f"{one} ({names[split[i]]}) and {other} ({names[split[j]]}) are the same configuration; "
                 "a test frame seen in training makes the error look smaller: remove one"
             )
+
+
+def same_frames(store: FrameStore, ids: np.ndarray) -> np.ndarray:
+    """Those of the frames `ids` that are the same configuration as an earlier one of them: some of them, and
+    none only where there is none."""
+    later = [np.zeros(0, np.int64)]
+    for group in _comparable(store, ids):
+        _, b = _same_positions(store, ids[group], np.zeros(len(group), np.int64), once=0)
+        later.append(ids[group[b]])
+    return np.unique(np.concatenate(later))
 
 
 def _comparable(store: FrameStore, ids: np.ndarray) -> list[np.ndarray]:
