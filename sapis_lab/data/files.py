@@ -17,7 +17,7 @@ file (their energies become the references), and by the size of their labels (`m
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
@@ -28,6 +28,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from sapis_lab import units
 from sapis_lab.config import Added, Seed
 from sapis_lab.data._base import DatasetInfo, Progress, bytes_estimate, mean_pairs
+from sapis_lab.data._changes import AsItIs, Change
 from sapis_lab.data._checks import check_store
 from sapis_lab.data._file_filters import (
     Wanted,
@@ -159,18 +160,9 @@ class FilesConfig(FileLabels):
         store_of_files(self, folder, progress=progress)
 
 
-Change = Callable[[Block], Block]
-"""What a data set does to blocks before their labels are read: frames that it leaves out, or a label that
-follows from others. It may not add frames."""
-
-
-def _as_it_is(block: Block) -> Block:
-    return block
-
-
-def info_of_files(config: FilesConfig, *, cutoff: float, change: Change = _as_it_is) -> DatasetInfo:
+def info_of_files(config: FilesConfig, *, cutoff: float, change: Change | None = None) -> DatasetInfo:
     """What is known of the frames of files before a store is made of them."""
-    root = data_root(config.root)
+    root, change = data_root(config.root), change or AsItIs()
     # Every file is read for its species: elements that only a late frame shows decide how many parameters
     # a model has.
     found = _Scan()
@@ -207,17 +199,19 @@ def store_of_files(
     folder: Path,
     *,
     progress: Progress,
-    change: Change = _as_it_is,
+    change: Change | None = None,
     facts: Mapping[str, Any] = {},
     energies_alone: Collection[str] = (),
+    torn: Collection[str] = (),
 ) -> None:
     """Make, check and seal the store of the frames of files.
 
     Args:
         facts: what the metadata say besides.   energies_alone: test splits whose frames have energies
         and no forces; with it, all other labels have to be there, whatever `config.missing` says.
+        torn: test splits whose atoms may be far from each other.
     """
-    root = data_root(config.root)
+    root, change = data_root(config.root), change or AsItIs()
     groups = _groups(config)
     further = config.further_labels()
     store = FrameStore.create(
@@ -249,6 +243,7 @@ def store_of_files(
         places,
         length_unit=config.length_unit or str(sources["train"][0].format.fixed.get("length_unit")),
         may_lack=store.labels if config.missing == "mask" else config.unlabelled,
+        torn=torn,
     )
     if energies_alone:
         complete = {name: ids for name, ids in splits.items() if name not in energies_alone}
@@ -275,7 +270,7 @@ def store_of_files(
     }
     if isolated is not None:
         metadata["isolated_atoms"] = {str(z): e for z, e in isolated.items()}
-    out = {reason: len(ids) for reason, ids in dropped.items()} | found.n_left_out
+    out = {reason: len(ids) for reason, ids in dropped.items()} | found.n_left_out | change.left_out
     if out := {reason: n for reason, n in out.items() if n}:
         metadata["left_out"] = out
     store.seal(splits=splits, metadata=metadata)
