@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import importlib
 import io
 import lzma
-from collections.abc import Iterable, Iterator, Mapping
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -19,6 +23,13 @@ COMPRESSED = {".gz": gzip, ".xz": lzma, ".lzma": lzma, ".bz2": bz2}
 """Endings of compressed files, and what opens them."""
 BLOCK_ATOMS = 50_000
 """Atoms of a block, about: 10 MB with the text they are read from."""
+MOST_ATOMS = 10_000_000
+"""Atoms of a frame: a header that promises more is damaged or hostile, and nothing is allocated for it."""
+PICKLED = (".pkl", ".pickle", ".pt", ".pth", ".lmdb", ".bundle")
+"""Endings of files that are pickled, or may be."""
+_EXTRAS = {"h5py": "data", "mdtraj": "data", "lmdb": "data", "ase_db_backends": "data"}
+"""Outside packages that formats import on first use, and the extra of this package that brings them."""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -79,6 +90,12 @@ class Reading(NamedTuple):
     None for a label that is not wanted."""
     keys: tuple[str, ...] = ()
     """Further labels that are wanted, by key: formats that read what they are asked for need no more."""
+    energy: str | None = "energy"
+    """Key of the energy, for formats that read what they are asked for; None: it is not wanted."""
+    forces: str | None = "forces"
+    """Key of the forces."""
+    topology: Path | None = None
+    """File with the elements of a trajectory that has positions alone."""
 
 
 class Format(NamedTuple):
@@ -100,6 +117,10 @@ class Format(NamedTuple):
         """Frames of the file."""
         return int(self.module.count(path))
 
+    def is_one(self, path: Path) -> bool:
+        """Whether the contents of `path` say that it is of this format, which not every format can tell."""
+        return bool(getattr(self.module, "is_one", lambda path: False)(path))
+
 
 def known() -> dict[str, Format]:
     """All formats by name: the public modules of `sapis_lab/formats` and of `formats/` in folders of kinds
@@ -114,21 +135,87 @@ def _format(name: str) -> Format:
 
 def format_of(path: Path, name: str = "auto") -> Format:
     """The format called `name`, or with auto the one that the ending of `path` belongs to; extended XYZ where
-    none does.
+    none does. Of several formats with the same ending it is the one whose `is_one(path)` says so, and a
+    folder belongs to the format that knows it.
 
     Raises:
-        ValueError: files with such an ending are pickled, or there is no format of that name.
+        ValueError: files with such an ending are pickled, there is no format of that name, or the file is
+            binary and none is known for it.
     """
     if name != "auto":
         return _format(name)
     plain = without_compression(path).name.lower()
-    if plain.endswith((".pkl", ".pickle", ".pt", ".pth", ".lmdb")):
+    if plain.endswith(PICKLED):
         raise ValueError(
             f"{path}: pickled formats are refused because reading them runs code; convert it to extended XYZ "
             f"or .npz"
         )
-    fits = [(len(end), f.name) for f in known().values() for end in f.endings if plain.endswith(end)]
-    return _format(max(fits)[1]) if fits else _format("extxyz")
+    formats = list(known().values())
+    if path.is_dir():
+        fits = [f for f in formats if f.is_one(path)]
+        if not fits:
+            raise ValueError(
+                f"{path}: wanted a file, or a folder of a known format (of DeePMD-kit, with type.raw and "
+                "set.*), got another folder; name the files in it, or set format"
+            )
+        return fits[0]
+    lengths = {f.name: max((len(e) for e in f.endings if plain.endswith(e)), default=0) for f in formats}
+    longest = max(lengths.values())
+    fits = [f for f in formats if longest and lengths[f.name] == longest]
+    if len(fits) > 1:
+        fits = [f for f in fits if f.is_one(path)] or [f for f in fits if not hasattr(f.module, "is_one")]
+        if not fits:
+            several = ", ".join(name for name, length in lengths.items() if length == longest)
+            raise ValueError(
+                f"{path}: may be of the formats {several} by its name, and holds none of them; set format"
+            )
+    if not fits:
+        _refuse_binary(path)
+    return fits[0] if fits else _format("extxyz")
+
+
+_MAGIC = {
+    b"\x89HDF\r\n\x1a\n": "HDF5: set format: hdf5",
+    b"SQLite format 3\0": "an SQLite database: set format: ase_db",
+    b"- of Ulm": "an ASE trajectory: set format: ase_traj",
+    b"PK\x03\x04": "a zip archive: set format: npz if numpy wrote it",
+    b"\x93NUMPY": "a single array, .npy: wanted .npz, or a folder of DeePMD-kit",
+    b"\x1f\x8b": "compressed with gzip: give it the ending .gz",
+    b"\xfd7zXZ": "compressed with xz: give it the ending .xz",
+    b"BZh": "compressed with bzip2: give it the ending .bz2",
+    b"\x80\x02": "a pickle, which is refused because reading it runs code",
+    b"\x80\x03": "a pickle, which is refused because reading it runs code",
+    b"\x80\x04": "a pickle, which is refused because reading it runs code",
+    b"\x80\x05": "a pickle, which is refused because reading it runs code",
+}
+
+
+def _refuse_binary(path: Path) -> None:
+    """ValueError for a file that is no text and whose ending says nothing."""
+    if not path.is_file():
+        return
+    start = first_bytes(path)
+    looks = next((what for magic, what in _MAGIC.items() if start.startswith(magic)), None)
+    if looks is None and b"\0" not in start:
+        return
+    raise ValueError(
+        f"{path}: a binary file whose ending belongs to no format ({looks or 'nor do its first bytes'}); "
+        f"known are {endings_told()}"
+    )
+
+
+def endings_told() -> str:
+    """The formats with their endings, for messages."""
+    return ", ".join(f"{f.name} ({' '.join(f.endings)})" for f in known().values())
+
+
+def first_bytes(path: Path, n: int = 4096) -> bytes:
+    """The first `n` bytes of a file, unpacked if it is compressed; none of one that cannot be read."""
+    try:
+        with open_binary(path) as file:
+            return file.read(n)
+    except BROKEN:
+        return b""
 
 
 def without_compression(path: Path) -> Path:
@@ -136,12 +223,58 @@ def without_compression(path: Path) -> Path:
     return path.with_suffix("") if path.suffix.lower() in COMPRESSED else path
 
 
+def open_binary(path: Path) -> IO[bytes]:
+    """A file, compressed or not, for reading bytes."""
+    module: Any = COMPRESSED.get(path.suffix.lower())
+    opened: IO[bytes] = path.open("rb") if module is None else module.open(path, "rb")
+    return opened
+
+
 def open_text(path: Path) -> IO[str]:
     """A text file, compressed or not, for reading. Bytes that are not UTF-8 become surrogates instead of an
     error, which would come from a read-ahead of unknown frame."""
-    module = COMPRESSED.get(path.suffix.lower())
-    binary: Any = path.open("rb") if module is None else module.open(path, "rb")  # type: ignore[attr-defined]
-    return io.TextIOWrapper(binary, encoding="utf-8", errors="surrogateescape")
+    return io.TextIOWrapper(open_binary(path), encoding="utf-8", errors="surrogateescape")
+
+
+@contextmanager
+def uncompressed(path: Path) -> Iterator[Path]:
+    """`path`, or while the block runs an unpacked copy of a compressed file, for what is not read in order.
+
+    Raises:
+        ValueError: the compressed file ends or is damaged.
+    """
+    if path.suffix.lower() not in COMPRESSED:
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="sapis-") as folder:
+        copy = Path(folder) / path.stem
+        with open_binary(path) as packed, copy.open("wb") as plain:
+            try:
+                shutil.copyfileobj(packed, plain, 2**20)
+            except BROKEN as error:
+                raise ValueError(
+                    f"{path}: the compressed file ends or is damaged ({error}); copy it again"
+                ) from None
+        yield copy
+
+
+def package(name: str, path: Path) -> Any:
+    """An outside package that the format of `path` needs, imported on first use.
+
+    Raises:
+        ImportError: it is not installed; the message names the extra that brings it.
+    """
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name.split(".")[0]:
+            raise
+        extra = _EXTRAS[name.split(".")[0]]
+        raise ImportError(
+            f"{path}: reading it needs the package {name.split('.')[0].replace('_', '-')}, which is not "
+            f"installed: pip install 'sapis-lab[{extra}]'",
+            name=name,
+        ) from None
 
 
 BROKEN = (EOFError, lzma.LZMAError, gzip.BadGzipFile, OSError)
@@ -158,6 +291,34 @@ def taken(n_frames: int, wanted: slice, path: Path, *, skip: int = 0) -> range:
             f"read forwards"
         )
     return numbers[skip:]
+
+
+def picked(
+    frames: Iterable[T], reading: Reading, path: Path, count: Callable[[], int]
+) -> Iterator[tuple[int, T]]:
+    """(number, frame) of the wanted ones of `frames`, which are all frames of a file from its start. They are
+    counted only where the slice needs it."""
+    wanted = reading.wanted
+    ends = (wanted.start or 0, 0 if wanted.stop is None else wanted.stop)
+    if min(ends) < 0:
+        numbers = taken(count(), wanted, path, skip=reading.skip)
+        start, stop, step = numbers.start, numbers.stop, numbers.step
+    else:
+        taken(0, wanted, path)
+        step = wanted.step or 1
+        start, stop = (wanted.start or 0) + reading.skip * step, wanted.stop
+    for number, frame in enumerate(frames):
+        if stop is not None and number >= stop:
+            return
+        if number >= start and (number - start) % step == 0:
+            yield number, frame
+
+
+def check_n_atoms(n_atoms: int, place: str) -> int:
+    """`n_atoms`; ValueError where a frame can not have so many atoms."""
+    if not 1 <= n_atoms <= MOST_ATOMS:
+        raise ValueError(f"{place}: {n_atoms} atoms, wanted 1 to {MOST_ATOMS:,}; is the file damaged?")
+    return n_atoms
 
 
 class Single(NamedTuple):

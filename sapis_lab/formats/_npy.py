@@ -13,6 +13,11 @@ def read_npy(path: Path) -> np.ndarray:
     return np.asarray(_open(path))
 
 
+def map_npy(path: Path) -> np.ndarray:
+    """The array in `path`, mapped and not read; ValueError as for `read_npy`."""
+    return _open(path)
+
+
 def npy_shape(path: Path) -> tuple[int, ...]:
     """The shape of the array in `path`, whose numbers are not read; ValueError as for `read_npy`."""
     return tuple(_open(path).shape)
