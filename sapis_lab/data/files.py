@@ -416,7 +416,14 @@ def _blocks(
     for label in config.unlabelled:
         names[label] = None
     keys = tuple(dict.fromkeys((*(config.keys if labels else ()), *config.where, *config.without)))
-    read = Reading(wanted=source.wanted, labels=labels, names=names, keys=keys)
+    read = Reading(
+        wanted=source.wanted,
+        labels=labels,
+        names=names,
+        keys=keys,
+        energy=config.energy_key,
+        forces=config.forces_key,
+    )
     n_frames = 0
     with reading(root, *source.files):
         for block in source.format.blocks(source.path, read):
