@@ -316,12 +316,11 @@ def _same_positions(
     SAME_POSITION sqrt(3 n_atoms).
     """
     n = int(store.offsets[ids[0] + 1] - store.offsets[ids[0]])
-    directions = np.random.default_rng(0).normal(size=(3 * n, 4))
-    directions /= np.linalg.norm(directions, axis=0)
+    directions = projections(n)
     chunks = np.array_split(ids, -(-len(ids) * n // 1_000_000))
     p = np.concatenate([_centred(store, chunk, n) @ directions for chunk in chunks])
     order = np.argsort(p[:, 0], kind="stable")
-    within = 1.001 * SAME_POSITION * np.sqrt(3 * n)
+    within = projected(n)
     guarded = np.isin(split, alone)
     for step in range(1, len(ids)):
         one, other = order[:-step], order[step:]
@@ -337,6 +336,18 @@ def _same_positions(
         if same.any():
             return a[same], b[same]
     return np.zeros(0, np.int64), np.zeros(0, np.int64)
+
+
+def projections(n: int) -> np.ndarray:
+    """Random directions, (3n, 4), normalised, on which positions of `n` atoms are compared."""
+    directions = np.random.default_rng(0).normal(size=(3 * n, 4))
+    directions /= np.linalg.norm(directions, axis=0)
+    return directions
+
+
+def projected(n: int) -> float:
+    """How far projections of the same positions of `n` atoms are apart at most, Å."""
+    return float(1.001 * SAME_POSITION * np.sqrt(3 * n))
 
 
 def _centred(store: FrameStore, ids: np.ndarray, n: int) -> np.ndarray:
