@@ -21,6 +21,7 @@ import numpy as np
 
 from sapis_lab import units
 from sapis_lab.data._neighbor_table import edge_chunks
+from sapis_lab.data._splits import is_test_split
 from sapis_lab.data._store import FrameStore
 from sapis_lab.elements import COVALENT_RADII, NOBLE_RADII
 from sapis_lab.neighbors import ALL_PAIRS_ATOMS, MIN_DISTANCE, Pairs, closest, neighbor_list
@@ -50,16 +51,19 @@ def check_store(
     *,
     length_unit: str = "Angstrom",
     may_lack: Collection[str] = (),
+    torn: Collection[str] = (),
 ) -> None:
     """ValueError at the first thing that cannot be trusted in an unsealed store with these `splits`, read as
-    being in `length_unit`; labels of the keys `may_lack` may be missing (NaN)."""
+    being in `length_unit`; labels of the keys `may_lack` may be missing (NaN), and atoms of the splits `torn`
+    may be far from each other."""
     for name, ids in splits.items():
         if not len(ids):
             raise ValueError(f"split {name!r} is empty; give it frames, or lower the other splits")
     check_numbers(store, where, may_lack=may_lack)
     check_symmetric(store, where)
     check_elements(store, splits, where)
-    check_lengths(store, where, length_unit=length_unit)
+    apart = np.concatenate([np.zeros(0, np.int64), *(ids for name, ids in splits.items() if name in torn)])
+    check_lengths(store, where, length_unit=length_unit, but=apart)
     check_overlaps(store, where)
     with_energy, with_forces = _labelled(store, "energy"), _labelled(store, "forces")
     check_forces_present(store, _only(splits, with_forces), where)
@@ -154,11 +158,13 @@ def check_elements(store: FrameStore, splits: Mapping[str, np.ndarray], where: W
                 )
 
 
-def check_lengths(store: FrameStore, where: Where, *, length_unit: str) -> None:
+def check_lengths(
+    store: FrameStore, where: Where, *, length_unit: str, but: np.ndarray | tuple[()] = ()
+) -> None:
     """Atoms of every file are about as far apart as atoms are. Energies and forces cannot tell: both sides of
-    E = F x scale alike."""
+    E = F x scale alike. The frames `but` are not looked at."""
     files: dict[str, list[int]] = {}
-    for frame in np.nonzero(np.diff(store.offsets) > 1)[0].tolist():
+    for frame in np.setdiff1d(np.nonzero(np.diff(store.offsets) > 1)[0], but).tolist():
         files.setdefault(where(frame).rpartition(", frame ")[0], []).append(frame)
     for frames in files.values():
         some = np.unique(np.linspace(0, len(frames) - 1, _CONTACT_FRAMES).astype(int))
@@ -258,8 +264,8 @@ def check_energies_vary(store: FrameStore, splits: Mapping[str, np.ndarray], whe
 
 
 def check_duplicates(store: FrameStore, splits: Mapping[str, np.ndarray], where: Where) -> None:
-    """No configuration occurs in two splits, nor twice in training: elements, positions to SAME_POSITION and
-    cell are the same.
+    """No configuration of training or validation occurs in another split, nor one twice in training:
+    elements, positions to SAME_POSITION and cell are the same. Two tests may share frames.
 
     Open frames are compared after centring, so a translated copy counts as the same.
     """
@@ -267,8 +273,9 @@ def check_duplicates(store: FrameStore, splits: Mapping[str, np.ndarray], where:
     split = np.repeat(np.arange(len(splits)), [len(part) for part in splits.values()])
     names = list(splits)
     train = names.index("train")
+    chosen_by = [k for k, name in enumerate(names) if not is_test_split(name)]
     for group in _comparable(store, ids):
-        a, b = _same_positions(store, ids[group], split[group], once=train)
+        a, b = _same_positions(store, ids[group], split[group], once=train, alone=chosen_by)
         if len(a):
             first = int(np.argmin(group[b]))
             i, j = int(group[a[first]]), int(group[b[first]])
@@ -310,35 +317,48 @@ def _comparable(store: FrameStore, ids: np.ndarray) -> list[np.ndarray]:
 
 
 def _same_positions(
-    store: FrameStore, ids: np.ndarray, split: np.ndarray, *, once: int
+    store: FrameStore, ids: np.ndarray, split: np.ndarray, *, once: int, alone: list[int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Places a < b in `ids` (frames of equal size) of some pairs with the same positions, in two splits or
-    both in split `once`.
+    """Places a < b in `ids` (frames of equal size) of some pairs with the same positions, in two splits of
+    which one is among `alone`, or both in split `once`.
 
     Rounding positions to a grid and hashing them would miss copies whose last digits fall on two sides of a
     grid line. Instead frames are sorted by a random projection: same positions have projections within
     SAME_POSITION sqrt(3 n_atoms).
     """
     n = int(store.offsets[ids[0] + 1] - store.offsets[ids[0]])
-    directions = np.random.default_rng(0).normal(size=(3 * n, 4))
-    directions /= np.linalg.norm(directions, axis=0)
+    directions = projections(n)
     chunks = np.array_split(ids, -(-len(ids) * n // 1_000_000))
     p = np.concatenate([_centred(store, chunk, n) @ directions for chunk in chunks])
     order = np.argsort(p[:, 0], kind="stable")
-    within = 1.001 * SAME_POSITION * np.sqrt(3 * n)
+    within = projected(n)
+    guarded = np.isin(split, alone)
     for step in range(1, len(ids)):
         one, other = order[:-step], order[step:]
         near = p[other, 0] - p[one, 0] < within
         if not near.any():
             break
         a, b = np.minimum(one, other)[near], np.maximum(one, other)[near]
-        keep = (np.abs(p[a] - p[b]) < within).all(1) & ((split[a] != split[b]) | (split[a] == once))
+        told = np.where(split[a] == split[b], split[a] == once, guarded[a] | guarded[b])
+        keep = (np.abs(p[a] - p[b]) < within).all(1) & told
         a, b = a[keep], b[keep]
         pairs = [_centred(store, ids[[i, j]], n) for i, j in zip(a, b, strict=True)]
         same = np.array([np.abs(x[0] - x[1]).max() < SAME_POSITION for x in pairs], dtype=bool)
         if same.any():
             return a[same], b[same]
     return np.zeros(0, np.int64), np.zeros(0, np.int64)
+
+
+def projections(n: int) -> np.ndarray:
+    """Random directions, (3n, 4), normalised, on which positions of `n` atoms are compared."""
+    directions = np.random.default_rng(0).normal(size=(3 * n, 4))
+    directions /= np.linalg.norm(directions, axis=0)
+    return directions
+
+
+def projected(n: int) -> float:
+    """How far projections of the same positions of `n` atoms are apart at most, Å."""
+    return float(1.001 * SAME_POSITION * np.sqrt(3 * n))
 
 
 def _centred(store: FrameStore, ids: np.ndarray, n: int) -> np.ndarray:

@@ -17,7 +17,7 @@ file (their energies become the references), and by the size of their labels (`m
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
@@ -28,6 +28,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from sapis_lab import units
 from sapis_lab.config import Added, Seed
 from sapis_lab.data._base import DatasetInfo, Progress, bytes_estimate, mean_pairs
+from sapis_lab.data._changes import AsItIs, Change
 from sapis_lab.data._checks import check_store
 from sapis_lab.data._file_filters import (
     Wanted,
@@ -171,119 +172,169 @@ class FilesConfig(FileLabels):
         return known_root(self.root)
 
     def info(self, *, cutoff: float) -> DatasetInfo:
-        root = data_root(self.root)
-        # Every file is read for its species: elements that only a late frame shows decide how many parameters
-        # a model has.
-        found = _Scan()
-        ranges = {}
-        for group, names in self._groups().items():
-            start = len(found)
-            for name in names:
-                for source in _sources(self, root, name):
-                    for block in _blocks(self, root, source, labels=False):
-                        found.add(block, scales(self, source.format.fixed, source.path))
-            ranges[group] = np.arange(start, len(found))
-        atoms = found.atoms()
-        splits = _splits(self, atoms, ranges)
-        species = np.unique(np.concatenate([atoms.of(k) for ids in splits.values() for k in ids]))
-        return DatasetInfo(
-            species=tuple(int(z) for z in species),
-            n_train=len(splits["train"]),
-            n_validation=len(splits["validation"]),
-            n_test={name: len(ids) for name, ids in splits.items() if is_test_split(name)},
-            mean_atoms=float(np.diff(atoms.offsets).mean()),
-            mean_pairs=found.mean_pairs(cutoff),
-            periodic=found.periodic,
-            bytes_estimate=bytes_estimate(len(found), float(np.diff(atoms.offsets).mean())),
-            labels=tuple(
-                key
-                for key in ("energy", "forces", *self.stress_columns, *self.further_labels())
-                if key not in self.unlabelled
-            ),
-        )
+        return info_of_files(self, cutoff=cutoff)
 
     def build_store(self, folder: Path, *, n_workers: int, progress: Progress) -> None:
-        root = data_root(self.root)
-        groups = self._groups()
-        further = self.further_labels()
-        store = FrameStore.create(
-            folder,
-            columns=(*self.stress_columns, *(name for name in further if name in LABELS)),
-            properties={name: label.stored for name, label in further.items() if name not in LABELS},
-        )
-        places = Places()
-        ranges = {}
-        sources = {g: [s for n in names for s in _sources(self, root, n)] for g, names in groups.items()}
-        n_files = sum(len(of) for of in sources.values())
-        n_done = 0
-        found = _Found()
-        for group, of in sources.items():
-            first = store.n_frames
-            for source in of:
-                _convert(self, root, source, store, places, found)
-                n_done += 1
-                progress("reading files", n_done, n_files)
-            ranges[group] = np.arange(first, store.n_frames)
-        found.refuse_mixed_levels()
-        found.refuse_mixed_charges()
-        dropped = left_out(store, max_force=self.max_force, energy_window=self.energy_window)
-        if self.copies == "drop":
-            dropped["copies"] = copies(store)
-        for ids in dropped.values():
-            ranges = {group: np.setdiff1d(of, ids) for group, of in ranges.items()}
-        splits = _splits(self, Species(store.species, store.offsets), ranges)
-        refuse_hidden_states(store, np.concatenate(list(splits.values())), places)
-        check_store(
-            store,
-            splits,
-            places,
-            length_unit=self.length_unit or str(sources["train"][0].format.fixed.get("length_unit")),
-            may_lack=store.labels if self.missing == "mask" else self.unlabelled,
-        )
-        isolated = self._isolated(root, sources["train"][0].format, found)
-        check_isolated_atoms(store, splits, isolated, places, energy_is=self.energy_is)
-        files = [file for of in sources.values() for source in of for file in source.files]
-        for named in (self.isolated_atoms, self.topology):
-            if isinstance(named, str):
-                files.append(need_file(root, named))
-        metadata: dict[str, Any] = {
-            "origin": ", ".join(self.train),
-            "level_of_theory": self.level_of_theory,
-            "units": {
-                "energy": "eV",
-                "length": "Angstrom",
-                "force": "eV/Angstrom",
-                "stress": "eV/Angstrom^3",
-            },
-            "converted_from": self.model_dump(
-                include={"energy_unit", "length_unit", "force_unit", "stress_unit", "energy_is", "forces_are"}
-            ),
-            "sources": source_record(root, files),
-        }
-        if isolated is not None:
-            metadata["isolated_atoms"] = {str(z): e for z, e in isolated.items()}
-        out = {reason: len(ids) for reason, ids in dropped.items()} | found.n_left_out
-        if out := {reason: n for reason, n in out.items() if n}:
-            metadata["left_out"] = out
-        if found.notes:
-            metadata["notes"] = list(found.notes.values())
-        store.seal(splits=splits, metadata=metadata)
+        store_of_files(self, folder, progress=progress)
 
-    def _groups(self) -> dict[str, Files]:
-        """The files in the order in which their frames are stored."""
-        return {"train": self.train, "validation": self.validation, **self.tests}
 
-    def _isolated(self, root: Path, used: Format, found: _Found) -> dict[int, float] | None:
-        """Energies of isolated atoms, eV by atomic number: as the settings say, or else as the files do."""
-        if self.isolated_atoms is None:
-            return isolated_energies(found.isolated) if found.isolated else None
-        unit = self.energy_unit or str(used.fixed.get("energy_unit"))
-        factor = units.ENERGY[unit]
-        if isinstance(self.isolated_atoms, dict):
-            return {ATOMIC_NUMBER[s]: e * factor for s, e in self.isolated_atoms.items()}
-        path = need_file(root, self.isolated_atoms)
-        with reading(root, path):
-            return read_isolated_atoms(path, energy_key=self.energy_key or "energy", factor=factor)
+def info_of_files(config: FilesConfig, *, cutoff: float, change: Change | None = None) -> DatasetInfo:
+    """What is known of the frames of files before a store is made of them."""
+    root, change = data_root(config.root), change or AsItIs()
+    # Every file is read for its species: elements that only a late frame shows decide how many parameters
+    # a model has.
+    found = _Scan()
+    ranges = {}
+    for group, names in _groups(config).items():
+        start = len(found)
+        for name in names:
+            for source in _sources(config, root, name):
+                for block in _blocks(config, root, source, change, labels=False):
+                    found.add(block, scales(config, source.format.fixed, source.path))
+        ranges[group] = np.arange(start, len(found))
+    atoms = found.atoms()
+    splits = _splits(config, atoms, ranges)
+    species = np.unique(np.concatenate([atoms.of(k) for ids in splits.values() for k in ids]))
+    return DatasetInfo(
+        species=tuple(int(z) for z in species),
+        n_train=len(splits["train"]),
+        n_validation=len(splits["validation"]),
+        n_test={name: len(ids) for name, ids in splits.items() if is_test_split(name)},
+        mean_atoms=float(np.diff(atoms.offsets).mean()),
+        mean_pairs=found.mean_pairs(cutoff),
+        periodic=found.periodic,
+        bytes_estimate=bytes_estimate(len(found), float(np.diff(atoms.offsets).mean())),
+        labels=tuple(
+            key
+            for key in ("energy", "forces", *config.stress_columns, *config.further_labels())
+            if key not in config.unlabelled
+        ),
+    )
+
+
+def store_of_files(
+    config: FilesConfig,
+    folder: Path,
+    *,
+    progress: Progress,
+    change: Change | None = None,
+    facts: Mapping[str, Any] = {},
+    energies_alone: Collection[str] = (),
+    torn: Collection[str] = (),
+) -> None:
+    """Make, check and seal the store of the frames of files.
+
+    Args:
+        facts: what the metadata say besides.   energies_alone: test splits whose frames have energies
+        and no forces; with it, all other labels have to be there, whatever `config.missing` says.
+        torn: test splits whose atoms may be far from each other.
+    """
+    root, change = data_root(config.root), change or AsItIs()
+    groups = _groups(config)
+    further = config.further_labels()
+    store = FrameStore.create(
+        folder,
+        columns=(*config.stress_columns, *(name for name in further if name in LABELS)),
+        properties={name: label.stored for name, label in further.items() if name not in LABELS},
+    )
+    places = Places()
+    ranges = {}
+    sources = {g: [s for n in names for s in _sources(config, root, n)] for g, names in groups.items()}
+    n_files = sum(len(of) for of in sources.values())
+    n_done = 0
+    found = _Found()
+    for group, of in sources.items():
+        first = store.n_frames
+        for source in of:
+            _convert(config, root, source, store, places, found, change)
+            n_done += 1
+            progress("reading files", n_done, n_files)
+        ranges[group] = np.arange(first, store.n_frames)
+    found.refuse_mixed_levels()
+    found.refuse_mixed_charges()
+    dropped = left_out(store, max_force=config.max_force, energy_window=config.energy_window)
+    if config.copies == "drop":
+        dropped["copies"] = copies(store)
+    for ids in dropped.values():
+        ranges = {group: np.setdiff1d(of, ids) for group, of in ranges.items()}
+    splits = _splits(config, Species(store.species, store.offsets), ranges)
+    refuse_hidden_states(store, np.concatenate(list(splits.values())), places)
+    check_store(
+        store,
+        splits,
+        places,
+        length_unit=config.length_unit or str(sources["train"][0].format.fixed.get("length_unit")),
+        may_lack=store.labels if config.missing == "mask" else config.unlabelled,
+        torn=torn,
+    )
+    if energies_alone:
+        complete = {name: ids for name, ids in splits.items() if name not in energies_alone}
+        _refuse_missing(store, complete, places, but=config.unlabelled)
+    isolated = _isolated(config, root, sources["train"][0].format, found)
+    check_isolated_atoms(store, splits, isolated, places, energy_is=config.energy_is)
+    files = [file for of in sources.values() for source in of for file in source.files]
+    for named in (config.isolated_atoms, config.topology):
+        if isinstance(named, str):
+            files.append(need_file(root, named))
+    metadata: dict[str, Any] = {
+        "origin": ", ".join(config.train),
+        "level_of_theory": config.level_of_theory,
+        "units": {
+            "energy": "eV",
+            "length": "Angstrom",
+            "force": "eV/Angstrom",
+            "stress": "eV/Angstrom^3",
+        },
+        "converted_from": config.model_dump(
+            include={"energy_unit", "length_unit", "force_unit", "stress_unit", "energy_is", "forces_are"}
+        ),
+        "sources": source_record(root, files),
+        **facts,
+    }
+    if isolated is not None:
+        metadata["isolated_atoms"] = {str(z): e for z, e in isolated.items()}
+    out = {reason: len(ids) for reason, ids in dropped.items()} | found.n_left_out | change.left_out
+    if out := {reason: n for reason, n in out.items() if n}:
+        metadata["left_out"] = out
+    if found.notes:
+        metadata["notes"] = list(found.notes.values())
+    store.seal(splits=splits, metadata=metadata)
+
+
+def _refuse_missing(
+    store: FrameStore, splits: Mapping[str, np.ndarray], places: Places, *, but: Collection[str]
+) -> None:
+    """ValueError for a frame of these splits that lacks a label."""
+    for key in store.labels:
+        if key in but:
+            continue
+        lacks = np.isnan(store.label_column(key).reshape(len(store.label_column(key)), -1)).any(1)
+        if store.is_per_atom(key):
+            lacks = np.logical_or.reduceat(lacks, store.offsets[:-1])
+        for name, ids in splits.items():
+            if lacks[ids].any():
+                raise ValueError(
+                    f"{places(int(ids[np.argmax(lacks[ids])]))}: no {key}, wanted in every frame of split "
+                    f"{name!r}; is it the official file?"
+                )
+
+
+def _groups(config: FilesConfig) -> dict[str, Files]:
+    """The files in the order in which their frames are stored."""
+    return {"train": config.train, "validation": config.validation, **config.tests}
+
+
+def _isolated(config: FilesConfig, root: Path, used: Format, found: _Found) -> dict[int, float] | None:
+    """Energies of isolated atoms, eV by atomic number: as the settings say, or else as the files do."""
+    if config.isolated_atoms is None:
+        return isolated_energies(found.isolated) if found.isolated else None
+    unit = config.energy_unit or str(used.fixed.get("energy_unit"))
+    factor = units.ENERGY[unit]
+    if isinstance(config.isolated_atoms, dict):
+        return {ATOMIC_NUMBER[s]: e * factor for s, e in config.isolated_atoms.items()}
+    path = need_file(root, config.isolated_atoms)
+    with reading(root, path):
+        return read_isolated_atoms(path, energy_key=config.energy_key or "energy", factor=factor)
 
 
 class Species(NamedTuple):
@@ -420,7 +471,7 @@ def file_blocks(config: FilesConfig, root: Path, source: _Source) -> Iterator[Bl
     """The frames of a file with all labels, as it has them."""
     told = source.format.units_told(source.path, _reading(config, root, source, labels=True))
     refuse_other_units(told, config, source.format.fixed, source.path)
-    return _blocks(config, root, source, labels=True)
+    return _blocks(config, root, source, AsItIs(), labels=True)
 
 
 def _reading(config: FilesConfig, root: Path, source: _Source, *, labels: bool) -> Reading:
@@ -439,15 +490,17 @@ def _reading(config: FilesConfig, root: Path, source: _Source, *, labels: bool) 
     )
 
 
-def _blocks(config: FilesConfig, root: Path, source: _Source, *, labels: bool) -> Iterator[Block]:
-    """The frames of a file that the keys choose; isolated atoms are among them."""
+def _blocks(
+    config: FilesConfig, root: Path, source: _Source, change: Change, *, labels: bool
+) -> Iterator[Block]:
+    """The frames of a file that the keys choose, changed; isolated atoms are among them."""
     read = _reading(config, root, source, labels=labels)
     n_frames = 0
     with reading(root, *source.files):
         for block in source.format.blocks(source.path, read):
             n_frames += len(block)
             place = f"{source.path}, frame {block.numbers[0]}"
-            found = block.chosen(kept(block, config.where, config.without, place))
+            found = change(block.chosen(kept(block, config.where, config.without, place)))
             if config.isolated_frames == "take" and not labels:
                 found = found.chosen(~is_isolated(found))
             if len(found):
@@ -458,7 +511,13 @@ def _blocks(config: FilesConfig, root: Path, source: _Source, *, labels: bool) -
 
 
 def _convert(
-    config: FilesConfig, root: Path, source: _Source, store: FrameStore, places: Places, found: _Found
+    config: FilesConfig,
+    root: Path,
+    source: _Source,
+    store: FrameStore,
+    places: Places,
+    found: _Found,
+    change: Change,
 ) -> None:
     """Append the frames of one file to the store."""
     to = scales(config, source.format.fixed, source.path)
@@ -466,7 +525,7 @@ def _convert(
     with reading(root, *source.files):
         told = source.format.units_told(source.path, _reading(config, root, source, labels=True))
         refuse_other_units(told, config, source.format.fixed, source.path)
-        for block in _blocks(config, root, source, labels=True):
+        for block in _blocks(config, root, source, change, labels=True):
 
             def place(k: int, numbers: np.ndarray = block.numbers) -> str:
                 return f"{source.path}, frame {numbers[k]}"
