@@ -39,7 +39,7 @@ def subject(store: FrameStore) -> Subject:
     config = kind_class("models", "geat")(cutoff=3.0).at_size(3e3, n_species=len(store.elements))
     model = config.build(species=store.elements, mean_neighbors=8.0, seed=0).requires_grad_(False)
     references = dict.fromkeys(store.elements, float(np.mean(store.energy)) / 4)
-    return Subject(Potential(model, config, references, 8.0, {"id": "test"}), store, "cpu")
+    return Subject(Potential(model, config, references, 8.0, {"id": "test", "n_frames": 12}), store, "cpu")
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,7 @@ from sapis_lab.structures import Structure
 
 SMALL: dict[str, dict[str, Any]] = {
     "cost": {"batches": (1, 3), "repeats": 2},
+    "relaxation": {"most_structures": 3, "most_steps": 10},
     "smoothness": {"n_frames": 2, "n_pairs": 2, "n_directions": 2},
 }
 
