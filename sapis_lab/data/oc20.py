@@ -1,8 +1,8 @@
 """Relaxations of adsorbates on slabs of the Open Catalyst Project, RPBE with VASP (Chanussot et al., ACS
 Catal. 11, 6059, 2021, arXiv:2010.09990; CC-BY 4.0), for the tasks IS2RE and IS2RS.
 
-Reads trajectories of ASE, one `SYSTEM.traj` a system: every ionic step with total energy and forces, which
-are those without constraints. Every frame carries, beside them,
+Reads trajectories of ASE, one `SYSTEM.traj` a system: every ionic step with total energy and forces, the
+latter without constraints, the former extrapolated to no smearing. Every frame carries, beside them,
 
     relaxed_energy   total energy of the last frame, eV                      per frame
     to_relaxed       from here to the last frame, by the nearest image, Å    per atom, a vector
@@ -212,11 +212,11 @@ def _trajectory(path: Path, name: str, converged_below: float) -> tuple[list[Lab
 
 def _images(path: Path) -> list[Any]:
     """The frames of a trajectory as ASE's atoms, at least two."""
-    from ase.io.trajectory import Trajectory
+    from ase.io.trajectory import TrajectoryReader
 
     try:
-        with Trajectory(path) as trajectory:
-            every = list(trajectory)
+        with path.open("rb") as file:  # one that ASE opens stays open where it is damaged
+            every = list(TrajectoryReader(file))
     except Exception as error:  # ASE raises what its parts raise: OSError, KeyError, JSON and zlib errors
         words = " ".join(str(error).split())[:80]
         raise ValueError(
