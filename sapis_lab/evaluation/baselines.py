@@ -2,7 +2,7 @@
 
 They are fitted to the D frames that the point was trained on, and scored on every test set as the point is:
 
-    of_mean           the mean label of the D frames; forces: zero
+    of_mean           the mean label of the D frames, or of their atoms; vectors, forces among them: zero
     of_composition    ridge regression on how many atoms of each element a frame has
     of_descriptors    ridge regression on these and on further scalars of the frames, `descriptors`
 
@@ -10,8 +10,8 @@ Columns are centred and divided by their spread over the D frames, the intercept
 the ridge is that with the least exact leave-one-out error on the D frames. Energies: the mean is that of an
 atom times their number, and the composition has no intercept, as reference energies have none.
 
-Only labels that are a scalar per frame have a baseline, and forces. The columns are called after the error,
-`baselines_test_gap_rmse_of_mean`; the report shows them beside the errors of the models.
+Regressions are of scalars per frame alone, and matrices have no baseline. The columns are called after the
+error, `baselines_test_gap_rmse_of_mean`; the report shows them beside the errors of the models.
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ class BaselinesConfig(Evaluation):
         """The test sets."""
         subject.test_frames(1)  # there are some
         _trained_on(subject)
-        if not _scalars(subject) and not subject.potential.model.gives_energy:
+        if not _keys(subject) and not subject.potential.model.gives_energy:
             raise ValueError(
-                f"the potential learnt {', '.join(subject.potential.heads)}, and baselines are of scalars "
-                "per frame, energies and forces; wanted one of these"
+                f"the potential learnt {', '.join(subject.potential.heads)}, and baselines are of scalars, "
+                "vectors, energies and forces; wanted one of these"
             )
         return subject.test_splits
 
@@ -66,18 +66,21 @@ class BaselinesConfig(Evaluation):
         label."""
         train, test = _trained_on(subject), np.asarray(subject.store.splits[part])
         found: dict[str, np.ndarray] = {}
-        for key in _scalars(subject):
-            rows = {"train": _labelled(subject, key, train), "test": _labelled(subject, key, test)}
-            if not len(rows["train"]) or not len(rows["test"]):
+        for key in _keys(subject):
+            labels = {"train": _labels(subject, key, train), "test": _labels(subject, key, test)}
+            if not len(labels["train"]) or not len(labels["test"]):
                 continue
-            y = subject.store.label_column(key)[rows["train"]]
-            found[f"{key}.label"] = subject.store.label_column(key)[rows["test"]]
-            found[f"{key}.mean"] = np.full(len(rows["test"]), y.mean())
+            mean = labels["train"].mean() if labels["test"].ndim == 1 else 0.0
+            found[f"{key}.label"] = labels["test"]
+            found[f"{key}.mean"] = np.full_like(labels["test"], mean)
+            if subject.store.is_per_atom(key) or labels["test"].ndim > 1:
+                continue
+            rows = {"train": _labelled(subject, key, train), "test": _labelled(subject, key, test)}
             x = {which: self._columns(subject, ids) for which, ids in rows.items()}
-            found[f"{key}.composition"] = ridge(x["train"], y, x["test"])
+            found[f"{key}.composition"] = ridge(x["train"], labels["train"], x["test"])
             if self.descriptors:
                 x = {which: self._columns(subject, ids, described=True) for which, ids in rows.items()}
-                found[f"{key}.descriptors"] = ridge(x["train"], y, x["test"])
+                found[f"{key}.descriptors"] = ridge(x["train"], labels["train"], x["test"])
         if subject.potential.model.gives_energy:
             found |= _energies(subject, train, test)
         return found
@@ -118,10 +121,15 @@ def _trained_on(subject: Subject) -> np.ndarray:
     return np.asarray(subject.store.splits["train"][:n])
 
 
-def _scalars(subject: Subject) -> list[str]:
-    """Keys of the targets that are a scalar per frame and that a head has learnt."""
-    heads = subject.potential.heads.items()
-    return [key for key, learnt in heads if learnt.target.per == "frame" and not learnt.target.rank]
+def _keys(subject: Subject) -> list[str]:
+    """Keys of the scalars and vectors that a head has learnt."""
+    return [key for key, learnt in subject.potential.heads.items() if learnt.target.rank < 2]
+
+
+def _labels(subject: Subject, key: str, ids: np.ndarray) -> np.ndarray:
+    """(n, ...) float64: the labels that the frames `ids`, or their atoms, have."""
+    labels = subject.store.frames(ids).label(key).astype(np.float64)
+    return np.asarray(labels[~np.isnan(labels.reshape(len(labels), -1)).any(1)])
 
 
 def _labelled(subject: Subject, key: str, ids: np.ndarray) -> np.ndarray:

@@ -35,7 +35,12 @@ def labelled(tmp_path: Path) -> Subject:
     species = np.concatenate([[1] * a + [8] * b for a, b in zip(h, o, strict=True)])
     store = FrameStore.create(
         tmp_path / "store",
-        properties={"size": Property(), "gap": Property(unit="eV"), "way": Property(rank=1)},
+        properties={
+            "size": Property(),
+            "gap": Property(unit="eV"),
+            "way": Property(rank=1),
+            "spin": Property("atom"),
+        },
     )
     store.append(
         Frames(
@@ -46,7 +51,12 @@ def labelled(tmp_path: Path) -> Subject:
             pbc=np.zeros((N, 3), dtype=bool),
             energy=np.full(N, np.nan),
             forces=np.full((len(species), 3), np.nan),
-            properties={"size": size, "gap": 1 + 2 * h - 3.0 * o + size, "way": np.zeros((N, 3))},
+            properties={
+                "size": size,
+                "gap": 1 + 2 * h - 3.0 * o + size,
+                "way": generator.normal(size=(N, 3)),
+                "spin": generator.normal(size=len(species)),
+            },
         )
     )
     order = generator.permutation(N)
@@ -83,6 +93,25 @@ def test_what_composition_and_descriptors_explain_is_found(labelled: Subject) ->
     assert set(scores(labelled)) == {k for k in found if not k.endswith("_of_descriptors")}
     shares = scores(labelled, composition="fractions")
     assert shares["test_gap_rmse_of_composition"] > found["test_gap_rmse_of_composition"]
+
+
+def test_of_vectors_and_of_labels_of_atoms_the_mean_alone_is_a_baseline(labelled: Subject) -> None:
+    store, heads = labelled.store, {}
+    for key, target in (
+        ("way", PropertyTarget(name="way", rank=1)),
+        ("spin", PropertyTarget(name="spin", per="atom")),
+    ):
+        heads[key] = SimpleNamespace(target=target)
+    potential: Any = SimpleNamespace(**{**vars(labelled.potential), "heads": heads})
+    found = scores(replace(labelled, potential=potential))
+    assert set(found) == {f"test_{key}_{e}_of_mean" for key in heads for e in ("rmse", "mae")}
+    rows = [np.arange(store.offsets[k], store.offsets[k + 1]) for k in store.splits["train"][:20]]
+    test = np.concatenate([np.arange(store.offsets[k], store.offsets[k + 1]) for k in store.splits["test"]])
+    spin = store.label_column("spin").astype(float)
+    error = spin[np.concatenate(rows)].mean() - spin[test]
+    assert found["test_spin_mae_of_mean"] == pytest.approx(np.abs(error).mean())
+    way = store.label_column("way")[store.splits["test"]]
+    assert found["test_way_rmse_of_mean"] == pytest.approx(np.sqrt(np.mean(way**2)))
 
 
 def test_ridge_is_least_squares_where_nothing_is_to_be_shrunk_and_the_mean_where_all_is() -> None:
