@@ -1,6 +1,7 @@
 """Molecules from SMILES: labels, conformers that repeat, what is left out and counted, scaffolds."""
 
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -213,3 +214,11 @@ def test_a_label_with_the_name_of_a_descriptor_is_refused(tmp_path):
 def test_held_out_of_too_few_molecules_is_refused(tmp_path):
     root = write(tmp_path / "d", ALKANES)
     assert "lower n_test" in refusal(root, n_test=12)
+
+
+def test_without_rdkit_the_message_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "rdkit", None)
+    root = write(tmp_path / "d", ALKANES)
+    assert refusal(root) == (
+        "molecules are made by RDKit, which is not installed; pip install 'sapis_lab[chem]'"
+    )
