@@ -33,6 +33,8 @@ class Quantity:
     """Of an error: its key without the split, `force_rmse`."""
     evaluation: str = ""
     """The evaluation that measures it on finished points; none where training does."""
+    unit_of: str = ""
+    """The key of the quantity whose unit it has, where that is not known before; with the places of `key`."""
 
     @property
     def on_validation(self) -> str:
@@ -54,7 +56,7 @@ class Quantity:
         if match is None:
             return None
         label = self.label.format(**{k: v.replace("_", " ") for k, v in match.groupdict().items()})
-        return replace(self, key=key, label=label)
+        return replace(self, key=key, label=label, unit_of=self.unit_of.format(**match.groupdict()))
 
     @property
     def axis(self) -> str:

@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 OF_A_POINT = ("sapis-lab", "torch", "lightning", "torch-geometric", "e3nn", "numpy")
 """What a training rests on."""
-OF_A_STUDY = (*OF_A_POINT, "scipy", "pandas", "pydantic", "ase", "vesin", "tblite", "matplotlib")
+OF_A_STUDY = (*OF_A_POINT, "scipy", "pandas", "pydantic", "ase", "vesin", "tblite", "rdkit", "matplotlib")
 """And its data, tables, laws and figures."""
 
 

@@ -146,6 +146,13 @@ def _evaluated(key: str) -> Quantity | None:
             found = template.filled(match["rest"])
             if found is not None:
                 label = f"{found.label} ({match['name']})" if match["name"] else found.label
+                if found.unit_of and (like := _find(found.unit_of)) is not None:
+                    found = replace(
+                        found,
+                        unit=like.unit,
+                        display_unit=like.display_unit,
+                        display_factor=like.display_factor,
+                    )
                 return replace(found, key=key, label=label, evaluation=match["of"])
     return None
 

@@ -84,7 +84,8 @@ class WithoutCopies:
 
     def _comparable(self, block: Block, starts: np.ndarray) -> dict[bytes, np.ndarray]:
         """Frames, by what has to be the same."""
-        species, groups = np.asarray(block.species, np.uint8), {}
+        species = np.asarray(block.species, np.uint8)
+        groups: dict[bytes, list[int]] = {}
         for k in range(len(block)):
             key = block.pbc[k].tobytes() + species[starts[k] : starts[k] + block.n_atoms[k]].tobytes()
             if block.pbc[k].any():

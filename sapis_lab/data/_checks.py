@@ -299,7 +299,7 @@ def same_frames(store: FrameStore, ids: np.ndarray) -> np.ndarray:
     none only where there is none."""
     later = [np.zeros(0, np.int64)]
     for group in _comparable(store, ids):
-        _, b = _same_positions(store, ids[group], np.zeros(len(group), np.int64), once=0)
+        _, b = _same_positions(store, ids[group], np.zeros(len(group), np.int64), once=0, alone=[0])
         later.append(ids[group[b]])
     return np.unique(np.concatenate(later))
 

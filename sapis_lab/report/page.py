@@ -23,6 +23,7 @@ from sapis_lab.config import read_yaml
 from sapis_lab.files import read_json, read_lossy, write_text
 from sapis_lab.quantities import Quantity, quantity
 from sapis_lab.records import read_table
+from sapis_lab.report.baselines import baseline_rows
 from sapis_lab.report.published import published_rows
 from sapis_lab.report.verdict import read_fit, verdict
 from sapis_lab.text import visible
@@ -90,6 +91,7 @@ def write_report(folder: Path) -> Path:
             optima=optimum_rows(fits, measured),
             equal_error=equal_error_rows(fits),
             published=published_rows(study, runs, measured),
+            baselines=baseline_rows(runs, measured),
             figures=figures(folder / "figures"),
             not_drawn=not_drawn(folder / "figures"),
             runs=run_rows(runs, measured),

@@ -38,7 +38,7 @@ def published_rows(study: Mapping[str, Any], runs: pd.DataFrame, measured: Quant
         for entry in of_others:
             cells = [_text(entry["errors"].get(q.key), q) for q in shown]
             rows.append(_row(entry["model"], n_frames, cells, source=entry["source"], published=True))
-        for model, own in _best(runs, n_frames, measured).items():
+        for model, own in best_runs(runs, n_frames, measured).items():
             cells = [_text(own.get(q.key), q, least.get(q.key)) for q in shown]
             size = f"{round(own['n_params']):,}"
             rows.append(_row(model, n_frames, cells, size=size, seeds=int(own["seeds"])))
@@ -50,7 +50,7 @@ def _row(model: str, n_frames: int, cells: list[str], **more: Any) -> dict[str, 
     return {"model": model, "n_frames": n_frames, "cells": cells} | usual | more
 
 
-def _best(runs: pd.DataFrame, n_frames: int, measured: Quantity) -> dict[str, dict[str, Any]]:
+def best_runs(runs: pd.DataFrame, n_frames: int, measured: Quantity) -> dict[str, dict[str, Any]]:
     """By model, the means over the seeds of the size and rate with the least mean of `measured`."""
     done = runs[(runs["status"] == "done") & (runs["n_frames"] == n_frames)]
     found = {}

@@ -4,6 +4,7 @@ longtable; no other package.
     points.tex       every finished point         laws.tex        every law of every model with intervals
     comparison.tex   models at equal N and D      equal_error.tex what equal error costs
     optimum.tex      where a budget is best spent   published.tex    published errors and ours
+    baselines.tex    models beside predictions that see no geometry
 
 A parameter that the points do not identify prints as "not identified" with its interval, never as a number.
 """
@@ -19,6 +20,7 @@ import pandas as pd
 
 from sapis_lab.files import make_folder, write_text
 from sapis_lab.quantities import Quantity, quantity
+from sapis_lab.report.baselines import baseline_rows
 from sapis_lab.report.page import (
     TEST_OVER_TRAIN,
     equal_error_rows,
@@ -79,6 +81,7 @@ def write_tables(
         "equal_error": equal_error_table(fits),
         "optimum": optimum_table(fits, measured),
         "published": published_table(study or {}, runs, measured),
+        "baselines": baselines_table(runs, measured),
     }
     make_folder(folder)
     paths = []
@@ -219,6 +222,24 @@ def published_table(study: Mapping[str, Any], runs: pd.DataFrame, measured: Quan
     ]
     heads = ["$D$", "model", "$N$", *map(latex, found["heads"]), "source"]
     return tabular(heads, rows, "rlr" + "r" * len(found["heads"]) + "l")
+
+
+def baselines_table(runs: pd.DataFrame, measured: Quantity) -> str | None:
+    """Baselines, then the study's own models at the same D, with their ratio to the least baseline."""
+    found = baseline_rows(runs, measured)
+    if found is None:
+        return None
+    rows = [
+        [
+            str(row["n_frames"]),
+            latex(row["name"]),
+            latex(row["size"]),
+            latex(row["text"]),
+            latex(row["ratio"]),
+        ]
+        for row in found["rows"]
+    ]
+    return tabular(["$D$", "by", "$N$", latex(found["head"]), "over the least baseline"], rows, "rlrrr")
 
 
 def latex(text: Any) -> str:

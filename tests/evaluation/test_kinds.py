@@ -21,6 +21,7 @@ from sapis_lab.structures import Structure
 SMALL: dict[str, dict[str, Any]] = {
     "cost": {"batches": (1, 3), "repeats": 2},
     "equivariance": {"n_frames": 3, "n_rotations": 2},
+    "relaxation": {"most_structures": 3, "most_steps": 10},
     "smoothness": {"n_frames": 2, "n_pairs": 2, "n_directions": 2},
     "strain": {"n_frames": 3, "n_strains": 2},
 }

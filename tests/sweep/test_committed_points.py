@@ -34,8 +34,18 @@ INFO = DatasetInfo(
 )
 
 
-ELEMENTS = {"carbon-stress": (6,), "qm9-gap": (1, 6, 7, 8)}
-"""Of the data of a study, where they are not those of INFO."""
+ELEMENTS = {
+    "carbon-stress": (6,),
+    "freesolv": (1, 6, 7, 8, 9, 15, 16, 17, 35, 53),
+    "oc20-relaxation": tuple(range(1, 22)),
+    "perov-5": tuple(range(1, 57)),
+    "qm9-gap": (1, 6, 7, 8),
+}
+ELEMENTS |= {
+    f"affinity-{target}": (1, 6, 7, 8, 9, 16, 17, 35)
+    for target in ("cdk2", "cdk8", "cmet", "eg5", "hif2a", "p38", "pde2", "pfkfb3", "shp2", "syk")
+}
+"""Of the data of a study, where they are not those of INFO; how many there are is what counts."""
 
 
 def today(study: Study, point, info: DatasetInfo) -> str:
