@@ -224,8 +224,8 @@ class GrowingArrays:
 
     def n(self, name: str) -> int:
         """Rows of array `name`, those that are gathered included."""
-        n = int(self.manifest["arrays"][name]["n"])
-        return n + sum(len(rows[name]) for rows in self._waiting.rows) if self._waiting else n
+        waiting = self._waiting.n.get(name, 0) if self._waiting else 0
+        return int(self.manifest["arrays"][name]["n"]) + waiting
 
     def fact(self, name: str, default: Any = None) -> Any:
         """What the manifest holds beside the arrays, that of gathered appends included."""
@@ -374,6 +374,7 @@ class _Waiting:
     def clear(self) -> None:
         self.rows: list[dict[str, np.ndarray]] = []
         self.facts: dict[str, Any] = {}
+        self.n: dict[str, int] = {}
         self._held, self._since = 0, time.monotonic()
 
     def add(self, rows: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> bool:
@@ -383,7 +384,9 @@ class _Waiting:
         # copies: the caller may fill its arrays anew
         self.rows.append({name: np.array(value) for name, value in rows.items()})
         self.facts.update(facts)
-        self._held += sum(value.nbytes for value in rows.values())
+        for name, value in rows.items():
+            self.n[name] = self.n.get(name, 0) + len(value)
+            self._held += value.nbytes
         return self._held >= self.n_bytes or time.monotonic() - self._since >= self.seconds
 
 
