@@ -7,7 +7,7 @@ in pieces, and what is kept of a frame is at most 160 bytes.
 
 For 10^6 molecules of 9 atoms, on one core: strata by composition or energy take 10 s, features of the
 surroundings 20 s (of periodic frames 0.05 ms an atom), clusters of them 5 s, the farthest frames 70 s for
-every 1000 of `n_first`, scaffolds 0.3 ms a frame, and the order of the strata 5 s.
+every 1000 of `n_first`, scaffolds 0.5 ms a frame, and the order of the strata 5 s.
 """
 
 from __future__ import annotations
