@@ -109,6 +109,18 @@ def write_with(path: Path | str, write: Callable[[Path], object], *, durable: bo
         write(temporary)
 
 
+def move(source: Path | str, target: Path | str) -> None:
+    """Give a whole file its name in one step, once its bytes are on the disk.
+
+    Where that fails, `source` is still there, unlike with `replacing`: for what is expensive to have again.
+    """
+    source, target = Path(source), Path(target)
+    make_folder(target.parent)
+    flush(source)
+    source.replace(target)
+    flush_folder(target.parent)
+
+
 def make_folder(path: Path | str) -> None:
     """Make a folder with its parents, and bring every new name to the disk."""
     path = Path(path)

@@ -55,6 +55,27 @@ def test_a_failed_write_leaves_the_old_file_and_no_temporary(tmp_path, error):
         )
 
 
+def test_a_file_that_is_moved_reaches_the_disk_before_its_name_and_stays_where_that_fails(
+    tmp_path, monkeypatch
+):
+    calls = []
+    fsync = os.fsync
+    monkeypatch.setattr(
+        os, "fsync", lambda fd: (calls.append(Path(f"/proc/self/fd/{fd}").readlink().name), fsync(fd))[1]
+    )
+    (tmp_path / "part").write_text("whole")
+    files.move(tmp_path / "part", tmp_path / "a" / "name")
+    assert calls == [tmp_path.name, "part", "a"] and (tmp_path / "a" / "name").read_text() == "whole"
+
+    def broken(fd):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", broken)
+    with pytest.raises(OSError, match="Input/output error"):
+        files.move(tmp_path / "a" / "name", tmp_path / "a" / "other")
+    assert [p.name for p in (tmp_path / "a").iterdir()] == ["name"]
+
+
 def test_what_is_no_regular_file_is_refused_at_once(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "folder").mkdir()

@@ -84,9 +84,13 @@ def data_fetch(
     public = _named(name)
     files = _chosen(public, file or [], url)
     root = _root(to)
-    plainly(lambda: check_space([f for f in files if f not in presence(public, root).there], root))
+    plainly(lambda: check_space(public, files, root))
     with _Line() as line:
         line.say(_intention(public, files, root))
+        if any((url or f.url).startswith("http:") and not (f.md5 or f.sha256) for f in files):
+            line.say(
+                "note: the address is not encrypted, and no checksum is known to compare what comes with"
+            )
         try:
             done = plainly(lambda: fetch(public, files, root=root, report=line, url=url))
         except Unreachable as error:

@@ -18,7 +18,7 @@ from typing import Any, Literal, Protocol
 
 from sapis_lab.catalogue import OfficialFile, PublicSet, described, presence, size_text
 from sapis_lab.download._http import DownloadError
-from sapis_lab.download._transfer import Received, Wanted, download, facts_of, same_file
+from sapis_lab.download._transfer import Received, Wanted, come, download, facts_of, same_file
 from sapis_lab.download._unpack import Damaged, unpack
 from sapis_lab.errors import ConfigError, DiskError
 from sapis_lab.files import make_folder, read_json, with_checksum, without_checksum, write_text
@@ -171,18 +171,19 @@ def _unpacked(file: OfficialFile, target: Path, folder: Path, report: Reporter) 
     return {name: {"bytes": facts.n_bytes, "sha256": facts.sha256} for name, facts in found.items()}
 
 
-def check_space(files: Sequence[OfficialFile], root: Path) -> None:
-    """DiskError where the files that are not there cannot fit below `root`, as far as their sizes are
-    known."""
-    known = sum(file.size for file in files if file.size is not None)
+def check_space(public: PublicSet, files: Sequence[OfficialFile], root: Path) -> None:
+    """DiskError where what is to come cannot fit below `root`, as far as the sizes are known."""
+    there = presence(public, root).there
+    targets = {root / public.place / file.path: file.size for file in files if file not in there}
+    known = sum(size - come(target) for target, size in targets.items() if size is not None)
     place = root
     while not place.exists():
         place = place.parent
     free = shutil.disk_usage(place).free
     if known > free:
         raise DiskError(
-            f"{root}: the files have {size_text(known)} and {size_text(free)} are free there; make room on "
-            f"that disk, or name another folder with --to"
+            f"{root}: {size_text(known)} are to come and {size_text(free)} are free there; make room on that "
+            f"disk, or name another folder with --to"
         )
 
 
@@ -217,6 +218,7 @@ def _record(
 ) -> None:
     parts = record_of(folder).get("parts", {})
     parts[file.part] = {
+        "public_set": public.name,
         "url": asked,
         "came_from": received.url,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -226,34 +228,33 @@ def _record(
         "checked_by": file.checked_by,
         "files": there,
     }
-    facts = {
-        "format": 1,
-        "public_set": public.name,
+    known = record_of(folder)
+    sets = known.get("sets", {})
+    sets[public.name] = {
         "title": public.title,
         "licence": public.licence,
         "level_of_theory": public.level,
         "homepage": public.homepage,
         "citation": [paper.bibtex() for paper in public.citations],
-        "parts": parts,
     }
-    write_text(folder / README, _readme(public, parts))
+    facts = {"format": 1, "sets": sets, "parts": parts}
+    mine = {name: part for name, part in parts.items() if part["public_set"] == public.name}
+    # several sets may lie in one folder
+    readme = README if public.place == public.name else f"FETCHED-{public.name}.md"
+    write_text(folder / readme, _readme(public, mine))
     write_text(folder / RECORD, json.dumps(with_checksum(facts), indent=1, ensure_ascii=False) + "\n")
 
 
 def _readme(public: PublicSet, parts: dict[str, Any]) -> str:
     rows = [
         f"- {name}: {facts['url']}, {facts['date']}, {facts['bytes']:,} bytes, sha256 {facts['sha256']}, "
-        + (
-            f"compared by {facts['checked_by']}"
-            if facts["checked_by"]
-            else "nothing was known to compare it with"
-        )
+        + (f"compared by {facts['checked_by']}" if facts["checked_by"] else "nothing to compare it with")
         for name, facts in parts.items()
     ]
     text = "\n".join(rows)
     return (
-        f"# {public.title}\n\nDownloaded by `sapis data fetch "
-        f"{public.name}`:\n\n{text}\n\n```\n{described(public)}```\n"
+        f"# {public.title}\n\nDownloaded by `sapis data fetch {public.name}`:\n\n{text}\n\n"
+        f"```\n{described(public)}```\n"
     )
 
 

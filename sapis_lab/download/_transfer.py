@@ -31,13 +31,15 @@ from sapis_lab.download._http import (
     open_url,
 )
 from sapis_lab.errors import ConfigError, DiskError, disk_error
-from sapis_lab.files import make_folder, read_json, replacing, write_text
+from sapis_lab.files import make_folder, move, read_json, write_text
 
 ATTEMPTS, FIRST_ATTEMPTS = 8, 4
 """Connections in a row that may bring nothing before we give up; fewer while nothing has come at all."""
 _CHUNK = 1 << 20
 _FLUSHED = 64 << 20
 """Bytes after which the disk is asked to keep them."""
+_LONG_TO_READ = 4 << 30
+"""Bytes of a file whose checksums take more than some ten seconds."""
 
 Progress = Callable[[int, int | None], None]
 """Called as progress(bytes that are here, bytes of the file or None)."""
@@ -90,6 +92,8 @@ def download(
         before = part.size
         try:
             final_url = _connection(url, part, wanted, progress)
+            if part.size > _LONG_TO_READ:
+                notice(f"{part.size:,} bytes are here; comparing their checksums takes a while")
             received = Received(final_url, part.size, *_digests(part.path))
             wrong = _difference(received, wanted)
             if wrong is None:
@@ -139,7 +143,7 @@ def _connection(url: str, part: _Part, wanted: Wanted, progress: Progress) -> st
         _begin(answer, part, start)
         _check_room(part, total)
         progress(part.size, total)
-        _append(answer, part, total, progress)
+        _append(answer, part, total, wanted.n_bytes, progress)
         return answer.url or url
 
 
@@ -172,6 +176,12 @@ def _refuse_other(answer: HTTPResponse, url: str, total: int | None, wanted: Wan
             f"{url}: got a file of {total:,} bytes, wanted {wanted.n_bytes:,}: it is another version, or "
             f"another file; look on the homepage, and name the right one with --url"
         )
+    coding = answer.headers.get("Content-Encoding", "identity")
+    if coding != "identity" and not url.endswith((".gz", ".tgz", ".bz2", ".xz")):
+        raise DownloadError(
+            f"{url}: got it in the coding {coding}, wanted the bytes of the file as they are; name another "
+            f"address with --url"
+        )
     if answer.headers.get_content_type() == "text/html" and not url.endswith((".html", ".htm")):
         raise DownloadError(
             f"{url}: got a web page, wanted a file: perhaps a login, or a page of the network here; open it "
@@ -188,7 +198,10 @@ def _check_room(part: _Part, total: int | None) -> None:
         )
 
 
-def _append(answer: HTTPResponse, part: _Part, total: int | None, progress: Progress) -> None:
+def _append(
+    answer: HTTPResponse, part: _Part, total: int | None, most: int | None, progress: Progress
+) -> None:
+    """Write what comes to the end of `part`; `most` bytes are enough to see that it is another file."""
     with part.path.open("ab", buffering=0) as f:
         unflushed = 0
         try:
@@ -196,6 +209,8 @@ def _append(answer: HTTPResponse, part: _Part, total: int | None, progress: Prog
                 _write(f, chunk)
                 unflushed += len(chunk)
                 progress(f.tell(), total)
+                if most is not None and f.tell() > most:
+                    break
                 if unflushed >= _FLUSHED:
                     part.flushed(f.fileno())
                     unflushed = 0
@@ -225,12 +240,22 @@ def _read(answer: HTTPResponse) -> bytes:
 # ------------------------------------------------------------------------------------------ what has come yet
 
 
+def come(target: Path) -> int:
+    """Bytes of a file that have come, and may be continued."""
+    part = _part_of(target)
+    return part.stat().st_size if part.is_file() else 0
+
+
+def _part_of(target: Path) -> Path:
+    return target.with_name(f".{target.name}.part")
+
+
 class _Part:
     """The bytes of a file that have come, and which version of it they are of."""
 
     def __init__(self, target: Path, url: str) -> None:
         self.target, self.url = target, url
-        self.path = target.with_name(f".{target.name}.part")
+        self.path = _part_of(target)
         self.notes = target.with_name(f".{target.name}.part.json")
         self.validator = ""
         self._synced = 0
@@ -238,7 +263,7 @@ class _Part:
 
     @property
     def size(self) -> int:
-        return self.path.stat().st_size if self.path.is_file() else 0
+        return come(self.target)
 
     def _continue(self) -> None:
         """Take what an earlier process has left, as far as it is of this address and on the disk."""
@@ -279,8 +304,7 @@ class _Part:
 
     def rename(self) -> None:
         """Give the file its name."""
-        with replacing(self.target) as temporary:
-            self.path.replace(temporary)
+        move(self.path, self.target)
         self.notes.unlink(missing_ok=True)
 
 

@@ -25,7 +25,7 @@ from typing import IO, Any, NamedTuple
 
 from sapis_lab.download._http import DownloadError
 from sapis_lab.errors import disk_error
-from sapis_lab.files import flush, flush_folder, make_folder
+from sapis_lab.files import make_folder, move
 
 LEAST_LIMIT, GROWTH = 1 << 30, 100
 """Bytes that any archive may unpack to, and how many times its own size."""
@@ -88,12 +88,7 @@ def unpack(
         found = _written(archive, beside, drop=drop, limit=limit, progress=progress)
         _refuse_conflicts(archive, found, folder)
         for name in found:
-            target = folder / name
-            make_folder(target.parent)
-            flush(beside / name)
-            (beside / name).replace(target)
-        for parent in {(folder / name).parent for name in found}:
-            flush_folder(parent)
+            move(beside / name, folder / name)
     except _DAMAGED as error:
         raise Damaged(
             f"{archive}: damaged or cut short ({_words(error)}), wanted a whole archive; nothing was unpacked"

@@ -116,6 +116,7 @@ def test_a_file_is_fetched_once_and_says_under_which_licence(inside, server, tmp
     done = inside(*arguments)
     assert done.returncode == 0, done.stderr
     assert done.stderr.startswith("md17: 1 file, size not known, into ")
+    assert "the address is not encrypted, and no checksum is known" in done.stderr
     assert f"ethanol: 1 file in {tmp_path / 'new' / 'md17'}; nothing is known to compare it" in done.stdout
     assert "licence: not stated; cite: Chmiela et al., Science Advances 3, e1603015 (2017)" in done.stdout
     assert (tmp_path / "new" / "md17" / "md17_ethanol.npz").read_bytes() == BODY
@@ -155,7 +156,7 @@ def test_a_disk_without_room_is_told_before_anything_comes(inside, monkeypatch):
 
     monkeypatch.setattr(_fetch.shutil, "disk_usage", lambda path: SimpleNamespace(free=1e9))
     done = inside("data", "fetch", "oc20", "--file", "s2ef_train_2M")
-    refused(done, "the files have 3.4 GB and 1 GB are free there; make room on that disk", status=74)
+    refused(done, "3.4 GB are to come and 1 GB are free there; make room on that disk", status=74)
 
 
 @pytest.mark.parametrize(

@@ -96,14 +96,15 @@ def test_files_come_with_a_record_of_where_from(toy, tmp_path):
     folder = tmp_path / "toy"
     assert contents(folder) == WHOLE and (folder / "sub" / "a.txt").read_bytes() == BODY
     record = record_of(folder)
-    assert record["licence"] == "CC0 1.0" and record["citation"][0].startswith("@misc{toy2020,")
+    said = record["sets"]["toy"]
+    assert said["licence"] == "CC0 1.0" and said["citation"][0].startswith("@misc{toy2020,")
     plain, packed = record["parts"]["plain"], record["parts"]["packed"]
     assert plain["url"] == toy.files[0].url and plain["checked_by"] == "sha256 and size"
     assert plain["sha256"] == digest(folder / "sub" / "a.txt")
     assert packed["sha256"] == hashlib.sha256(ARCHIVE).hexdigest() and packed["checked_by"] == ""
     assert packed["files"]["npz/a.npz"] == {"bytes": 5000, "sha256": digest(folder / "npz" / "a.npz")}
     told = (folder / "FETCHED.md").read_text()
-    assert "nothing was known to compare it with" in told and "@misc{toy2020," in told
+    assert "nothing to compare it with" in told and "@misc{toy2020," in told
 
 
 def test_what_is_there_is_not_downloaded_again(toy, tmp_path, server):
@@ -207,5 +208,37 @@ def test_another_address_is_recorded(toy, tmp_path, server):
 def test_an_edited_record_is_not_believed(toy, tmp_path):
     got(toy, tmp_path)
     path = tmp_path / "toy" / "fetched.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "licence": "mine"}))
+    path.write_text(json.dumps({**json.loads(path.read_text()), "sets": {}}))
     assert record_of(tmp_path / "toy") == {}
+
+
+def test_two_sets_in_one_folder_keep_a_record_of_both(toy, tmp_path, server):
+    other = replace(toy, name="other", folder="toy", licence="MIT", files=toy.files[:1])
+    got(toy, tmp_path, toy.files[1])
+    got(other, tmp_path)
+    record = record_of(tmp_path / "toy")
+    assert {name: said["licence"] for name, said in record["sets"].items()} == {
+        "toy": "CC0 1.0",
+        "other": "MIT",
+    }
+    assert {name: part["public_set"] for name, part in record["parts"].items()} == {
+        "packed": "toy",
+        "plain": "other",
+    }
+    assert "plain" in (tmp_path / "toy" / "FETCHED-other.md").read_text()
+    assert got(toy, tmp_path) == ["was there", "was there"]
+
+
+def test_room_is_wanted_for_what_is_to_come_alone(toy, tmp_path, monkeypatch):
+    from types import SimpleNamespace
+
+    from sapis_lab.download import _fetch, check_space
+
+    monkeypatch.setattr(_fetch.shutil, "disk_usage", lambda path: SimpleNamespace(free=1500))
+    with pytest.raises(DiskError, match="6 kB are to come and 1.5 kB are free there"):
+        check_space(toy, toy.files, tmp_path)
+    (tmp_path / "toy" / "sub").mkdir(parents=True)
+    (tmp_path / "toy" / "sub" / ".a.txt.part").write_bytes(BODY[:5000])
+    check_space(toy, toy.files, tmp_path)
+    (tmp_path / "toy" / "sub" / "a.txt").write_bytes(BODY)
+    check_space(toy, toy.files, tmp_path)

@@ -329,7 +329,7 @@ def test_the_name_comes_after_the_bytes_are_on_the_disk(server, tmp_path, monkey
     )
     download(server.put("/a.bin", BODY), tmp_path / "a.bin")
     named = calls.index("name a.bin")
-    assert f".a.bin.{os.getpid()}.tmp" in calls[:named] and tmp_path.name in calls[named:]
+    assert ".a.bin.part" in calls[:named] and tmp_path.name in calls[named:]
 
 
 def test_a_silent_server_counts_as_a_cut():
@@ -344,3 +344,33 @@ def test_passwords_in_addresses_are_not_told(server, tmp_path):
     with pytest.raises((DownloadError, Unreachable)) as raised:
         download(url, tmp_path / "a.bin", sleep=Sleeps())
     assert "secret" not in str(raised.value)
+
+
+def test_a_stream_without_an_end_is_left_once_it_is_another_file(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(transfer, "_read", lambda answer: b"x" * 1000)
+    url = server.put("/a.bin", BODY, length=-1)
+    with pytest.raises(DownloadError, match=r"got \d,000 bytes, wanted 5,500"):
+        download(url, tmp_path / "a.bin", wanted=Wanted(n_bytes=5500))
+    assert names(tmp_path) == []
+
+
+def test_a_coding_that_was_not_asked_for_is_refused(server, tmp_path):
+    """Its bytes would be kept as those of the file."""
+    coded = {"headers": {"Content-Encoding": "gzip"}}
+    with pytest.raises(DownloadError, match="got it in the coding gzip, wanted the bytes of the file"):
+        download(server.put("/a.bin", BODY, **coded), tmp_path / "a.bin")
+    download(server.put("/a.tar.gz", BODY, **coded), tmp_path / "a.tar.gz")
+
+
+def test_a_name_that_cannot_be_given_loses_nothing(server, tmp_path, monkeypatch):
+    url = server.put("/a.bin", BODY)
+    with monkeypatch.context() as patch:
+
+        def broken(*arguments):
+            raise OSError(errno.EIO, "Input/output error")
+
+        patch.setattr(Path, "replace", lambda a, b: broken() if b.name == "a.bin" else a.rename(b))
+        with pytest.raises(DiskError, match="Input/output error; see to that disk"):
+            download(url, tmp_path / "a.bin")
+    download(url, tmp_path / "a.bin")
+    assert server.asked[-1] == ("/a.bin", f"bytes={len(BODY)}-") and names(tmp_path) == ["a.bin"]
