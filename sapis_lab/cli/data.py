@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from sapis_lab.cli.common import HELP, Set, Workers, broken_cell, dataset_config, stdout_console
+from sapis_lab.cli.convert import data_convert
 from sapis_lab.config import ConfigError, home, plainly
 from sapis_lab.screen import new_table
 
@@ -16,6 +17,8 @@ app = typer.Typer(
     "Example: `sapis data prepare ethanol-xtb`",
     **HELP,
 )
+
+app.command("convert")(data_convert)
 
 
 @app.command("prepare")
@@ -50,6 +53,8 @@ def data_prepare(
         )
     sizes = ", ".join(f"{len(ids)} {split}" for split, ids in store.splits.items())
     stdout_console().print(f"{name}: {sizes} frames in {shown(store.folder)}", soft_wrap=True)
+    for note in store.metadata.get("notes", ()):
+        stdout_console().print(f"note: {note}", soft_wrap=True, markup=False)
 
 
 @app.command("list")

@@ -13,6 +13,7 @@ from sapis_lab.data._base import (
     store_folder,
     store_info,
 )
+from sapis_lab.data._convert import convert, from_file, from_store, target_format
 from sapis_lab.data._neighbor_table import Edges, NeighborTable
 from sapis_lab.data._references import fit_references
 from sapis_lab.data._sources import DATA_VARIABLE
@@ -30,11 +31,15 @@ __all__ = [
     "Frames",
     "NeighborTable",
     "Progress",
+    "convert",
     "dataset_info",
     "fit_references",
+    "from_file",
+    "from_store",
     "is_sealed",
     "nested_order",
     "prepare",
     "store_folder",
     "store_info",
+    "target_format",
 ]

@@ -285,12 +285,23 @@ def check_duplicates(store: FrameStore, splits: Mapping[str, np.ndarray], where:
                 raise ValueError(
                     f"{one} and {other} (both train) are the same configuration, but D counts distinct "
                     f"frames; "
-                    "write a copy of the file without one, or leave it out with a slice such as [:100]"
+                    "write a copy of the file without one, or leave it out with a slice such as [:100] or "
+                    "copies: drop"
                 )
             raise ValueError(
                 f"{one} ({names[split[i]]}) and {other} ({names[split[j]]}) are the same configuration; "
                 "a test frame seen in training makes the error look smaller: remove one"
             )
+
+
+def same_frames(store: FrameStore, ids: np.ndarray) -> np.ndarray:
+    """Those of the frames `ids` that are the same configuration as an earlier one of them: some of them, and
+    none only where there is none."""
+    later = [np.zeros(0, np.int64)]
+    for group in _comparable(store, ids):
+        _, b = _same_positions(store, ids[group], np.zeros(len(group), np.int64), once=0)
+        later.append(ids[group[b]])
+    return np.unique(np.concatenate(later))
 
 
 def _comparable(store: FrameStore, ids: np.ndarray) -> list[np.ndarray]:
@@ -306,7 +317,7 @@ def _comparable(store: FrameStore, ids: np.ndarray) -> list[np.ndarray]:
 
 
 def _same_positions(
-    store: FrameStore, ids: np.ndarray, split: np.ndarray, *, once: int, alone: list[int]
+    store: FrameStore, ids: np.ndarray, split: np.ndarray, *, once: int, alone: Collection[int] = ()
 ) -> tuple[np.ndarray, np.ndarray]:
     """Places a < b in `ids` (frames of equal size) of some pairs with the same positions, in two splits of
     which one is among `alone`, or both in split `once`.
@@ -316,12 +327,13 @@ def _same_positions(
     SAME_POSITION sqrt(3 n_atoms).
     """
     n = int(store.offsets[ids[0] + 1] - store.offsets[ids[0]])
-    directions = projections(n)
+    directions = np.random.default_rng(0).normal(size=(3 * n, 4))
+    directions /= np.linalg.norm(directions, axis=0)
     chunks = np.array_split(ids, -(-len(ids) * n // 1_000_000))
     p = np.concatenate([_centred(store, chunk, n) @ directions for chunk in chunks])
     order = np.argsort(p[:, 0], kind="stable")
-    within = projected(n)
-    guarded = np.isin(split, alone)
+    within = 1.001 * SAME_POSITION * np.sqrt(3 * n)
+    guarded = np.isin(split, list(alone))
     for step in range(1, len(ids)):
         one, other = order[:-step], order[step:]
         near = p[other, 0] - p[one, 0] < within
@@ -336,18 +348,6 @@ def _same_positions(
         if same.any():
             return a[same], b[same]
     return np.zeros(0, np.int64), np.zeros(0, np.int64)
-
-
-def projections(n: int) -> np.ndarray:
-    """Random directions, (3n, 4), normalised, on which positions of `n` atoms are compared."""
-    directions = np.random.default_rng(0).normal(size=(3 * n, 4))
-    directions /= np.linalg.norm(directions, axis=0)
-    return directions
-
-
-def projected(n: int) -> float:
-    """How far projections of the same positions of `n` atoms are apart at most, Å."""
-    return float(1.001 * SAME_POSITION * np.sqrt(3 * n))
 
 
 def _centred(store: FrameStore, ids: np.ndarray, n: int) -> np.ndarray:

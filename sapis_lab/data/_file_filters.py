@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from sapis_lab.data._checks import same_frames
 from sapis_lab.data._references import fit_references
 from sapis_lab.data._store import FrameStore
 from sapis_lab.elements import SYMBOLS
@@ -89,6 +90,17 @@ def left_out(
         off = energies_off(store)
         found["energy_window"] = np.nonzero(np.abs(off) > energy_window)[0]
     return found
+
+
+def copies(store: FrameStore) -> np.ndarray:
+    """Numbers of the frames that are the same configuration as an earlier one, as the check of duplicates
+    means it, sorted."""
+    found: list[np.ndarray] = []
+    left = np.arange(store.n_frames)
+    while len(later := same_frames(store, left)):
+        found.append(later)
+        left = np.setdiff1d(left, later)
+    return np.sort(np.concatenate([np.zeros(0, np.int64), *found]))
 
 
 def largest_forces(store: FrameStore, *, chunk: int = 200_000) -> np.ndarray:

@@ -93,9 +93,9 @@ class FileLabels(DatasetConfig):
     """Key of the spin multiplicity (1: no unpaired electron), if it is to be read; as the charge."""
     properties: Annotated[dict[PropertyName, FurtherLabel], Added(before={})] = {}
     """Further labels by name: what a target `{kind: property, name: ...}` learns."""
-    missing: Annotated[Literal["refuse", "mask"], Added(before="refuse")] = "refuse"
-    """What to do about a frame that lacks one of these labels: refuse the files, or leave the label out of
-    the loss and the errors."""
+    missing: Annotated[Literal["refuse", "mask", "drop"], Added(before="refuse")] = "refuse"
+    """What to do about a frame that lacks one of these labels: refuse the files, leave the label out of the
+    loss and the errors (mask), or leave the frame out (drop)."""
 
     @model_validator(mode="after")
     def _consistent_labels(self) -> FileLabels:
@@ -105,6 +105,11 @@ class FileLabels(DatasetConfig):
                 raise ValueError(f"properties: {name!r} is read by charge_key and spin_key")
         if self.energy_key is None and self.forces_key is not None:
             raise ValueError("energy_key is null and forces_key is not; forces are learnt with energies")
+        if self.forces_key and "gradient" in self.forces_key.casefold() and self.forces_are == "forces":
+            raise ValueError(
+                f"forces_key: {self.forces_key} names a gradient, which is minus the forces; set forces_are: "
+                "gradient"
+            )
         if self.stress_key and self.virial_key:
             raise ValueError("give stress_key or virial_key, not both")
         if self.force_unit is not None:
@@ -134,6 +139,11 @@ class FileLabels(DatasetConfig):
         """Of energy and forces, what the files do not have."""
         keys = {"energy": self.energy_key, "forces": self.forces_key}
         return tuple(name for name, key in keys.items() if key is None)
+
+    @property
+    def may_lack(self) -> bool:
+        """Whether a frame without one of the labels is no mistake."""
+        return self.missing != "refuse"
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -167,13 +177,14 @@ def scales(labels: FileLabels, fixed: Mapping[str, Any], path: object) -> Scales
         own = getattr(labels, name)
         return own if own is not None else fixed.get(name)
 
+    has_energies = labels.energy_key is not None or bool(labels.stress_columns)
     for name in ("energy_unit", "length_unit"):
-        if said(name) is None:
+        if said(name) is None and (name == "length_unit" or has_energies):
             known = units.ENERGY if name == "energy_unit" else units.LENGTH
             raise ValueError(
                 f"{path}: its format does not say its units: set {name} to one of {', '.join(known)}"
             )
-    energy_unit, length_unit = said("energy_unit"), said("length_unit")
+    energy_unit, length_unit = said("energy_unit") or "eV", said("length_unit")
     energy, length = units.ENERGY[energy_unit], units.LENGTH[length_unit]
     per, _, over = (said("force_unit") or f"{energy_unit}/{length_unit}").rpartition("/")
     sign = -1.0 if labels.forces_are == "gradient" else 1.0
@@ -213,7 +224,7 @@ def labelled(labels: FileLabels, block: Block, place: Place, to: Scales) -> Fram
     frames.cell[~frames.pbc.any(1)] = 0.0
     wrap_scattered(frames)
     further = {
-        name: read_label(block, name, label, place, may_lack=labels.missing == "mask")
+        name: read_label(block, name, label, place, may_lack=labels.may_lack)
         for name, label in labels.further_labels().items()
     }
     return filled(frames, further)
@@ -236,10 +247,10 @@ def _energy(labels: FileLabels, block: Block, place: Place, to: Scales) -> np.nd
     key = None
     if labels.energy_key is not None:
         key = written(block.frame_labels, labels.energy_key, place(0))
-        if key is None and labels.missing != "mask":
+        if key is None and not labels.may_lack:
             raise ValueError(
-                f"{place(0)}: no key {labels.energy_key!r} in the comment line; it has "
-                f"{', '.join(block.frame_labels)}; set energy_key"
+                f"{place(0)}: no key {labels.energy_key!r}; it has "
+                f"{', '.join((*block.frame_labels, *block.unread))}; set energy_key"
             )
     if key is None:
         return np.full(len(block), np.nan)
@@ -253,10 +264,10 @@ def _forces(labels: FileLabels, block: Block, place: Place, to: Scales) -> np.nd
     key = None
     if labels.forces_key is not None:
         key = written(block.atom_labels, labels.forces_key, place(0))
-        if key is None and labels.missing != "mask":
+        if key is None and not labels.may_lack:
             raise ValueError(
                 f"{place(0)}: no column {labels.forces_key!r}; it has "
-                f"{', '.join(('species', 'pos', *block.atom_labels))}; "
+                f"{', '.join(('species', 'pos', *block.atom_labels, *block.unread))}; "
                 "set forces_key, or leave out files without forces"
             )
     if key is None:
@@ -274,12 +285,12 @@ def _stress(labels: FileLabels, block: Block, place: Place, to: Scales) -> np.nd
     wanted = labels.stress_key or labels.virial_key
     assert wanted is not None
     key = written(block.frame_labels, wanted, place(0))
-    crystal, may_lack = block.pbc.all(1), labels.missing == "mask"
+    crystal, may_lack = block.pbc.all(1), labels.may_lack
     if key is None and may_lack:
         return np.full((len(block), 3, 3), np.nan)
     if key is None:
         raise ValueError(
-            f"{place(0)}: no key {wanted!r} in the comment line; it has {', '.join(block.frame_labels)}"
+            f"{place(0)}: no key {wanted!r}; it has {', '.join((*block.frame_labels, *block.unread))}"
         )
     if not crystal.all() and not may_lack:
         k = int(np.argmin(crystal))
@@ -323,3 +334,60 @@ def level_of(block: Block) -> dict[str, np.ndarray]:
         for key, value in block.frame_labels.items()
         if key.casefold() in _LEVELS and value.dtype.kind in "OU" and value.ndim == 1
     }
+
+
+_CHARGE_NAMES = {
+    "charge_key": ("charge", "total_charge", "net_charge", "formal_charge", "smiles_charge"),
+    "spin_key": ("spin", "multiplicity", "spin_multiplicity", "total_spin", "n_unpaired"),
+}
+"""Keys of frames (in any case) that hold the total charge, or the spin, by the setting that reads them."""
+
+
+def charges_of(labels: FileLabels, block: Block) -> dict[tuple[str, str], np.ndarray]:
+    """Values, (n_frames,), of the keys that hold a charge or a spin which the settings do not read, by
+    setting
+    and key."""
+    found = {}
+    for setting, names in _CHARGE_NAMES.items():
+        if getattr(labels, setting) is not None:
+            continue
+        for key, value in block.frame_labels.items():
+            if key.casefold() in names and value.ndim == 1 and key not in labels.keys:
+                found[setting, key] = value
+    return found
+
+
+def complete(labels: FileLabels, frames: Frames) -> np.ndarray:
+    """(n_frames,) bool: the frames that have all labels that the settings name."""
+    keep = np.ones(len(frames), bool)
+    starts = np.cumsum(frames.n_atoms) - frames.n_atoms
+    named = ("energy", "forces", *labels.stress_columns, *labels.further_labels())
+    for name in named:
+        if name in labels.unlabelled:
+            continue
+        value = frames.label(name)
+        lacks = np.isnan(value.reshape(len(value), -1)).any(1)
+        per_atom = name in ("forces", "charges") or (
+            name in frames.properties and labels.further_labels()[name].per == "atom"
+        )
+        keep &= ~(np.logical_or.reduceat(lacks, starts) if per_atom and len(lacks) else lacks)
+    return keep
+
+
+def refuse_other_units(
+    told: Mapping[str, str], labels: FileLabels, fixed: Mapping[str, Any], path: Any
+) -> None:
+    """ValueError where a file states units of positions, energies or forces, `told`, and the settings say
+    others."""
+    energy = labels.energy_unit or fixed.get("energy_unit")
+    length = labels.length_unit or fixed.get("length_unit")
+    said = {"positions": length, "energy": energy, "forces": labels.force_unit or f"{energy}/{length}"}
+    for what, text in told.items():
+        names = units.LENGTH if what == "positions" else units.ENERGY
+        found = units.per_length(text) if what == "forces" else units.spelled(text, names)
+        if found != said[what]:
+            setting = {"positions": "length_unit", "energy": "energy_unit", "forces": "force_unit"}[what]
+            raise ValueError(
+                f"{path}: states that {what} are in {text[:40]!r}, and the settings say {said[what]}; set "
+                f"{setting}: {found}"
+            )

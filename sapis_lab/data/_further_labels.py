@@ -26,8 +26,8 @@ class FurtherLabel(Config):
     """One further label of the files."""
 
     key: str | None = None
-    """Its key in the comment line, or its column, of extended XYZ, or its array in .npz; by default its
-    name."""
+    """Its key in the file: of the comment line or a column of extended XYZ, an array of .npz or HDF5, a
+    path of JSON; by default its name."""
     per: Literal["frame", "atom"] = "frame"
     """What it belongs to."""
     rank: Literal[0, 1, 2] = 0
@@ -91,7 +91,8 @@ def read_label(
             return np.full(shape, np.nan)
         what = "key" if label.per == "frame" else "column"
         raise ValueError(
-            f"{place(0)}: no {what} {key!r} for the label {name}; it has {', '.join(there) or 'none'}; set "
+            f"{place(0)}: no {what} {key!r} for the label {name}; it has "
+            f"{', '.join((*there, *block.unread)) or 'none'}; set "
             "its key, or missing: mask"
         )
     if label.per == "frame":

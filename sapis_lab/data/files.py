@@ -32,12 +32,22 @@ from sapis_lab.data._changes import AsItIs, Change
 from sapis_lab.data._checks import check_store
 from sapis_lab.data._file_filters import (
     Wanted,
+    copies,
     is_isolated,
     isolated_energies,
     kept,
     left_out,
 )
-from sapis_lab.data._file_labels import FileLabels, Scales, labelled, level_of, scales
+from sapis_lab.data._file_labels import (
+    FileLabels,
+    Scales,
+    charges_of,
+    complete,
+    labelled,
+    level_of,
+    refuse_other_units,
+    scales,
+)
 from sapis_lab.data._isolated_atoms import check_isolated_atoms, read_isolated_atoms
 from sapis_lab.data._places import Places
 from sapis_lab.data._pools import (
@@ -102,6 +112,9 @@ class FilesConfig(FileLabels):
     npz_keys: dict[Literal["species", "positions", "energy", "forces", "cell", "pbc"], str] = {}
     """Names of arrays in .npz and HDF5 files; by default the usual ones are recognised. A cell alone means
     periodic."""
+    topology: Annotated[str | None, Added(before=None)] = None
+    """For trajectories of positions alone: the file under `root` with their elements, such as a PDB file; by
+    default the only one beside them."""
     isolated_atoms: dict[str, float] | str | None = None
     """Energies of isolated atoms at the labels' level of theory: a file of one-atom frames, or {H: -13.6,
     ...} in energy_unit."""
@@ -118,6 +131,9 @@ class FilesConfig(FileLabels):
     energy_window: Annotated[float | None, Field(gt=0, le=1e6), Added(before=None)] = None
     """Frames whose energy per atom, less fitted references of the elements, is farther from the median, eV,
     are left out."""
+    copies: Annotated[Literal["refuse", "drop"], Added(before="refuse")] = "refuse"
+    """What to do about a frame that is the same configuration as an earlier one, in the order of train,
+    validation, tests: refuse the files, or leave it out."""
     level_of_theory: str = ""
     """For the record: method and basis of the labels."""
     root: Path | None = None
@@ -146,8 +162,9 @@ class FilesConfig(FileLabels):
                 raise ValueError(f"isolated_atoms names {symbol!r}, wanted chemical symbols such as H or Cl")
         for name in (*self.train, *self.validation, *(n for names in self.tests.values() for n in names)):
             refuse_absolute(split_slice(name)[0])
-        if isinstance(self.isolated_atoms, str):
-            refuse_absolute(self.isolated_atoms)
+        for file in (self.isolated_atoms, self.topology):
+            if isinstance(file, str):
+                refuse_absolute(file)
         return self
 
     def source_root(self) -> Path | None:
@@ -233,7 +250,10 @@ def store_of_files(
             progress("reading files", n_done, n_files)
         ranges[group] = np.arange(first, store.n_frames)
     found.refuse_mixed_levels()
+    found.refuse_mixed_charges()
     dropped = left_out(store, max_force=config.max_force, energy_window=config.energy_window)
+    if config.copies == "drop":
+        dropped["copies"] = copies(store)
     for ids in dropped.values():
         ranges = {group: np.setdiff1d(of, ids) for group, of in ranges.items()}
     splits = _splits(config, Species(store.species, store.offsets), ranges)
@@ -251,8 +271,9 @@ def store_of_files(
     isolated = _isolated(config, root, sources["train"][0].format, found)
     check_isolated_atoms(store, splits, isolated, places, energy_is=config.energy_is)
     files = [file for of in sources.values() for source in of for file in source.files]
-    if isinstance(config.isolated_atoms, str):
-        files.append(need_file(root, config.isolated_atoms))
+    for named in (config.isolated_atoms, config.topology):
+        if isinstance(named, str):
+            files.append(need_file(root, named))
     metadata: dict[str, Any] = {
         "origin": ", ".join(config.train),
         "level_of_theory": config.level_of_theory,
@@ -273,6 +294,8 @@ def store_of_files(
     out = {reason: len(ids) for reason, ids in dropped.items()} | found.n_left_out | change.left_out
     if out := {reason: n for reason, n in out.items() if n}:
         metadata["left_out"] = out
+    if found.notes:
+        metadata["notes"] = list(found.notes.values())
     store.seal(splits=splits, metadata=metadata)
 
 
@@ -369,8 +392,15 @@ class _Found:
     """Energies of isolated atoms, eV, by atomic number and place."""
     levels: dict[str, dict[str, str]] = field(default_factory=dict)
     """Values of keys that name a level of theory, each with the place where it was met first."""
+    charges: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict)
+    """Values of keys that hold a charge or a spin which is not read, by the setting that would read them and
+    key, each with the place where it was met first."""
     n_left_out: dict[str, int] = field(default_factory=dict)
     """Frames that were left out, by reason."""
+    notes: dict[str, str] = field(default_factory=dict)
+    """What a reader of the data should know, by what it is about."""
+    largest_gap: float = 0.0
+    """Largest difference between energy and free energy of a frame, eV."""
 
     def count(self, reason: str, n: int) -> None:
         self.n_left_out[reason] = self.n_left_out.get(reason, 0) + n
@@ -385,6 +415,27 @@ class _Found:
                     f"{next(iter(values))}}}, or all with where: {{{key}: [{', '.join(values)}]}} if their "
                     "labels belong to one surface"
                 )
+
+    def refuse_mixed_charges(self) -> None:
+        """ValueError where the frames are of several charges or spins, which nobody reads: the same positions
+        then have several energies."""
+        for (setting, key), values in self.charges.items():
+            if len(values) > 1:
+                told = ", ".join(f"{value} ({place})" for value, place in list(values.items())[:4])
+                raise ValueError(
+                    f"frames of several charges or spins: {key} is {told}; choose one with where: {{{key}: "
+                    f"{next(iter(values))}}}, or read it with {setting}: {key}"
+                )
+
+    def compare_energies(self, gap: float) -> None:
+        """Keep the largest difference between energies and free energies."""
+        self.largest_gap = max(self.largest_gap, gap)
+        if self.largest_gap > 1e-6:
+            self.notes["free_energy"] = (
+                f"energy is read; the files also have free_energy, which differs by up to "
+                f"{self.largest_gap:.3g} eV a frame and whose derivatives the forces are in VASP and GPAW; "
+                "energy_key: free_energy reads it"
+            )
 
 
 class _Source(NamedTuple):
@@ -401,29 +452,47 @@ class _Source(NamedTuple):
 def _sources(config: FilesConfig, root: Path, name: str) -> list[_Source]:
     relative, wanted = split_slice(name)
     path = root / relative
-    is_folder = path.is_dir() and config.format != "auto"
+    is_folder = path.is_dir()
     path = need_folder(root, relative) if is_folder else need_file(root, relative)
-    used = format_of(path, config.format)
+    with reading(root, path):
+        used = format_of(path, config.format)
     files = sorted(f for f in path.rglob("*") if f.is_file()) if is_folder else [path]
     return [_Source(path, wanted, name, used, files)]
 
 
-def _blocks(
-    config: FilesConfig, root: Path, source: _Source, change: Change, *, labels: bool
-) -> Iterator[Block]:
-    """The frames of a file that the keys choose, changed; isolated atoms are among them."""
+def file_source(config: FilesConfig, root: Path, name: str) -> _Source:
+    """The one file, or folder, `name` under `root`."""
+    return _sources(config, root, name)[0]
+
+
+def file_blocks(config: FilesConfig, root: Path, source: _Source) -> Iterator[Block]:
+    """The frames of a file with all labels, as it has them."""
+    told = source.format.units_told(source.path, _reading(config, root, source, labels=True))
+    refuse_other_units(told, config, source.format.fixed, source.path)
+    return _blocks(config, root, source, AsItIs(), labels=True)
+
+
+def _reading(config: FilesConfig, root: Path, source: _Source, *, labels: bool) -> Reading:
     names: dict[str, str | None] = dict(config.npz_keys)  # type: ignore[arg-type]
     for label in config.unlabelled:
         names[label] = None
     keys = tuple(dict.fromkeys((*(config.keys if labels else ()), *config.where, *config.without)))
-    read = Reading(
+    return Reading(
         wanted=source.wanted,
         labels=labels,
         names=names,
         keys=keys,
         energy=config.energy_key,
         forces=config.forces_key,
+        topology=None if config.topology is None else need_file(root, config.topology),
     )
+
+
+def _blocks(
+    config: FilesConfig, root: Path, source: _Source, change: Change, *, labels: bool
+) -> Iterator[Block]:
+    """The frames of a file that the keys choose, changed; isolated atoms are among them."""
+    read = _reading(config, root, source, labels=labels)
     n_frames = 0
     with reading(root, *source.files):
         for block in source.format.blocks(source.path, read):
@@ -452,6 +521,8 @@ def _convert(
     to = scales(config, source.format.fixed, source.path)
     held: list[Frames] = []
     with reading(root, *source.files):
+        told = source.format.units_told(source.path, _reading(config, root, source, labels=True))
+        refuse_other_units(told, config, source.format.fixed, source.path)
         for block in _blocks(config, root, source, change, labels=True):
 
             def place(k: int, numbers: np.ndarray = block.numbers) -> str:
@@ -467,14 +538,46 @@ def _convert(
                 if not {key, key.casefold()} & set(config.where):
                     for k, value in enumerate(values):
                         found.levels.setdefault(key, {}).setdefault(str(value), place(k))
-            if alone.any():
-                frames = _chosen(frames, ~alone)
-            places.add(source.path, block.numbers[~alone])
+            for where, values in charges_of(config, block).items():
+                if not {where[1], where[1].casefold()} & set(config.where):
+                    for k, value in enumerate(values):
+                        if not alone[k]:
+                            found.charges.setdefault(where, {}).setdefault(_plain(value), place(k))
+            found.compare_energies(_energy_gap(config, block, to))
+            keep = ~alone
+            if config.missing == "drop":
+                whole = complete(config, frames)
+                found.count("missing_labels", int((keep & ~whole).sum()))
+                keep &= whole
+            if not keep.all():
+                frames = _chosen(frames, keep)
+            places.add(source.path, block.numbers[keep])
             held.append(frames)
             if sum(int(part.n_atoms.sum()) for part in held) > _APPEND_ATOMS:
                 _append(store, held)
                 held = []
         _append(store, held)
+
+
+def _plain(value: Any) -> str:
+    """A value as text; 1, 1.0 and "1.0" are the same."""
+    try:
+        return f"{float(value):g}"
+    except ValueError:
+        return str(value)
+
+
+def _energy_gap(config: FilesConfig, block: Block, to: Scales) -> float:
+    """Largest difference between energy and free energy of the frames, eV, where the energy is read."""
+    values = [block.frame_labels.get(key) for key in ("energy", "free_energy")]
+    if config.energy_key != "energy" or any(value is None for value in values):
+        return 0.0
+    try:
+        energy, free = (np.array(value, dtype=np.float64) for value in values)
+        gap = np.abs(energy - free)
+    except ValueError:
+        return 0.0
+    return float(np.max(gap[np.isfinite(gap)], initial=0.0)) * to.energy
 
 
 def _append(store: FrameStore, held: list[Frames]) -> None:

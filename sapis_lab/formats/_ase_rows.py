@@ -32,7 +32,7 @@ def row_frame(row: Mapping[str, Any], number: int, place: str, *, labels: bool) 
         cell = cell.get("array")
     cell = np.zeros((3, 3)) if cell is None else _shaped({"cell": cell}, "cell", (3, 3), place)
     pbc = np.zeros(3) if row.get("pbc") is None else _shaped(row, "pbc", (3,), place)
-    further = {}
+    further: dict[str, Any] = {}
     for name in ("data", "key_value_pairs"):
         inner = row.get(name)
         further |= inner if isinstance(inner, Mapping) else {}
@@ -71,7 +71,8 @@ def _shaped(row: Mapping[str, Any], name: str, shape: tuple[int, ...], place: st
 
 
 def plain_value(value: Any, place: str) -> Any:
-    """JSON of ASE with its arrays, `{__ndarray__: [shape, dtype, numbers]}`, as arrays; what else it describes
+    """JSON of ASE with its arrays, `{__ndarray__: [shape, dtype, numbers]}`, as arrays; what else it
+    describes
     as an object stays a mapping."""
     if isinstance(value, list):
         return [plain_value(v, place) if isinstance(v, list | dict) else v for v in value]

@@ -54,6 +54,8 @@ class Block:
     that the format does not understand."""
     atom_labels: Mapping[str, np.ndarray] = field(default_factory=dict)
     """What the atoms have by key, (n_atoms_total, ...)."""
+    unread: tuple[str, ...] = ()
+    """Keys that the file has besides, and that nobody asked for."""
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -74,6 +76,14 @@ class Block:
             frame_labels={name: value[keep] for name, value in self.frame_labels.items()},
             atom_labels={name: value[atoms] for name, value in self.atom_labels.items()},
         )
+
+
+class Written(NamedTuple):
+    """What a writer did."""
+
+    n_frames: int
+    notes: tuple[str, ...] = ()
+    """What the format cannot hold, and what was done about it."""
 
 
 class Reading(NamedTuple):
@@ -117,6 +127,22 @@ class Format(NamedTuple):
         """Frames of the file."""
         return int(self.module.count(path))
 
+    @property
+    def can_write(self) -> bool:
+        """Whether files of this format can be written."""
+        return hasattr(self.module, "write")
+
+    def write(self, path: Path, blocks: Iterable[Block], *, name: Path) -> Written:
+        """Write frames in eV and Å, whose labels have the names of `_writing`, to `path`, which will be
+        called `name`. ValueError for what the format cannot hold."""
+        found: Written = self.module.write(path, blocks, name=name)
+        return found
+
+    def units_told(self, path: Path, reading: Reading) -> dict[str, str]:
+        """Units of positions, energy and forces that the file itself states, as far as it does."""
+        told = getattr(self.module, "units_told", None)
+        return {} if told is None else dict(told(path, reading))
+
     def is_one(self, path: Path) -> bool:
         """Whether the contents of `path` say that it is of this format, which not every format can tell."""
         return bool(getattr(self.module, "is_one", lambda path: False)(path))
@@ -155,8 +181,9 @@ def format_of(path: Path, name: str = "auto") -> Format:
         fits = [f for f in formats if f.is_one(path)]
         if not fits:
             raise ValueError(
-                f"{path}: wanted a file, or a folder of a known format (of DeePMD-kit, with type.raw and "
-                "set.*), got another folder; name the files in it, or set format"
+                f"{path}: wanted a file, got a folder, and none of a known format (systems of DeePMD-kit, "
+                "with "
+                "type.raw and set.*); name the files in it"
             )
         return fits[0]
     lengths = {f.name: max((len(e) for e in f.endings if plain.endswith(e)), default=0) for f in formats}

@@ -56,14 +56,18 @@ def _groups(group: Any, path: Path, name: str, depth: int) -> Iterator[tuple[str
         for key in group:
             place = f"{path}, group {name or '/'}"
             if not isinstance(group.get(key, getlink=True), h5py.HardLink):
-                raise ValueError(f"{place}: {key[:80]} is a link to another place, wanted the data themselves")
+                raise ValueError(
+                    f"{place}: {key[:80]} is a link to another place, wanted the data themselves"
+                )
             kind = group.get(key, getclass=True)
             if kind is h5py.Group:
                 inner.append(key)
             elif kind is h5py.Dataset:
                 datasets[key] = group[key]
     except (OSError, RuntimeError, KeyError) as error:
-        raise ValueError(f"{path}, group {name or '/'}: cannot be read ({_short(error)}); copy it again") from None
+        raise ValueError(
+            f"{path}, group {name or '/'}: cannot be read ({_short(error)}); copy it again"
+        ) from None
     yield name, datasets
     for key in inner:
         yield from _groups(group[key], path, f"{name}/{key}" if name else key, depth + 1)
@@ -98,7 +102,9 @@ def rows(dataset: Any, some: slice, place: str) -> np.ndarray:
     try:
         return np.asarray(dataset[some])
     except (OSError, RuntimeError) as error:
-        raise ValueError(f"{place} cannot be read ({_short(error)}); is the file cut off? copy it again") from None
+        raise ValueError(
+            f"{place} cannot be read ({_short(error)}); is the file cut off? copy it again"
+        ) from None
 
 
 def texts(dataset: Any, place: str, *, most: int = 10_000_000) -> list[str]:

@@ -1,5 +1,5 @@
-"""Trajectories of molecular dynamics that hold positions alone, read in pieces with mdtraj; elements come from
-a topology, which another file names."""
+"""Trajectories of molecular dynamics that hold positions alone, read in pieces with mdtraj; elements
+come from a topology, which another file names."""
 
 from __future__ import annotations
 
@@ -56,19 +56,20 @@ def positions_alone(numbers: np.ndarray, z: np.ndarray, x: np.ndarray, cell: np.
         species=np.tile(z, n_frames),
         positions=x.reshape(-1, 3).astype(np.float64),
         cell=cell,
-        pbc=np.repeat(cell.any((1, 2))[:, None], 3, axis=1),
+        pbc=np.repeat(cell.any((1, 2)).reshape(-1, 1), 3, axis=1),
     )
 
 
 def cell_of(lengths: np.ndarray, angles: np.ndarray) -> np.ndarray:
-    """(n, 3, 3) lattice vectors as rows from lengths (n, 3) and angles (n, 3) in degrees; zeros where a length
+    """(n, 3, 3) lattice vectors as rows from lengths (n, 3) and angles (n, 3) in degrees; zeros where a
+    length
     is zero."""
     a, b, c = lengths.astype(np.float64).T
     cos = np.cos(np.radians(angles.astype(np.float64)))
-    cos[angles == 90] = 0.0
+    cos = np.where(angles == 90, 0.0, cos)
     sin_gamma = np.sqrt(1 - cos[:, 2] ** 2)
     cell = np.zeros((len(lengths), 3, 3))
-    whole = (lengths > 0).all(1) & (sin_gamma > 0)
+    whole = np.asarray((lengths > 0).all(1) & (sin_gamma > 0))
     cx = cos[:, 1]
     cy = (cos[:, 0] - cos[:, 1] * cos[:, 2]) / np.where(whole, sin_gamma, 1.0)
     cz = np.sqrt(np.clip(1 - cx**2 - cy**2, 0, None))
@@ -113,7 +114,9 @@ def elements(topology: Path) -> np.ndarray:
     if not len(z) or (z < 1).any():
         k = int(np.argmax(z < 1)) if len(z) else 0
         name = atoms[k].name if len(z) else "none"
-        raise ValueError(f"{topology}: the element of atom {k} ({name}) is not known, wanted one for each atom")
+        raise ValueError(
+            f"{topology}: the element of atom {k} ({name}) is not known, wanted one for each atom"
+        )
     return z
 
 
@@ -135,7 +138,8 @@ def _length(file: Any, path: Path) -> int:
 def _unreadable(path: Path, number: int, error: Exception) -> ValueError:
     said = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
     return ValueError(
-        f"{path}, frame {number}: cannot be read as {path.suffix or 'a trajectory'} by mdtraj ({said}); is the "
+        f"{path}, frame {number}: cannot be read as {path.suffix or 'a trajectory'} by mdtraj ({said}); is "
+        "the "
         "file whole, and of that format?"
     )
 

@@ -90,7 +90,7 @@ class Ulm:
     def _array(self, said: Any, what: str, order: str) -> np.ndarray:
         try:
             shape, kind, at = said
-            dtype = np.dtype(str(kind)).newbyteorder(order)
+            dtype = np.dtype(str(kind)).newbyteorder("<" if order == "<" else ">")
             shape = tuple(int(n) for n in shape)
             at = int(at)
         except (TypeError, ValueError):

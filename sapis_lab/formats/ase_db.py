@@ -1,5 +1,5 @@
-"""Databases of ASE: SQLite (.db), LMDB with compressed JSON (.aselmdb, as OMat24 and OMol25 are given away) and
-JSON (.json): eV and Å, forces without constraints, stress in Voigt order with positive tension.
+"""Databases of ASE: SQLite (.db), LMDB with compressed JSON (.aselmdb, as OMat24 and OMol25 are given away)
+and JSON (.json): eV and Å, forces without constraints, stress in Voigt order with positive tension.
 
 Frames are rows in the order of their ids; a frame's number is its place in that order. Labels are results
 (energy, free_energy, forces, stress, dipole, charges, magmoms, ...), tags, momenta, key-value pairs, and what
@@ -19,6 +19,7 @@ from urllib.parse import quote
 
 import numpy as np
 
+from sapis_lab.formats._ase_db_writer import write_ase_db
 from sapis_lab.formats._ase_rows import blob_array, parsed, plain_value, row_frame, unpacked
 from sapis_lab.formats._base import (
     Block,
@@ -36,6 +37,7 @@ from sapis_lab.formats._json_stream import json_entries
 
 ENDINGS = (".db", ".aselmdb", ".json")
 FIXED = {"energy_unit": "eV", "length_unit": "Angstrom", "stress_unit": "eV/Angstrom^3"}
+write = write_ase_db
 
 _MOST_ROW = 2**28
 """Bytes of a row once it is unpacked."""
@@ -85,7 +87,7 @@ def _is_sqlite(path: Path) -> bool:
     return without_compression(path).suffix.lower() != ".aselmdb"
 
 
-# ------------------------------------------------------------------------------------------------------ SQLite
+# ----------------------------------------------------------------------------------------------------- SQLite
 
 _FLOATS = ("positions", "cell", "initial_magmoms", "initial_charges", "momenta")
 _RESULTS = ("forces", "stress", "dipole", "magmoms", "charges")
@@ -110,7 +112,8 @@ def _n_rows(connection: sqlite3.Connection, path: Path) -> int:
 
 def _unreadable(path: Path, error: Exception) -> ValueError:
     return ValueError(
-        f"{path}: cannot be read as a database of ASE, which has a table of systems ({error}); is it another, "
+        f"{path}: cannot be read as a database of ASE, which has a table of systems ({error}); is it "
+        "another, "
         "or cut off?"
     )
 
@@ -151,7 +154,7 @@ def _of_columns(row: dict[str, Any], number: int, path: Path, reading: Reading) 
     return row_frame(found, number, place, labels=reading.labels)
 
 
-# -------------------------------------------------------------------------------------------------------- JSON
+# ------------------------------------------------------------------------------------------------------- JSON
 
 
 def _json_rows(path: Path) -> Iterator[tuple[str, Any]]:
@@ -169,7 +172,7 @@ def _of_json(entry: tuple[str, Any], number: int, path: Path, reading: Reading) 
     return row_frame(row, number, place, labels=reading.labels)
 
 
-# -------------------------------------------------------------------------------------------------------- LMDB
+# ------------------------------------------------------------------------------------------------------- LMDB
 
 
 class _Lmdb:

@@ -1,6 +1,6 @@
-"""Outputs and structures that ASE reads as text: VASP (OUTCAR, vasprun.xml, POSCAR, CONTCAR, XDATCAR), FHI-aims,
-CASTEP, Quantum Espresso, ORCA, Gaussian, NWChem, CP2K, DFTB+ (.gen), CIF, PDB, XSF, ...; eV and Å, forces
-without constraints, stress in Voigt order with positive tension.
+"""Outputs and structures that ASE reads as text: VASP (OUTCAR, vasprun.xml, POSCAR, CONTCAR, XDATCAR),
+FHI-aims, CASTEP, Quantum Espresso, ORCA, Gaussian, NWChem, CP2K, DFTB+ (.gen), CIF, PDB, XSF, ...; eV and Å,
+forces without constraints, stress in Voigt order with positive tension.
 
 Only formats whose readers in ASE parse text are let through: those that are pickled, run something, name
 types instead of elements (LAMMPS) or state no unit are refused. Labels are the results of the calculator
@@ -67,14 +67,16 @@ _BY_NAME = {
 """Endings of file names, and the format of ASE; empty where the contents decide."""
 ENDINGS = tuple(_BY_NAME)
 
-_ALLOWED = frozenset(
-    """
-    abinit-out aims aims-output castep-castep castep-cell castep-geom castep-md cif cp2k-restart crystal cube
-    dmol-arc dmol-car espresso-in espresso-out gamess-us-out gaussian-in gaussian-out gen gpaw-out magres mol
-    nwchem-in nwchem-out onetep-in onetep-out orca-output proteindatabank qbox res sdf siesta-xv
-    struct struct_out turbomole turbomole-gradient vasp vasp-out vasp-xdatcar vasp-xml xsd xsf xtd
-    """.split()
-)
+# fmt: off
+_ALLOWED = frozenset((
+    "abinit-out", "aims", "aims-output", "castep-castep", "castep-cell", "castep-geom", "castep-md",
+    "cif", "cp2k-restart", "crystal", "cube", "dmol-arc", "dmol-car", "espresso-in", "espresso-out",
+    "gamess-us-out", "gaussian-in", "gaussian-out", "gen", "gpaw-out", "magres", "mol", "nwchem-in",
+    "nwchem-out", "onetep-in", "onetep-out", "orca-output", "proteindatabank", "qbox", "res", "sdf",
+    "siesta-xv", "struct", "struct_out", "turbomole", "turbomole-gradient", "vasp", "vasp-out",
+    "vasp-xdatcar", "vasp-xml", "xsd", "xsf", "xtd",
+))
+# fmt: on
 _COLUMNS = ("initial_charges", "initial_magmoms", "tags", "momenta")
 
 
@@ -86,7 +88,7 @@ def count(path: Path) -> int:
 def blocks(path: Path, reading: Reading) -> Iterator[Block]:
     """The frames, one after another where ASE reads them so."""
     frames = picked(_atoms(path), reading, path, lambda: count(path))
-    return joined(_single(atoms, k, path, labels=reading.labels) for k, atoms in frames)
+    return joined(single_of(atoms, k, path, labels=reading.labels) for k, atoms in frames)
 
 
 def _format_of(path: Path) -> str:
@@ -142,14 +144,16 @@ def _atoms(path: Path) -> Iterator[Any]:
         except Exception as error:  # readers of ASE raise whatever a line that they do not expect leads to
             said = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
             raise ValueError(
-                f"{path}, frame {number}: cannot be read as {name} by ASE ({said}); is the file whole, and of "
+                f"{path}, frame {number}: cannot be read as {name} by ASE ({said}); is the file whole, and "
+                "of "
                 "that format?"
             ) from None
     if not number:
         raise ValueError(f"{path}: no frame, wanted a file of the format {name} with one at least")
 
 
-def _single(atoms: Any, number: int, path: Path, *, labels: bool) -> Single:
+def single_of(atoms: Any, number: int, path: Path, *, labels: bool) -> Single:
+    """One of ASE's Atoms as a frame."""
     place = f"{path}, frame {number}"
     n = check_n_atoms(len(atoms), place)
     if (atoms.numbers < 1).any():

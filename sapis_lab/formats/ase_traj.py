@@ -41,7 +41,9 @@ def blocks(path: Path, reading: Reading) -> Iterator[Block]:
         )
 
 
-def _single(item: Mapping[str, Any], header: Mapping[str, Any], k: int, place: str, *, labels: bool) -> Single:
+def _single(
+    item: Mapping[str, Any], header: Mapping[str, Any], k: int, place: str, *, labels: bool
+) -> Single:
     same = item if "numbers" in item else header
     z, x = _array(same, "numbers", place), _array(item, "positions", place)
     n = check_n_atoms(len(z) if z.ndim == 1 else 0, place)

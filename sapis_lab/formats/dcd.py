@@ -1,10 +1,12 @@
-"""Trajectories of CHARMM, NAMD and OpenMM (.dcd), in Å: positions and cells alone, so energy_key and forces_key
-are null. Elements come from a topology: the setting `topology`, or the one PDB file beside the trajectory.
+"""Trajectories of CHARMM, NAMD and OpenMM (.dcd), in Å: positions and cells alone, so energy_key and
+forces_key are null. Elements come from a topology: the setting `topology`, or the one PDB file beside the
+trajectory.
 
-A file is Fortran records, each between two copies of its length: a header of 84 bytes (CORD, numbers of frames
-and fixed atoms, ...), a title, the number of atoms, and for each frame perhaps a cell (six float64: a, gamma,
-b, beta, alpha, c, with angles in degrees or as cosines), then x, y and z of all atoms as float32. How many
-frames there are follows from the length of the file, since writers that are stopped leave the header as it was.
+A file is Fortran records, each between two copies of its length: a header of 84 bytes (CORD, numbers of
+frames and fixed atoms, ...), a title, the number of atoms, and for each frame perhaps a cell (six float64:
+a, gamma, b, beta, alpha, c, with angles in degrees or as cosines), then x, y and z of all atoms as float32.
+How many frames there are follows from the length of the file, since writers that are stopped leave the
+header as it was.
 """
 
 from __future__ import annotations
@@ -86,15 +88,14 @@ def _layout(plain: Path, path: Path) -> _Layout:
     promised = integer(8)
     if n_frames < max(promised, 1):
         raise ValueError(
-            f"{path}: its header promises {promised} frames of {n_atoms} atoms, and the file holds {n_frames}; "
+            f"{path}: its header promises {promised} frames of {n_atoms} atoms, and the file holds "
+            f"{n_frames}; "
             "it is cut off, copy it again"
         )
     return _Layout(at + 12, n_bytes, n_frames, n_atoms, has_cell, order)
 
 
-def _frames(
-    raw: np.ndarray, ids: np.ndarray, layout: _Layout, path: Path
-) -> tuple[np.ndarray, np.ndarray]:
+def _frames(raw: np.ndarray, ids: np.ndarray, layout: _Layout, path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Positions (n, n_atoms, 3) and cells (n, 3, 3) of the frames whose bytes are `raw` (n, n_bytes)."""
     at, cell = 0, np.zeros((len(raw), 3, 3))
     if layout.has_cell:
@@ -118,7 +119,8 @@ def _record(raw: np.ndarray, at: int, n: int, ids: np.ndarray, layout: _Layout, 
         if (said != n).any():
             k = int(np.argmax(said != n))
             raise ValueError(
-                f"{path}, frame {ids[k]}: a record of {said[k]} bytes, wanted {n}; the file is damaged, copy it "
+                f"{path}, frame {ids[k]}: a record of {said[k]} bytes, wanted {n}; the file is damaged, "
+                "copy it "
                 "again"
             )
     return np.ascontiguousarray(raw[:, at + 4 : at + 4 + n])

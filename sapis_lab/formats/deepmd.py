@@ -1,5 +1,5 @@
-"""Systems of DeePMD-kit: a folder with `type.raw`, `type_map.raw` and folders `set.*` of .npy arrays, mixed or
-not; or a folder of such systems, at any depth (the format:
+"""Systems of DeePMD-kit: a folder with `type.raw`, `type_map.raw` and folders `set.*` of .npy arrays, mixed
+or not; or a folder of such systems, at any depth (the format:
 https://docs.deepmodeling.com/projects/deepmd/en/stable/data/system.html). The format fixes eV and Å.
 
 Labels have DeePMD's names: energy, virial (9 numbers, eV; -volume times tension) and others with one row a
@@ -20,10 +20,12 @@ from sapis_lab.elements import ATOMIC_NUMBER
 from sapis_lab.errors import ConfigError
 from sapis_lab.files import read_text
 from sapis_lab.formats._base import BLOCK_ATOMS, MOST_ATOMS, Block, Reading, taken
+from sapis_lab.formats._deepmd_writer import write_deepmd
 from sapis_lab.formats._npy import map_npy
 
 ENDINGS: tuple[str, ...] = ()
 FIXED = {"energy_unit": "eV", "length_unit": "Angstrom"}
+write = write_deepmd
 
 _OWN = ("coord", "box", "real_atom_types", "type")
 _NAMES = {"force": "forces"}
@@ -94,7 +96,8 @@ def _set(
         size = rows.get(name, array[:1].size)
         if array.ndim == 0 or len(array) != n_frames or array.size != n_frames * size:
             raise ValueError(
-                f"{folder / name}.npy: has shape {array.shape}, wanted {(n_frames, size)} for {n_frames} frames "
+                f"{folder / name}.npy: has shape {array.shape}, wanted {(n_frames, size)} for {n_frames} "
+                "frames "
                 f"of {n} atoms"
             )
     return _Set(folder, types, elements, periodic, arrays, n_frames)

@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sapis_lab.formats._base import Block, Reading, Single, joined
+from sapis_lab.formats._extxyz_writer import write_extxyz
 from sapis_lab.formats._xyz_text import count_frames, read_extxyz
 
 ENDINGS = (".xyz", ".extxyz", ".exyz")
+write = write_extxyz
 
 
 def count(path: Path) -> int:

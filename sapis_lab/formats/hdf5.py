@@ -1,5 +1,5 @@
-"""HDF5 files of data sets: ANI-1x and ANI-1ccx (groups by formula), ANI-2x and others of torchani (by number of
-atoms), COMP6, SPICE (by molecule), Transition1x, and others of this shape: every group with positions
+"""HDF5 files of data sets: ANI-1x and ANI-1ccx (groups by formula), ANI-2x and others of torchani (by number
+of atoms), COMP6, SPICE (by molecule), Transition1x, and others of this shape: every group with positions
 (n, n_atoms, 3) or (n_atoms, 3) and elements beside them is a piece of n frames.
 
 Frames are counted through the groups in the order of their names. Every dataset of the group with n rows is a
@@ -8,8 +8,8 @@ label under its own name, so that `energy_key: wb97x_dz.energy` and `forces_key:
 label of all frames of the group, and `group` is its name. NaN is a label that is missing. The total charge
 follows from smiles whose atoms are written out, as `smiles_charge`.
 
-The layout fixes no units: SPICE has Bohr and Hartree, ANI Å and Hartree. Where a dataset states its unit in an
-attribute, one that contradicts the settings is refused by whoever knows these (`units_told`).
+The layout fixes no units: SPICE has Bohr and Hartree, ANI Å and Hartree. Where a dataset states its unit in
+an attribute, one that contradicts the settings is refused by whoever knows these (`units_told`).
 """
 
 from __future__ import annotations
@@ -84,7 +84,8 @@ def blocks(path: Path, reading: Reading) -> Iterator[Block]:
                 return
         if not n_pieces:
             raise ValueError(
-                f"{path}: no group with positions (one of {', '.join(_NAMES['positions'])}) and elements (one "
+                f"{path}: no group with positions (one of {', '.join(_NAMES['positions'])}) and elements "
+                "(one "
                 f"of {', '.join(_NAMES['species'])}); set npz_keys: {{positions: ..., species: ...}}"
             )
 
@@ -145,7 +146,8 @@ def _pieces(file: Any, path: Path, reading: Reading) -> Iterator[_Piece]:
         if "species" not in names:
             raise ValueError(
                 f"{place}: no elements beside {names['positions']}, wanted one of "
-                f"{', '.join(_NAMES['species'])}; it has {', '.join(datasets)}; set npz_keys: {{species: ...}}"
+                f"{', '.join(_NAMES['species'])}; it has {', '.join(datasets)}; set npz_keys: "
+                f"{{species: ...}}"
             )
         alone = x.ndim == 2
         n_frames, n_atoms = (1, x.shape[0]) if alone else x.shape[:2]
@@ -160,7 +162,8 @@ def _block(piece: _Piece, some: slice, numbers: np.ndarray, reading: Reading) ->
     x = _rows(piece, piece.names["positions"], some, (n, n_atoms, 3))
     frame_labels: dict[str, np.ndarray] = {"group": np.array([piece.name] * n, dtype=object)}
     atom_labels: dict[str, np.ndarray] = {}
-    for key, name in _wanted(piece, reading).items():
+    wanted = _wanted(piece, reading)
+    for key, name in wanted.items():
         dataset = piece.datasets[name]
         if is_text(dataset):
             _add_texts(frame_labels, key, dataset, piece, some, n)
@@ -180,7 +183,7 @@ def _block(piece: _Piece, some: slice, numbers: np.ndarray, reading: Reading) ->
     cell = np.zeros((n, 3, 3))
     if "cell" in piece.names:
         cell = _of_frames(piece, piece.names["cell"], some, n, (3, 3)).astype(np.float64)
-    pbc = np.repeat(cell.any((1, 2))[:, None], 3, axis=1)
+    pbc = np.repeat(cell.any((1, 2)).reshape(-1, 1), 3, axis=1)
     if "pbc" in piece.names:
         pbc = _of_frames(piece, piece.names["pbc"], some, n, (3,)).astype(bool)
     return Block(
@@ -192,6 +195,7 @@ def _block(piece: _Piece, some: slice, numbers: np.ndarray, reading: Reading) ->
         pbc=pbc,
         frame_labels=frame_labels,
         atom_labels=atom_labels,
+        unread=tuple(set(piece.datasets) - set(wanted.values()) - set(piece.names.values())),
     )
 
 

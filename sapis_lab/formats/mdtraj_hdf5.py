@@ -1,5 +1,5 @@
-"""HDF5 trajectories of MDTraj (https://mdtraj.org/latest/hdf5_format.html), in nm, with their topology inside:
-positions, cells and time alone, so energy_key and forces_key are null.
+"""HDF5 trajectories of MDTraj (https://mdtraj.org/latest/hdf5_format.html), in nm, with their topology
+inside: positions, cells and time alone, so energy_key and forces_key are null.
 
 The file is read by its datasets and not through mdtraj, whose reader unpickles attributes.
 """

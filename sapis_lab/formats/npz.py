@@ -14,8 +14,10 @@ import numpy as np
 
 from sapis_lab.formats._base import BLOCK_ATOMS, Block, Reading, taken
 from sapis_lab.formats._npz_arrays import npz_arrays
+from sapis_lab.formats._npz_writer import write_npz
 
 ENDINGS = (".npz",)
+write = write_npz
 
 
 def count(path: Path) -> int:

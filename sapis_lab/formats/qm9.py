@@ -1,5 +1,5 @@
-"""Files of QM9 as published (Ramakrishnan et al., Sci. Data 1 (2014) 140022): one molecule a file, a folder of
-such files, or the archive dsgdb9nsd.xyz.tar.bz2, read without unpacking it.
+"""Files of QM9 as published (Ramakrishnan et al., Sci. Data 1 (2014) 140022): one molecule a file, a folder
+of such files, or the archive dsgdb9nsd.xyz.tar.bz2, read without unpacking it.
 
 Line 2 of a file is `gdb`, the number of the molecule, and 15 properties in Hartree, Bohr and Debye; then come
 atoms with Mulliken charges, harmonic frequencies, SMILES and InChI. Numbers may be written `1.23*^-6`. Labels
@@ -107,7 +107,9 @@ def _parsed(text: bytes, number: int, place: str, reading: Reading) -> Single:
     rows = [line.split() for line in lines[2 : 2 + n]]
     bad = next((k for k, row in enumerate(rows) if len(row) != 5 or row[0] not in ATOMIC_NUMBER), None)
     if len(rows) < n or bad is not None:
-        what = f"the file ends after {len(rows)} of {n} atoms" if bad is None else f"atom {bad} is no such line"
+        what = (
+            f"the file ends after {len(rows)} of {n} atoms" if bad is None else f"atom {bad} is no such line"
+        )
         raise ValueError(f"{place}: {what}, wanted lines `symbol x y z charge`")
     columns = _numbers([word for row in rows for word in row[1:]], place).reshape(n, 4)
     info: dict[str, str | np.ndarray] = dict(zip(PROPERTIES, _numbers(words[2:], place), strict=True))

@@ -1,9 +1,9 @@
 """Files `input.data` of RuNNer and n2p2 (Behler, Int. J. Quantum Chem. 115 (2015) 1032; the format:
 https://compphysvienna.github.io/n2p2/topics/cfg_file.html): Bohr and Hartree, unless the settings say others.
 
-A structure stands between `begin` and `end`: lines `comment ...`, three of `lattice x y z` for a periodic one,
-`atom x y z symbol charge energy fx fy fz`, `energy E` and `charge Q`. Labels are energy, total_charge (Q) and
-comment; of atoms forces, charges and atomic_energy.
+A structure stands between `begin` and `end`: lines `comment ...`, three of `lattice x y z` for a periodic
+one, `atom x y z symbol charge energy fx fy fz`, `energy E` and `charge Q`. Labels are energy, total_charge
+(Q) and comment; of atoms forces, charges and atomic_energy.
 """
 
 from __future__ import annotations
@@ -77,7 +77,9 @@ def _structures(file: IO[str], path: Path) -> Iterator[list[str]]:
                 "RuNNer or n2p2, whose structures stand between begin and end"
             )
     if lines is not None:
-        raise ValueError(f"{path}, frame {n}: the file ends after {len(lines)} lines, wanted end; copy it again")
+        raise ValueError(
+            f"{path}, frame {n}: the file ends after {len(lines)} lines, wanted end; copy it again"
+        )
 
 
 def _line(file: IO[str], path: Path, n: int) -> str:
@@ -118,7 +120,8 @@ def _parsed(lines: list[str], number: int, path: Path, *, labels: bool) -> Singl
                 raise ValueError(f"{place}: a line begins with {word[:20]!r}, wanted {', '.join(_WORDS)}")
     if not atoms or len(lattice) not in (0, 3):
         raise ValueError(
-            f"{place}: {len(atoms)} lines of atoms and {len(lattice)} of lattice, wanted one atom at least and "
+            f"{place}: {len(atoms)} lines of atoms and {len(lattice)} of lattice, wanted one atom at least "
+            "and "
             "three lattice vectors or none"
         )
     short = next((k for k, parts in enumerate(atoms) if len(parts) != 9), None)

@@ -61,7 +61,9 @@ def _entries(path: Path) -> Iterator[dict[str, Any]]:
             if inner:
                 continue
         if not isinstance(value, dict):
-            raise ValueError(f"{path}, entry {key}: wanted an object with a structure, got {type(value).__name__}")
+            raise ValueError(
+                f"{path}, entry {key}: wanted an object with a structure, got {type(value).__name__}"
+            )
         yield value if key.isdecimal() else {"key": key, **value}
 
 
@@ -97,7 +99,11 @@ def _single(entry: dict[str, Any], number: int, place: str, reading: Reading) ->
     z, x, cell, pbc, further = read(value, place)
     n = len(z)
     rest = dict(entry) if where.under is None else {k: v for k, v in entry.items() if k != where.under}
-    for key in ("sites", "lattice", "@module", "@class", "@version", *_SPECIES, *_COORDS) if where.under is None else ():
+    for key in (
+        ("sites", "lattice", "@module", "@class", "@version", *_SPECIES, *_COORDS)
+        if where.under is None
+        else ()
+    ):
         rest.pop(key, None)
     info, columns = sorted_labels({**further, **rest}, n)
     return Single(number, z, x, cell, pbc, info, columns if reading.labels else {})
