@@ -317,7 +317,7 @@ def _comparable(store: FrameStore, ids: np.ndarray) -> list[np.ndarray]:
 
 
 def _same_positions(
-    store: FrameStore, ids: np.ndarray, split: np.ndarray, *, once: int, alone: list[int]
+    store: FrameStore, ids: np.ndarray, split: np.ndarray, *, once: int, alone: Collection[int] = ()
 ) -> tuple[np.ndarray, np.ndarray]:
     """Places a < b in `ids` (frames of equal size) of some pairs with the same positions, in two splits of
     which one is among `alone`, or both in split `once`.
@@ -327,12 +327,13 @@ def _same_positions(
     SAME_POSITION sqrt(3 n_atoms).
     """
     n = int(store.offsets[ids[0] + 1] - store.offsets[ids[0]])
-    directions = projections(n)
+    directions = np.random.default_rng(0).normal(size=(3 * n, 4))
+    directions /= np.linalg.norm(directions, axis=0)
     chunks = np.array_split(ids, -(-len(ids) * n // 1_000_000))
     p = np.concatenate([_centred(store, chunk, n) @ directions for chunk in chunks])
     order = np.argsort(p[:, 0], kind="stable")
-    within = projected(n)
-    guarded = np.isin(split, alone)
+    within = 1.001 * SAME_POSITION * np.sqrt(3 * n)
+    guarded = np.isin(split, list(alone))
     for step in range(1, len(ids)):
         one, other = order[:-step], order[step:]
         near = p[other, 0] - p[one, 0] < within
@@ -347,18 +348,6 @@ def _same_positions(
         if same.any():
             return a[same], b[same]
     return np.zeros(0, np.int64), np.zeros(0, np.int64)
-
-
-def projections(n: int) -> np.ndarray:
-    """Random directions, (3n, 4), normalised, on which positions of `n` atoms are compared."""
-    directions = np.random.default_rng(0).normal(size=(3 * n, 4))
-    directions /= np.linalg.norm(directions, axis=0)
-    return directions
-
-
-def projected(n: int) -> float:
-    """How far projections of the same positions of `n` atoms are apart at most, Å."""
-    return float(1.001 * SAME_POSITION * np.sqrt(3 * n))
 
 
 def _centred(store: FrameStore, ids: np.ndarray, n: int) -> np.ndarray:

@@ -13,7 +13,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from sapis_lab.config import Seed
-from sapis_lab.data._changes import InTurn, WithEnergies, WithoutCopies
+from sapis_lab.data._changes import WithEnergies
 from sapis_lab.data._public import PublicData, PublicFiles
 from sapis_lab.data.files import FilesConfig
 
@@ -54,6 +54,7 @@ class Ani1xConfig(PublicData):
                 n_validation=self.n_validation,
                 n_test=self.n_test,
                 seed=self.seed,
+                copies="drop",
                 energy_unit="Hartree",
                 length_unit="Angstrom",
                 energy_key=energy,
@@ -61,5 +62,5 @@ class Ani1xConfig(PublicData):
                 level_of_theory=_LEVELS[self.level],
                 root=self.root,
             ),
-            change=InTurn(WithEnergies(energy), WithoutCopies()),
+            change=WithEnergies(energy),
         )

@@ -12,7 +12,6 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from sapis_lab.config import Seed
-from sapis_lab.data._changes import WithoutCopies
 from sapis_lab.data._public import PublicData, PublicFiles
 from sapis_lab.data.files import FilesConfig
 
@@ -44,12 +43,12 @@ class Ani2xConfig(PublicData):
                 n_validation=self.n_validation,
                 n_test=self.n_test,
                 seed=self.seed,
+                copies="drop",
                 energy_unit="Hartree",
                 length_unit="Angstrom",
                 energy_key="energies",
                 forces_key="forces",
                 level_of_theory="ωB97X/6-31G(d)",
                 root=self.root,
-            ),
-            change=WithoutCopies(),
+            )
         )

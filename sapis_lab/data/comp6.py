@@ -16,7 +16,6 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from sapis_lab.config import Seed
-from sapis_lab.data._changes import WithoutCopies
 from sapis_lab.data._public import PublicData, PublicFiles
 from sapis_lab.data.files import FilesConfig
 
@@ -65,6 +64,7 @@ class Comp6Config(PublicData):
                 n_validation=self.n_validation,
                 n_test=self.n_test,
                 seed=self.seed,
+                copies="drop",
                 energy_unit="Hartree",
                 length_unit="Angstrom",
                 energy_key="energies",
@@ -72,6 +72,5 @@ class Comp6Config(PublicData):
                 forces_are="gradient",
                 level_of_theory="ωB97X/6-31G(d)",
                 root=self.root,
-            ),
-            change=WithoutCopies(),
+            )
         )

@@ -17,7 +17,6 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from sapis_lab.config import Seed
-from sapis_lab.data._changes import WithoutCopies
 from sapis_lab.data._public import PublicData, PublicFiles
 from sapis_lab.data.files import FilesConfig
 
@@ -63,10 +62,10 @@ class Md17Config(PublicData):
                 n_validation=self.n_validation,
                 n_test=self.n_test,
                 seed=self.seed,
+                copies="drop",
                 energy_unit="kcal/mol",
                 length_unit="Angstrom",
                 level_of_theory="PBE+vdW-TS (FHI-aims)",
                 root=self.root,
-            ),
-            change=WithoutCopies(),
+            )
         )

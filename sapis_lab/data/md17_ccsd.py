@@ -15,7 +15,6 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from sapis_lab.config import Seed
-from sapis_lab.data._changes import WithoutCopies
 from sapis_lab.data._public import PublicData, PublicFiles
 from sapis_lab.data.files import FilesConfig
 
@@ -54,10 +53,10 @@ class Md17CcsdConfig(PublicData):
                 n_validation=self.n_validation,
                 n_test=self.n_test or 0,
                 seed=self.seed,
+                copies="drop",
                 energy_unit="kcal/mol",
                 length_unit="Angstrom",
                 level_of_theory=_LEVELS[self.molecule],
                 root=self.root,
-            ),
-            change=WithoutCopies(),
+            )
         )

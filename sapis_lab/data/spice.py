@@ -14,9 +14,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from sapis_lab import units
 from sapis_lab.config import Seed
-from sapis_lab.data._changes import WithoutCopies
 from sapis_lab.data._public import PublicData, PublicFiles
 from sapis_lab.data.files import FilesConfig
 
@@ -61,6 +59,7 @@ class SpiceConfig(PublicData):
                 n_validation=self.n_validation,
                 n_test=self.n_test,
                 seed=self.seed,
+                copies="drop",
                 where=where,
                 max_force=self.max_force,
                 energy_unit="Hartree",
@@ -71,6 +70,5 @@ class SpiceConfig(PublicData):
                 charge_key="smiles_charge" if self.charges == "all" else None,
                 level_of_theory="ωB97M-D3(BJ)/def2-TZVPPD",
                 root=self.root,
-            ),
-            change=WithoutCopies(length=units.BOHR_TO_ANGSTROM),
+            )
         )
