@@ -133,6 +133,7 @@ class FrameStore:
 
     def __init__(self, arrays: GrowingArrays) -> None:
         self._arrays = arrays
+        self._remembered: dict[str, Any] = {}
         self.folder = arrays.folder
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -206,11 +207,16 @@ class FrameStore:
         self._arrays.append(rows)
         self._forget()
 
+    def remember(self, key: str, value: Any) -> None:
+        """Put plain JSON into the metadata of the next sealing, beside what that is given."""
+        self._remembered[key] = value
+
     def seal(self, *, splits: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
         """Write the splits and finish the store. `metadata` is plain JSON: units, level of theory, origin,
         reference energies."""
         splits = {name: np.asarray(ids, dtype=np.int64) for name, ids in splits.items()}
         self._check_splits(splits)
+        metadata = {**metadata, **self._remembered}
         (self.folder / "splits").mkdir(exist_ok=True)
         generation = int(self._arrays.manifest.get("generation", 0)) + 1
         for name, ids in splits.items():
