@@ -1,4 +1,4 @@
-"""sapis data: prepare and list data sets."""
+"""sapis data: prepare, list and examine data sets."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ from typing import Annotated
 
 import typer
 
+from sapis_lab.cli._data_validate import info, validate
 from sapis_lab.cli.common import HELP, Set, Workers, broken_cell, dataset_config, stdout_console
 from sapis_lab.config import ConfigError, home, plainly
 from sapis_lab.screen import new_table
 
 app = typer.Typer(
-    help="Prepare and list data sets, the files in configs/data/.\n\n"
+    help="Prepare, list and examine data sets, the files in configs/data/.\n\n"
     "Example: `sapis data prepare ethanol-xtb`",
     **HELP,
 )
+app.command("validate")(validate)
+app.command("info")(info)
 
 
 @app.command("prepare")

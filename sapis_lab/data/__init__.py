@@ -13,7 +13,10 @@ from sapis_lab.data._base import (
     store_folder,
     store_info,
 )
+from sapis_lab.data._checks import Finding, Subject, findings, worst
+from sapis_lab.data._copies import Copy, Group, copies
 from sapis_lab.data._elements import SYMBOLS
+from sapis_lab.data._examine import Summary, examine, recorded, summary
 from sapis_lab.data._neighbor_table import Edges, NeighborTable
 from sapis_lab.data._references import fit_references
 from sapis_lab.data._sources import DATA_VARIABLE
@@ -23,18 +26,29 @@ from sapis_lab.data._store import Frames, FrameStore, is_sealed
 __all__ = [
     "DATA_VARIABLE",
     "SYMBOLS",
+    "Copy",
     "DatasetConfig",
     "DatasetInfo",
     "Edges",
+    "Finding",
     "FrameStore",
     "Frames",
+    "Group",
     "NeighborTable",
     "Progress",
+    "Subject",
+    "Summary",
+    "copies",
     "dataset_info",
+    "examine",
+    "findings",
     "fit_references",
     "is_sealed",
     "nested_order",
     "prepare",
+    "recorded",
     "store_folder",
     "store_info",
+    "summary",
+    "worst",
 ]

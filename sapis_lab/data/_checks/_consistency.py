@@ -42,6 +42,8 @@ FIT_ATOMS, FIT_FRAMES = 4_000, 150
 FEWEST_PAIRS, LEAST_CORRELATION = 20, 0.9
 ACCEPTED = (0.7, 1.4)
 """Slopes. A factor of Å to Bohr, 1.89 or 0.53, is on the other side of its square root."""
+OTHER_FRAMES = 20
+"""Of every split that is not training."""
 NO_FORCE = 0.02
 """eV/Å: RMS below which frames are relaxed, and do no work that could be compared."""
 _FACTORS = np.exp(np.linspace(np.log(0.25), np.log(4.0), 13))
@@ -69,17 +71,18 @@ def energies_and_forces(subject: Subject) -> Iterator[Finding]:
     n_atoms = np.diff(subject.store.offsets)
     for split, every in found.items():
         ids = every[n_atoms[every] > 1]
-        if split != "train" and len(ids) < FEWEST_PAIRS:
-            continue
-        yield _finding(subject, split, ids)
+        # what is not training is compared with training, which needs fewer frames
+        if split == "train":
+            yield _finding(subject, split, ids)
+        elif "train" in found and len(ids):
+            yield _like_training(subject, found["train"], split, ids)
     if "train" not in found:
         yield Finding(NAME, "not checked", "no training frame has both")
 
 
 def _finding(subject: Subject, split: str, ids: np.ndarray) -> Finding:
-    name = NAME if split == "train" else f"{NAME}, {split}"
-    # what is not training comes from the same place most often, and is looked at more briefly
-    slope = energy_force_slope(subject.store, ids, effort=1.0 if split == "train" else 0.4)
+    name = NAME
+    slope = energy_force_slope(subject.store, ids)
     if isinstance(slope, str):
         return Finding(name, "not checked", f"because {slope}")
     numbers = {
@@ -105,6 +108,37 @@ def _finding(subject: Subject, split: str, ids: np.ndarray) -> Finding:
         why = f"because the slope of {size} is too uncertain to tell, {rest}"
         return Finding(name, "not checked", why, numbers)
     return Finding(name, "passed", f"the slope is {size} {rest}", numbers)
+
+
+def _like_training(subject: Subject, train: np.ndarray, split: str, ids: np.ndarray) -> Finding:
+    """Whether the forces of another split are those that a cheap potential learns from training."""
+    name, store = f"forces of {split} as in training", subject.store
+    some = ids[np.unique(np.linspace(0, len(ids) - 1, OTHER_FRAMES).astype(int))]
+    of_train = train[np.diff(store.offsets)[train] > 1]
+    frames = [int(k) for k in np.random.default_rng(0).permutation(sampled(of_train, SAMPLE))]
+    try:
+        surveyor = Surveyor(store, np.concatenate([frames, some]).astype(int))
+    except ValueError as error:
+        return Finding(name, "not checked", f"because {error}")
+    c = fit_to_forces(surveyor, _up_to(store, frames, 0.4)).coefficients
+    predicted = np.concatenate([-surveyor.features(int(k)).gradient @ c for k in some])
+    labels = np.concatenate([surveyor.forces(int(k)) for k in some])
+    rms = float(np.sqrt(np.mean(labels**2)))
+    if rms < NO_FORCE:
+        return Finding(name, "not checked", f"because the RMS force is {rms:.2g} eV/Å: relaxed structures")
+    r = float(np.sum(labels * predicted) / np.sqrt(np.sum(labels**2) * np.sum(predicted**2) + 1e-300))
+    value = float(np.sign(r) * np.sqrt(np.sum(labels**2) / (np.sum(predicted**2) + 1e-300)))
+    numbers = {"slope": value, "correlation": r, "frames": len(some)}
+    size = f"{value:.3g} times those expected from training (correlation {r:.3f}, {len(some)} frames)"
+    if abs(r) < 0.8:
+        why = f"because a cheap potential of training does not tell its forces (correlation {r:.2f})"
+        return Finding(name, "not checked", why, numbers)
+    if not ACCEPTED[0] < value < ACCEPTED[1]:
+        slope = Slope(1 / value, 1 / value, 1 / value, r, len(some), "", rms)
+        hint = "; ".join(causes(slope, np.inf))
+        why = f"{subject.where(int(some[0]))} and the others of {split}: forces are {size}, wanted 1; {hint}"
+        return Finding(name, "failed", why, numbers)
+    return Finding(name, "passed", size, numbers)
 
 
 def energy_force_slope(store: FrameStore, ids: np.ndarray, *, effort: float = 1.0) -> Slope | str:
@@ -273,10 +307,12 @@ def causes(slope: Slope, n_atoms: float) -> list[str]:
         return bool(1 / width < size / wanted < width)
 
     if slope.value < 0:
-        out.append("the file seems to hold gradients: set forces_are: gradient")
+        out.append(
+            "the file seems to hold gradients: set forces_are: gradient (or leave it out where it is set)"
+        )
         if fits(1.0):
             return out
-    if fits(1 / n_atoms):
+    if np.isfinite(n_atoms) and fits(1 / n_atoms):
         out.append("energies seem to be per atom: set energy_is: per_atom")
     for unit, value in units.ENERGY.items():
         if unit != "eV" and fits(1 / value):

@@ -148,9 +148,9 @@ def _judged(place: str, labels: np.ndarray, predicted: np.ndarray, volume: np.nd
         return Finding(
             NAME,
             "failed",
-            f"{start}the off-diagonal components agree (correlation {order_r:.2f}) only where those read "
-            f"as yz, xz, xy are taken for {names}; VASP's order is xx yy zz xy yz zx: give the nine components, or "
-            f"six in the order xx yy zz yz xz xy",
+            f"{start}the off-diagonal components agree (correlation {order_r:.2f}) only where those read as "
+            f"yz, xz, xy are taken for {names}; VASP has xx yy zz xy yz zx: give nine components, or six in "
+            f"the order xx yy zz yz xz xy",
             numbers,
         )
     if off_r < -_CLEAR or (off_r > _CLEAR and not 0.4 < off_slope < 2.5):
