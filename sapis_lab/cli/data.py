@@ -1,4 +1,4 @@
-"""sapis data: prepare and list data sets; `public_data` has what is about public ones."""
+"""sapis data: prepare, list and examine data sets."""
 
 from __future__ import annotations
 
@@ -9,19 +9,22 @@ import typer
 
 from sapis_lab.catalogue import markdown_page
 from sapis_lab.cli import public_data
+from sapis_lab.cli._data_validate import info, validate
 from sapis_lab.cli.common import HELP, Set, Workers, broken_cell, dataset_config, stdout_console
 from sapis_lab.cli.convert import data_convert
 from sapis_lab.config import ConfigError, home, plainly
 from sapis_lab.screen import Table, new_table
 
 app = typer.Typer(
-    help="Prepare and list data sets, the files in configs/data/.\n\n"
+    help="Prepare, list and examine data sets, the files in configs/data/.\n\n"
     "Example: `sapis data prepare ethanol-xtb`",
     **HELP,
 )
 app.add_typer(public_data.app)  # its commands stand beside these
 
 app.command("convert")(data_convert)
+app.command("validate")(validate)
+app.command("info")(info)
 
 
 @app.command("prepare")

@@ -486,3 +486,45 @@ def design(
     raise typer.Exit(
         plainly(lambda: run_design(names, n_repeats=repeats, data=data, console=stdout_console(), save=save))
     )
+
+
+@app.command("faults")
+def faults(
+    sets: Annotated[
+        str,
+        typer.Option("--sets", help="Sets to plant faults in; six when not given.", show_default=False),
+    ] = "",
+    unplanted: Annotated[
+        bool, typer.Option("--unplanted/--planted-only", help="Examine all real sets as they are, too.")
+    ] = True,
+    before: Annotated[
+        str | None,
+        typer.Option("--before", help="A commit whose checks are asked too.", show_default=False),
+    ] = None,
+    json_file: Json = None,
+) -> None:
+    """Plant twelve faults (units, signs, copies, outliers) in six public data sets, and list which the checks
+    of data see; then examine all public sets for false alarms. Minutes.
+
+    Exit status: 1 if a fault is silent or an alarm is false.
+
+    Example: `SAPIS_DATA=/path/to/data sapis selftest faults --json faults.json`
+    """
+    save = keeper(json_file, "faults")
+    from sapis_lab.bench.step import words_of
+    from sapis_lab.selftest.faults import SETS, run_faults
+
+    if "SAPIS_DATA" not in os.environ:
+        raise ConfigError("SAPIS_DATA is not set; wanted the folder that holds rmd17, acac, mlearn, ...")
+    chosen = words_of(sets, option="--sets") if sets else SETS
+    status = plainly(
+        lambda: run_faults(
+            chosen,
+            unplanted=unplanted,
+            before=before,
+            data=Path(os.environ["SAPIS_DATA"]),
+            console=stdout_console(),
+            save=save,
+        )
+    )
+    raise typer.Exit(status)

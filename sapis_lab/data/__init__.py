@@ -13,7 +13,10 @@ from sapis_lab.data._base import (
     store_folder,
     store_info,
 )
+from sapis_lab.data._checks import Finding, Subject, findings, worst
 from sapis_lab.data._convert import convert, from_file, from_store, target_format
+from sapis_lab.data._copies import Copy, Group, copies
+from sapis_lab.data._examine import Summary, examine, recorded, summary
 from sapis_lab.data._neighbor_table import NeighborTable
 from sapis_lab.data._references import fit_references
 from sapis_lab.data._sources import DATA_VARIABLE, data_root, known_root, need_file
@@ -25,16 +28,24 @@ from sapis_lab.neighbors import Edges
 __all__ = [
     "DATA_VARIABLE",
     "SYMBOLS",
+    "Copy",
     "DatasetConfig",
     "DatasetInfo",
     "Edges",
+    "Finding",
     "FrameStore",
     "Frames",
+    "Group",
     "NeighborTable",
     "Progress",
     "data_root",
     "convert",
+    "Subject",
+    "Summary",
+    "copies",
     "dataset_info",
+    "examine",
+    "findings",
     "fit_references",
     "from_file",
     "from_store",
@@ -43,7 +54,10 @@ __all__ = [
     "need_file",
     "nested_order",
     "prepare",
+    "recorded",
     "store_folder",
     "store_info",
     "target_format",
+    "summary",
+    "worst",
 ]

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from sapis_lab.data._checks import same_frames
+from sapis_lab.data._copies import STRICT, copy_of
+from sapis_lab.data._copies import copies as groups_of_copies
 from sapis_lab.data._references import fit_references
 from sapis_lab.data._store import FrameStore
 from sapis_lab.elements import SYMBOLS
@@ -114,14 +115,21 @@ def left_out(
 
 
 def copies(store: FrameStore) -> np.ndarray:
-    """Numbers of the frames that are the same configuration as an earlier one, as the check of duplicates
-    means it, sorted."""
-    found: list[np.ndarray] = []
-    left = np.arange(store.n_frames)
-    while len(later := same_frames(store, left)):
-        found.append(later)
-        left = np.setdiff1d(left, later)
-    return np.sort(np.concatenate([np.zeros(0, np.int64), *found]))
+    """Numbers of the frames that are an earlier one written again, as the check means it, sorted."""
+    found = []
+    for group in groups_of_copies(store, np.arange(store.n_frames)):
+        kept: list[int] = []
+        for frame in sorted(group.frames):
+            if any(_is_same(store, one, frame) for one in kept):
+                found.append(frame)
+            else:
+                kept.append(frame)
+    return np.array(sorted(found), dtype=np.int64)
+
+
+def _is_same(store: FrameStore, a: int, b: int) -> bool:
+    copy = copy_of(store, a, b)
+    return copy is not None and copy.way in STRICT
 
 
 def largest_forces(store: FrameStore, *, chunk: int = 200_000) -> np.ndarray:

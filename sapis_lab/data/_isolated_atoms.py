@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
+from sapis_lab.data._checks import Finding, refuse
 from sapis_lab.data._store import FrameStore
 from sapis_lab.elements import SYMBOLS
 from sapis_lab.formats import numbers_of, read_extxyz, written
 
+NAME = "isolated atoms"
 MAX_BINDING = 30.0
 """eV per atom. Cohesive energies are below 9; 30 leaves room for compressed frames and tells an energy per
 atom from a total."""
@@ -63,9 +65,9 @@ def check_isolated_atoms(
     missing = [int(z) for z in species if int(z) not in isolated]
     if missing:
         has = ", ".join(SYMBOLS[z] for z in isolated)
-        raise ValueError(
-            f"isolated_atoms lacks {SYMBOLS[missing[0]]}, which occurs in the frames; it has {has}"
-        )
+        why = f"isolated_atoms lacks {SYMBOLS[missing[0]]}, which occurs in the frames; it has {has}"
+        refuse(Finding(NAME, "failed", why))
+        return
     atoms = np.add.reduceat(
         np.array([isolated[int(z)] for z in species])[which], np.cumsum(frames.n_atoms) - frames.n_atoms
     )
@@ -79,7 +81,12 @@ def check_isolated_atoms(
             hint = "the energy looks like one per atom: set energy_is: per_atom"
         else:
             hint = "are the isolated atoms of the same level of theory and unit, and is energy_is right?"
-        raise ValueError(
+        why = (
             f"{where(int(ids[k]))}: energy minus isolated atoms is {binding[k]:.4g} eV per atom, "
             f"wanted at most {MAX_BINDING:g} in size; {hint}"
         )
+        refuse(Finding(NAME, "failed", why, {"binding, eV/atom": float(binding[k])}))
+        return
+    low, high = float(np.nanmin(binding)), float(np.nanmax(binding))
+    size = {"lowest, eV/atom": low, "highest, eV/atom": high}
+    refuse(Finding(NAME, "passed", f"binding energies of {low:.3g} to {high:.3g} eV per atom", size))

@@ -160,6 +160,7 @@ class FrameStore:
 
     def __init__(self, arrays: GrowingArrays) -> None:
         self._arrays = arrays
+        self._remembered: dict[str, Any] = {}
         self.folder = arrays.folder
         self._n_atoms: int | None = None
 
@@ -276,6 +277,10 @@ class FrameStore:
         them. See `GrowingArrays.gathered`."""
         return self._arrays.gathered(n_bytes=n_bytes, seconds=seconds)
 
+    def remember(self, key: str, value: Any) -> None:
+        """Put plain JSON into the metadata of the next sealing, beside what that is given."""
+        self._remembered[key] = value
+
     def seal(self, *, splits: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
         """Write the splits and finish the store. `metadata` is plain JSON: units, level of theory, origin,
         reference energies."""
@@ -283,6 +288,7 @@ class FrameStore:
         splits = {name: np.asarray(ids, dtype=np.int64) for name, ids in splits.items()}
         self._check_splits(splits)
         facts = self._facts(splits)
+        metadata = {**metadata, **self._remembered}
         (self.folder / "splits").mkdir(exist_ok=True)
         generation = int(self._arrays.manifest.get("generation", 0)) + 1
         for name, ids in splits.items():

@@ -9,7 +9,7 @@ training frames, then the test frames twice). The split is the published one.
 
 Many strained crystals are one another turned or reflected, in training and across the split. So
 - `test` is the published test, and `test_distinct` its frames that are no such copy of a training frame
-  (see `_symmetric_copies`): without 3 of 29 for Li, 3 of 25 for Si, 3 of 25 for Ge, 13 of 31 for Ni and 13 of
+  (see `_copies`): without 3 of 29 for Li, 3 of 25 for Si, 3 of 25 for Ge, 13 of 31 for Ni and 13 of
   31 for Cu, all strained. Energies of copies agree to 10⁻⁶ eV a cell for Li, Si and Ge, but for only 4 and 9
   of those of Ni and Cu (up to 54 meV apart: numerical noise of the calculations, not another crystal). The
   frames of `test_distinct` are stored a second time.
@@ -39,12 +39,12 @@ from sapis_lab import units
 from sapis_lab.config import Added, Seed
 from sapis_lab.data._base import DatasetConfig, DatasetInfo, Progress, bytes_estimate, mean_pairs
 from sapis_lab.data._checks import check_store
+from sapis_lab.data._copies import first_copies
 from sapis_lab.data._ordering import OneSourceOrder, RandomOrder, ordered
 from sapis_lab.data._pools import wrap_scattered
 from sapis_lab.data._sources import data_root, known_root, need_file, reading, source_record
 from sapis_lab.data._splits import nested_order
 from sapis_lab.data._store import Frames, FrameStore
-from sapis_lab.data._symmetric_copies import first_copies
 from sapis_lab.elements import ATOMIC_NUMBER
 from sapis_lab.files import read_json_list
 
@@ -112,7 +112,7 @@ class MlearnConfig(DatasetConfig):
         store.append(found.train)
         store.append(found.test)
         splits = _splits(self, found)
-        check_store(store, splits, lambda frame: found.places[frame])
+        check_store(store, splits, lambda frame: found.places[frame], known=("copies",))
         # Splits do not share frames, so those that are in both tests are there twice.
         store.append(store.frames(splits["test"][_distinct(found)]))
         splits["test_distinct"] = np.arange(len(found.places), store.n_frames)

@@ -6,7 +6,8 @@ Every public module of this folder is one kind of figure, found by listing the f
 
 `draw_all(study, folder)` writes, for each kind, NAME.pdf, NAME.svg, NAME.png, NAME.csv (every plotted number)
 and NAME.txt (the caption), and not_drawn.json, which says why the others are missing. `draw_tuning` and
-`draw_regime` draw what a tuning found, `draw_rules` rules from a table, of which no study analysis knows, and
+`draw_regime` draw what a tuning found, `draw_rules` rules from a table, of which no study analysis knows,
+`data_drawing` what a data set holds, and
 `draw_table` and `draw_groups` the laws of any table.
 """
 
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from sapis_lab import config
 from sapis_lab.analysis.study import StudyAnalysis
+from sapis_lab.figures._data import data_drawing
 from sapis_lab.figures._drawing import NOT_DRAWN, Drawing, NotDrawn, save, write_drawings
 from sapis_lab.figures._regime import draw_regime
 from sapis_lab.figures._rule import draw_rules
@@ -45,6 +47,7 @@ __all__ = [
     "TABLE_FIGURES",
     "Drawing",
     "NotDrawn",
+    "data_drawing",
     "draw",
     "draw_all",
     "draw_groups",

@@ -9,7 +9,7 @@ import pytest
 
 from sapis_lab import units
 from sapis_lab.data import Frames, dataset_info, prepare
-from sapis_lab.data._symmetric_copies import first_copies
+from sapis_lab.data._copies import first_copies
 from sapis_lab.data.mlearn import MlearnConfig
 from sapis_lab.neighbors import neighbor_list
 
