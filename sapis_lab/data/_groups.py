@@ -13,7 +13,7 @@ from itertools import combinations
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
-from pydantic import BeforeValidator
+from pydantic import AfterValidator, BeforeValidator, model_validator
 
 from sapis_lab.config import Config
 
@@ -27,18 +27,38 @@ bytes."""
 class SplitBy(Config):
     """What belongs together when frames are held out."""
 
-    by: Literal["source", "composition", "n_atoms"]
-    """The file or system that frames come from, their atoms, or how many these are."""
+    by: Literal["source", "composition", "n_atoms", "key"]
+    """The file or system that frames come from, their atoms, how many these are, or a key that they carry."""
+    key: str | None = None
+    """The key, where `by` is key."""
     test: Literal["random", "largest"] = "random"
     """Which groups are for testing: any, or the frames with the most atoms, all of which have more than any
     for training or validation. Those for validation are any of the others."""
 
+    @model_validator(mode="after")
+    def _key_where_it_is_wanted(self) -> SplitBy:
+        if (self.by == "key") != (self.key is not None):
+            raise ValueError(f"by={self.by} and key={self.key}: a key is given where `by` is key, and there")
+        return self
 
-def _named(value: Any) -> Any:
-    return {"by": value} if isinstance(value, str) else value
+
+def named_split(value: Any) -> Any:
+    """What to go by alone as settings; a name that is none of these is a key of frames."""
+    if not isinstance(value, str):
+        return value
+    return {"by": value} if value in ("source", "composition", "n_atoms") else {"by": "key", "key": value}
 
 
-SplitBySetting = Annotated[SplitBy | None, BeforeValidator(_named)]
+def _without_key(split_by: SplitBy | None) -> SplitBy | None:
+    if split_by is not None and split_by.by == "key":
+        raise ValueError(
+            f"split_by={split_by.key!r}: the frames of this kind of data carry no keys; wanted source, "
+            "composition or n_atoms"
+        )
+    return split_by
+
+
+SplitBySetting = Annotated[SplitBy | None, BeforeValidator(named_split), AfterValidator(_without_key)]
 """The setting `split_by`: `{by: n_atoms, test: largest}`, or what to go by alone; None for frame by frame."""
 
 

@@ -41,6 +41,24 @@ class Places:
         self._runs.append((path, first, step, n))
         self._n += n
 
+    def files(self) -> np.ndarray:
+        """(n_frames,) which file each frame came from, numbered as they appear."""
+        known: dict[Path, int] = {}
+        which = [known.setdefault(path, len(known)) for path, *_ in self._runs]
+        return np.repeat(np.array(which, dtype=np.int64), [n for *_, n in self._runs])
+
+    def plain(self) -> list[list[int | str]]:
+        """As JSON."""
+        return [[str(path), *rest] for path, *rest in self._runs]
+
+    @classmethod
+    def from_plain(cls, runs: list[list[int | str]]) -> Places:
+        """The places that `plain` gave."""
+        places = cls()
+        for path, first, step, n in runs:
+            places._add_run(Path(str(path)), int(first), int(step), int(n))
+        return places
+
     def __call__(self, frame: int) -> str:
         """`FILE, frame NUMBER` of a frame of the store."""
         k = bisect_right(self._starts, frame) - 1

@@ -17,6 +17,7 @@ file (their energies become the references), and by the size of their labels (`m
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,7 +50,10 @@ from sapis_lab.data._file_labels import (
     refuse_other_units,
     scales,
 )
+from sapis_lab.data._group_keys import FilesSplitBy, GroupKeys
+from sapis_lab.data._groups import Groups, SplitBy, groups_of, refuse_unused_groups
 from sapis_lab.data._isolated_atoms import check_isolated_atoms, read_isolated_atoms
+from sapis_lab.data._ordering import Order, RandomOrder, ordered
 from sapis_lab.data._places import Places
 from sapis_lab.data._pools import (
     Files,
@@ -61,8 +65,9 @@ from sapis_lab.data._pools import (
 )
 from sapis_lab.data._sources import data_root, known_root, need_file, need_folder, reading, source_record
 from sapis_lab.data._splits import is_test_split
-from sapis_lab.data._store import LABELS, Frames, FrameStore
+from sapis_lab.data._store import LABELS, Frames, FrameStore, Property
 from sapis_lab.elements import ATOMIC_NUMBER
+from sapis_lab.errors import Notice
 from sapis_lab.formats import Block, Format, Reading, format_of
 
 _SAMPLE_FRAMES = 20
@@ -105,6 +110,13 @@ class FilesConfig(FileLabels):
     seed: Seed | None = 0
     """Of the order of the training frames, numpy's default_rng(seed).permutation; null keeps the order of the
     files."""
+    order: Annotated[Order, Added(before=RandomOrder())] = RandomOrder()
+    """Which frames come first among those for training, of which every training set is the beginning: random,
+    stratified or farthest, as in `{kind: stratified, by: energy}`."""
+    split_by: Annotated[FilesSplitBy, Added(before=None)] = "auto"
+    """What stays together when frames are held out: `source` (a file), `composition`, `n_atoms` or the name
+    of a key of the frames, as in `{by: n_atoms, test: largest}`; null: each frame for itself. auto goes by a
+    key such as group, trajectory, molecule or sid where all frames carry one."""
     strata: Literal["none", "composition"] = "none"
     """Whether every training subset holds each composition in its share."""
     format: str = "auto"
@@ -158,6 +170,8 @@ class FilesConfig(FileLabels):
             n_validation=self.n_validation,
             n_test=self.n_test,
         )
+        if isinstance(self.split_by, SplitBy):
+            refuse_unused_groups(self.split_by, n_validation=self.n_validation, n_test=self.n_test)
         for symbol in self.isolated_atoms if isinstance(self.isolated_atoms, dict) else ():
             if symbol not in ATOMIC_NUMBER:
                 raise ValueError(f"isolated_atoms names {symbol!r}, wanted chemical symbols such as H or Cl")
@@ -183,17 +197,20 @@ def info_of_files(config: FilesConfig, *, cutoff: float, change: Change | None =
     root, change = data_root(config.root), change or AsItIs()
     # Every file is read for its species: elements that only a late frame shows decide how many parameters
     # a model has.
-    found = _Scan()
-    ranges = {}
+    found, keys = _Scan(), GroupKeys(config.split_by)
+    ranges, files = {}, [0]
     for group, names in _groups(config).items():
         start = len(found)
         for name in names:
             for source in _sources(config, root, name):
-                for block in _blocks(config, root, source, change, labels=False):
+                files.append(len(found))
+                for block, _ in _blocks(config, root, source, change, labels=False):
                     found.add(block, scales(config, source.format.fixed, source.path))
+                    keys.add(block, np.ones(len(block), bool), f"{source.path}, frame {block.numbers[0]}")
         ranges[group] = np.arange(start, len(found))
     atoms = found.atoms()
-    splits = _splits(config, atoms, ranges)
+    which = np.searchsorted(files[1:], np.arange(len(found)), side="right")
+    splits = _splits(config, atoms, ranges, keys, which)
     species = np.unique(np.concatenate([atoms.of(k) for ids in splits.values() for k in ids]))
     return DatasetInfo(
         species=tuple(int(z) for z in species),
@@ -232,24 +249,23 @@ def store_of_files(
     root, change = data_root(config.root), change or AsItIs()
     groups = _groups(config)
     further = config.further_labels()
-    store = FrameStore.create(
-        folder,
-        columns=(*config.stress_columns, *(name for name in further if name in LABELS)),
-        properties={name: label.stored for name, label in further.items() if name not in LABELS},
-    )
-    places = Places()
-    ranges = {}
+    columns = (*config.stress_columns, *(name for name in further if name in LABELS))
+    properties = {name: label.stored for name, label in further.items() if name not in LABELS}
     sources = {g: [s for n in names for s in _sources(config, root, n)] for g, names in groups.items()}
+    looks = _looks([file for of in sources.values() for source in of for file in source.files])
+    store, places, found = _begun(config, folder, columns, properties, change, looks)
+    ranges = {}
     n_files = sum(len(of) for of in sources.values())
     n_done = 0
-    found = _Found()
-    for group, of in sources.items():
-        first = store.n_frames
-        for source in of:
-            _convert(config, root, source, store, places, found, change)
-            n_done += 1
-            progress("reading files", n_done, n_files)
-        ranges[group] = np.arange(first, store.n_frames)
+    with store.gathered():
+        for group, of in sources.items():
+            found.starts.setdefault(group, store.n_frames)
+            for source in of:
+                _convert(config, root, source, store, places, found, change)
+                n_done += 1
+                progress("reading files", n_done, n_files)
+            found.ends.setdefault(group, store.n_frames)
+            ranges[group] = np.arange(found.starts[group], found.ends[group])
     found.refuse_mixed_levels()
     found.refuse_mixed_charges()
     dropped = left_out(store, max_force=config.max_force, energy_window=config.energy_window)
@@ -257,7 +273,8 @@ def store_of_files(
         dropped["copies"] = copies(store)
     for ids in dropped.values():
         ranges = {group: np.setdiff1d(of, ids) for group, of in ranges.items()}
-    splits = _splits(config, Species(store.species, store.offsets), ranges)
+    which = places.files() if _by_source(config) else None
+    splits = _splits(config, Species(store.species, store.offsets), ranges, found.keys, which)
     refuse_hidden_states(store, np.concatenate(list(splits.values())), places)
     check_store(
         store,
@@ -298,7 +315,36 @@ def store_of_files(
         metadata["left_out"] = out
     if found.notes:
         metadata["notes"] = list(found.notes.values())
+    names = None if which is None else [str(k) for k in which]
+    splits = ordered(config.order, store, splits, seed=config.seed, sources=names)
     store.seal(splits=splits, metadata=metadata)
+
+
+def _begun(
+    config: FilesConfig,
+    folder: Path,
+    columns: tuple[str, ...],
+    properties: Mapping[str, Property],
+    change: Change,
+    looks: dict[str, list[int]],
+) -> tuple[FrameStore, Places, _Found]:
+    """The store that an interrupted conversion of these files left, with what it knew then, or an empty one.
+    One that groups frames by a key begins again: which group a frame belongs to is not kept."""
+    store = FrameStore.resume(folder, columns=columns, properties=properties)
+    state = store.progress.get(_PROGRESS)
+    if state is None or state["found"]["looks"] != looks or (config.split_by is not None and state["keyed"]):
+        store = FrameStore.create(folder, columns=columns, properties=properties)
+        return store, Places(), _Found(keys=GroupKeys(config.split_by), looks=looks)
+    change.left_out |= state["left_out"]
+    found = _Found.from_plain(state["found"])
+    found.keys = GroupKeys(config.split_by)
+    return store, Places.from_plain(state["places"]), found
+
+
+def _looks(files: list[Path]) -> dict[str, list[int]]:
+    """Size and time of the last change of files, by their path: what tells that they are what they were."""
+    found = {str(file): file.stat() for file in files}
+    return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in found.items()}
 
 
 def _refuse_missing(
@@ -403,6 +449,26 @@ class _Found:
     """What a reader of the data should know, by what it is about."""
     largest_gap: float = 0.0
     """Largest difference between energy and free energy of a frame, eV."""
+    starts: dict[str, int] = field(default_factory=dict)
+    """The first frame of every split that has files."""
+    ends: dict[str, int] = field(default_factory=dict)
+    """Behind the last frame of each, once it is whole."""
+    looks: dict[str, list[int]] = field(default_factory=dict)
+    """Of the files, see `_looks`."""
+    keys: GroupKeys = field(default_factory=lambda: GroupKeys(None))
+    """What frames say of the group that they belong to."""
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON, without the keys of groups."""
+        every = {name: value for name, value in vars(self).items() if name != "keys"}
+        return {**every, "charges": [[*key, value] for key, value in self.charges.items()]}
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> _Found:
+        """What `plain` gave."""
+        charges = {(setting, key): value for setting, key, value in plain["charges"]}
+        isolated = {int(z): value for z, value in plain["isolated"].items()}
+        return cls(**{**plain, "charges": charges, "isolated": isolated})
 
     def count(self, reason: str, n: int) -> None:
         self.n_left_out[reason] = self.n_left_out.get(reason, 0) + n
@@ -471,7 +537,7 @@ def file_blocks(config: FilesConfig, root: Path, source: _Source) -> Iterator[Bl
     """The frames of a file with all labels, as it has them."""
     told = source.format.units_told(source.path, _reading(config, root, source, labels=True))
     refuse_other_units(told, config, source.format.fixed, source.path)
-    return _blocks(config, root, source, AsItIs(), labels=True)
+    return (block for block, _ in _blocks(config, root, source, AsItIs(), labels=True))
 
 
 def _reading(config: FilesConfig, root: Path, source: _Source, *, labels: bool) -> Reading:
@@ -491,11 +557,12 @@ def _reading(config: FilesConfig, root: Path, source: _Source, *, labels: bool) 
 
 
 def _blocks(
-    config: FilesConfig, root: Path, source: _Source, change: Change, *, labels: bool
-) -> Iterator[Block]:
-    """The frames of a file that the keys choose, changed; isolated atoms are among them."""
-    read = _reading(config, root, source, labels=labels)
-    n_frames = 0
+    config: FilesConfig, root: Path, source: _Source, change: Change, *, labels: bool, skip: int = 0
+) -> Iterator[tuple[Block, int]]:
+    """The frames of a file that the keys choose, changed, with how many of the file have been read; isolated
+    atoms are among them. The first `skip` frames are not read."""
+    read = _reading(config, root, source, labels=labels)._replace(skip=skip)
+    n_frames = skip
     with reading(root, *source.files):
         for block in source.format.blocks(source.path, read):
             n_frames += len(block)
@@ -504,7 +571,7 @@ def _blocks(
             if config.isolated_frames == "take" and not labels:
                 found = found.chosen(~is_isolated(found))
             if len(found):
-                yield found
+                yield found, n_frames
     if not n_frames:
         part = f" in {source.name}" if source.name.endswith("]") else ""
         raise ValueError(f"{source.path}: no frames{part}")
@@ -519,13 +586,16 @@ def _convert(
     found: _Found,
     change: Change,
 ) -> None:
-    """Append the frames of one file to the store."""
+    """Append the frames of one file to the store; with what was read of it until an interruption, the
+    others."""
+    mark = (store.progress.get(_PROGRESS) or {}).get("read", {})
+    skip = int(mark.get(source.name, 0))
     to = scales(config, source.format.fixed, source.path)
     held: list[Frames] = []
     with reading(root, *source.files):
         told = source.format.units_told(source.path, _reading(config, root, source, labels=True))
         refuse_other_units(told, config, source.format.fixed, source.path)
-        for block in _blocks(config, root, source, change, labels=True):
+        for block, n_read in _blocks(config, root, source, change, labels=True, skip=skip):
 
             def place(k: int, numbers: np.ndarray = block.numbers) -> str:
                 return f"{source.path}, frame {numbers[k]}"
@@ -554,11 +624,12 @@ def _convert(
             if not keep.all():
                 frames = _chosen(frames, keep)
             places.add(source.path, block.numbers[keep])
+            found.keys.add(block, keep, place(0))
             held.append(frames)
             if sum(int(part.n_atoms.sum()) for part in held) > _APPEND_ATOMS:
-                _append(store, held)
+                _append(store, held, _state(source.name, n_read, places, found, change))
                 held = []
-        _append(store, held)
+        _append(store, held, _state(source.name, 10**15, places, found, change))
 
 
 def _plain(value: Any) -> str:
@@ -582,10 +653,26 @@ def _energy_gap(config: FilesConfig, block: Block, to: Scales) -> float:
     return float(np.max(gap[np.isfinite(gap)], initial=0.0)) * to.energy
 
 
-def _append(store: FrameStore, held: list[Frames]) -> None:
+def _append(store: FrameStore, held: list[Frames], state: dict[str, Any]) -> None:
+    before = store.progress.get(_PROGRESS) or {}
+    done = {_PROGRESS: {**before, **state, "read": {**before.get("read", {}), **state["read"]}}}
     parts = [part for part in held if len(part)]
     if parts:
-        store.append(_together(parts))
+        store.append(_together(parts), done=done)
+
+
+_PROGRESS = "files"
+
+
+def _state(name: str, n_read: int, places: Places, found: _Found, change: Change) -> dict[str, Any]:
+    """What an interrupted conversion needs to go on, as JSON."""
+    return {
+        "read": {name: n_read},
+        "places": places.plain(),
+        "found": found.plain(),
+        "left_out": dict(change.left_out),
+        "keyed": found.keys.name is not None,
+    }
 
 
 def _together(parts: list[Frames]) -> Frames:
@@ -617,7 +704,50 @@ def _chosen(frames: Frames, keep: np.ndarray) -> Frames:
     )
 
 
-def _splits(config: FilesConfig, atoms: Species, ranges: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _by_source(config: FilesConfig) -> bool:
+    """Whether it matters which file a frame comes from."""
+    split_by, order = config.split_by, config.order
+    return (isinstance(split_by, SplitBy) and split_by.by == "source") or getattr(order, "by", "") == "source"
+
+
+def _splits(
+    config: FilesConfig,
+    atoms: Species,
+    ranges: dict[str, np.ndarray],
+    keys: GroupKeys,
+    which: np.ndarray | None,
+) -> dict[str, np.ndarray]:
+    """Frames by split; `which` is the number of the file of every frame, where it matters."""
+    pool, split_by, held_out = ranges["train"], config.split_by, config.n_validation or config.n_test
+    groups = None
+    if isinstance(split_by, SplitBy) and split_by.by != "key":
+        groups = groups_of(
+            split_by,
+            species=atoms.species,
+            offsets=atoms.offsets,
+            ids=pool,
+            sources=() if which is None else [str(k) for k in which],
+        )
+    elif held_out:
+        largest = isinstance(split_by, SplitBy) and split_by.test == "largest"
+        groups = keys.groups(pool, n_atoms=np.diff(atoms.offsets)[pool] if largest else None)
+    if groups is not None and split_by == "auto":
+        try:
+            return _pool_splits(config, atoms, ranges, groups)
+        except ValueError as error:
+            warnings.warn(
+                f"frames that share {keys.name} are in several splits: whole groups cannot be held out "
+                f"({error}); split_by: null leaves out this notice",
+                Notice,
+                stacklevel=2,
+            )
+            groups = None
+    return _pool_splits(config, atoms, ranges, groups)
+
+
+def _pool_splits(
+    config: FilesConfig, atoms: Species, ranges: dict[str, np.ndarray], groups: Groups | None
+) -> dict[str, np.ndarray]:
     return pool_splits(
         ranges,
         train=config.train,
@@ -627,6 +757,7 @@ def _splits(config: FilesConfig, atoms: Species, ranges: dict[str, np.ndarray]) 
         n_test=config.n_test,
         seed=config.seed,
         strata=None if config.seed is None else _strata(config, atoms, ranges["train"]),
+        groups=groups,
     )
 
 

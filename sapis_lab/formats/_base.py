@@ -366,10 +366,10 @@ class Single(NamedTuple):
     """What the atoms have by key, (n_atoms, ...)."""
 
 
-def joined(frames: Iterable[Single], *, most_atoms: int = BLOCK_ATOMS) -> Iterator[Block]:
+def joined(frames: Iterable[Single], *, most_atoms: int | None = None) -> Iterator[Block]:
     """Frames that follow each other with the same keys and shapes, as blocks."""
     held: list[Single] = []
-    n_atoms, form = 0, None
+    n_atoms, form, most_atoms = 0, None, most_atoms or BLOCK_ATOMS
     for frame in frames:
         this = _form(frame)
         if held and (this != form or n_atoms + len(frame.species) > most_atoms):

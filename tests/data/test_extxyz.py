@@ -11,6 +11,7 @@ from sapis_lab.config import kind_class, read_yaml
 from sapis_lab.data import prepare
 from sapis_lab.data.extxyz import ExtxyzConfig
 from sapis_lab.data.files import split_slice
+from sapis_lab.errors import Notice
 from sapis_lab.formats import count_frames, read_extxyz
 
 REST = np.array([[0.0, 0, 0], [1.2, 0, 0], [-0.4, 1.0, 0]])
@@ -105,6 +106,9 @@ def test_frames_slices_and_splits(files):
 
 
 def test_units_and_signs_are_those_of_the_config(files):
+    def in_bohr(k, v):
+        return {**v, "x": v["x"] / units.BOHR_TO_ANGSTROM, "f": v["f"] * units.BOHR_TO_ANGSTROM}
+
     plain = make(files)
     for name, seed in (("c.xyz", 0), ("d.xyz", 1)):
         write(
@@ -113,10 +117,10 @@ def test_units_and_signs_are_those_of_the_config(files):
             40 - 20 * seed,
             change=lambda k, v: {**v, "x": v["x"] / units.BOHR_TO_ANGSTROM},
         )
+    frames = {"train": "c.xyz", "tests": {"test": "d.xyz"}}
     other = make(
         files,
-        train="c.xyz",
-        tests={"test": "d.xyz"},
+        **frames,
         energy_unit="kcal/mol",
         length_unit="Bohr",
         force_unit="kcal/mol/Angstrom",
@@ -125,8 +129,12 @@ def test_units_and_signs_are_those_of_the_config(files):
     assert np.allclose(other.energy, plain.energy * factor)
     assert np.allclose(other.positions, plain.positions)
     assert np.allclose(other.forces, plain.forces * factor)
-    bohr = make(files, train="c.xyz", tests={"test": "d.xyz"}, length_unit="Bohr", force_unit="eV/Bohr")
-    assert np.allclose(bohr.forces, plain.forces / units.BOHR_TO_ANGSTROM)
+    per_bohr = {**frames, "length_unit": "Bohr", "force_unit": "eV/Bohr"}
+    with pytest.raises(ValueError, match="forces seem to be per Å, not per Bohr: set force_unit"):
+        make(files, **per_bohr)
+    for name, seed in (("c.xyz", 0), ("d.xyz", 1)):
+        write(files / name, seed, 40 - 20 * seed, change=in_bohr)
+    assert np.allclose(make(files, **per_bohr).forces, plain.forces, rtol=1e-6)
 
 
 def test_gradients_and_energies_per_atom_are_turned_when_the_config_says_so(tmp_path):
@@ -144,7 +152,7 @@ def test_wrong_signs_units_and_energies_per_atom_are_noticed(tmp_path):
     for spoil, message in [
         (lambda k, frame: {**frame, "f": -frame["f"]}, "set forces_are: gradient"),
         (lambda k, frame: {**frame, "energy": frame["energy"] / 3}, "set energy_is: per_atom"),
-        (lambda k, frame: {**frame, "energy": frame["energy"] * 23.06}, "check the units"),
+        (lambda k, frame: {**frame, "energy": frame["energy"] * 23.06}, "set energy_unit: kcal/mol"),
     ]:
         write(tmp_path / "a.xyz", 0, 100, change=spoil)
         write(tmp_path / "b.xyz", 1, 20, change=spoil)
@@ -254,7 +262,7 @@ def test_a_translated_copy_of_an_open_frame_is_found_in_another_split(tmp_path):
         make(tmp_path)
 
 
-def test_a_translated_periodic_frame_is_another_frame(tmp_path):
+def test_a_translated_periodic_frame_is_told(tmp_path):
     x = harmonic(0, 40)[0][11] + [0.5, 0.5, 0.5]
     for name, seed in (("a.xyz", 0), ("b.xyz", 1)):
         write(
@@ -263,7 +271,11 @@ def test_a_translated_periodic_frame_is_another_frame(tmp_path):
             change=at(4, x=lambda v: x) if seed else at(-1),
             extra='Lattice="9 0 0 0 9 0 0 0 9"',
         )
-    assert make(tmp_path).sealed
+    with (
+        pytest.warns(Notice, match="copies: 1 frames are copies of frames of another split.*1 moved"),
+        pytest.warns(Notice, match="labels of copies: 1 of 1 copies have other labels"),
+    ):
+        assert make(tmp_path).sealed
 
 
 @pytest.mark.parametrize("periodic", [False, True])

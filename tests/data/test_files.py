@@ -14,6 +14,7 @@ from sapis_lab.data import prepare
 from sapis_lab.data._places import Places
 from sapis_lab.data.extxyz import ExtxyzConfig
 from sapis_lab.data.files import FilesConfig
+from sapis_lab.errors import Notice
 from sapis_lab.formats import Reading, format_of
 
 ENDING = {gzip: "gz", lzma: "xz", bz2: "bz2"}
@@ -153,7 +154,8 @@ def test_one_composition_with_several_charges_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"frame 0 and .*frame 12 have the same atoms and total_charge 0"):
         made(tmp_path, charge_key="charge")
     assert made(tmp_path, charge_key="charge", where={"charge": 0}).n_frames == 39
-    assert made(tmp_path, spin_key="spin").label_column("multiplicity").tolist() == [1] * 40
+    with pytest.raises(ValueError, match="several charges or spins: charge is 0 .*read it with charge_key"):
+        made(tmp_path, spin_key="spin")
 
 
 @pytest.mark.parametrize(
@@ -283,3 +285,106 @@ def test_a_hundred_thousand_places_are_one_run():
         places.add("a", np.arange(1000 * k, 1000 * (k + 1)))
     assert len(places._runs) == 1
     assert places(99_999) == "a, frame 99999"
+
+
+# ------------------------------------------------------------------------------------- groups, orders, resuming
+
+
+@pytest.mark.parametrize(
+    "setting", [{}, {"split_by": "molecule"}, {"split_by": {"by": "key", "key": "Molecule"}}]
+)
+def test_frames_of_one_molecule_stay_together(tmp_path, setting):
+    write(tmp_path / "a.xyz", change=named(lambda k: f"molecule=m{k % 8}"))
+    store = made(tmp_path, **setting)
+    groups = [{k % 8 for k in ids.tolist()} for ids in store.splits.values()]
+    assert [len(ids) for ids in store.splits.values()] == [30, 5, 5]
+    assert not groups[0] & groups[1] and not groups[0] & groups[2] and not groups[1] & groups[2]
+    assert config(tmp_path, **setting).info(cutoff=4.0).n_train == 30
+
+
+def test_groups_that_cannot_be_held_out_are_told_and_frames_split_one_by_one(tmp_path):
+    write(tmp_path / "a.xyz", change=named(lambda k: f"molecule=m{k // 30}"))
+    with pytest.warns(Notice, match="frames that share molecule are in several splits"):
+        assert len(made(tmp_path).splits["train"]) == 30
+    with pytest.raises(ValueError, match="wanted|want at least|nearest"):
+        made(tmp_path, split_by="molecule")
+
+
+def test_a_key_to_split_by_that_is_not_there_is_refused(tmp_path):
+    write(tmp_path / "a.xyz")
+    with pytest.raises(ValueError, match=r"frame 0: no key 'molecule' to split by"):
+        made(tmp_path, split_by="molecule")
+
+
+def test_each_frame_for_itself_where_nothing_stays_together(tmp_path):
+    write(tmp_path / "a.xyz", change=named(lambda k: f"molecule=m{k % 8}"))
+    plain = made(tmp_path, split_by=None)
+    write(tmp_path / "b.xyz")
+    assert np.array_equal(plain.splits["train"], made(tmp_path, train="b.xyz").splits["train"])
+
+
+def test_the_order_of_training_frames_is_that_of_the_setting(tmp_path):
+    write(tmp_path / "a.xyz")
+    plain = made(tmp_path)
+    store = made(tmp_path, order={"kind": "stratified", "by": "energy", "n_strata": 2})
+    assert sorted(store.splits["train"].tolist()) == sorted(plain.splits["train"].tolist())
+    energy = store.energy[store.splits["train"]]
+    assert (energy[:10] > np.median(energy)).sum() == 5
+
+
+class Killed(Exception):
+    pass
+
+
+def killed_after(n, monkeypatch):
+    """Conversions end at the n-th append from now on."""
+    from sapis_lab.data import files as module
+
+    plain, count = module._append, iter(range(10**9))
+
+    def append(*args):
+        if next(count) == n:
+            raise Killed
+        plain(*args)
+
+    monkeypatch.setattr(module, "_append", append)
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 3, 4])
+def test_a_killed_conversion_goes_on_and_gives_the_same_store(tmp_path, monkeypatch, n):
+    def comment(k):
+        return f"config_type={'bulk' if k % 3 else 'slab'}"
+
+    path = write(tmp_path / "a.xyz", change=named(comment))
+    path.write_text(ATOMS + path.read_text())
+    write(tmp_path / "t.xyz", 1, 20, change=named(comment))
+    settings = {
+        "n_test": 0,
+        "tests": {"test": "t.xyz"},
+        "without": {"config_type": "slab"},
+        "max_force": 100.0,
+    }
+    whole = prepare(config(tmp_path, **settings), cache=tmp_path / "whole")
+    monkeypatch.setattr("sapis_lab.data.files._APPEND_ATOMS", 30)
+    monkeypatch.setattr("sapis_lab.formats._base.BLOCK_ATOMS", 12)
+    with monkeypatch.context() as patched:
+        killed_after(n, patched)
+        with pytest.raises(Killed):
+            made(tmp_path, **settings)
+    again = made(tmp_path, **settings)
+    for name in ("positions", "species", "energy", "forces", "offsets"):
+        assert np.array_equal(getattr(whole, name), getattr(again, name)), name
+    assert whole.metadata == again.metadata
+    assert all(np.array_equal(whole.splits[k], again.splits[k]) for k in whole.splits)
+
+
+def test_a_conversion_of_a_file_that_has_changed_begins_again(tmp_path, monkeypatch):
+    write(tmp_path / "a.xyz")
+    monkeypatch.setattr("sapis_lab.data.files._APPEND_ATOMS", 30)
+    monkeypatch.setattr("sapis_lab.formats._base.BLOCK_ATOMS", 12)
+    with monkeypatch.context() as patched:
+        killed_after(3, patched)
+        with pytest.raises(Killed):
+            made(tmp_path)
+    write(tmp_path / "a.xyz", 5)
+    assert np.allclose(made(tmp_path).energy, harmonic(5, 40)[1])
