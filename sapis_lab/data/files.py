@@ -418,10 +418,12 @@ def file_blocks(config: FilesConfig, root: Path, source: _Source) -> Iterator[Bl
     """The frames of a file with all labels, as it has them."""
     told = source.format.units_told(source.path, _reading(config, root, source, labels=True))
     refuse_other_units(told, config, source.format.fixed, source.path)
-    return _blocks(config, root, source, labels=True)
+    return _blocks(config, root, source, labels=True, every=True)
 
 
-def _reading(config: FilesConfig, root: Path, source: _Source, *, labels: bool) -> Reading:
+def _reading(
+    config: FilesConfig, root: Path, source: _Source, *, labels: bool, every: bool = False
+) -> Reading:
     names: dict[str, str | None] = dict(config.npz_keys)  # type: ignore[arg-type]
     for label in config.unlabelled:
         names[label] = None
@@ -433,13 +435,17 @@ def _reading(config: FilesConfig, root: Path, source: _Source, *, labels: bool) 
         keys=keys,
         energy=config.energy_key,
         forces=config.forces_key,
+        every=every,
+        may_lack=config.may_lack,
         topology=None if config.topology is None else need_file(root, config.topology),
     )
 
 
-def _blocks(config: FilesConfig, root: Path, source: _Source, *, labels: bool) -> Iterator[Block]:
+def _blocks(
+    config: FilesConfig, root: Path, source: _Source, *, labels: bool, every: bool = False
+) -> Iterator[Block]:
     """The frames of a file that the keys choose; isolated atoms are among them."""
-    read = _reading(config, root, source, labels=labels)
+    read = _reading(config, root, source, labels=labels, every=every)
     n_frames = 0
     with reading(root, *source.files):
         for block in source.format.blocks(source.path, read):

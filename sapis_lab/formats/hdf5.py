@@ -209,10 +209,18 @@ def _wanted(piece: _Piece, reading: Reading) -> dict[str, str]:
             found[key] = key
         elif what in piece.names:
             found[key] = piece.names[what]
-    for key in (*reading.keys, *_CHARGES, "smiles", "subset"):
+    every = [key for key in piece.datasets if reading.every and _fits(piece, key)]
+    for key in (*reading.keys, *_CHARGES, "smiles", "subset", *every):
         if key in piece.datasets and key not in piece.names.values():
             found.setdefault(key, key)
     return found
+
+
+def _fits(piece: _Piece, key: str) -> bool:
+    """Whether a dataset has a row for each frame."""
+    dataset = piece.datasets[key]
+    known = dataset.dtype.kind in "biuf"
+    return known and (piece.alone or (dataset.ndim > 0 and dataset.shape[0] == piece.n_frames))
 
 
 def _rows(piece: _Piece, name: str, some: slice, shape: tuple[int, ...]) -> np.ndarray:
