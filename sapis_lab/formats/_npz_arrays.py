@@ -187,9 +187,7 @@ def _check_shapes(arrays: dict[str, np.ndarray], n_frames: int, path: Path) -> N
         )
 
 
-def _npz_key(
-    archive: np.lib.npyio.NpzFile, what: str, path: Path, *, optional: bool = False
-) -> str | None:
+def _npz_key(archive: np.lib.npyio.NpzFile, what: str, path: Path, *, optional: bool = False) -> str | None:
     """The array that holds `what` by its name; None where a file without one has none.
 
     Raises:

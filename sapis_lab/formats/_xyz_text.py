@@ -156,8 +156,8 @@ def _frame_starts(f: IO[str], path: Path) -> Iterator[int]:
                 )
             if n_atoms > MOST_ATOMS:
                 raise ValueError(
-                    f"{path}, frame {number}: got {n_atoms} atoms, wanted at most {MOST_ATOMS:,}; is the file "
-                    "damaged?"
+                    f"{path}, frame {number}: got {n_atoms} atoms, wanted at most {MOST_ATOMS:,}; is the "
+                    "file damaged?"
                 )
             yield n_atoms
             number += 1

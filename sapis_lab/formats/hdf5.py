@@ -172,7 +172,7 @@ def _block(piece: _Piece, some: slice, numbers: np.ndarray, reading: Reading) ->
         if value.ndim > 1 and value.shape[1] == n_atoms:
             if reading.labels:
                 atom_labels[key] = value.reshape(n * n_atoms, *value.shape[2:])
-            if value.shape[1:] in ((3,), (6,), (9,), (3, 3)):
+            if key != reading.forces and value.shape[1:] in ((3,), (6,), (9,), (3, 3)):
                 frame_labels[key] = value
         else:
             frame_labels[key] = value
@@ -195,7 +195,7 @@ def _block(piece: _Piece, some: slice, numbers: np.ndarray, reading: Reading) ->
         pbc=pbc,
         frame_labels=frame_labels,
         atom_labels=atom_labels,
-        unread=tuple(set(piece.datasets) - set(wanted.values()) - set(piece.names.values())),
+        unread=tuple(sorted(set(piece.datasets) - set(wanted.values()) - set(piece.names.values()))),
     )
 
 

@@ -131,9 +131,7 @@ Cl1 Cl 0.5 0.5 0.5 {occupancy}
 
 
 def test_poscar_and_cif_are_read_compressed_or_not(tmp_path: Path) -> None:
-    (tmp_path / "POSCAR").write_text(
-        "x\n2.0\n1 0 0\n0 2 0\n0 0 3\nNa Cl\n1 1\nDirect\n0 0 0\n0.5 0.5 0.5\n"
-    )
+    (tmp_path / "POSCAR").write_text("x\n2.0\n1 0 0\n0 2 0\n0 0 3\nNa Cl\n1 1\nDirect\n0 0 0\n0.5 0.5 0.5\n")
     (tmp_path / "a.cif").write_text(CIF.format(occupancy="1.0"))
     for path, x in ((tmp_path / "POSCAR", [1, 2, 3]), (tmp_path / "a.cif", [2, 2.5, 3])):
         for one in (path, packed(path)):
@@ -192,7 +190,7 @@ def test_a_row_of_a_real_database() -> None:
 @pytest.mark.parametrize(
     ("name", "energy", "forces", "frame", "value", "force"),
     [
-        # h5dump -d: C2H10N6O1/wb97x_dz.energy[0] and wb97x_dz.forces[0,0]; groups before it have 2+1+3+1 frames
+        # h5dump -d: C2H10N6O1/wb97x_dz.energy[0] and wb97x_dz.forces[0,0]; 2+1+3+1 frames stand before it
         (
             "ani_spice_samples/ani1_n5.hdf5",
             "wb97x_dz.energy",
@@ -269,7 +267,10 @@ def test_layouts_of_hdf5_by_group_and_frame_by_frame(tmp_path: Path) -> None:
     assert blocks[1].frame_labels["energy"][0] == -1.5 and np.isnan(blocks[1].frame_labels["energy"][1])
     assert blocks[1].frame_labels["charge"].tolist() == [1, 1]
     assert blocks[1].species.tolist() == [8, 1, 1] * 2 and blocks[1].positions[4].tolist() == [12, 13, 14]
-    assert format_of(tmp_path / "a.h5").name == "hdf5" and format_of(tmp_path / "a.h5").count(tmp_path / "a.h5") == 3
+    assert (
+        format_of(tmp_path / "a.h5").name == "hdf5"
+        and format_of(tmp_path / "a.h5").count(tmp_path / "a.h5") == 3
+    )
     assert [b.numbers.tolist() for b in read(packed(tmp_path / "a.h5"))] == [[0], [1, 2]]
 
 
@@ -346,7 +347,11 @@ def test_molecules_of_qm9_alone_in_a_folder_and_in_their_archive(tmp_path: Path)
             member = tarfile.TarInfo(f"dsgdb9nsd_00000{k}.xyz")
             member.size = len(QM9)
             archive.addfile(member, io.BytesIO(QM9.encode()))
-    for path, n in ((folder / "dsgdb9nsd_000001.xyz", 1), (folder, 2), (tmp_path / "dsgdb9nsd.xyz.tar.bz2", 2)):
+    for path, n in (
+        (folder / "dsgdb9nsd_000001.xyz", 1),
+        (folder, 2),
+        (tmp_path / "dsgdb9nsd.xyz.tar.bz2", 2),
+    ):
         (block,) = read(path)
         assert block.frame_labels["U0"].tolist() == [-1.25] * n
         assert block.frame_labels["alpha"].tolist() == [9.46] * n
@@ -360,19 +365,36 @@ def test_structures_in_json_by_key_paths(tmp_path: Path) -> None:
             "lattice": {"matrix": [[2, 0, 0], [0, 4, 0], [0, 0, 6]]},
             "sites": [
                 {"species": [{"element": "Na", "occu": 1}], "abc": [0, 0, 0], "properties": {"magmom": 1.5}},
-                {"species": [{"element": "Cl", "occu": 1}], "abc": [0.5, 0.25, 0.5], "properties": {"magmom": 0}},
+                {
+                    "species": [{"element": "Cl", "occu": 1}],
+                    "abc": [0.5, 0.25, 0.5],
+                    "properties": {"magmom": 0},
+                },
             ],
         },
         "outputs": {"energy": -3.5, "forces": [[0, 0, 1], [0, 0, -1]], "virial_stress": [1, 2, 3, 4, 5, 6]},
         "group": "x",
     }
-    plain = {"species": ["C"], "lattice": [[3, 0, 0], [0, 3, 0], [0, 0, 3]], "frac_coords": [[0.5, 0, 0]], "e": 1}
+    plain = {
+        "species": ["C"],
+        "lattice": [[3, 0, 0], [0, 3, 0], [0, 0, 3]],
+        "frac_coords": [[0.5, 0, 0]],
+        "e": 1,
+    }
     (tmp_path / "a.json").write_text(json.dumps([pymatgen, pymatgen]))
-    (tmp_path / "b.json").write_text(json.dumps({"mp-1": {"mp-1-0": pymatgen, "mp-1-1": pymatgen}, "mp-2": plain}))
+    (tmp_path / "b.json").write_text(
+        json.dumps({"mp-1": {"mp-1-0": pymatgen, "mp-1-1": pymatgen}, "mp-2": plain})
+    )
     (block,) = read(tmp_path / "a.json")
     # (0.5, 0.25, 0.5) of 2 x 4 x 6 Å
-    assert block.positions[1].tolist() == [1, 1, 3] and block.frame_labels["outputs.energy"].tolist() == [-3.5] * 2
-    assert block.atom_labels["outputs.forces"][3].tolist() == [0, 0, -1] and block.frame_labels["group"][0] == "x"
+    assert (
+        block.positions[1].tolist() == [1, 1, 3]
+        and block.frame_labels["outputs.energy"].tolist() == [-3.5] * 2
+    )
+    assert (
+        block.atom_labels["outputs.forces"][3].tolist() == [0, 0, -1]
+        and block.frame_labels["group"][0] == "x"
+    )
     assert block.atom_labels["magmom"].tolist() == [1.5, 0, 1.5, 0]
     blocks = read(packed(tmp_path / "b.json"))
     assert [b.numbers.tolist() for b in blocks] == [[0, 1], [2]]
@@ -452,7 +474,9 @@ def test_trajectories_in_dcd(tmp_path: Path, order: str) -> None:
 def test_a_real_dcd(tmp_path: Path) -> None:
     pytest.importorskip("mdtraj")
     topology = DATA / "alanine_dipeptide/ala2.pdb"
-    (block,) = read(DATA / "alanine_dipeptide/trajectory-0.dcd", Reading(wanted=slice(5, 6), topology=topology))
+    (block,) = read(
+        DATA / "alanine_dipeptide/trajectory-0.dcd", Reading(wanted=slice(5, 6), topology=topology)
+    )
     # struct.unpack of the records of frame 5: x and y of atom 1
     assert block.positions[1, :2].tolist() == [4.919458866119385, 13.058420181274414]
 
@@ -485,7 +509,9 @@ def test_trajectories_of_gromacs_and_mdtraj_are_in_nm(tmp_path: Path) -> None:
 def test_the_topology_of_a_trajectory_is_the_only_pdb_beside_it_or_named(tmp_path: Path) -> None:
     pytest.importorskip("mdtraj")
     (tmp_path / "a.dcd").write_bytes(dcd(2))
-    with pytest.raises(ValueError, match=r"a\.dcd: .* wanted one PDB file beside it, got none there; set topology"):
+    with pytest.raises(
+        ValueError, match=r"a\.dcd: .* wanted one PDB file beside it, got none there; set topology"
+    ):
         read(tmp_path / "a.dcd")
     for name in ("top.pdb", "other.pdb"):
         (tmp_path / name).write_text(PDB)
@@ -510,10 +536,17 @@ def test_every_format_has_its_ending_and_its_functions() -> None:
         ("a.xyz", lambda p: p.write_text("1\nenergy=1\nH 0 0 0\n" * 6)),
         ("input.data", lambda p: p.write_text(RUNNER * 3)),
         ("a.dcd", lambda p: p.write_bytes(dcd(6))),
-        ("a.json", lambda p: p.write_text(json.dumps([{"species": ["H"], "positions": [[0, 0, k]]} for k in range(6)]))),
+        (
+            "a.json",
+            lambda p: p.write_text(
+                json.dumps([{"species": ["H"], "positions": [[0, 0, k]]} for k in range(6)])
+            ),
+        ),
     ],
 )
-@pytest.mark.parametrize("wanted", [slice(None), slice(1, 5), slice(-3, None), slice(None, None, 2), slice(9, None)])
+@pytest.mark.parametrize(
+    "wanted", [slice(None), slice(1, 5), slice(-3, None), slice(None, None, 2), slice(9, None)]
+)
 @pytest.mark.parametrize("skip", [0, 1, 4])
 def test_slices_and_what_is_skipped(
     tmp_path: Path, name: str, make: Callable[[Path], object], wanted: slice, skip: int

@@ -158,8 +158,16 @@ CASES: list[tuple[str, Make, str]] = [
     ("a.traj", text(b""), "not an ASE trajectory"),
     ("a.traj", text(PICKLE), "not an ASE trajectory"),
     ("a.traj", cut(traj), "copy it again"),
-    ("a.traj", text(b"- of Ulm" + b"ASE-Trajectory  " + struct.pack("<3q", 3, 10**12, 48)), "promises 10{12} frames"),
-    ("a.traj", changed(traj, b'"positions.": {"ndarray": [[1, 3]', b'"positions.": {"ndarray": [[9, 3]'), "wanted"),
+    (
+        "a.traj",
+        text(b"- of Ulm" + b"ASE-Trajectory  " + struct.pack("<3q", 3, 10**12, 48)),
+        "promises 10{12} frames",
+    ),
+    (
+        "a.traj",
+        changed(traj, b'"positions.": {"ndarray": [[1, 3]', b'"positions.": {"ndarray": [[9, 3]'),
+        "wanted",
+    ),
     ("a.traj", changed(traj, b'[[1, 3], "float64", ', b'[[999999999999, 3], "float64", 0, '), "frame 0"),
     # databases
     ("a.db", text(b""), "not an SQLite database"),
@@ -173,15 +181,30 @@ CASES: list[tuple[str, Make, str]] = [
     ),
     (
         "a.db",
-        sqlite_of("CREATE TABLE systems (id, numbers, positions); INSERT INTO systems VALUES (1, x'01000000', x'00')"),
+        sqlite_of(
+            "CREATE TABLE systems (id, numbers, positions); INSERT INTO systems VALUES (1, x'01000000', "
+            "x'00')"
+        ),
         "positions: got 1 bytes",
     ),
     ("a.aselmdb", text(b"hello" * 100), "cannot be read as a database of LMDB"),
     ("a.aselmdb", lmdb_row(PICKLE), "row 1: no compressed JSON .* pickled rows are refused"),
     ("a.aselmdb", lmdb_row(zlib.compress(PICKLE)), "row 1: no compressed JSON"),
-    ("a.aselmdb", lmdb_row(zlib.compress(b'"' + b" " * 2**28 + b'"')), "row 1: no compressed JSON .more than"),
-    ("a.aselmdb", lmdb_row(zlib.compress(b'{"numbers": {"__ndarray__": [[1000000000000], "int64", [1]]}}')), "described"),
-    ("a.json", text('{"1": {"unique_id": 1, "numbers": [1, 1], "positions": [[0, 0, 0]]}}'), "row 1: positions has"),
+    (
+        "a.aselmdb",
+        lmdb_row(zlib.compress(b'"' + b" " * 2**28 + b'"')),
+        "row 1: no compressed JSON .more than",
+    ),
+    (
+        "a.aselmdb",
+        lmdb_row(zlib.compress(b'{"numbers": {"__ndarray__": [[1000000000000], "int64", [1]]}}')),
+        "described",
+    ),
+    (
+        "a.json",
+        text('{"1": {"unique_id": 1, "numbers": [1, 1], "positions": [[0, 0, 0]]}}'),
+        "row 1: positions has",
+    ),
     ("a.json", text('{"1": {"unique_id": 1, "numbers": [1'), "not valid JSON, or cut off"),
     # HDF5
     ("a.h5", text(b""), "holds none of them"),
@@ -210,7 +233,11 @@ CASES: list[tuple[str, Make, str]] = [
     ("a.json", text(json.dumps([ATOM])[:-4]), "entry 0: not valid JSON, or cut off"),
     ("a.json", text("[" + "[" * 5000), "nested"),
     ("a.json", text(json.dumps([{**ATOM, "species": ["Q"]}])), "frame 0: species of atom 0 is 'Q'"),
-    ("a.json", text(json.dumps([{"species": ["H"], "coords": [[0, 0, 0]]}])), "may be fractions of the cell or Å"),
+    (
+        "a.json",
+        text(json.dumps([{"species": ["H"], "coords": [[0, 0, 0]]}])),
+        "may be fractions of the cell or Å",
+    ),
     ("a.json", text(b'[{"species": ["\xff"], "positions": [[0, 0, 0]]}]'), "species of atom 0"),
     # tables, text that ASE reads
     ("a.csv", text("x,y\n1,2\n"), "a column cif of crystals, got the columns x, y"),
@@ -218,7 +245,11 @@ CASES: list[tuple[str, Make, str]] = [
     ("a.csv", text("id,cif\n1,nothing\n"), "frame 0: .*cif"),
     ("OUTCAR", text("hello\n"), "no frame|cannot be read as vasp-out"),
     ("OUTCAR", text(""), "is empty"),
-    ("POSCAR", text("x\n1\n1 0 0\n0 1 0\n0 0 1\nH\n1000000000000\nDirect\n0 0 0\n"), "frame 0: cannot be read as vasp"),
+    (
+        "POSCAR",
+        text("x\n1\n1 0 0\n0 1 0\n0 0 1\nH\n1000000000000\nDirect\n0 0 0\n"),
+        "frame 0: cannot be read as vasp",
+    ),
     ("vasprun.xml", text("<modeling><broken"), "cannot be read as vasp-xml|no frame"),
     ("a.cif", text(b"data_\xff\xfe\0\0"), "a.cif"),
     ("x.out", text("nothing that anybody knows\n"), "which ASE does not know"),
@@ -248,12 +279,16 @@ CASES: list[tuple[str, Make, str]] = [
 
 @pytest.mark.parametrize(("name", "make", "wanted"), CASES, ids=[f"{k}-{c[0]}" for k, c in enumerate(CASES)])
 @pytest.mark.filterwarnings("ignore")
-def test_wrong_files_are_refused_by_name_in_one_line(tmp_path: Path, name: str, make: Make, wanted: str) -> None:
+def test_wrong_files_are_refused_by_name_in_one_line(
+    tmp_path: Path, name: str, make: Make, wanted: str
+) -> None:
     make(tmp_path / name)
     assert re.search(wanted, refusal(tmp_path / name)), refusal(tmp_path / name)
 
 
-def test_a_missing_package_names_the_extra_that_brings_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_names_the_extra_that_brings_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import importlib
 
     real = importlib.import_module
@@ -267,7 +302,9 @@ def test_a_missing_package_names_the_extra_that_brings_it(tmp_path: Path, monkey
     (tmp_path / "a.hdf").write_bytes(b"\x89HDF\r\n\x1a\n")
     (tmp_path / "a.aselmdb").write_bytes(b"x")
     for name, package in (("a.hdf", "h5py"), ("a.aselmdb", "lmdb")):
-        with pytest.raises(ImportError, match=rf"needs the package {package}.*pip install 'sapis-lab\[data\]'"):
+        with pytest.raises(
+            ImportError, match=rf"needs the package {package}.*pip install 'sapis-lab\[data\]'"
+        ):
             read(tmp_path / name)
 
 

@@ -1,5 +1,5 @@
-"""Conversion between formats: bit for bit where the format allows it, read back by ASE and dpdata as well, and
-with units and signs turned once."""
+"""Conversion between formats: bit for bit where the format allows it, read back by ASE and dpdata as well,
+and with units and signs turned once."""
 
 from __future__ import annotations
 
@@ -40,11 +40,12 @@ def write_sample(path: Path, *, same: bool = False, n: int = 7) -> None:
         stress = rng.normal(size=(3, 3)) / 11
         stress = stress + stress.T
         told = " ".join(map(repr, cell.reshape(-1).tolist()))
+        told_stress = " ".join(map(repr, stress.reshape(-1).tolist()))
         lines += [
             str(len(symbols)),
             f'Lattice="{told}" Properties=species:S:1:pos:R:3:forces:R:3:tags:I:1 pbc="T T T" '
             f"energy={rng.normal() / 3 - 100!r} "
-            f'stress="{" ".join(map(repr, stress.reshape(-1).tolist()))}" name=frame-{k} gap={rng.normal()!r}',
+            f'stress="{told_stress}" name=frame-{k} gap={rng.normal()!r}',
         ]
         for a, symbol in enumerate(symbols):
             numbers = [*rng.normal(size=3).tolist(), *rng.normal(size=3).tolist()]
@@ -69,7 +70,9 @@ def split(block: Block) -> Iterator[dict[str, Any]]:
         yield one | {key: value[rows] for key, value in block.atom_labels.items()}
 
 
-def assert_equal(found: list[dict[str, Any]], wanted: list[dict[str, Any]], *, but: tuple[str, ...] = ()) -> None:
+def assert_equal(
+    found: list[dict[str, Any]], wanted: list[dict[str, Any]], *, but: tuple[str, ...] = ()
+) -> None:
     assert len(found) == len(wanted)
     for one, other in zip(found, wanted, strict=True):
         for key in set(other) - set(but):
@@ -154,7 +157,9 @@ def test_dpdata_reads_the_systems_and_writes_what_is_read(tmp_path: Path) -> Non
         volume = abs(np.linalg.det(one["cell"]))
         np.testing.assert_allclose(system.data["virials"][k], -volume * one["stress"], rtol=1e-12)
     system.to("deepmd/npy", str(tmp_path / "again"), set_size=3, prec=np.float64)
-    assert_equal(frames(tmp_path / "again"), frames(tmp_path / "system"), but=("system", "gap", "tags", "stress"))
+    assert_equal(
+        frames(tmp_path / "again"), frames(tmp_path / "system"), but=("system", "gap", "tags", "stress")
+    )
 
 
 def test_units_and_signs_become_those_of_the_target(tmp_path: Path) -> None:
@@ -184,7 +189,9 @@ def test_units_and_signs_become_those_of_the_target(tmp_path: Path) -> None:
 
 
 def test_labels_that_some_frames_lack_are_left_out_there(tmp_path: Path) -> None:
-    (tmp_path / "a.xyz").write_text("1\nenergy=-1.0\nH 0 0 0\n1\nq=2.0\nH 0 0 1\n1\nenergy=-3.0 q=4.0\nH 0 0 2\n")
+    (tmp_path / "a.xyz").write_text(
+        "1\nenergy=-1.0\nH 0 0 0\n1\nq=2.0\nH 0 0 1\n1\nenergy=-3.0 q=4.0\nH 0 0 2\n"
+    )
     for target in ("b.xyz", "b.npz", "b.db"):
         made(tmp_path / "a.xyz", tmp_path / target, **EV)
         found = frames(tmp_path / target, **({} if target == "b.db" else EV))
@@ -209,7 +216,9 @@ def test_a_store_and_its_splits_survive_a_detour(tmp_path: Path) -> None:
     from sapis_lab.data.files import FilesConfig
 
     write_sample(tmp_path / "a.xyz", same=True, n=30)
-    config = FilesConfig(train="a.xyz", n_validation=4, n_test=6, root=tmp_path, energy_unit="eV", length_unit="Angstrom")
+    config = FilesConfig(
+        train="a.xyz", n_validation=4, n_test=6, root=tmp_path, energy_unit="eV", length_unit="Angstrom"
+    )
     # the numbers are drawn: forces do not follow from energies
     from sapis_lab.data import files as kind
 
@@ -224,7 +233,9 @@ def test_a_store_and_its_splits_survive_a_detour(tmp_path: Path) -> None:
         convert(from_file(tmp_path / name, settings), back, "store", progress=quiet)
         assert is_sealed(back)
         again = FrameStore.open(back)
-        assert {k: v.tolist() for k, v in again.splits.items()} == {k: v.tolist() for k, v in store.splits.items()}
+        assert {k: v.tolist() for k, v in again.splits.items()} == {
+            k: v.tolist() for k, v in store.splits.items()
+        }
         np.testing.assert_array_equal(again.positions, store.positions)
         np.testing.assert_array_equal(again.energy, store.energy)
         np.testing.assert_array_equal(again.forces, store.forces)
@@ -253,7 +264,11 @@ def test_targets_say_their_format_or_are_told_it(tmp_path: Path) -> None:
     assert {name: target_format(tmp_path / name, None) for name in wanted} == wanted
     assert target_format(tmp_path / "a.dat", "store") == "store"
     for name, to, message in (
-        ("a.dat", None, "its ending does not say a format; give --to one of ase_db, deepmd, extxyz, npz, store"),
+        (
+            "a.dat",
+            None,
+            "its ending does not say a format; give --to one of ase_db, deepmd, extxyz, npz, store",
+        ),
         ("a.traj", None, "the format ase_traj is read and not written"),
         ("a.xyz", "hdf5", "--to hdf5: wanted one of"),
         ("a.json", None, "may be of the formats"),
