@@ -537,10 +537,12 @@ def file_blocks(config: FilesConfig, root: Path, source: _Source) -> Iterator[Bl
     """The frames of a file with all labels, as it has them."""
     told = source.format.units_told(source.path, _reading(config, root, source, labels=True))
     refuse_other_units(told, config, source.format.fixed, source.path)
-    return (block for block, _ in _blocks(config, root, source, AsItIs(), labels=True))
+    return (block for block, _ in _blocks(config, root, source, AsItIs(), labels=True, every=True))
 
 
-def _reading(config: FilesConfig, root: Path, source: _Source, *, labels: bool) -> Reading:
+def _reading(
+    config: FilesConfig, root: Path, source: _Source, *, labels: bool, every: bool = False
+) -> Reading:
     names: dict[str, str | None] = dict(config.npz_keys)  # type: ignore[arg-type]
     for label in config.unlabelled:
         names[label] = None
@@ -552,16 +554,25 @@ def _reading(config: FilesConfig, root: Path, source: _Source, *, labels: bool) 
         keys=keys,
         energy=config.energy_key,
         forces=config.forces_key,
+        every=every,
+        may_lack=config.may_lack,
         topology=None if config.topology is None else need_file(root, config.topology),
     )
 
 
 def _blocks(
-    config: FilesConfig, root: Path, source: _Source, change: Change, *, labels: bool, skip: int = 0
+    config: FilesConfig,
+    root: Path,
+    source: _Source,
+    change: Change,
+    *,
+    labels: bool,
+    every: bool = False,
+    skip: int = 0,
 ) -> Iterator[tuple[Block, int]]:
     """The frames of a file that the keys choose, changed, with how many of the file have been read; isolated
     atoms are among them. The first `skip` frames are not read."""
-    read = _reading(config, root, source, labels=labels)._replace(skip=skip)
+    read = _reading(config, root, source, labels=labels, every=every)._replace(skip=skip)
     n_frames = skip
     with reading(root, *source.files):
         for block in source.format.blocks(source.path, read):

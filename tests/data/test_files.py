@@ -287,7 +287,7 @@ def test_a_hundred_thousand_places_are_one_run():
     assert places(99_999) == "a, frame 99999"
 
 
-# ------------------------------------------------------------------------------------- groups, orders, resuming
+# ----------------------------------------------------------------------------------- groups, orders, resuming
 
 
 @pytest.mark.parametrize(
