@@ -1,6 +1,7 @@
 """Extended XYZ and npz files: units, signs, slices, splits, and refusals that name file and frame."""
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from sapis_lab.config import kind_class, read_yaml
 from sapis_lab.data import prepare
 from sapis_lab.data._extxyz import count_frames, read_extxyz
 from sapis_lab.data.extxyz import ExtxyzConfig, _split_slice
+from sapis_lab.errors import Notice
 
 REST = np.array([[0.0, 0, 0], [1.2, 0, 0], [-0.4, 1.0, 0]])
 STIFFNESS = 10.0
@@ -124,8 +126,19 @@ def test_units_and_signs_are_those_of_the_config(files):
     assert np.allclose(other.energy, plain.energy * factor)
     assert np.allclose(other.positions, plain.positions)
     assert np.allclose(other.forces, plain.forces * factor)
-    bohr = make(files, train="c.xyz", tests={"test": "d.xyz"}, length_unit="Bohr", force_unit="eV/Bohr")
-    assert np.allclose(bohr.forces, plain.forces / units.BOHR_TO_ANGSTROM)
+    for name, seed in (("e.xyz", 0), ("g.xyz", 1)):
+        write(
+            files / name,
+            seed,
+            40 - 20 * seed,
+            change=lambda k, v: {
+                **v,
+                "x": v["x"] / units.BOHR_TO_ANGSTROM,
+                "f": v["f"] * units.BOHR_TO_ANGSTROM,
+            },
+        )
+    bohr = make(files, train="e.xyz", tests={"test": "g.xyz"}, length_unit="Bohr", force_unit="eV/Bohr")
+    assert np.allclose(bohr.forces, plain.forces)
 
 
 def test_gradients_and_energies_per_atom_are_turned_when_the_config_says_so(tmp_path):
@@ -143,7 +156,8 @@ def test_wrong_signs_units_and_energies_per_atom_are_noticed(tmp_path):
     for spoil, message in [
         (lambda k, frame: {**frame, "f": -frame["f"]}, "set forces_are: gradient"),
         (lambda k, frame: {**frame, "energy": frame["energy"] / 3}, "set energy_is: per_atom"),
-        (lambda k, frame: {**frame, "energy": frame["energy"] * 23.06}, "check the units"),
+        (lambda k, frame: {**frame, "energy": frame["energy"] * 23.06}, "set energy_unit: kcal/mol"),
+        (lambda k, frame: {**frame, "f": frame["f"] * units.BOHR_TO_ANGSTROM}, "such as eV/Bohr"),
     ]:
         write(tmp_path / "a.xyz", 0, 100, change=spoil)
         write(tmp_path / "b.xyz", 1, 20, change=spoil)
@@ -253,7 +267,7 @@ def test_a_translated_copy_of_an_open_frame_is_found_in_another_split(tmp_path):
         make(tmp_path)
 
 
-def test_a_translated_periodic_frame_is_another_frame(tmp_path):
+def test_a_translated_periodic_frame_is_told_and_taken(tmp_path):
     x = harmonic(0, 40)[0][11] + [0.5, 0.5, 0.5]
     for name, seed in (("a.xyz", 0), ("b.xyz", 1)):
         write(
@@ -262,7 +276,11 @@ def test_a_translated_periodic_frame_is_another_frame(tmp_path):
             change=at(4, x=lambda v: x) if seed else at(-1),
             extra='Lattice="9 0 0 0 9 0 0 0 9"',
         )
-    assert make(tmp_path).sealed
+    with pytest.warns(Notice) as told:
+        assert make(tmp_path).sealed
+    one, other = sorted(str(w.message) for w in told)
+    assert re.search(r"1 frame is a copy of a frame of another split.*\(1 moved\)", one)
+    assert "1 of 1 copies have other labels" in other
 
 
 @pytest.mark.parametrize("periodic", [False, True])
