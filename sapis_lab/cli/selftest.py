@@ -494,9 +494,9 @@ def faults(
         str,
         typer.Option("--sets", help="Sets to plant faults in; six when not given.", show_default=False),
     ] = "",
-    unplanted: Annotated[
-        bool, typer.Option("--unplanted/--planted-only", help="Examine all real sets as they are, too.")
-    ] = True,
+    parts: Annotated[
+        str, typer.Option("--parts", help="Of planted, published (all public sets as they are).")
+    ] = "planted,published",
     before: Annotated[
         str | None,
         typer.Option("--before", help="A commit whose checks are asked too.", show_default=False),
@@ -517,10 +517,13 @@ def faults(
     if "SAPIS_DATA" not in os.environ:
         raise ConfigError("SAPIS_DATA is not set; wanted the folder that holds rmd17, acac, mlearn, ...")
     chosen = words_of(sets, option="--sets") if sets else SETS
+    wanted = words_of(parts, option="--parts")
+    if unknown := [part for part in wanted if part not in ("planted", "published")]:
+        raise ConfigError(f"--parts: got {unknown[0]}, wanted planted, published or both")
     status = plainly(
         lambda: run_faults(
-            chosen,
-            unplanted=unplanted,
+            chosen if "planted" in wanted else (),
+            published="published" in wanted,
             before=before,
             data=Path(os.environ["SAPIS_DATA"]),
             console=stdout_console(),

@@ -77,7 +77,7 @@ class Alarm(NamedTuple):
 def run_faults(
     sets: Sequence[str],
     *,
-    unplanted: bool,
+    published: bool,
     before: str | None,
     data: Path,
     console: Console,
@@ -113,7 +113,7 @@ def run_faults(
         console.print(_table(cells, sets, before))
         console.print(Text(LEGEND, "dim"), soft_wrap=True)
         console.print(Text(_sum(cells, before)), soft_wrap=True)
-    for real in REAL_SETS if unplanted else ():
+    for real in REAL_SETS if published else ():
         found = _of_published(real, data)
         if found is None:
             console.print(Text(f"{real.name}: not read, its files or packages are missing"), soft_wrap=True)

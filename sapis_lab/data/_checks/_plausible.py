@@ -32,7 +32,7 @@ def energy_unit(subject: Subject) -> Iterator[Finding]:
     """Suspect where both are too large, or totals are those of all electrons in another unit."""
     store, numbers = subject.store, dict[str, float | int | str]()
     reasons: list[str] = []
-    factors: list[float] = []
+    factors: list[tuple[float, float]] = []
     with_energy = subject.only("energy")
     place = None
     if with_energy:
@@ -47,13 +47,13 @@ def energy_unit(subject: Subject) -> Iterator[Finding]:
             reasons.append(
                 f"energies are {share:.3g} times those of Thomas and Fermi's atoms, below which none is"
             )
-            factors.append(share / 0.76)
+            factors.append((share / 0.76, 1.3 if share > _ALL_ELECTRON[0] * 20 else 10.0))
         elif in_hartree(share):
             reasons.append(
                 f"energies are {share:.3g} times those of Thomas and Fermi's atoms, as all-electron totals "
                 f"in Hartree would be"
             )
-            factors.append(1 / units.HARTREE_TO_EV)
+            factors.append((1 / units.HARTREE_TO_EV, 1.3))
     with_forces = subject.only("forces")
     if with_forces:
         every = np.concatenate(list(with_forces.values()))
@@ -64,7 +64,7 @@ def energy_unit(subject: Subject) -> Iterator[Finding]:
             numbers["RMS force, eV/Å"] = rms
             if rms > _LARGEST_FORCE:
                 reasons.append(f"the RMS force is {rms:.3g} eV/Å, in known sets below 1.5")
-                factors.append(rms / 0.9)
+                factors.append((rms / 0.9, 10.0))
             stiff = _stiffness(subject, ids)
             if stiff is not None:
                 numbers["stiffness, eV/Å²"] = stiff
@@ -72,11 +72,11 @@ def energy_unit(subject: Subject) -> Iterator[Finding]:
                     reasons.append(
                         f"the stiffness between similar frames is {stiff:.3g} eV/Å², of bonds 1 to 100"
                     )
-                    factors.append(stiff / 6)
+                    factors.append((stiff / 6, 10.0))
     if not numbers:
         yield Finding(NAME, "not checked", "because no frame has an energy or forces")
     elif reasons:
-        unit = _likely(factors[0])
+        unit = _likely(*factors[0])
         yield Finding(
             NAME,
             "suspect",
@@ -94,11 +94,12 @@ def in_hartree(share: float) -> bool:
     return _ALL_ELECTRON[0] < share * units.HARTREE_TO_EV < _ALL_ELECTRON[1]
 
 
-def _likely(factor: float) -> str:
-    """The unit whose numbers are about so many times those in eV."""
-    return min(
-        (unit for unit in units.ENERGY if unit != "eV"), key=lambda u: abs(np.log(factor * units.ENERGY[u]))
-    )
+def _likely(factor: float, width: float) -> str:
+    """The units whose numbers are so many times those in eV, within a factor of `width`, the nearest
+    first."""
+    off = {u: abs(np.log(factor * value)) for u, value in units.ENERGY.items() if u != "eV"}
+    near = sorted((u for u in off if off[u] < np.log(width)), key=lambda u: off[u])
+    return " or ".join(near or [min(off, key=lambda u: off[u])])
 
 
 def _rms(subject: Subject, frame: int) -> float:

@@ -103,12 +103,21 @@ def _told(subject: Subject, pairs: Sequence[_Pair], names: np.ndarray, place: np
     within = [p for p in pairs if names[place[p.a]] == names[place[p.b]]]
     across = [p for p in pairs if names[place[p.a]] != names[place[p.b]]]
     said = []
-    for some, what in (
-        (across, "frames are copies of frames of another split: an error on them is no test error"),
-        (within, "training frames are copies of other training frames: D counts them"),
+    for some, one, several in (
+        (
+            across,
+            "frame is a copy of a frame of another split: its error is no test error",
+            "frames are copies of frames of another split: their errors are no test errors",
+        ),
+        (
+            within,
+            "training frame is a copy of another: D counts both",
+            "training frames are copies of others: D counts all",
+        ),
     ):
         if not some:
             continue
+        what = one if len(some) == 1 else several
         ways = ", ".join(f"{n} {way}" for way, n in Counter(p.copy.way for p in some).items())
         a, b, _ = some[0]
         said.append(
