@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from sapis_lab.atoms import AtomsBatch, make_graph
+from sapis_lab.atoms import AtomsBatch, Layout, make_graph
 from sapis_lab.graphs import EdgeGraph, PairGraph
+from sapis_lab.neighbors import Edges, neighbor_list
 from sapis_lab.selftest import Frame, batch_of, random_crystal, random_molecule
 
 CUTOFF = 3.0
@@ -132,6 +133,38 @@ def test_sparse_frames_get_a_table_and_dense_ones_a_block() -> None:
 def test_a_table_without_edges_is_refused() -> None:
     with pytest.raises(ValueError, match="needs the edges"):
         make_graph(layout="edges", n_atoms=np.array([3]), edges=None, periodic=False, cutoff=CUTOFF)
+
+
+@pytest.mark.parametrize("periodic", [False, True])
+@pytest.mark.parametrize("layout", ["edges", "pairs"])
+def test_joined_edges_make_the_graph_of_edges_by_frames(layout: Layout, periodic: bool) -> None:
+    generator, n_atoms = np.random.default_rng(0), np.array([5, 1, 40])
+    cells = [6 * np.eye(3) * periodic] * 3
+    frames = [
+        neighbor_list(generator.uniform(0, 6, (n, 3)), cell, periodic, 1.5)
+        for n, cell in zip(n_atoms, cells, strict=True)
+    ]
+    by_frame = [(p.center, p.neighbor, p.shift) for p in frames]
+    joined = Edges(
+        np.array([len(p.center) for p in frames]),
+        *(np.concatenate([getattr(p, name) for p in frames]) for name in ("center", "neighbor", "shift")),
+    )
+    graphs = [
+        make_graph(layout=layout, n_atoms=n_atoms, edges=edges, periodic=periodic, cutoff=1.5)
+        for edges in (by_frame, joined)
+    ]
+    first = np.repeat([0, 5, 6], joined.n_edges)
+    if isinstance(graphs[1], EdgeGraph):
+        assert np.array_equal(graphs[1].center.numpy(), joined.center + first)
+        assert np.array_equal(graphs[1].neighbor.numpy(), joined.neighbor + first)
+    for a, b in zip(*graphs, strict=True):
+        assert torch.equal(a, b) and a.dtype == b.dtype if torch.is_tensor(a) else a == b
+
+
+def test_edges_of_periodic_frames_without_translations_are_refused() -> None:
+    edges = Edges(np.array([0]), np.zeros(0, np.int32), np.zeros(0, np.int32), None)
+    with pytest.raises(ValueError, match="need their lattice translations"):
+        make_graph(layout="edges", n_atoms=np.array([3]), edges=edges, periodic=True, cutoff=CUTOFF)
 
 
 def test_edge_index_is_in_the_order_of_pytorch_geometric() -> None:

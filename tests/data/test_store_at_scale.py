@@ -12,6 +12,7 @@ from sapis_lab.batches import BatchMaker, TrainingStream
 from sapis_lab.data import Frames, FrameStore, _store
 from sapis_lab.data._arrays import GrowingArrays
 from sapis_lab.files import with_checksum, without_checksum
+from sapis_lab.tasks import energies
 
 REFERENCES = np.array([-13.0, -1000.0, -2000.0])
 
@@ -256,3 +257,20 @@ def test_rows_of_a_label_are_those_of_its_frames(tmp_path, sizes):
     assert store.n_atoms(ids).tolist() == store.frames(ids).n_atoms.tolist() == [sizes[k] for k in ids]
     with pytest.raises(ValueError, match="has no labels 'dipole'"):
         store.label_rows("dipole", ids)
+
+
+@pytest.mark.parametrize("lacking", [[], [3, 7], list(range(10))])
+def test_the_mean_force_of_many_frames_is_that_of_all_together(tmp_path, monkeypatch, lacking):
+    given = frames([3, 5] * 5)
+    first = np.concatenate([[0], np.cumsum(given.n_atoms)])
+    for k in lacking:
+        given.forces[first[k] : first[k + 1]] = np.nan
+    store, ids = sealed(tmp_path, given), np.array([9, 0, 3, 4, 7])
+    wanted = np.concatenate([store.forces[first[k] : first[k + 1]] for k in ids]).astype(float)
+    for size in (100, 2, 1):
+        monkeypatch.setattr(energies, "_FRAMES", size)
+        if len(lacking) == 10:
+            with pytest.raises(ValueError, match="no training frame has forces"):
+                energies._force_rms(store, ids)
+        else:
+            assert energies._force_rms(store, ids) == pytest.approx(np.sqrt(np.nanmean(wanted**2)), rel=1e-12)
