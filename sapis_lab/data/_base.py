@@ -74,7 +74,16 @@ class DatasetConfig(KindConfig):
     def identity(self) -> dict[str, Any]:
         """The settings that determine the frames, as plain Python, with the kind's version."""
         plain = {key: value for key, value in identity(self).items() if key not in self.location_fields}
-        return {**plain, "version": type(self).version}
+        return {**plain, **self.later_versions(), "version": type(self).version}
+
+    def later_versions(self) -> dict[str, int]:
+        """Versions of the kinds that it is made of, such as its oracle, once their numbers have changed."""
+        parts = {name: getattr(self, name) for name in type(self).model_fields}
+        return {
+            f"{name} version": type(part).version
+            for name, part in parts.items()
+            if isinstance(part, KindConfig) and type(part).version > 1 and name not in self.location_fields
+        }
 
     @classmethod
     def credits(cls) -> dict[str, Any]:

@@ -286,6 +286,7 @@ class PointConfig(Config):
         later |= {f"target {target.key}": target for target in train.targets}
         later |= {f"head {key}": head for key, head in train.heads.items()}
         plain["versions"] |= {name: type(k).version for name, k in later.items() if type(k).version > 1}
+        plain["versions"] |= {f"data {name}": n for name, n in self.data.later_versions().items()}
         return plain
 
     @property

@@ -29,6 +29,7 @@ from sapis_lab.oracles import Failed, Labels
 from sapis_lab.oracles.stillinger_weber import StillingerWeberConfig
 from sapis_lab.oracles.xtb import XtbConfig
 
+REPOSITORY = Path(__file__).resolve().parent.parent.parent
 SILICON = {"crystal": "Si", "lattice": "diamond", "a": 5.431}
 SW = {"kind": "stillinger_weber"}
 SIZES = {"n_validation": 2, "n_test": 2}
@@ -418,6 +419,24 @@ def test_where_labels_are_made_is_no_part_of_what_they_are(tmp_path):
     assert store_folder(plain, tmp_path) != store_folder(rattled_silicon(seed=1), tmp_path)
     for config in (plain, elsewhere):
         assert load(LabelledDataConfig, yaml.safe_load(dump_yaml(config)), source="dump") == config
+
+
+@pytest.mark.parametrize("kind", ["labelled", "dynamics"])
+def test_frames_of_an_oracle_whose_numbers_have_changed_are_others(tmp_path, monkeypatch, kind):
+    config = rattled_silicon() if kind == "labelled" else dynamics(system=SILICON, oracle=SW)
+    before, plain = store_folder(config, tmp_path), config.identity()
+    assert not any("version" in key for key in plain if key != "version")
+    monkeypatch.setattr(StillingerWeberConfig, "version", 2)
+    assert store_folder(config, tmp_path) != before
+    assert config.identity() == {**plain, "oracle version": 2}
+
+
+def test_an_oracle_may_be_named_by_its_file(monkeypatch):
+    monkeypatch.setenv("SAPIS_HOME", str(REPOSITORY))
+    config = labelled(
+        system={"molecule": "H2O"}, generator={"kind": "rattled"}, n_frames=9, oracle="pbe-def2svp"
+    )
+    assert config.oracle.level() == "PBE/def2-svp, PySCF, density fitting, grid level 1"
 
 
 @pytest.mark.parametrize(
