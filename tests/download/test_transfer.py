@@ -297,7 +297,7 @@ def test_a_killed_download_continues_in_another_process(server, tmp_path):
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
-    assert names(tmp_path) == [".a.bin.part", ".a.bin.part.json"]
+    (tmp_path / "..a.bin.part.json.17.tmp").touch()  # as where it is killed over its notes
     server.pages["/a.bin"].cuts.clear()
     download(url, tmp_path / "a.bin")
     assert server.asked[-1] == ("/a.bin", "bytes=300000-")
