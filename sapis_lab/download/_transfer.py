@@ -31,7 +31,7 @@ from sapis_lab.download._http import (
     open_url,
 )
 from sapis_lab.errors import ConfigError, DiskError, disk_error
-from sapis_lab.files import make_folder, move, read_json, write_text
+from sapis_lab.files import is_temporary, make_folder, move, read_json, write_text
 
 ATTEMPTS, FIRST_ATTEMPTS = 8, 4
 """Connections in a row that may bring nothing before we give up; fewer while nothing has come at all."""
@@ -300,12 +300,19 @@ class _Part:
     def forget(self) -> None:
         self.validator, self._synced = "", 0
         self.path.unlink(missing_ok=True)
-        self.notes.unlink(missing_ok=True)
+        self._remove_notes()
 
     def rename(self) -> None:
         """Give the file its name."""
         move(self.path, self.target)
+        self._remove_notes()
+
+    def _remove_notes(self) -> None:
+        """Remove the notes, also those that a process was killed over."""
         self.notes.unlink(missing_ok=True)
+        for path in self.notes.parent.iterdir():
+            if is_temporary(path) and path.name.startswith(f".{self.notes.name}."):
+                path.unlink(missing_ok=True)
 
 
 def _boot() -> str:

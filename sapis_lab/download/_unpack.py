@@ -20,6 +20,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple
 
@@ -126,7 +127,8 @@ def _written(
             path = beside / name
             path.parent.mkdir(parents=True, exist_ok=True)
             with member.open() as source, path.open("xb") as f:
-                found[name] = _copy(source, f, archive, limit=limit, room=limit - total)
+                for_people = partial(_beyond, progress, len(found), total)
+                found[name] = _copy(source, f, archive, limit=limit, room=limit - total, progress=for_people)
             total += found[name].n_bytes
             progress(len(found), total)
     if not found:
@@ -134,7 +136,19 @@ def _written(
     return found
 
 
-def _copy(source: IO[bytes], f: IO[bytes], archive: Path, *, limit: int, room: int) -> Unpacked:
+def _beyond(progress: Callable[[int, int], None], n_files: int, before: int, n_bytes: int) -> None:
+    progress(n_files, before + n_bytes)
+
+
+def _copy(
+    source: IO[bytes],
+    f: IO[bytes],
+    archive: Path,
+    *,
+    limit: int,
+    room: int,
+    progress: Callable[[int], None],
+) -> Unpacked:
     digest, size = hashlib.sha256(), 0
     while chunk := source.read(_CHUNK):
         size += len(chunk)
@@ -145,6 +159,7 @@ def _copy(source: IO[bytes], f: IO[bytes], archive: Path, *, limit: int, room: i
             )
         digest.update(chunk)
         f.write(chunk)
+        progress(size)
     return Unpacked(size, digest.hexdigest())
 
 

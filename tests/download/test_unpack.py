@@ -74,6 +74,13 @@ def test_a_tar_is_known_by_its_bytes_whatever_its_name_says(tmp_path, out, mode)
     assert len(found["splits/1.csv"].sha256) == 64
 
 
+def test_how_far_it_is_is_told_within_a_file_too(tmp_path, out):
+    seen = []
+    archive = tar(tmp_path / "a.tar", {"a": b"1", "b": bytes(2_500_000)})
+    unpack(archive, out, progress=lambda n_files, n_bytes: seen.append((n_files, n_bytes)))
+    assert (1, 1_048_577) in seen and seen[-1] == (2, 2_500_001)
+
+
 def test_a_folder_that_is_not_there_is_not_left_out(tmp_path, out):
     unpack(tar(tmp_path / "a.tar", {"npz/a.npz": b"a"}), out, drop="set")
     assert contents(out) == {"npz/a.npz": b"a"}
