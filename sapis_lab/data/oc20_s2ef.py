@@ -24,13 +24,13 @@ from sapis_lab.formats import format_of
 Test = Literal["id", "ood_ads", "ood_cat", "ood_both"]
 
 
-class Oc20Config(PublicData):
+class Oc20S2efConfig(PublicData):
     """OC20, frames with energies and forces."""
 
     version: ClassVar[int] = 1
     catalogue: ClassVar[str] = "oc20"
     place: ClassVar[str] = "oc20"
-    kind: Literal["oc20"] = "oc20"
+    kind: Literal["oc20_s2ef"] = "oc20_s2ef"
     train: Literal["200K", "2M", "20M", "all"] = "200K"
     """The official training set."""
     tests: tuple[Test, ...] = ("id", "ood_ads", "ood_cat", "ood_both")
@@ -49,7 +49,7 @@ class Oc20Config(PublicData):
     """Of the order of the training frames."""
 
     @model_validator(mode="after")
-    def _one_kind_of_test(self) -> Oc20Config:
+    def _one_kind_of_test(self) -> Oc20S2efConfig:
         if bool(self.tests) == bool(self.n_test):
             raise ValueError(
                 "give tests (official sets) or n_test (frames held out of train), exactly one of them"
@@ -64,7 +64,7 @@ class Oc20Config(PublicData):
                 tests={
                     f"test_{t.replace('_', '')}": (self._chunks(f"s2ef_val_{t}") + part,) for t in self.tests
                 },
-                format="oc20",
+                format="oc20_s2ef",
                 n_train=self.n_train,
                 n_validation=self.n_validation,
                 n_test=self.n_test,
@@ -79,7 +79,7 @@ class Oc20Config(PublicData):
         """The folder of the chunks of a set, which the archives have twice: s2ef_val_id/s2ef_val_id/."""
         root = data_root(self.root)
         for folder in (f"{name}/{name}", name):
-            if format_of(root, "oc20").is_one(root / self.within(folder)):
+            if format_of(root, "oc20_s2ef").is_one(root / self.within(folder)):
                 return self.within(folder)
         need_folder(root, self.within(name))
         raise ValueError(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from public_cases import made, sizes, springs
 
-from sapis_lab.data.oc20 import Oc20Config
+from sapis_lab.data.oc20_s2ef import Oc20S2efConfig
 
 
 def write_chunk(folder, number, n, *, seed, lines=None, text=".txt.xz"):
@@ -44,7 +44,7 @@ def official(root):
 
 def test_adsorption_energies_are_totals_less_references(tmp_path):
     official(tmp_path)
-    config = Oc20Config(tests=("id",), test_frames=12, n_validation=5, root=tmp_path)
+    config = Oc20S2efConfig(tests=("id",), test_frames=12, n_validation=5, root=tmp_path)
     store = made(config, tmp_path / "cache")
     assert sizes(store) == {"train": 55, "validation": 5, "test_id": 12}
     # the chunk 2 comes before the chunk 10, and the reference of frame k is -2100 - 0.001 k
@@ -60,12 +60,12 @@ def test_adsorption_energies_are_totals_less_references(tmp_path):
 
 def test_frames_may_be_held_out_where_official_tests_are_not_at_hand(tmp_path):
     official(tmp_path)
-    config = Oc20Config(tests=(), n_test=10, n_validation=5, root=tmp_path)
+    config = Oc20S2efConfig(tests=(), n_test=10, n_validation=5, root=tmp_path)
     assert sizes(made(config, tmp_path / "cache")) == {"train": 45, "validation": 5, "test": 10}
     with pytest.raises(ValueError, match="exactly one of them"):
-        Oc20Config(tests=())
+        Oc20S2efConfig(tests=())
     with pytest.raises(ValueError, match=r"s2ef_val_ood_ads: wanted a folder"):
-        Oc20Config(tests=("ood_ads",), root=tmp_path).info(cutoff=5.0)
+        Oc20S2efConfig(tests=("ood_ads",), root=tmp_path).info(cutoff=5.0)
 
 
 @pytest.mark.parametrize(
@@ -75,14 +75,14 @@ def test_a_text_that_does_not_fit_its_frames_is_refused(tmp_path, lines, said):
     official(tmp_path)
     write_chunk(tmp_path / "oc20/s2ef_train_200K/s2ef_train_200K", 2, 30, seed=0, lines=lines)
     with pytest.raises(ValueError, match=said if lines else "wanted `system,frame,reference energy`"):
-        made(Oc20Config(tests=("id",), n_validation=5, root=tmp_path), tmp_path / "cache")
+        made(Oc20S2efConfig(tests=("id",), n_validation=5, root=tmp_path), tmp_path / "cache")
 
 
 def test_a_chunk_without_its_text_is_refused(tmp_path):
     official(tmp_path)
     (tmp_path / "oc20/s2ef_train_200K/s2ef_train_200K/10.txt").unlink()
     with pytest.raises(ValueError, match=r"10\.extxyz\.xz: no 10\.txt beside it"):
-        made(Oc20Config(tests=("id",), n_validation=5, root=tmp_path), tmp_path / "cache")
+        made(Oc20S2efConfig(tests=("id",), n_validation=5, root=tmp_path), tmp_path / "cache")
     (tmp_path / "oc20/s2ef_train_200K/s2ef_train_200K/2.txt.xz").unlink()
     with pytest.raises(ValueError, match="no chunks such as"):
-        Oc20Config(tests=("id",), n_validation=5, root=tmp_path).info(cutoff=5.0)
+        Oc20S2efConfig(tests=("id",), n_validation=5, root=tmp_path).info(cutoff=5.0)
