@@ -69,6 +69,7 @@ class Oc20S2efConfig(PublicData):
                 n_validation=self.n_validation,
                 n_test=self.n_test,
                 seed=self.seed,
+                copies="drop",
                 energy_key="adsorption_energy" if self.energy == "adsorption" else "energy",
                 level_of_theory="RPBE (VASP)",
                 root=self.root,
