@@ -145,8 +145,10 @@ def _of_file(config: FilesConfig, path: Path, used: Format, notes: list[str]) ->
             (made.atom_labels, block.atom_labels),
         ):
             for key, value in theirs.items():
-                if key in read or key in mine or (value.dtype.kind == "f" and _all_lack(value)):
+                if key in read or key in mine or _all_lack(value):
                     continue
+                if theirs is block.frame_labels and key in block.atom_labels:
+                    continue  # numbers of as many components as there are atoms: formats offer both
                 if key.casefold() in _PHYSICAL and not (fixed and key not in _OWN):
                     _note(notes, f"{key} is left out, because its unit is not known; set {_setting(key)}")
                     continue

@@ -469,10 +469,12 @@ def file_blocks(config: FilesConfig, root: Path, source: _Source) -> Iterator[Bl
     """The frames of a file with all labels, as it has them."""
     told = source.format.units_told(source.path, _reading(config, root, source, labels=True))
     refuse_other_units(told, config, source.format.fixed, source.path)
-    return _blocks(config, root, source, AsItIs(), labels=True)
+    return _blocks(config, root, source, AsItIs(), labels=True, every=True)
 
 
-def _reading(config: FilesConfig, root: Path, source: _Source, *, labels: bool) -> Reading:
+def _reading(
+    config: FilesConfig, root: Path, source: _Source, *, labels: bool, every: bool = False
+) -> Reading:
     names: dict[str, str | None] = dict(config.npz_keys)  # type: ignore[arg-type]
     for label in config.unlabelled:
         names[label] = None
@@ -484,15 +486,23 @@ def _reading(config: FilesConfig, root: Path, source: _Source, *, labels: bool) 
         keys=keys,
         energy=config.energy_key,
         forces=config.forces_key,
+        every=every,
+        may_lack=config.may_lack,
         topology=None if config.topology is None else need_file(root, config.topology),
     )
 
 
 def _blocks(
-    config: FilesConfig, root: Path, source: _Source, change: Change, *, labels: bool
+    config: FilesConfig,
+    root: Path,
+    source: _Source,
+    change: Change,
+    *,
+    labels: bool,
+    every: bool = False,
 ) -> Iterator[Block]:
     """The frames of a file that the keys choose, changed; isolated atoms are among them."""
-    read = _reading(config, root, source, labels=labels)
+    read = _reading(config, root, source, labels=labels, every=every)
     n_frames = 0
     with reading(root, *source.files):
         for block in source.format.blocks(source.path, read):

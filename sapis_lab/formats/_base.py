@@ -104,6 +104,10 @@ class Reading(NamedTuple):
     """Key of the energy, for formats that read what they are asked for; None: it is not wanted."""
     forces: str | None = "forces"
     """Key of the forces."""
+    every: bool = False
+    """Whether all labels are wanted, by formats that read what they are asked for."""
+    may_lack: bool = False
+    """Whether energy and forces may be absent from the file."""
     topology: Path | None = None
     """File with the elements of a trajectory that has positions alone."""
 

@@ -68,13 +68,20 @@ def read_member(archive: np.lib.npyio.NpzFile, key: str, path: Path) -> np.ndarr
 
 
 def npz_arrays(
-    path: Path, names: Mapping[str, str | None], *, keys: Collection[str] = ()
+    path: Path,
+    names: Mapping[str, str | None],
+    *,
+    keys: Collection[str] = (),
+    every: bool = False,
+    may_lack: bool = False,
 ) -> dict[str, np.ndarray]:
     """The arrays of frames in an archive, as the file has them: species, positions, pbc, energy, forces, the
     cell if there is one, those of `keys`, and the sizes n_atoms where atoms of all frames are joined.
 
     Args:
         names: of arrays, where they are not the usual ones; None for an energy or forces that are not read.
+        every: read all arrays with a row for each frame (or atom, where they are joined) as well.
+        may_lack: energy and forces may be absent.
 
     Raises:
         ValueError: an array is missing or of another shape; the message names file and array.
@@ -84,13 +91,16 @@ def npz_arrays(
         for what in _NPZ_NAMES:
             if what in names and names[what] is None:
                 continue
-            key = given.get(what) or _npz_key(archive, what, path)
+            optional = may_lack and what in ("energy", "forces")
+            key = given.get(what) or _npz_key(archive, what, path, optional=optional)
             if key is not None and what in ("pbc", "species"):
                 arrays[what] = read_member(archive, key, path)
             elif key is not None:
                 arrays[what] = read_numbers(archive, key, path)
         for key in keys:
             arrays.setdefault(key, read_numbers(archive, key, path))
+        if every:
+            arrays |= _further(archive, arrays, path)
         _refuse_unread_cell(archive, given, arrays, path)
     arrays["species"] = _numbers_of_symbols(arrays["species"], path)
     n_frames = len(arrays["n_atoms"] if "n_atoms" in arrays else arrays["positions"])
@@ -100,6 +110,27 @@ def npz_arrays(
     _check_shapes(arrays, n_frames, path)
     arrays["pbc"] = _npz_pbc(arrays, n_frames, path)
     return arrays
+
+
+def _further(
+    archive: np.lib.npyio.NpzFile, arrays: Mapping[str, np.ndarray], path: Path
+) -> dict[str, np.ndarray]:
+    """The arrays with a row for each frame, or each atom where these are joined, that are not among `arrays`
+    yet."""
+    joined = "n_atoms" in arrays
+    lengths = {len(arrays["n_atoms"] if joined else arrays["positions"])}
+    if joined:
+        lengths.add(len(arrays["species"]))
+    usual = {name for what in arrays if what in _NPZ_NAMES for name in _NPZ_NAMES[what]}
+    found = {}
+    for key in archive.files:
+        if key in arrays or key in usual or key.casefold() in usual:
+            continue
+        array = read_member(archive, key, path)
+        rows_of_text = array.dtype.kind == "U" and array.ndim == 1
+        if array.ndim and len(array) in lengths and (array.dtype.kind in "biuf" or rows_of_text):
+            found[key] = array
+    return found
 
 
 def _numbers_of_symbols(species: np.ndarray, path: Path) -> np.ndarray:
@@ -156,17 +187,17 @@ def _check_shapes(arrays: dict[str, np.ndarray], n_frames: int, path: Path) -> N
         )
 
 
-def _npz_key(archive: np.lib.npyio.NpzFile, what: str, path: Path) -> str | None:
+def _npz_key(archive: np.lib.npyio.NpzFile, what: str, path: Path, *, optional: bool = False) -> str | None:
     """The array that holds `what` by its name; None where a file without one has none.
 
     Raises:
         ValueError: none has a name that is known, or several have and differ.
     """
-    names, optional = _NPZ_NAMES[what], what in ("cell", "pbc", "n_atoms")
+    names, of_shape = _NPZ_NAMES[what], what in ("cell", "pbc", "n_atoms")
     known = [
-        key for name in names for key in archive.files if key == name or (optional and key.casefold() == name)
+        key for name in names for key in archive.files if key == name or (of_shape and key.casefold() == name)
     ]
-    if not known and not optional:
+    if not known and not of_shape and not optional:
         raise ValueError(
             f"{path}: none of the arrays {', '.join(archive.files)} is known to hold the {what} "
             f"(tried {', '.join(names)}); set npz_keys"

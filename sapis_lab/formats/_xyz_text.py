@@ -20,7 +20,7 @@ from typing import IO, NamedTuple
 import numpy as np
 
 from sapis_lab.elements import ATOMIC_NUMBER
-from sapis_lab.formats._base import BROKEN, open_text, taken
+from sapis_lab.formats._base import BROKEN, MOST_ATOMS, endings_told, open_text, taken
 
 _QUOTED = r""""(?:[^"\\]|\\.)*"|'[^']*'|\{[^}]*\}|\[[^\]]*\]"""
 _PAIR = re.compile(rf"([^\s=]+)(?:=({_QUOTED}|\S+)|\s*=\s*({_QUOTED}|[^\s=]+(?=\s|$)(?!\s*=)))")
@@ -148,11 +148,16 @@ def _frame_starts(f: IO[str], path: Path) -> Iterator[int]:
                 raise ValueError(
                     f"{path}, frame {number}: wanted a line with the number of atoms, got one of "
                     f"{len(line.strip())} characters "
-                    "that is no whole number; is the file extended XYZ?"
+                    f"that is no whole number; is the file extended XYZ? (known are {endings_told()})"
                 ) from None
             if n_atoms < 1:
                 raise ValueError(
                     f"{path}, frame {number}: got {n_atoms} atoms, wanted at least 1; remove the frame"
+                )
+            if n_atoms > MOST_ATOMS:
+                raise ValueError(
+                    f"{path}, frame {number}: got {n_atoms} atoms, wanted at most {MOST_ATOMS:,}; is the "
+                    "file damaged?"
                 )
             yield n_atoms
             number += 1

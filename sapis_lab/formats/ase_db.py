@@ -39,7 +39,7 @@ ENDINGS = (".db", ".aselmdb", ".json")
 FIXED = {"energy_unit": "eV", "length_unit": "Angstrom", "stress_unit": "eV/Angstrom^3"}
 write = write_ase_db
 
-_MOST_ROW = 2**28
+_MOST_ROW = 2**26
 """Bytes of a row once it is unpacked."""
 _SQLITE = b"SQLite format 3\0"
 

@@ -172,7 +172,7 @@ def _block(piece: _Piece, some: slice, numbers: np.ndarray, reading: Reading) ->
         if value.ndim > 1 and value.shape[1] == n_atoms:
             if reading.labels:
                 atom_labels[key] = value.reshape(n * n_atoms, *value.shape[2:])
-            if value.shape[1:] in ((3,), (6,), (9,), (3, 3)):
+            if key != reading.forces and value.shape[1:] in ((3,), (6,), (9,), (3, 3)):
                 frame_labels[key] = value
         else:
             frame_labels[key] = value
@@ -195,7 +195,7 @@ def _block(piece: _Piece, some: slice, numbers: np.ndarray, reading: Reading) ->
         pbc=pbc,
         frame_labels=frame_labels,
         atom_labels=atom_labels,
-        unread=tuple(set(piece.datasets) - set(wanted.values()) - set(piece.names.values())),
+        unread=tuple(sorted(set(piece.datasets) - set(wanted.values()) - set(piece.names.values()))),
     )
 
 
@@ -209,10 +209,18 @@ def _wanted(piece: _Piece, reading: Reading) -> dict[str, str]:
             found[key] = key
         elif what in piece.names:
             found[key] = piece.names[what]
-    for key in (*reading.keys, *_CHARGES, "smiles", "subset"):
+    every = [key for key in piece.datasets if reading.every and _fits(piece, key)]
+    for key in (*reading.keys, *_CHARGES, "smiles", "subset", *every):
         if key in piece.datasets and key not in piece.names.values():
             found.setdefault(key, key)
     return found
+
+
+def _fits(piece: _Piece, key: str) -> bool:
+    """Whether a dataset has a row for each frame."""
+    dataset = piece.datasets[key]
+    known = dataset.dtype.kind in "biuf"
+    return known and (piece.alone or (dataset.ndim > 0 and dataset.shape[0] == piece.n_frames))
 
 
 def _rows(piece: _Piece, name: str, some: slice, shape: tuple[int, ...]) -> np.ndarray:

@@ -28,7 +28,9 @@ def count(path: Path) -> int:
 def blocks(path: Path, reading: Reading) -> Iterator[Block]:
     """The frames; energy and forces are called so, other labels have the names of their arrays."""
     unread = {} if reading.labels else {"forces": None}
-    arrays = npz_arrays(path, {**reading.names, **unread}, keys=reading.keys)
+    arrays = npz_arrays(
+        path, {**reading.names, **unread}, keys=reading.keys, every=reading.every, may_lack=reading.may_lack
+    )
     n_frames = len(arrays["pbc"])
     numbers = taken(n_frames, reading.wanted, path, skip=reading.skip)
     sizes, joined = _sizes(arrays, n_frames), "n_atoms" in arrays
@@ -68,7 +70,9 @@ def _block(
     labels = {name: value for name, value in arrays.items() if name not in _OF_FRAMES}
     per_frame, per_atom = {}, {}
     for name, value in labels.items():
-        if rows is not None and len(value) == int(sizes.sum()) and len(value) != n_frames:
+        if value.dtype.kind == "U":
+            per_frame[name] = value[ids].astype(object)
+        elif rows is not None and len(value) == int(sizes.sum()) and len(value) != n_frames:
             per_atom[name] = value[rows]
         elif len(value) != n_frames:
             raise ValueError(f"{path}: {name} has shape {value.shape}, wanted {n_frames} rows, one a frame")
