@@ -96,6 +96,7 @@ class Qm9Config(PublicData):
                 n_validation=self.n_validation,
                 n_test=self.n_test,
                 seed=self.seed,
+                copies="drop",
                 without=left_out,
                 energy_key="U0",
                 forces_key=None,
