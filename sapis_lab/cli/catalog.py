@@ -21,6 +21,7 @@ KIND_FOLDERS = (
     "data",
     "oracles",
     "samplers",
+    "simulation",
     "evaluation",
     "policies",
     "executors",
@@ -33,8 +34,8 @@ def kinds_of(
     folder: Annotated[
         str | None,
         typer.Argument(
-            help="models, heads, targets, tasks, optimizers, data, oracles, samplers, evaluation, policies "
-            "or executors; all when not given.",
+            help="models, heads, targets, tasks, optimizers, data, oracles, samplers, simulation, "
+            "evaluation, policies or executors; all when not given.",
             show_default=False,
         ),
     ] = None,
