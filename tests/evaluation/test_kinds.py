@@ -145,16 +145,16 @@ def test_further_test_sets_have_columns_of_their_own() -> None:
 
 def test_dynamics_on_a_smooth_potential_last_and_conserve(subject: Subject) -> None:
     evaluation = kind_class("evaluation", "dynamics")(
-        n_replicas=3, time=0.1, ensemble={"kind": "nve", "temperature": 100.0, "timestep": 0.25}
+        n_replicas=3, time=0.01, ensemble={"kind": "nve", "temperature": 100.0, "timestep": 0.1}
     )
     found = evaluation.score(measured(evaluation, subject))
-    assert found["failures"] == 0 and found["time_to_failure"] == pytest.approx(0.1)
+    assert found["failures"] == 0 and found["time_to_failure"] == pytest.approx(0.01)
     assert found["fluctuation"] < 1e-3
 
 
 def test_a_bond_that_leaves_its_length_is_a_failure_of_its_replica_alone(subject: Subject) -> None:
     evaluation = kind_class("evaluation", "dynamics")(
-        n_replicas=2, time=0.1, ensemble={"kind": "nve", "temperature": 0.0}
+        n_replicas=2, time=0.01, ensemble={"kind": "nve", "temperature": 0.0}
     )
     raw = measured(evaluation, subject)
     assert np.isnan(raw["replicas"]["failed_at"]).all()
@@ -164,10 +164,10 @@ def test_a_bond_that_leaves_its_length_is_a_failure_of_its_replica_alone(subject
     scores = hot.score(measured(hot, subject))
     assert scores["failures"] == 1 and 0 < scores["time_to_failure"] < 0.1
     mixed = {name: value.copy() for name, value in raw["replicas"].items()}
-    mixed["failed_at"][0] = 0.03
+    mixed["failed_at"][0] = 0.003
     scores = evaluation.score({"replicas": mixed})
     assert scores["failures"] == 0.5
-    assert scores["time_to_failure"] == pytest.approx(0.5 * (0.03 + mixed["time"][-1]))
+    assert scores["time_to_failure"] == pytest.approx(0.5 * (0.003 + mixed["time"][-1]))
 
 
 # ----------------------------------------------------------------------------------------------------- strain
