@@ -34,7 +34,9 @@ BOND = 1.25
 STRETCH = 0.5
 """Å."""
 FRAME_FS = 5.0
-"""Time between two looks at a replica, fs, about."""
+"""Time between two looks at a replica, fs, at most."""
+LOOKS = 20
+"""How often a replica is looked at, at least."""
 
 
 class DynamicsConfig(Evaluation):
@@ -83,8 +85,8 @@ class DynamicsConfig(Evaluation):
         state = self.ensemble.start(replicas_of(frames, masses=masses, seed=self.seed))
         bonds = _Bonds(subject, frames)
         surface = PotentialSurface(subject.potential)
-        every = max(1, round(FRAME_FS / self.ensemble.timestep))
-        n_steps = max(every, round(1e3 * self.time / self.ensemble.timestep))
+        n_steps = max(1, round(1e3 * self.time / self.ensemble.timestep))
+        every = max(1, min(round(FRAME_FS / self.ensemble.timestep), n_steps // LOOKS))
         seen: list[tuple[Any, ...]] = []
         failed_at = np.full(len(state), np.nan)
 
