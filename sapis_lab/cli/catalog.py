@@ -22,6 +22,7 @@ KIND_FOLDERS = (
     "oracles",
     "samplers",
     "generators",
+    "simulation",
     "evaluation",
     "policies",
     "executors",
@@ -34,7 +35,7 @@ def kinds_of(
     folder: Annotated[
         str | None,
         typer.Argument(
-            help="models, heads, targets, tasks, optimizers, data, oracles, samplers, generators, "
+            help="models, heads, targets, tasks, optimizers, data, oracles, samplers, generators, simulation, "
             "evaluation, policies or executors; all when not given.",
             show_default=False,
         ),

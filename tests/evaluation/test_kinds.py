@@ -22,6 +22,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "cost": {"batches": (1, 3), "repeats": 2},
     "equivariance": {"n_frames": 3, "n_rotations": 2},
     "relaxation": {"most_structures": 3, "most_steps": 10},
+    "dynamics": {"n_replicas": 2, "time": 0.02},
     "smoothness": {"n_frames": 2, "n_pairs": 2, "n_directions": 2},
     "strain": {"n_frames": 3, "n_strains": 2},
 }
@@ -139,6 +140,36 @@ def test_further_test_sets_have_columns_of_their_own() -> None:
     q = quantity("errors_test_600K_force_mae_Cu")
     assert (q.label, q.axis) == ("test 600K force MAE of Cu", "test 600K force MAE of Cu (meV/Å)")
     assert quantity("errors_test_force_error_q90").label == "test 90 % quantile of the force error of an atom"
+
+
+# --------------------------------------------------------------------------------------------------- dynamics
+
+
+def test_dynamics_on_a_smooth_potential_last_and_conserve(subject: Subject) -> None:
+    evaluation = kind_class("evaluation", "dynamics")(
+        n_replicas=3, time=0.01, ensemble={"kind": "nve", "temperature": 100.0, "timestep": 0.1}
+    )
+    found = evaluation.score(measured(evaluation, subject))
+    assert found["failures"] == 0 and found["time_to_failure"] == pytest.approx(0.01)
+    assert found["fluctuation"] < 1e-3
+
+
+def test_a_bond_that_leaves_its_length_is_a_failure_of_its_replica_alone(subject: Subject) -> None:
+    evaluation = kind_class("evaluation", "dynamics")(
+        n_replicas=2, time=0.01, ensemble={"kind": "nve", "temperature": 0.0}
+    )
+    raw = measured(evaluation, subject)
+    assert np.isnan(raw["replicas"]["failed_at"]).all()
+    hot = kind_class("evaluation", "dynamics")(
+        n_replicas=2, time=0.1, ensemble={"kind": "nve", "temperature": 1e5}
+    )
+    scores = hot.score(measured(hot, subject))
+    assert scores["failures"] == 1 and 0 < scores["time_to_failure"] < 0.1
+    mixed = {name: value.copy() for name, value in raw["replicas"].items()}
+    mixed["failed_at"][0] = 0.003
+    scores = evaluation.score({"replicas": mixed})
+    assert scores["failures"] == 0.5
+    assert scores["time_to_failure"] == pytest.approx(0.5 * (0.003 + mixed["time"][-1]))
 
 
 # ----------------------------------------------------------------------------------------------------- strain
