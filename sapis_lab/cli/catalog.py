@@ -35,8 +35,8 @@ def kinds_of(
     folder: Annotated[
         str | None,
         typer.Argument(
-            help="models, heads, targets, tasks, optimizers, data, oracles, samplers, generators, simulation, "
-            "evaluation, policies or executors; all when not given.",
+            help="models, heads, targets, tasks, optimizers, data, oracles, samplers, generators, "
+            "simulation, evaluation, policies or executors; all when not given.",
             show_default=False,
         ),
     ] = None,
