@@ -8,13 +8,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
-from sapis_lab.config import expand_use, load
+from sapis_lab.config import expand_use, load, read_yaml
 from sapis_lab.data.extxyz import ExtxyzConfig
+from sapis_lab.files import read_json
 from sapis_lab.quantities import quantity
 from sapis_lab.records import read_table
+from sapis_lab.report.baselines import baseline_rows
+from sapis_lab.sweep.study import load_study
 from sapis_lab.training import TrainConfig
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -115,3 +119,50 @@ def test_the_programs_that_the_readme_names_are_there() -> None:
     verbs = set(re.findall(r"^    make ([a-z]+)", text, re.MULTILINE))
     makefile = (REPOSITORY / "Makefile").read_text()
     assert verbs and all(re.search(rf"^{verb}:", makefile, re.MULTILINE) for verb in verbs)
+
+
+def test_models_stand_beside_baselines_as_in_the_committed_tables() -> None:
+    text = section("Learn more than energies and forces")
+    row = r"^\| \[`([\w-]+)`\]\((\S+)\) \| (\d+)" + 5 * r" \| ([\d.–]+)" + r" \|$"
+    rows = re.findall(row, text, re.MULTILINE)
+    assert len(rows) == 6
+    for study, path, n_frames, *shown in rows:
+        folder = (REPOSITORY / path).parent
+        runs = read_table(folder)
+        found = baseline_rows(runs, quantity(read_json(folder / "fit.json")["quantity"]))
+        assert found is not None and folder.name == study
+        said = {r["name"]: r["text"] for r in found["rows"] if r["n_frames"] == int(n_frames)}
+        names = ("mean", "composition", "descriptors", "geat-l2", "transformer")
+        assert shown == [said.get(name, "–") for name in names], (study, n_frames)
+
+
+def test_the_mean_taus_of_the_readme_are_those_of_ten_targets() -> None:
+    targets = load_study("affinity").data.targets
+    tables = [read_table(REPOSITORY / "results" / f"affinity-{target}") for target in targets]
+    assert len(tables) == 10 and all(
+        read_yaml(REPOSITORY / "results" / f"affinity-{t}" / "study.yaml")["data"]["held_out"] == [t]
+        for t in targets
+    )
+    every = pd.concat(tables).groupby("model").mean(numeric_only=True)
+    of = {
+        "GEAT": every["ranking_test_tau"]["geat-l2"],
+        "the transformer": every["ranking_test_tau"]["transformer"],
+        "the molecular weight": every["ranking_test_tau_of_molecular_weight"]["geat-l2"],
+        "the number of heavy atoms": every["ranking_test_tau_of_heavy_atoms"]["geat-l2"],
+    }
+    text = " ".join(section("Learn more than energies and forces").split())
+    for name, tau in of.items():
+        assert f"{tau:.2f}".replace("-", "−") + f" for {name}" in text, (name, tau)
+
+
+def test_what_the_readme_says_of_relaxations_is_in_the_committed_table() -> None:
+    runs = read_table(REPOSITORY / "results" / "oc20-relaxation")
+    ended, began = (runs[f"relaxation_test_known_displacement{e}"] for e in ("", "_unrelaxed"))
+    assert (ended > began).all()
+    unseen = runs["relaxation_test_displacement"].dropna()
+    assert (unseen > runs["relaxation_test_displacement_unrelaxed"].dropna()).all()
+    assert (runs["test_force_rmse"] > runs["baselines_test_force_rmse_of_mean"]).all()
+    text = " ".join(section("Learn more than energies and forces").split())
+    span = "{:.2f} to {:.2f} Å".format
+    said = f"{span(ended.min(), ended.max())} instead of {span(began.min(), began.max())} on these nine"
+    assert said in text
