@@ -49,8 +49,8 @@ def public_set(name: str) -> PublicSet:
 
 
 def fetching_advice(wanted: Sequence[str | PurePath], *, name: str | None = None) -> str:
-    """What downloads a file that is missing, "it is public (MIT, 4.11 MB), and downloaded by: sapis data fetch
-    acac"; empty where the catalogue does not know it.
+    """What downloads a file that is missing, empty where the catalogue does not know it: "it is public (MIT,
+    4.11 MB), and downloaded by: sapis data fetch acac".
 
     Args:
         wanted: paths that would do; the ends of their names are compared with what the sets give.   name: the
@@ -91,5 +91,5 @@ def _advice(public: PublicSet, file: OfficialFile | None) -> str:
     sizes = [f.size for f in files]
     total = None if None in sizes else sum(s for s in sizes if s is not None)
     size = "size not known" if total is None else size_text(total)
-    licence = public.licence.split(" (")[0]
+    licence = public.licence.split(" (")[0].replace("not ", "licence not ")
     return f"it is public ({licence}, {size}), and downloaded by: {command}"

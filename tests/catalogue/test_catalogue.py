@@ -136,7 +136,8 @@ def test_files_are_seen_by_their_names(tmp_path):
         (
             ["/d/md17/md17_ethanol.npz"],
             None,
-            "it is public (not stated, size not known), and downloaded by: sapis data fetch md17 --file ethanol",
+            "it is public (licence not stated, size not known), and downloaded by: "
+            "sapis data fetch md17 --file ethanol",
         ),
         (["/d/other.db"], "pdbbind", "it is public, and where to get it says: sapis data show pdbbind"),
         (
