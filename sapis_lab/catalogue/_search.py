@@ -49,8 +49,8 @@ def public_set(name: str) -> PublicSet:
 
 
 def fetching_advice(wanted: Sequence[str | PurePath], *, name: str | None = None) -> str:
-    """What downloads a file that is missing: "`sapis data fetch acac` downloads it (MIT, 3.94 MB)"; empty
-    where the catalogue does not know it.
+    """What downloads a file that is missing, empty where the catalogue does not know it: "it is public (MIT,
+    4.11 MB), and downloaded by: sapis data fetch acac".
 
     Args:
         wanted: paths that would do; the ends of their names are compared with what the sets give.   name: the
@@ -80,18 +80,16 @@ def _names(pattern: str) -> list[str]:
 
 def _advice(public: PublicSet, file: OfficialFile | None) -> str:
     if public.not_fetched:
-        return f"`sapis data show {public.name}` says where to get it"
+        return f"it is public, and where to get it says: sapis data show {public.name}"
     files = public.usual
     if file is not None and file.asked:
         command, files = f"sapis data fetch {public.name} --file {file.part}", (file,)
     elif files:
         command = f"sapis data fetch {public.name}"
     else:
-        return f"`sapis data show {public.name}` lists the files of it that `sapis data fetch` downloads"
+        return f"it is public, and its files are listed by: sapis data show {public.name}"
     sizes = [f.size for f in files]
     total = None if None in sizes else sum(s for s in sizes if s is not None)
-    return f"`{command}` downloads it ({public.licence}, {_amount(total)})"
-
-
-def _amount(total: float | None) -> str:
-    return "of a size that is not known" if total is None else size_text(total)
+    size = "size not known" if total is None else size_text(total)
+    licence = public.licence.split(" (")[0].replace("not ", "licence not ")
+    return f"it is public ({licence}, {size}), and downloaded by: {command}"

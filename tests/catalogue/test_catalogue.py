@@ -24,7 +24,7 @@ from sapis_lab.config import kind_class, kinds
 from sapis_lab.errors import ConfigError
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
-RMD17 = "`sapis data fetch rmd17` downloads it (CC0 1.0, 1.07 GB)"
+RMD17 = "it is public (CC0 1.0, 1.07 GB), and downloaded by: sapis data fetch rmd17"
 SETS = pytest.mark.parametrize("public", public_sets(), ids=lambda public: public.name)
 
 
@@ -121,24 +121,29 @@ def test_files_are_seen_by_their_names(tmp_path):
 @pytest.mark.parametrize(
     ("paths", "name", "advice"),
     [
-        (["/d/acac/train_300K.xyz"], None, "`sapis data fetch acac` downloads it (MIT, 4.11 MB)"),
+        (
+            ["/d/acac/train_300K.xyz"],
+            None,
+            "it is public (MIT, 4.11 MB), and downloaded by: sapis data fetch acac",
+        ),
         (["/d/rmd17/npz_data/rmd17_uracil.npz"], None, RMD17),
         (["/d/other.npz"], "rmd17", RMD17),
         (
             ["/d/water_pbe0ts/data_2"],
             None,
-            "`sapis data fetch water_pbe0ts` downloads it (LGPL-3.0 (of the repository), 1.86 MB)",
+            "it is public (LGPL-3.0, 1.86 MB), and downloaded by: sapis data fetch water_pbe0ts",
         ),
         (
             ["/d/md17/md17_ethanol.npz"],
             None,
-            "`sapis data fetch md17 --file ethanol` downloads it (not stated, of a size that is not known)",
+            "it is public (licence not stated, size not known), and downloaded by: "
+            "sapis data fetch md17 --file ethanol",
         ),
-        (["/d/other.db"], "pdbbind", "`sapis data show pdbbind` says where to get it"),
+        (["/d/other.db"], "pdbbind", "it is public, and where to get it says: sapis data show pdbbind"),
         (
             ["/d/other.xz"],
             "oc20",
-            "`sapis data show oc20` lists the files of it that `sapis data fetch` downloads",
+            "it is public, and its files are listed by: sapis data show oc20",
         ),
         (["/d/mine/train.xyz", "train_300K.xyz"], None, ""),
     ],

@@ -13,7 +13,7 @@ from sapis_lab.data.extxyz import ExtxyzConfig
 from sapis_lab.data.mlearn import MlearnConfig
 from sapis_lab.data.rmd17 import Rmd17Config
 
-RMD17 = r"`sapis data fetch rmd17` downloads it \(CC0 1\.0, 1\.07 GB\)$"
+RMD17 = r"it is public \(CC0 1\.0, 1\.07 GB\), and downloaded by: sapis data fetch rmd17$"
 
 
 def by_both(config, cache: Path, message: str) -> None:
@@ -26,7 +26,7 @@ def by_both(config, cache: Path, message: str) -> None:
 
 def test_a_kind_of_a_public_set_says_how_to_download_what_is_missing(tmp_path, monkeypatch):
     by_both(Rmd17Config(root=tmp_path), tmp_path, f"missing file: wanted .*/npz_data/.*; {RMD17}")
-    by_both(MlearnConfig(element="Si", root=tmp_path), tmp_path, "`sapis data fetch mlearn` downloads it")
+    by_both(MlearnConfig(element="Si", root=tmp_path), tmp_path, "downloaded by: sapis data fetch mlearn$")
     monkeypatch.delenv("SAPIS_DATA", raising=False)
     by_both(Rmd17Config(), tmp_path, f"set SAPIS_DATA to the folder of datasets, .*; {RMD17}")
 
@@ -45,13 +45,13 @@ def test_half_of_a_split_is_told_with_the_download(tmp_path):
 def test_a_kind_for_a_format_knows_public_sets_by_the_names_of_their_files(tmp_path):
     units = {"energy_unit": "eV", "length_unit": "Angstrom", "n_validation": 1, "n_test": 1}
     acac = ExtxyzConfig(train="acac/train_300K.xyz", root=tmp_path, **units)
-    by_both(acac, tmp_path, r"`sapis data fetch acac` downloads it \(MIT, 4\.11 MB\)$")
+    by_both(acac, tmp_path, r"it is public \(MIT, 4\.11 MB\), and downloaded by: sapis data fetch acac$")
     mine = ExtxyzConfig(train="mine/train_300K.xyz", root=tmp_path, **units)
     by_both(mine, tmp_path, "to its folder$")
     water = DeepmdConfig(
         train=["water_pbe0ts/data_0"], n_validation=1, n_test=1, level_of_theory="x", root=tmp_path
     )
-    by_both(water, tmp_path, "`sapis data fetch water_pbe0ts` downloads it")
+    by_both(water, tmp_path, "downloaded by: sapis data fetch water_pbe0ts$")
 
 
 def test_the_store_of_a_public_set_says_whom_to_cite(tmp_path):

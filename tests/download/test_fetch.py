@@ -198,6 +198,21 @@ def test_a_second_fetch_into_the_same_folder_is_refused(toy, tmp_path):
     assert got(toy, tmp_path) == ["downloaded", "downloaded"]
 
 
+def test_while_one_fetches_another_one_is_refused(toy, tmp_path):
+    refusals = []
+
+    class Second(Report):
+        def bytes(self, name, done, total):
+            with pytest.raises(
+                ConfigError, match=r"process \d+ on .* is fetching into this folder"
+            ) as raised:
+                got(toy, tmp_path)
+            refusals.append(str(raised.value))
+
+    fetch(toy, toy.files[:1], root=tmp_path, report=Second())
+    assert refusals
+
+
 def test_another_address_is_recorded(toy, tmp_path, server):
     url = server.put("/mirror", redirect="/a.txt")
     got(toy, tmp_path, toy.files[0], url=url)
