@@ -50,7 +50,7 @@ SECTIONS: tuple[type[Config], ...] = (
     *(kind_class(folder, kind) for folder in ("models", "data", "oracles") for kind in kinds(folder)),
 )
 APART = {("LawOptions", "robust"), ("SlurmOptions", "flags"), ("ExtxyzConfig", "isolated_atoms")}
-APART |= {("DeepmdConfig", "isolated_atoms")}
+APART |= {("DeepmdConfig", "isolated_atoms"), ("FilesConfig", "isolated_atoms")}
 """Numbers whose range is not written as one; the next test holds them."""
 
 
