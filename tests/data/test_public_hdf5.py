@@ -8,7 +8,7 @@ import pytest
 from public_cases import made, needs_files, sizes, springs
 
 from sapis_lab import units
-from sapis_lab.data._checks import energy_force_consistency
+from sapis_lab.data._checks import energy_force_consistency, superposition
 from sapis_lab.data.ani1x import Ani1xConfig
 from sapis_lab.data.ani2x import Ani2xConfig
 from sapis_lab.data.comp6 import Comp6Config
@@ -161,3 +161,18 @@ def test_parts_of_comp6_are_joined(tmp_path):
     store = made(config, tmp_path / "cache")
     assert sizes(store)["train"] == 70
     assert np.allclose(store.forces[:120], waters(40)[2].reshape(-1, 3) * HARTREE, atol=1e-4)
+
+
+@needs_files
+def test_energies_of_spice_change_by_the_work_of_its_forces(tmp_path):
+    config = SpiceConfig(**SAMPLE, file="SPICE-1.1.4_n2.hdf5", n_validation=5, n_test=5, charges="all")
+    store = made(config, tmp_path)
+    # acetylene at five distances from a sodium ion, 0.14 Bohr apart
+    x, f, e = store.positions[-25:].reshape(5, 5, 3), store.forces[-25:].reshape(5, 5, 3), store.energy[-5:]
+    gains, works = [], []
+    for a, b in zip(np.argsort(e)[:-1], np.argsort(e)[1:], strict=True):
+        xa, xb = x[a] - x[a].mean(0), x[b] - x[b].mean(0)
+        turn = superposition(xb, xa)
+        works.append(-0.5 * np.sum((f[a] + f[b] @ turn).astype(float) * (xb @ turn - xa)))
+        gains.append(e[b] - e[a])
+    assert np.dot(works, gains) / np.dot(works, works) == pytest.approx(1, abs=0.35)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from public_cases import force_rms, made, needs_files, sizes, write_atoms, write_xyz
+from public_cases import force_rms, made, needs_files, sizes, springs, write_atoms, write_xyz
 
 from sapis_lab.data import dataset_info, store_folder
 from sapis_lab.data._checks import energy_force_consistency
@@ -139,3 +139,38 @@ def test_a_changed_official_file_is_noticed(tmp_path):
     write_xyz(tmp_path / "acac/test_MD_300K.xyz", 13, seed=5)
     with pytest.raises(ValueError, match=r"test_MD_300K\.xyz has changed"):
         made(config, tmp_path / "cache")
+
+
+def test_3bpa_has_tests_at_three_temperatures_and_along_a_dihedral_angle(tmp_path):
+    for seed, name in enumerate(("train_300K", "test_300K", "test_600K", "test_1200K", "test_dih_beta")):
+        write_xyz(tmp_path / f"3bpa/{name}.xyz", 60 if seed == 0 else 8 + seed, seed=seed)
+    write_atoms(tmp_path / "3bpa/iso_atoms.xyz")
+    config = ThreebpaConfig(n_validation=10, root=tmp_path)
+    store = made(config, tmp_path / "cache")
+    assert sizes(store) == {
+        "train": 50,
+        "validation": 10,
+        "test_300K": 9,
+        "test_600K": 10,
+        "test_1200K": 11,
+        "test_dih": 12,
+    }
+    assert np.allclose(store.energy[store.splits["test_600K"]], springs(10, seed=2)[1], atol=1e-9)
+    assert store.isolated_atoms == {1: -13.6, 8: -1960.0}
+    assert "3bpa/test_dih_beta.xyz" in store.metadata["sources"]
+    with pytest.raises(ValueError, match="exactly one of them"):
+        ThreebpaConfig(n_test=5)
+
+
+def test_curves_of_dimers_may_be_torn_and_other_tests_may_not(tmp_path):
+    write_xyz(tmp_path / "ethanol_botnet/train.xyz", 60)
+    write_xyz(tmp_path / "ethanol_botnet/test_MD.xyz", 12, seed=1)
+    write_atoms(tmp_path / "ethanol_botnet/isolated_atoms.xyz")
+    dimer = 'Properties=species:S:1:pos:R:3 energy={} pbc="F F F"'
+    text = "".join(f"2\n{dimer.format(-27 + 0.1 * k)}\nH 0 0 0\nH {3 + k} 0 0\n" for k in range(5))
+    for name in ("dimers", "H_removal"):
+        (tmp_path / f"ethanol_botnet/test_{name}.xyz").write_text(text)
+    torn = EthanolBotnetConfig(tests=("MD", "dimers"), n_validation=10, root=tmp_path)
+    assert sizes(made(torn, tmp_path / "cache"))["test_dimers"] == 5
+    with pytest.raises(ValueError, match=r"test_H_removal\.xyz.*times the sum of the covalent radii"):
+        made(EthanolBotnetConfig(tests=("H_removal",), n_validation=10, root=tmp_path), tmp_path / "cache")

@@ -54,7 +54,7 @@ SECTIONS: tuple[type[Config], ...] = (
     ),
 )
 APART = {("LawOptions", "robust"), ("SlurmOptions", "flags"), ("ExtxyzConfig", "isolated_atoms")}
-APART |= {("DeepmdConfig", "isolated_atoms")}
+APART |= {("DeepmdConfig", "isolated_atoms"), ("FilesConfig", "isolated_atoms")}
 """Numbers whose range is not written as one; the next test holds them."""
 
 
