@@ -11,7 +11,7 @@ import pytest
 
 from sapis_lab import units
 from sapis_lab.config import ConfigError, load
-from sapis_lab.data import FrameStore, dataset_info, prepare
+from sapis_lab.data import FrameStore, dataset_info, prepare, refuse_mixed_charges
 from sapis_lab.data.files import FilesConfig
 
 REST = np.array([[0.0, 0, 0], [1.2, 0, 0], [-0.4, 1.0, 0]])
@@ -83,6 +83,17 @@ def test_frames_of_several_charges_that_nobody_reads_are_refused(
     assert made(tmp_path, where={key: values[0]}).n_frames == 15
     write(tmp_path / "b.xyz", lambda k: f"{key}={values[0]}")
     assert made(tmp_path, train="b.xyz").n_frames == 30
+
+
+def test_no_training_on_several_charges(tmp_path: Path) -> None:
+    write(tmp_path / "a.xyz", lambda k: f"charge={k % 2}")
+    mixed = made(tmp_path, charge_key="charge")
+    with pytest.raises(
+        ValueError, match=r"frames have the total charge 0, 1, and no model takes it as an input"
+    ):
+        refuse_mixed_charges(mixed)
+    refuse_mixed_charges(made(tmp_path, charge_key="charge", where={"charge": 1}))
+    refuse_mixed_charges(made(tmp_path, where={"charge": 1}))
 
 
 def test_a_column_called_spin_or_charge_is_no_total_charge(tmp_path: Path) -> None:
