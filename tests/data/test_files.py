@@ -12,6 +12,7 @@ import pytest
 from sapis_lab import units
 from sapis_lab.config import ConfigError, load
 from sapis_lab.data import FrameStore, dataset_info, prepare, refuse_mixed_charges
+from sapis_lab.data.extxyz import ExtxyzConfig
 from sapis_lab.data.files import FilesConfig
 
 REST = np.array([[0.0, 0, 0], [1.2, 0, 0], [-0.4, 1.0, 0]])
@@ -220,3 +221,15 @@ def test_the_same_frames_in_every_format_make_the_same_store(tmp_path: Path) -> 
         for part in ("energy", "positions", "forces", "species"):
             np.testing.assert_array_equal(getattr(store, part), getattr(wanted, part))
         assert store.splits["train"].tolist() == wanted.splits["train"].tolist()
+
+
+def test_the_former_kind_reads_the_two_formats_that_it_read(tmp_path: Path) -> None:
+    write(tmp_path / "a.log")
+    given = {"kind": "extxyz", "n_validation": 4, "n_test": 4, "energy_unit": "eV", "length_unit": "Angstrom"}
+    settings = {**given, "train": "a.log", "root": str(tmp_path)}
+    with pytest.raises(
+        ValueError, match=r"a\.log: is of the format ase_files by its name.* set kind: files, or"
+    ):
+        prepare(load(ExtxyzConfig, settings, source="test"), cache=tmp_path / "cache")
+    named = load(ExtxyzConfig, {**settings, "format": "extxyz"}, source="test")
+    assert prepare(named, cache=tmp_path / "cache").n_frames == 30
