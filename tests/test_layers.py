@@ -77,6 +77,10 @@ HOMES = {
     "openmm": {"oracles"},
     "rdkit": {"oracles"},
     "triton": {"kernels"},
+    "h5py": {"formats"},
+    "mdtraj": {"formats"},
+    "lmdb": {"formats"},
+    "ase_db_backends": {"formats"},
 }
 
 

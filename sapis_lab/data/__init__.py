@@ -13,6 +13,7 @@ from sapis_lab.data._base import (
     store_folder,
     store_info,
 )
+from sapis_lab.data._charges import refuse_mixed_charges
 from sapis_lab.data._checks import Finding, Subject, findings, worst
 from sapis_lab.data._convert import convert, from_file, from_store, target_format
 from sapis_lab.data._copies import Copy, Group, copies
@@ -55,6 +56,7 @@ __all__ = [
     "nested_order",
     "prepare",
     "recorded",
+    "refuse_mixed_charges",
     "store_folder",
     "store_info",
     "target_format",

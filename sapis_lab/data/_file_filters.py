@@ -3,7 +3,7 @@ labels."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -72,27 +72,6 @@ def isolated_energies(found: Mapping[int, Mapping[str, float]]) -> dict[int, flo
                     f"eV in {first}; keep one of them (`where` and `without` choose frames by their keys)"
                 )
     return {z: next(iter(energies.values())) for z, energies in found.items()}
-
-
-def refuse_hidden_states(store: FrameStore, ids: np.ndarray, where: Callable[[int], str]) -> None:
-    """ValueError where frames with the same atoms have several total charges or multiplicities: no model
-    knows of them, and their labels would contradict each other."""
-    for name in ("total_charge", "multiplicity"):
-        if name not in store.labels:
-            continue
-        values = np.asarray(store.label_column(name))
-        if len(np.unique(values[ids][np.isfinite(values[ids])])) < 2:
-            continue
-        known: dict[bytes, int] = {}
-        for k in np.sort(ids).tolist():
-            key = np.sort(store.species[store.offsets[k] : store.offsets[k + 1]]).tobytes()
-            first = known.setdefault(key, k)
-            if values[k] != values[first] and np.isfinite(values[[k, first]]).all():
-                raise ValueError(
-                    f"{where(first)} and {where(k)} have the same atoms and {name} {values[first]:g} and "
-                    f"{values[k]:g}, which no model here can tell apart; choose one with where: {{KEY: "
-                    f"{values[first]:g}}}"
-                )
 
 
 def left_out(

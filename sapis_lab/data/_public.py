@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic import field_validator
 
@@ -69,7 +69,7 @@ class PublicData(DatasetConfig):
 
     def build_store(self, folder: Path, *, n_workers: int, progress: Progress) -> None:
         public = self.files()
-        facts: dict[str, Any] = {"public_set": type(self).catalogue}
+        facts = self.credits()
         store_of_files(
             public.config,
             folder,

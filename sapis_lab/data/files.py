@@ -38,7 +38,6 @@ from sapis_lab.data._file_filters import (
     isolated_energies,
     kept,
     left_out,
-    refuse_hidden_states,
 )
 from sapis_lab.data._file_labels import (
     FileLabels,
@@ -275,7 +274,6 @@ def store_of_files(
         ranges = {group: np.setdiff1d(of, ids) for group, of in ranges.items()}
     which = places.files() if _by_source(config) else None
     splits = _splits(config, Species(store.species, store.offsets), ranges, found.keys, which)
-    refuse_hidden_states(store, np.concatenate(list(splits.values())), places)
     check_store(
         store,
         splits,
@@ -524,6 +522,11 @@ def _sources(config: FilesConfig, root: Path, name: str) -> list[_Source]:
     path = need_folder(root, relative) if is_folder else need_file(root, relative)
     with reading(root, path):
         used = format_of(path, config.format)
+    if str(config.kind) == "extxyz" and used.name not in ("extxyz", "npz"):
+        raise ValueError(
+            f"{path}: is of the format {used.name} by its name, and the kind extxyz reads extended XYZ and "
+            ".npz; set kind: files, or format: extxyz"
+        )
     files = sorted(f for f in path.rglob("*") if f.is_file()) if is_folder else [path]
     return [_Source(path, wanted, name, used, files)]
 

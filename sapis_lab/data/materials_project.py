@@ -44,6 +44,7 @@ class MaterialsProjectConfig(DatasetConfig):
     """Crystals with formation energies and gaps, no forces."""
 
     version: ClassVar[int] = 1
+    catalogue: ClassVar[str | None] = "materials_project"
     kind: Literal["materials_project"] = "materials_project"
     file: str
     """The JSON list under `root`."""
@@ -84,6 +85,7 @@ class MaterialsProjectConfig(DatasetConfig):
             may_lack=("energy", "forces", *(LABELS if self.missing == "mask" else ())),
             metadata={
                 "origin": f"Materials Project, {self.file}, CC-BY 4.0",
+                **self.credits(),
                 "level_of_theory": "PBE and PBE+U (VASP)",
                 "sources": source_record(root, [need_file(root, self.file)]),
             },

@@ -62,6 +62,7 @@ class MoleculenetConfig(DatasetConfig):
     """Molecules from SMILES, with labels of whole molecules and no energies or forces."""
 
     version: ClassVar[int] = 1
+    catalogue: ClassVar[str | None] = "moleculenet"
     kind: Literal["moleculenet"] = "moleculenet"
     file: str
     """The CSV under `root`, with a line of column names: moleculenet/SAMPL.csv."""
@@ -143,6 +144,7 @@ class MoleculenetConfig(DatasetConfig):
             may_lack=("energy", "forces", *(self.properties if self.missing == "mask" else ())),
             metadata={
                 "origin": self.origin or self.file,
+                **self.credits(),
                 "geometry": f"one ETKDGv3 conformer relaxed in MMFF94, RDKit {rdkit_version()}",
                 "n_left_out": len(left_out),
                 "left_out_because": dict(Counter(why for _, why in left_out)),

@@ -47,6 +47,7 @@ class Oc20Config(DatasetConfig):
     """Frames of relaxations on surfaces, with the state that each of them ended in."""
 
     version: ClassVar[int] = 1
+    catalogue: ClassVar[str | None] = "oc20_sample"
     kind: Literal["oc20"] = "oc20"
     folder: str = Field(default="oc20", pattern=r"^[A-Za-z0-9_.-]+$")
     """Folder under `root` with the trajectories."""
@@ -98,6 +99,7 @@ class Oc20Config(DatasetConfig):
             may_lack=("relaxed_energy", "to_relaxed"),
             metadata={
                 "origin": "OC20 (Chanussot et al. 2021), CC-BY 4.0",
+                **self.credits(),
                 "level_of_theory": "RPBE, PAW (VASP)",
                 "not_relaxed": list(found.not_relaxed),
                 "n_left_out": found.n_left_out,

@@ -38,6 +38,7 @@ class PdbbindConfig(DatasetConfig):
     """Ligands, with the protein around them, and their affinity, -log10 of a Ki, Kd or IC50 in mol/L."""
 
     version: ClassVar[int] = 1
+    catalogue: ClassVar[str | None] = "pdbbind"
     kind: Literal["pdbbind"] = "pdbbind"
     folder: str = "pdbbind"
     """Folder under `root` with the complexes."""
@@ -80,6 +81,7 @@ class PdbbindConfig(DatasetConfig):
             may_lack=("energy", "forces"),
             metadata={
                 "origin": f"PDBbind, {self.index}",
+                **self.credits(),
                 "descriptors": f"RDKit {rdkit_version()}",
                 "n_left_out": sum(found.left_out.values()),
                 "left_out_because": dict(found.left_out),

@@ -44,6 +44,7 @@ class Perov5Config(DatasetConfig):
     """Perovskites of five atoms with heats of formation and gaps, no energies or forces."""
 
     version: ClassVar[int] = 1
+    catalogue: ClassVar[str | None] = "perov_5"
     kind: Literal["perov_5"] = "perov_5"
     files: Files = ("perov_5/val.csv",)
     """CSV files under `root`, one or a list, whose rows are one pool."""
@@ -86,6 +87,7 @@ class Perov5Config(DatasetConfig):
             may_lack=("energy", "forces"),
             metadata={
                 "origin": "Perov-5 of CDVAE (MIT), Castelli et al. 2012",
+                **self.credits(),
                 "level_of_theory": "RPBE, gaps GLLB-SC (GPAW)",
                 "sources": source_record(root, [need_file(root, name) for name in self.files]),
             },

@@ -36,6 +36,7 @@ class ProteinLigandBenchmarkConfig(DatasetConfig):
     """Ligands, with the protein around them, and their affinity, -log10 of an IC50, Ki or Kd in mol/L."""
 
     version: ClassVar[int] = 1
+    catalogue: ClassVar[str | None] = "protein_ligand"
     kind: Literal["protein_ligand_benchmark"] = "protein_ligand_benchmark"
     targets: tuple[str, ...] = Field(min_length=2)
     """The targets, folders in `protein_ligand_benchmark/`; those that are not held out are for training."""
@@ -81,6 +82,7 @@ class ProteinLigandBenchmarkConfig(DatasetConfig):
             may_lack=("energy", "forces"),
             metadata={
                 "origin": "protein-ligand-benchmark (Hahn et al. 2022), CC-BY 4.0",
+                **self.credits(),
                 "descriptors": f"RDKit {rdkit_version()}",
                 "sources": source_record(root, files),
             },

@@ -149,15 +149,6 @@ def test_levels_of_theory_are_not_mixed(tmp_path):
     assert made(tmp_path, where={"head": ["pbe", "r2scan"]}).n_frames == 40
 
 
-def test_one_composition_with_several_charges_is_refused(tmp_path):
-    write(tmp_path / "a.xyz", change=named(lambda k: f"charge={int(k == 12)} spin=1"))
-    with pytest.raises(ValueError, match=r"frame 0 and .*frame 12 have the same atoms and total_charge 0"):
-        made(tmp_path, charge_key="charge")
-    assert made(tmp_path, charge_key="charge", where={"charge": 0}).n_frames == 39
-    with pytest.raises(ValueError, match="several charges or spins: charge is 0 .*read it with charge_key"):
-        made(tmp_path, spin_key="spin")
-
-
 @pytest.mark.parametrize(
     ("field", "text", "name"),
     [

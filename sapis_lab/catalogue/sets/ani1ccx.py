@@ -17,6 +17,7 @@ SET = PublicSet(
     homepage="https://github.com/aiqm/ANI1x_datasets",
     data_doi="10.6084/m9.figshare.c.4712477",
     folder="ani1x",
+    kinds=("ani1x",),
     files=(ANI1X_FILE,),
     notes=("conformers of ANI-1x that were not computed have NaN", "there are no forces at this level"),
     sources=("the deposit (size, md5)", "load-atoms (sha256)"),
