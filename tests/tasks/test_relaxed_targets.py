@@ -39,9 +39,13 @@ def write_relaxations(folder: Path, *, n: int = 25, unconverged: str = "random3"
                 away = start * (1 - k / (n - 1)) + (0.2 if name == unconverged else 0.0)
                 x = np.vstack([SLAB, [1.25, 1.25, HEIGHT] + away])
                 atoms = Atoms(
-                    "Cu4O", x, cell=np.diag([5.0, 5.0, 15.0 + s]), pbc=True, constraint=FixAtoms(range(4))
+                    "Cu4O",
+                    x,
+                    cell=np.diag([5.0 + 0.05 * s, 5.0, 15.0 + s]),
+                    pbc=True,
+                    constraint=FixAtoms(range(4)),
                 )
-                forces = np.vstack([np.zeros((4, 3)), -STIFFNESS * away])
+                forces = STIFFNESS * np.vstack([np.tile(away / 4, (4, 1)), -away])  # on the slab as well
                 energy = -20.0 + STIFFNESS / 2 * float(away @ away)
                 atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces)
                 file.write(atoms)
