@@ -74,6 +74,10 @@ HOMES = {
     "rich": {"screen", "cli", "sweep", "scaling", "bench", "selftest", "report"},
     "tblite": {"oracles"},
     "triton": {"kernels"},
+    "h5py": {"formats"},
+    "mdtraj": {"formats"},
+    "lmdb": {"formats"},
+    "ase_db_backends": {"formats"},
 }
 
 

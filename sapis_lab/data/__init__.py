@@ -13,6 +13,7 @@ from sapis_lab.data._base import (
     store_folder,
     store_info,
 )
+from sapis_lab.data._charges import refuse_mixed_charges
 from sapis_lab.data._convert import convert, from_file, from_store, target_format
 from sapis_lab.data._neighbor_table import Edges, NeighborTable
 from sapis_lab.data._references import fit_references
@@ -39,6 +40,7 @@ __all__ = [
     "is_sealed",
     "nested_order",
     "prepare",
+    "refuse_mixed_charges",
     "store_folder",
     "store_info",
     "target_format",

@@ -87,7 +87,7 @@ class FileLabels(DatasetConfig):
     charges_key: Annotated[str | None, Added(before=None)] = None
     """Column (or array) of the partial charges, e, if they are to be read."""
     charge_key: Annotated[str | None, Added(before=None)] = None
-    """Key of the total charge, e, if it is to be read; models that do not know it are trained on one charge
+    """Key of the total charge, e, if it is to be read; models do not know it and are trained on one charge
     only."""
     spin_key: Annotated[str | None, Added(before=None)] = None
     """Key of the spin multiplicity (1: no unpaired electron), if it is to be read; as the charge."""

@@ -456,6 +456,11 @@ def _sources(config: FilesConfig, root: Path, name: str) -> list[_Source]:
     path = need_folder(root, relative) if is_folder else need_file(root, relative)
     with reading(root, path):
         used = format_of(path, config.format)
+    if str(config.kind) == "extxyz" and used.name not in ("extxyz", "npz"):
+        raise ValueError(
+            f"{path}: is of the format {used.name} by its name, and the kind extxyz reads extended XYZ and "
+            ".npz; set kind: files, or format: extxyz"
+        )
     files = sorted(f for f in path.rglob("*") if f.is_file()) if is_folder else [path]
     return [_Source(path, wanted, name, used, files)]
 

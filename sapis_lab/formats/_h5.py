@@ -3,7 +3,7 @@ number believed that the file does not hold."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -42,35 +42,60 @@ def opened(path: Path) -> Iterator[Any]:
             yield file
 
 
-def groups(file: Any, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+class Datasets(Mapping[str, Any]):
+    """Datasets of a group by name, each opened when it is asked for: files may have millions."""
+
+    def __init__(self, group: Any, names: list[str]) -> None:
+        self._group, self._names = group, dict.fromkeys(names)
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._names:
+            raise KeyError(name)
+        return self._group[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+
+def groups(file: Any, path: Path) -> Iterator[tuple[str, Datasets]]:
     """(name, datasets by name) of every group, in the order of names; links to other places are refused."""
     yield from _groups(file, path, "", 0)
 
 
-def _groups(group: Any, path: Path, name: str, depth: int) -> Iterator[tuple[str, dict[str, Any]]]:
+def _groups(group: Any, path: Path, name: str, depth: int) -> Iterator[tuple[str, Datasets]]:
     h5py = package("h5py", path)
+    place = f"{path}, group {name or '/'}"
     if depth > _MOST_DEPTH:
         raise ValueError(f"{path}, group {name[:80]}: groups nested more than {_MOST_DEPTH} deep")
-    datasets, inner = {}, []
+    names: list[str] = []
+    inner: list[str] = []
     try:
         for key in group:
-            place = f"{path}, group {name or '/'}"
-            if not isinstance(group.get(key, getlink=True), h5py.HardLink):
+            encoded = key.encode("utf-8", "surrogateescape")
+            if group.id.links.get_info(encoded).type != h5py.h5l.TYPE_HARD:
                 raise ValueError(
                     f"{place}: {key[:80]} is a link to another place, wanted the data themselves"
                 )
-            kind = group.get(key, getclass=True)
-            if kind is h5py.Group:
+            kind = h5py.h5o.get_info(group.id, encoded).type
+            if kind == h5py.h5o.TYPE_GROUP:
                 inner.append(key)
-            elif kind is h5py.Dataset:
-                datasets[key] = group[key]
+            elif kind == h5py.h5o.TYPE_DATASET:
+                names.append(key)
     except (OSError, RuntimeError, KeyError) as error:
-        raise ValueError(
-            f"{path}, group {name or '/'}: cannot be read ({_short(error)}); copy it again"
-        ) from None
-    yield name, datasets
+        raise ValueError(f"{place}: cannot be read ({_short(error)}); copy it again") from None
+    yield name, Datasets(group, names)
     for key in inner:
-        yield from _groups(group[key], path, f"{name}/{key}" if name else key, depth + 1)
+        try:
+            one = group[key]
+        except (OSError, RuntimeError, KeyError) as error:
+            raise ValueError(f"{place}: cannot be read ({_short(error)}); copy it again") from None
+        yield from _groups(one, path, f"{name}/{key}" if name else key, depth + 1)
 
 
 def check_stored(dataset: Any, place: str) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -177,6 +177,8 @@ def _lines(f: IO[str], n: int, path: Path, number: int) -> list[str]:
 
 def _text(lines: list[str], number: int, path: Path) -> list[str]:
     """`lines`; ValueError when they hold bytes that are not UTF-8."""
+    if all(map(str.isascii, lines)):
+        return lines
     for k, line in enumerate(lines):
         try:
             line.encode()
@@ -201,6 +203,19 @@ def _properties(info: dict[str, str], place: str) -> list[_Property]:
     """The columns that `Properties` (removed from `info`) describes, under the names that are known here."""
     written = spelled(info, "Properties", place)
     text = "species:S:1:pos:R:3" if written is None else info.pop(written)
+    if text not in _SEEN:
+        if len(_SEEN) > 100:
+            _SEEN.clear()
+        _SEEN[text] = tuple(_described(text, place))
+    return list(_SEEN[text])
+
+
+_SEEN: dict[str, tuple[_Property, ...]] = {}
+"""Columns by their description, which is the same for most frames of a file."""
+
+
+def _described(text: str, place: str) -> list[_Property]:
+    """The columns that the text of `Properties` describes."""
     parts = text.split(":")
     triples = list(zip(parts[::3], parts[1::3], parts[2::3], strict=False))
     if len(parts) % 3 or not all(
@@ -253,8 +268,12 @@ def _rows(lines: list[str], properties: list[_Property], place: str) -> list[lis
 
 def _column(rows: list[list[str]], column: _Property, place: str) -> np.ndarray:
     n = column.columns.stop - column.columns.start
+    words = [row[column.columns] for row in rows]
     try:
-        value: np.ndarray = np.array([row[column.columns] for row in rows], dtype=_TYPES[column.kind])
+        if column.kind == "R":  # twice as fast as an array of words
+            value = np.fromiter(map(float, chain.from_iterable(words)), np.float64, n * len(words))
+        else:
+            value = np.array(words, dtype=_TYPES[column.kind])
     except ValueError as error:
         raise ValueError(
             f"{place}: column {column.name}:{column.kind}:{n} cannot be read as numbers ({error})"

@@ -23,7 +23,7 @@ import numpy as np
 
 from sapis_lab.elements import ATOMIC_NUMBER
 from sapis_lab.formats._base import BLOCK_ATOMS, MOST_ATOMS, Block, Reading, taken
-from sapis_lab.formats._h5 import check_stored, groups, is_hdf5, is_text, opened, rows, texts
+from sapis_lab.formats._h5 import Datasets, check_stored, groups, is_hdf5, is_text, opened, rows, texts
 
 ENDINGS = (".h5", ".hdf5", ".hdf")
 FIXED: dict[str, str] = {}
@@ -98,7 +98,8 @@ def units_told(path: Path, reading: Reading) -> dict[str, str]:
             told, wanted = {}, _wanted(piece, reading)
             own = {"energy": wanted.get(str(reading.energy)), "forces": wanted.get(str(reading.forces))}
             for what, name in {"positions": piece.names["positions"], **own}.items():
-                unit = piece.datasets[name].attrs.get("units") if name in piece.datasets else None
+                here = name is not None and name in piece.datasets
+                unit = piece.datasets[str(name)].attrs.get("units") if here else None
                 if isinstance(unit, bytes | str):
                     told[what] = unit.decode("utf-8", "replace") if isinstance(unit, bytes) else unit
             return told
@@ -115,7 +116,7 @@ class _Piece(NamedTuple):
 
     name: str
     place: str
-    datasets: dict[str, Any]
+    datasets: Datasets
     names: dict[str, str]
     """Datasets that hold species, positions, and perhaps cell, pbc, energy and forces."""
     n_frames: int

@@ -15,7 +15,7 @@ import numpy as np
 
 from sapis_lab.elements import ATOMIC_NUMBER
 from sapis_lab.formats._base import BLOCK_ATOMS, Block, Reading, taken
-from sapis_lab.formats._h5 import check_stored, groups, is_hdf5, opened, rows, texts
+from sapis_lab.formats._h5 import Datasets, check_stored, groups, is_hdf5, opened, rows, texts
 from sapis_lab.formats._trajectory import cell_of, positions_alone
 
 ENDINGS = (".h5", ".hdf5")
@@ -58,7 +58,7 @@ def blocks(path: Path, reading: Reading) -> Iterator[Block]:
             yield positions_alone(np.arange(some.start, some.stop, some.step), z, found, cell)
 
 
-def _arrays(file: Any, path: Path) -> dict[str, Any]:
+def _arrays(file: Any, path: Path) -> Datasets:
     """The datasets of the root."""
     _, found = next(groups(file, path))
     for name in ("coordinates", "topology"):

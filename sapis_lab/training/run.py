@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 
 from sapis_lab.batches import FixedBatches
 from sapis_lab.config import load, read_yaml
-from sapis_lab.data import prepare
+from sapis_lab.data import prepare, refuse_mixed_charges
 from sapis_lab.potential import save_potential
 from sapis_lab.records import CHECKPOINT, Record, write_record
 from sapis_lab.tasks import Task, refitted_references
@@ -189,6 +189,7 @@ def prepare_task(point: PointConfig, cache: Path, *, siblings: Path | None = Non
         ValueError: the settings do not fit the data.
     """
     store = prepare(point.data, cache=cache)
+    refuse_mixed_charges(store)
     pool = store.splits["train"]
     if point.n_frames > len(pool):
         raise ValueError(

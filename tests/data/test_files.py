@@ -11,7 +11,8 @@ import pytest
 
 from sapis_lab import units
 from sapis_lab.config import ConfigError, load
-from sapis_lab.data import FrameStore, dataset_info, prepare
+from sapis_lab.data import FrameStore, dataset_info, prepare, refuse_mixed_charges
+from sapis_lab.data.extxyz import ExtxyzConfig
 from sapis_lab.data.files import FilesConfig
 
 REST = np.array([[0.0, 0, 0], [1.2, 0, 0], [-0.4, 1.0, 0]])
@@ -83,6 +84,17 @@ def test_frames_of_several_charges_that_nobody_reads_are_refused(
     assert made(tmp_path, where={key: values[0]}).n_frames == 15
     write(tmp_path / "b.xyz", lambda k: f"{key}={values[0]}")
     assert made(tmp_path, train="b.xyz").n_frames == 30
+
+
+def test_no_training_on_several_charges(tmp_path: Path) -> None:
+    write(tmp_path / "a.xyz", lambda k: f"charge={k % 2}")
+    mixed = made(tmp_path, charge_key="charge")
+    with pytest.raises(
+        ValueError, match=r"frames have the total charge 0, 1, and no model takes it as an input"
+    ):
+        refuse_mixed_charges(mixed)
+    refuse_mixed_charges(made(tmp_path, charge_key="charge", where={"charge": 1}))
+    refuse_mixed_charges(made(tmp_path, where={"charge": 1}))
 
 
 def test_a_column_called_spin_or_charge_is_no_total_charge(tmp_path: Path) -> None:
@@ -209,3 +221,15 @@ def test_the_same_frames_in_every_format_make_the_same_store(tmp_path: Path) -> 
         for part in ("energy", "positions", "forces", "species"):
             np.testing.assert_array_equal(getattr(store, part), getattr(wanted, part))
         assert store.splits["train"].tolist() == wanted.splits["train"].tolist()
+
+
+def test_the_former_kind_reads_the_two_formats_that_it_read(tmp_path: Path) -> None:
+    write(tmp_path / "a.log")
+    given = {"kind": "extxyz", "n_validation": 4, "n_test": 4, "energy_unit": "eV", "length_unit": "Angstrom"}
+    settings = {**given, "train": "a.log", "root": str(tmp_path)}
+    with pytest.raises(
+        ValueError, match=r"a\.log: is of the format ase_files by its name.* set kind: files, or"
+    ):
+        prepare(load(ExtxyzConfig, settings, source="test"), cache=tmp_path / "cache")
+    named = load(ExtxyzConfig, {**settings, "format": "extxyz"}, source="test")
+    assert prepare(named, cache=tmp_path / "cache").n_frames == 30
