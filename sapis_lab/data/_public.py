@@ -21,6 +21,8 @@ from sapis_lab.data._pools import refuse_absolute
 from sapis_lab.data._sources import data_root, known_root, need_file
 from sapis_lab.data.files import FilesConfig, info_of_files, store_of_files
 
+_PACKED = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+
 
 @dataclass(frozen=True)
 class PublicFiles:
@@ -88,7 +90,20 @@ class PublicData(DatasetConfig):
         """The name below `root` of the first of these files that is there.
 
         Raises:
-            ValueError: none is; the message names them all.
+            ValueError: none is; the message names them all, and archives beside that may hold them.
         """
         root = data_root(self.root)
-        return need_file(root, *(self.within(name) for name in names)).relative_to(root).as_posix()
+        try:
+            return need_file(root, *(self.within(name) for name in names)).relative_to(root).as_posix()
+        except ValueError as error:
+            packed = _archives(root / self.within(""))
+            if not packed:
+                raise
+            raise ValueError(f"{error}; unpack it there if it is in {' or '.join(packed)}") from None
+
+
+def _archives(folder: Path) -> list[str]:
+    """Names of archives in a folder, the first three."""
+    if not folder.is_dir():
+        return []
+    return sorted(file.name for file in folder.iterdir() if file.name.lower().endswith(_PACKED))[:3]

@@ -85,3 +85,23 @@ def test_forces_of_copper_are_as_large_as_its_source_says(tmp_path):
     rows = made(config("cu-ace"), tmp_path).forces.astype(float)
     assert np.sqrt((rows**2).mean()) == pytest.approx(0.77, abs=0.01)
     assert np.abs(rows).max() == pytest.approx(30.9, abs=0.1)
+
+
+@needs_files
+@pytest.mark.parametrize("name", ["water-rpbed3", "water-pbe0ts"])
+def test_forces_of_water_pull_stretched_bonds_together(tmp_path, name):
+    store = made(config(name), tmp_path)
+    distances, pulls = [], []
+    for k in range(0, store.n_frames, 20):
+        atoms = slice(store.offsets[k], store.offsets[k + 1])
+        x, z, f, cell = store.positions[atoms], store.species[atoms], store.forces[atoms], store.cell[k]
+        part = (x[z == 1][:, None] - x[z == 8][None]) @ np.linalg.inv(cell)
+        bond = (part - np.round(part)) @ cell
+        r = np.linalg.norm(bond, axis=-1)
+        nearest = (np.arange(len(r)), r.argmin(1))
+        distances.append(r[nearest])
+        pulls.append((f[z == 1] * bond[nearest]).sum(1) / r[nearest])
+    # bonds near their length have about 40 eV/Å²
+    r, pull = np.concatenate(distances), np.concatenate(pulls)
+    r, pull = r[(some := np.abs(r - 1) < 0.1)], pull[some]
+    assert -60 < np.polyfit(r, pull, 1)[0] < -20 and np.corrcoef(r, pull)[0, 1] < -0.6

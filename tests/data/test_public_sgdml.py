@@ -84,3 +84,12 @@ def test_md22_trains_on_as_many_frames_as_its_paper(tmp_path):
     with pytest.raises(ValueError, match="n_train=600; lower one of them"):
         Md22Config(molecule="buckyball-catcher", root=tmp_path).info(cutoff=5.0)
     assert sum(N_TRAIN.values()) == 28_400 and len(N_TRAIN) == 7
+
+
+def test_an_archive_that_is_still_packed_is_named(tmp_path):
+    (tmp_path / "md17_ccsdt").mkdir()
+    (tmp_path / "md17_ccsdt/ethanol_ccsd_t.zip").write_bytes(b"PK")
+    with pytest.raises(
+        ValueError, match=r"ethanol_ccsd_t-train\.npz.*unpack it there if it is in ethanol_ccsd_t\.zip"
+    ):
+        Md17CcsdConfig(root=tmp_path).info(cutoff=5.0)
