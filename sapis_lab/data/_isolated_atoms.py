@@ -11,6 +11,7 @@ from sapis_lab.data._further_labels import numbers_of_frames
 from sapis_lab.data._store import FrameStore
 from sapis_lab.elements import SYMBOLS
 from sapis_lab.formats import Reading, format_of, written
+from sapis_lab.units import ENERGY
 
 MAX_BINDING = 30.0
 """eV per atom. Cohesive energies are below 9; 30 leaves room for compressed frames and tells an energy per
@@ -24,7 +25,14 @@ def read_isolated_atoms(path: Path, *, energy_key: str, factor: float) -> dict[i
         energy_key: key of the energy.   factor: eV per unit of the file.
     """
     energies: dict[int, float] = {}
-    for block in format_of(path).blocks(path, Reading(labels=False, energy=energy_key)):
+    used = format_of(path)
+    own = used.fixed.get("energy_unit")
+    if own is not None and ENERGY[own] != factor:
+        raise ValueError(
+            f"{path}: is in {own} by its format {used.name}, and the energies of the frames are in another "
+            "unit; give isolated_atoms as numbers in that of the frames"
+        )
+    for block in used.blocks(path, Reading(labels=False, energy=energy_key)):
 
         def place(k: int, numbers: np.ndarray = block.numbers) -> str:
             return f"{path}, frame {numbers[k]}"

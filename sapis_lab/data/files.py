@@ -276,12 +276,11 @@ class FilesConfig(FileLabels):
         if self.isolated_atoms is None:
             return isolated_energies(found.isolated) if found.isolated else None
         unit = self.energy_unit or str(used.fixed.get("energy_unit"))
+        factor = units.ENERGY[unit]
         if isinstance(self.isolated_atoms, dict):
-            return {ATOMIC_NUMBER[s]: e * units.ENERGY[unit] for s, e in self.isolated_atoms.items()}
+            return {ATOMIC_NUMBER[s]: e * factor for s, e in self.isolated_atoms.items()}
         path = need_file(root, self.isolated_atoms)
         with reading(root, path):
-            own = self.energy_unit or str(format_of(path).fixed.get("energy_unit", unit))
-            factor = units.ENERGY[own]
             return read_isolated_atoms(path, energy_key=self.energy_key or "energy", factor=factor)
 
 

@@ -249,3 +249,7 @@ def test_isolated_atoms_may_be_of_another_format(tmp_path: Path) -> None:
     ase_write(tmp_path / "more.traj", [atoms[0], Atoms("H2", positions=[[0, 0, 0], [0, 0, 1]])])
     with pytest.raises(ValueError, match=r"more\.traj, frame 1: 2 atoms, wanted one in every frame"):
         made(tmp_path, isolated_atoms="more.traj")
+    with pytest.raises(
+        ValueError, match=r"atoms\.traj: is in eV by its format ase_traj, and the energies of"
+    ):
+        made(tmp_path, isolated_atoms="atoms.traj", energy_unit="Hartree", max_force=None)
