@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from sapis_lab.data._checks import Finding, refuse
+from sapis_lab.data._further_labels import numbers_of_frames
 from sapis_lab.data._store import FrameStore
 from sapis_lab.elements import SYMBOLS
-from sapis_lab.formats import numbers_of, read_extxyz, written
+from sapis_lab.formats import Reading, format_of, written
+from sapis_lab.units import ENERGY
 
 NAME = "isolated atoms"
 MAX_BINDING = 30.0
@@ -22,29 +24,38 @@ def read_isolated_atoms(path: Path, *, energy_key: str, factor: float) -> dict[i
     """Energies of the isolated atoms, eV by atomic number, from a file of frames of one atom.
 
     Args:
-        energy_key: key of the comment line.   factor: eV per unit of the file.
+        energy_key: key of the energy.   factor: eV per unit of the file.
     """
     energies: dict[int, float] = {}
-    for frame in read_extxyz(path):
-        place = f"{path}, frame {frame.number}"
-        if len(frame.species) != 1:
+    used = format_of(path)
+    own = used.fixed.get("energy_unit")
+    if own is not None and ENERGY[own] != factor:
+        raise ValueError(
+            f"{path}: is in {own} by its format {used.name}, and the energies of the frames are in another "
+            "unit; give isolated_atoms as numbers in that of the frames"
+        )
+    for block in used.blocks(path, Reading(labels=False, energy=energy_key)):
+
+        def place(k: int, numbers: np.ndarray = block.numbers) -> str:
+            return f"{path}, frame {numbers[k]}"
+
+        if (block.n_atoms != 1).any():
+            k = int(np.argmax(block.n_atoms != 1))
             raise ValueError(
-                f"{place}: {len(frame.species)} atoms, wanted one in every frame of a file of isolated atoms"
+                f"{place(k)}: {block.n_atoms[k]} atoms, wanted one in every frame of a file of isolated atoms"
             )
-        key = written(frame.info, energy_key, place)
+        key = written(block.frame_labels, energy_key, place(0))
         if key is None:
             raise ValueError(
-                f"{place}: no key {energy_key!r} in the comment line; it has {', '.join(frame.info)}"
+                f"{place(0)}: no key {energy_key!r}; it has {', '.join((*block.frame_labels, *block.unread))}"
             )
-        z, energy = (
-            int(frame.species[0]),
-            float(numbers_of(frame.info[key], (), f"{place}: {key}")) * factor,
-        )
-        if energies.setdefault(z, energy) != energy:
-            raise ValueError(
-                f"{place}: a second {SYMBOLS[z]} with another energy, {energy} eV after {energies[z]} eV; "
-                f"keep one of them"
-            )
+        found = numbers_of_frames(block.frame_labels[key], (), place, key) * factor
+        for k, (z, energy) in enumerate(zip(block.species.tolist(), found.tolist(), strict=True)):
+            if energies.setdefault(int(z), energy) != energy:
+                raise ValueError(
+                    f"{place(k)}: a second {SYMBOLS[int(z)]} with another energy, {energy} eV after "
+                    f"{energies[int(z)]} eV; keep one of them"
+                )
     return energies
 
 

@@ -233,3 +233,23 @@ def test_the_former_kind_reads_the_two_formats_that_it_read(tmp_path: Path) -> N
         prepare(load(ExtxyzConfig, settings, source="test"), cache=tmp_path / "cache")
     named = load(ExtxyzConfig, {**settings, "format": "extxyz"}, source="test")
     assert prepare(named, cache=tmp_path / "cache").n_frames == 30
+
+
+def test_isolated_atoms_may_be_of_another_format(tmp_path: Path) -> None:
+    from ase import Atoms
+    from ase.calculators.singlepoint import SinglePointCalculator
+    from ase.io import write as ase_write
+
+    write(tmp_path / "a.xyz")
+    atoms = [Atoms(symbol) for symbol in "HO"]
+    for k, one in enumerate(atoms):
+        one.calc = SinglePointCalculator(one, energy=(-13.5, -60.25)[k])
+    ase_write(tmp_path / "atoms.traj", atoms)
+    assert made(tmp_path, isolated_atoms="atoms.traj").isolated_atoms == {1: -13.5, 8: -60.25}
+    ase_write(tmp_path / "more.traj", [atoms[0], Atoms("H2", positions=[[0, 0, 0], [0, 0, 1]])])
+    with pytest.raises(ValueError, match=r"more\.traj, frame 1: 2 atoms, wanted one in every frame"):
+        made(tmp_path, isolated_atoms="more.traj")
+    with pytest.raises(
+        ValueError, match=r"atoms\.traj: is in eV by its format ase_traj, and the energies of"
+    ):
+        made(tmp_path, isolated_atoms="atoms.traj", energy_unit="Hartree", max_force=None)

@@ -85,6 +85,18 @@ def test_a_trajectory_of_ase_gives_forces_without_constraints(tmp_path: Path) ->
     assert numbers(tmp_path / "a.traj", slice(-2, None)) == [1, 2]
 
 
+def test_a_trajectory_whose_elements_change(tmp_path: Path) -> None:
+    from ase import Atoms
+    from ase.io import write
+
+    write(
+        tmp_path / "a.traj",
+        [Atoms(s, positions=np.eye(3)[: len(Atoms(s))]) for s in ("H2", "CO", "H2O", "H2")],
+    )
+    found = np.concatenate([block.species for block in read(tmp_path / "a.traj")])
+    assert found.tolist() == [1, 1, 6, 8, 1, 1, 8, 1, 1]
+
+
 @pytest.mark.parametrize("ending", ["db", "json", "aselmdb"])
 def test_a_database_of_ase_gives_results_and_what_stands_in_data(tmp_path: Path, ending: str) -> None:
     from ase.db import connect

@@ -254,6 +254,10 @@ def test_a_target_is_whole_or_absent(tmp_path: Path) -> None:
             made(tmp_path / "a.xyz", tmp_path / target, **EV)
     assert sorted(f.name for f in tmp_path.iterdir()) == ["a.xyz", "b.db"]
     assert (tmp_path / "b.db").read_text() == "what was there"
+    with pytest.raises(
+        ValueError, match=r"c\.json: an ASE database is written as \.db or \.aselmdb, got \.json"
+    ):
+        made(tmp_path / "a.xyz", tmp_path / "c.json", "ase_db", **EV)
     (tmp_path / "d").mkdir()
     with pytest.raises(ConfigError, match="d: is there already; remove it"):
         made(tmp_path / "a.xyz", tmp_path / "d", **EV)
