@@ -25,7 +25,7 @@ from sapis_lab.data._checks._similar import sampled
 NAME = "stress"
 _FRAMES, _FEWEST = 120, 30
 _ORDERS = ("yz", "xz", "xy")
-_CLEAR = 0.6
+_CLEAR = 0.8
 """Correlation below which nothing is concluded."""
 
 
