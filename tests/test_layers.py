@@ -75,11 +75,11 @@ HOMES = {
     "tblite": {"oracles"},
     "pyscf": {"oracles"},
     "openmm": {"oracles"},
-    "rdkit": {"oracles"},
+    "rdkit": {"oracles", "data"},
     "triton": {"kernels"},
-    "h5py": {"formats"},
+    "h5py": {"formats", "selftest"},
     "mdtraj": {"formats"},
-    "lmdb": {"formats"},
+    "lmdb": {"formats", "bench"},
     "ase_db_backends": {"formats"},
 }
 

@@ -99,7 +99,7 @@ def info(
 
 
 def _config(name: str, settings: list[str]) -> Any:
-    """Of a name in configs/data/, or of a file of frames, which is read as kind extxyz."""
+    """Of a name in configs/data/, or of a file of frames, which is read as kind files."""
     path = Path(name)
     if not path.suffix or (home() / "configs" / "data" / f"{name}.yaml").exists():
         return dataset_config(name, settings)
@@ -111,7 +111,7 @@ def _config(name: str, settings: list[str]) -> Any:
     if not path.exists():
         raise ConfigError(f"{name}: there is no such file, and no data set of that name in configs/data/")
     raw: dict[str, Any] = {
-        "kind": "extxyz",
+        "kind": "files",
         "root": str(path.resolve().parent),
         "train": path.name,
         "n_validation": 1,

@@ -292,7 +292,8 @@ def _sum(cells: Sequence[Cell], before: str | None) -> str:
 
 def _published_table(outcomes: dict[str, dict[str, str]], alarms: Sequence[Alarm]) -> Any:
     words = {"passed": "pass", "failed": "FAIL", "suspect": "susp", "not checked": "–"}
-    grid = new_table("set", "passed", "not checked", "alarms, and why they are right", left="all")
+    alarm = "alarms, and why they are right"
+    grid = new_table("set", "passed", "not checked", alarm, left="all", wrapped=["not checked", alarm])
     for name, found in outcomes.items():
         counts = Counter(found.values())
         unchecked = ", ".join(check for check, outcome in found.items() if outcome == "not checked")

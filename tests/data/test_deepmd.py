@@ -88,7 +88,7 @@ def test_frames_are_those_of_the_sets_in_order_and_the_split_that_of_the_seed(ro
     assert before.periodic and before.mean_atoms == 6 and before.labels == ("energy", "forces")
 
 
-@pytest.mark.filterwarnings("ignore:energy unit", "ignore:outliers")  # no totals of so few electrons
+@pytest.mark.filterwarnings("ignore:(energy unit|outliers|resolution of energies):")  # as was made here
 def test_float32_totals_are_kept_as_they_are_and_their_step_is_told(root):
     given = {name: array.astype(np.float32) for name, array in arrays(0).items()}
     given["energy"] -= np.float32(29000)

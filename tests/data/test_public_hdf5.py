@@ -8,7 +8,8 @@ import pytest
 from public_cases import made, needs_files, sizes, springs
 
 from sapis_lab import units
-from sapis_lab.data._checks import energy_force_consistency, superposition
+from sapis_lab.data._checks._consistency import energy_force_slope
+from sapis_lab.data._checks._similar import superposition
 from sapis_lab.data.ani1x import Ani1xConfig
 from sapis_lab.data.ani2x import Ani2xConfig
 from sapis_lab.data.comp6 import Comp6Config
@@ -62,7 +63,7 @@ def test_what_ani_2x_calls_forces_are_forces(tmp_path):
     # CO at 1.1716 Å: -113.278573616 Hartree, and a force on C of 0.14980902 Hartree/Å
     assert store.energy[0] == pytest.approx(-113.278573616 * 27.211386245988, abs=1e-9)
     assert store.forces[0].tolist() == pytest.approx([0, 0, 0.14980902 * 27.211386], rel=1e-5)
-    assert energy_force_consistency(store, store.splits["train"]).slope == pytest.approx(1, abs=1e-3)
+    assert energy_force_slope(store, store.splits["train"]).value == pytest.approx(1, abs=1e-3)
 
 
 @needs_files

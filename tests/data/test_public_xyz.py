@@ -5,7 +5,7 @@ import pytest
 from public_cases import force_rms, made, needs_files, sizes, springs, write_atoms, write_xyz
 
 from sapis_lab.data import dataset_info, store_folder
-from sapis_lab.data._checks import energy_force_consistency
+from sapis_lab.data._checks._consistency import energy_force_slope
 from sapis_lab.data.acac import AcacConfig
 from sapis_lab.data.ethanol_botnet import EthanolBotnetConfig
 from sapis_lab.data.threebpa import ThreebpaConfig
@@ -29,7 +29,7 @@ def test_acetylacetone_has_the_published_splits_and_labels(tmp_path):
     assert first.energy[0] == -9391.927102388827 and np.isnan(first.forces).all()
     assert store.isolated_atoms == {1: -13.568422178253735, 6: -1026.8538996116154, 8: -2037.796869412825}
     assert force_rms(store) == pytest.approx(1.05, abs=0.005)
-    assert energy_force_consistency(store, store.splits["train"]).slope == pytest.approx(1, abs=0.05)
+    assert energy_force_slope(store, store.splits["train"]).value == pytest.approx(1, abs=0.05)
     assert store.metadata["public_set"] == "acac" and "def2-SVP" in store.metadata["level_of_theory"]
     info = acac.info(cutoff=5.0)
     assert (info.n_train, info.species, info.n_test["test_600K"]) == (450, (1, 6, 8), 650)
