@@ -67,13 +67,13 @@ class PublicData(DatasetConfig):
 
     def info(self, *, cutoff: float) -> DatasetInfo:
         public = self.files()
-        return info_of_files(public.config, cutoff=cutoff, change=public.change)
+        return info_of_files(_as_published(public.config), cutoff=cutoff, change=public.change)
 
     def build_store(self, folder: Path, *, n_workers: int, progress: Progress) -> None:
         public = self.files()
         facts = self.credits()
         store_of_files(
-            public.config,
+            _as_published(public.config),
             folder,
             progress=progress,
             change=public.change,
@@ -107,3 +107,8 @@ def _archives(folder: Path) -> list[str]:
     if not folder.is_dir():
         return []
     return sorted(file.name for file in folder.iterdir() if file.name.lower().endswith(_PACKED))[:3]
+
+
+def _as_published(config: FilesConfig) -> FilesConfig:
+    """`config` with the splits that the kind says: frames are not kept apart by what they carry."""
+    return config.model_copy(update={"split_by": None})

@@ -746,6 +746,9 @@ def _splits(
         largest = isinstance(split_by, SplitBy) and split_by.test == "largest"
         groups = keys.groups(pool, n_atoms=np.diff(atoms.offsets)[pool] if largest else None)
     if groups is not None and split_by == "auto":
+        n_splits = 1 + bool(config.n_validation) + bool(config.n_test)
+        if len(np.unique(groups.labels)) < n_splits:  # all of one trajectory: nothing can be kept apart
+            return _pool_splits(config, atoms, ranges, None)
         try:
             return _pool_splits(config, atoms, ranges, groups)
         except ValueError as error:
