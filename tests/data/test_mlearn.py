@@ -30,6 +30,7 @@ def entry(shift=None, *, strain=(0.0, 0.0, 0.0), energy=0.0):
     shift = np.zeros((8, 3)) if shift is None else shift
     abc = DIAMOND + shift @ np.linalg.inv(cell)
     return {
+        "group": "Elastic" if any(strain) else "AIMD-NVT",
         "structure": {
             "lattice": {"matrix": cell.tolist()},
             "sites": [{"species": [{"element": "Si", "occu": 1}], "abc": x.tolist()} for x in abc],
@@ -118,11 +119,13 @@ def test_the_split_is_the_published_one_and_distinct_frames_are_no_copies_of_tra
     assert before.labels == ("energy", "forces", "stress") and before.periodic
 
 
-def test_stress_is_tension_and_its_components_are_in_the_order_of_vasp(tmp_path):
+def test_stress_is_tension_and_in_the_order_of_vasp_for_strained_crystals_alone(tmp_path):
     silicon(tmp_path / "mlearn" / "Si")
     store = prepare(config(tmp_path), cache=tmp_path / "cache")
-    wanted = np.array([[10.0, 1, 3], [1, 20, 2], [3, 2, 30]]) * -0.1 / units.EV_PER_A3_TO_GPA
-    assert np.allclose(store.column("stress")[5], wanted, rtol=1e-12)
+    kbar = -0.1 / units.EV_PER_A3_TO_GPA
+    strained, thermal = store.column("stress")[211], store.column("stress")[5]
+    assert np.allclose(strained, kbar * np.array([[10.0, 1, 3], [1, 20, 2], [3, 2, 30]]), rtol=1e-12)
+    assert np.allclose(thermal, kbar * np.array([[10.0, 1, 2], [1, 20, 3], [2, 3, 30]]), rtol=1e-12)
 
 
 def test_no_validation_frame_has_a_copy_in_training(tmp_path):
