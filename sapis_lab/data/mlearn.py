@@ -23,10 +23,10 @@ in VASP's order, xx yy zz xy yz zx: between those less than 4.5 % apart, differe
 are the work of these stresses with this sign and order to 0.02 eV in Si (Ge: 1.6 and 0.03 eV; any other order
 misses by more than 1 eV). All other frames have the last two the other way, xx yy zz xy zx yz: potentials
 that learnt energies and forces alone say so of nearly every frame whose two shear stresses differ by more
-than their error. For the other elements stress is left out. Ni and Cu: energies follow the stresses only once the pressure is
-raised by 28 and 24 kB, the last two components are in the other order, and the stresses of the test frames
-are those of the first training frames. Li: shear stresses at strains of 1 and -2 % have the same sign, and
-energies, which differ by less than 1 meV, do not settle which is right.
+than their error. For the other elements stress is left out. Ni and Cu: energies follow the stresses only
+once the pressure is raised by 28 and 24 kB, the last two components are in the other order, and the stresses
+of the test frames are those of the first training frames. Li: shear stresses at strains of 1 and -2 % have
+the same sign, and energies, which differ by less than 1 meV, do not settle which is right.
 """
 
 from __future__ import annotations
