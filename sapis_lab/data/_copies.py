@@ -144,9 +144,11 @@ def _candidates(store: FramesToCompare, ids: np.ndarray) -> Iterator[tuple[int, 
     for group in np.split(order, edges):
         if len(group) < 2:
             continue
-        points = sums[group] / np.median(slack[group])
+        # rounded: of coordinates that fall towards zero over many powers of ten, as those of atoms near the
+        # cutoff do, scipy makes a tree so deep that the stack overflows
+        points = np.round(sums[group] / np.median(slack[group]), 3)
         tree = cKDTree(points)
-        pairs = tree.query_pairs(1.0, p=np.inf, output_type="ndarray")
+        pairs = tree.query_pairs(1.002, p=np.inf, output_type="ndarray")
         for a, b in pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))] if len(pairs) else ():
             yield tuple(sorted((int(group[a]), int(group[b]))))  # type: ignore[misc]
 

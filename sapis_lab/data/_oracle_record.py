@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from sapis_lab.config import identity
 from sapis_lab.data._sources import data_root, need_file, sha256
 from sapis_lab.oracles import OracleConfig
+from sapis_lab.packages import versions
 
 
 def oracle_record(oracle: OracleConfig) -> dict[str, Any]:
@@ -18,18 +18,12 @@ def oracle_record(oracle: OracleConfig) -> dict[str, Any]:
         ValueError: a file that it reads is missing.
     """
     root = data_root(None) if oracle.files() else None
+    found = versions(type(oracle).packages)  # of one that is missing, labels will say which extra has it
     return {
         "kind": oracle.kind,
         "version": type(oracle).version,
         "level": oracle.level(),
         "settings": identity(oracle),
-        "packages": {name: _version(name) for name in type(oracle).packages},
+        "packages": {name: found.get(name) for name in type(oracle).packages},
         "files": {} if root is None else {name: sha256(need_file(root, name)) for name in oracle.files()},
     }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:  # labels will say which extra is missing
-        return None

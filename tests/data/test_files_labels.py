@@ -235,6 +235,7 @@ def test_the_former_kind_reads_the_two_formats_that_it_read(tmp_path: Path) -> N
     assert prepare(named, cache=tmp_path / "cache").n_frames == 30
 
 
+@pytest.mark.filterwarnings("ignore::sapis_lab.errors.Notice")  # of made-up labels
 def test_isolated_atoms_may_be_of_another_format(tmp_path: Path) -> None:
     from ase import Atoms
     from ase.calculators.singlepoint import SinglePointCalculator

@@ -232,6 +232,7 @@ def test_only_frames_that_a_split_names_are_labelled(tmp_path, here, monkeypatch
     assert store.n_frames == len(asked) == 9
 
 
+@pytest.mark.filterwarnings("ignore::sapis_lab.errors.Notice")  # of made-up labels
 def test_open_frames_among_periodic_ones_have_no_stress(tmp_path, here):
     root = tmp_path / "data"
     root.mkdir()

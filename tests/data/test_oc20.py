@@ -14,6 +14,8 @@ from sapis_lab.config import load, read_yaml
 from sapis_lab.data import prepare
 from sapis_lab.data.oc20 import Oc20Config
 
+pytestmark = pytest.mark.filterwarnings("ignore::sapis_lab.errors.Notice")  # of copies
+
 needs_files = pytest.mark.skipif(
     "SAPIS_DATA" not in os.environ, reason="SAPIS_DATA is not set: no relaxations to read"
 )

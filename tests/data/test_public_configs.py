@@ -17,7 +17,7 @@ SETS = {
     # name: splits, atoms of frames, elements (or their number), RMS of a force component of training, eV/Å
     "3bpa-300K": ({"train": 400, "validation": 50, "test": 50}, (27, 27), "H C N O", 0.948),
     "ani1x-sample": ({"train": 6, "validation": 1, "test": 1}, (13, 19), "H C N O", 0.894),
-    "ani2x-diatomics": ({"train": 2090, "validation": 500, "test": 500}, (2, 2), 7, 1.699),
+    "ani2x-diatomics": ({"train": 4706, "validation": 500, "test": 500}, (2, 2), 7, 1.606),
     "carbon-lda": ({"train": 70, "validation": 15, "test": 15}, (4, 4), "C", 0.905),
     "comp6-s66x8": ({"train": 378, "validation": 50, "test": 100}, (6, 34), "H C N O", 0.186),
     "cu-ace": ({"train": 798, "validation": 100, "test": 100}, (1, 125), "Cu", 0.691),
@@ -27,7 +27,7 @@ SETS = {
     "mlearn-cu": ({"train": 242, "validation": 20, "test": 31, "test_distinct": 18}, (6, 108), "Cu", 0.754),
     "mlearn-li": ({"train": 221, "validation": 20, "test": 29, "test_distinct": 26}, (2, 84), "Li", 0.254),
     "mlearn-ni": ({"train": 243, "validation": 20, "test": 31, "test_distinct": 18}, (6, 108), "Ni", 0.852),
-    "oc20-bulks": ({"train": 1213, "validation": 100, "test": 100}, (1, 54), 54, 0.1325),
+    "oc20-bulks": ({"train": 1226, "validation": 100, "test": 100}, (1, 54), 54, 0.1385),
     "oxides": ({"train": 235, "validation": 30, "test": 30}, (3, 24), "O Ti V Ru Sn Ir", 0.01433),
     "qm9-first20": ({"train": 14, "validation": 3, "test": 3}, (3, 11), "H C N O", None),
     "rmd17-aspirin": ({"train": 950, "validation": 50, "test": 1000}, (21, 21), "H C O", 1.259),
@@ -36,13 +36,19 @@ SETS = {
 }
 
 
+QUICK = ("ani1x-sample", "carbon-lda", "cu-ace", "mlearn-ni", "oxides", "qm9-first20", "spice-sample")
+"""Sets that every run of the suite looks at."""
+
+
 def config(name):
     raw = read_yaml(CONFIGS / f"{name}.yaml")
     return kind_class("data", raw["kind"]).model_validate(raw)
 
 
 @needs_files
-@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.long) for n in SETS]
+)
 def test_a_public_set_is_as_its_source_says(tmp_path, name):
     splits, atoms, elements, rms = SETS[name]
     store = made(config(name), tmp_path)
@@ -59,7 +65,7 @@ def test_a_public_set_is_as_its_source_says(tmp_path, name):
 def test_every_config_of_a_public_set_says_how_to_make_it():
     for path in CONFIGS.glob("*.yaml"):
         comment = "".join(line[1:] for line in path.read_text().splitlines() if line.startswith("#"))
-        if read_yaml(path)["kind"] not in ("xtb", "dynamics"):
+        if read_yaml(path)["kind"] not in ("xtb", "dynamics", "labelled"):
             assert "SAPIS_DATA" in comment, path.stem
         if "sapis data prepare" in comment:
             assert f"sapis data prepare {path.stem}" in comment, path.stem

@@ -53,6 +53,7 @@ def test_3bpa_is_trained_at_either_temperature(tmp_path, train, rms):
     assert store.isolated_atoms[6] == pytest.approx(-1029.489, abs=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore::sapis_lab.errors.Notice")  # of torn dimers
 @needs_files
 def test_ethanol_and_methanol_have_all_their_tests_and_dimers_may_be_torn(tmp_path):
     names = ("MD", "eth_meth", "dimers", "H_removal", "norm_mode_874", "norm_mode_3005")

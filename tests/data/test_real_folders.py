@@ -199,11 +199,16 @@ def made(case: Case, cache: Path, **changes: Any) -> FrameStore:
     return prepare(load(FilesConfig, settings, source=case.name), cache=cache)
 
 
+QUICK = ("acac-300K", "cu_ace", "comp6", "qm9-raw", "oc20", "carbon_castep", "spice", "md22")
+"""Cases that every run of the suite has; the others take a minute and a half together."""
+
+
 def param(case: Case) -> Any:
-    slow = pytest.mark.long if case.name in ("mlearn-Ge", "mlearn-Li") else ()
+    slow = () if case.name in QUICK else pytest.mark.long
     return pytest.param(case, id=case.name, marks=slow)
 
 
+@pytest.mark.filterwarnings("ignore::sapis_lab.errors.Notice")  # of what these sets are known for
 @pytest.mark.parametrize("case", [param(case) for case in CASES])
 def test_a_real_folder_is_read_as_it_is(case: Case, tmp_path: Path) -> None:
     for module in {"h5": "h5py", "dcd": "mdtraj"}.items():

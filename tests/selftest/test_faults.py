@@ -55,7 +55,7 @@ def test_an_unknown_set_is_refused():
 
 
 def test_frames_are_written_as_they_are(tmp_path):
-    from sapis_lab.data._extxyz import read_extxyz
+    from sapis_lab.formats import read_extxyz
 
     frames = joined(list(water(None, 3)))
     (tmp_path / "a.xyz").write_text(written(frames, dict(enumerate(SYMBOLS))))

@@ -113,6 +113,8 @@ def _finding(subject: Subject, split: str, ids: np.ndarray) -> Finding:
 def _like_training(subject: Subject, train: np.ndarray, split: str, ids: np.ndarray) -> Finding:
     """Whether the forces of another split are those that a cheap potential learns from training."""
     name, store = f"forces of {split} as in training", subject.store
+    if len(ids) < FEWEST:
+        return Finding(name, "not checked", f"because it has {len(ids)} frames, and {FEWEST} are wanted")
     some = ids[np.unique(np.linspace(0, len(ids) - 1, OTHER_FRAMES).astype(int))]
     of_train = train[np.diff(store.offsets)[train] > 1]
     frames = [int(k) for k in np.random.default_rng(0).permutation(sampled(of_train, SAMPLE))]
@@ -327,3 +329,7 @@ def causes(slope: Slope, n_atoms: float) -> list[str]:
         if unit != "Angstrom" and fits(value):
             out.append(f"forces seem to be per Å, not per {unit}: set force_unit (such as eV/Angstrom)")
     return out or ["check the units of energies and forces"]
+
+
+FEWEST = 5
+"""Frames of another split below which nothing is said of their forces."""

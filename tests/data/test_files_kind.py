@@ -294,7 +294,7 @@ def test_frames_of_one_molecule_stay_together(tmp_path, setting):
 
 
 def test_groups_that_cannot_be_held_out_are_told_and_frames_split_one_by_one(tmp_path):
-    write(tmp_path / "a.xyz", change=named(lambda k: f"molecule=m{k // 30}"))
+    write(tmp_path / "a.xyz", change=named(lambda k: f"molecule=m{k // 14}"))
     with pytest.warns(Notice, match="frames that share molecule are in several splits"):
         assert len(made(tmp_path).splits["train"]) == 30
     with pytest.raises(ValueError, match="wanted|want at least|nearest"):
