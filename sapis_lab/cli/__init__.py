@@ -6,6 +6,8 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+import warnings
+from collections.abc import Callable
 from typing import Any
 
 import typer
@@ -14,7 +16,7 @@ from typer.core import TyperGroup
 from sapis_lab.cli import answers, bench, catalog, data, design, evaluate, rule, search, selftest, study
 from sapis_lab.cli.common import HELP, to_stderr
 from sapis_lab.config import ConfigError
-from sapis_lab.errors import DiskError, disk_error
+from sapis_lab.errors import DiskError, Notice, disk_error
 from sapis_lab.jobs.signals import Stop, end_with, interrupting
 from sapis_lab.text import never_fails, without_password
 
@@ -67,6 +69,7 @@ def main() -> None:
     # Workers use one thread each; what this process computes itself (fits, a timing of the machine) gains
     # nothing from more.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    warnings.showwarning = _shown(warnings.showwarning)
     never_fails(sys.stdout, sys.stderr)
     with interrupting() as stop:
         status = _status(stop)
@@ -76,6 +79,18 @@ def main() -> None:
     # takes the mark away.
     exec("")
     sys.exit(status)
+
+
+def _shown(usual: Callable[..., None]) -> Callable[..., None]:
+    """Shows a notice as a line of words, and any other warning as `usual`."""
+
+    def show(message: Warning | str, category: type[Warning], *rest: Any, **named: Any) -> None:
+        if issubclass(category, Notice):
+            to_stderr(f"note: {' '.join(str(message).split())}")
+        else:
+            usual(message, category, *rest, **named)
+
+    return show
 
 
 def _status(stop: Stop) -> int:

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from sapis_lab.cli.common import Json, Set, check_json, dataset_config, progress, stdout_console
+from sapis_lab.cli.common import (
+    Json,
+    Set,
+    check_json,
+    dataset_config,
+    progress,
+    source_path,
+    stdout_console,
+)
 from sapis_lab.config import ConfigError, home, plainly
 from sapis_lab.screen import new_table
 
@@ -31,7 +39,8 @@ Cache = Annotated[
 def validate(name: Target, settings: Set = None, cache: Cache = None, json_file: Json = None) -> None:
     """Make every check of a data set, and list what each found; a failure does not end it.
 
-    A path is read as kind extxyz with the units that --set gives. Exit status: 1 if a check failed.
+    A path (from here, or from $SAPIS_DATA), with a slice such as [::10] if wanted, is read as kind files with
+    the units that --set gives. Exit status: 1 if a check failed.
 
     Example: `sapis data validate mine.xyz --set energy_unit=eV --set length_unit=Angstrom`
     """
@@ -100,20 +109,29 @@ def info(
 
 def _config(name: str, settings: list[str]) -> Any:
     """Of a name in configs/data/, or of a file of frames, which is read as kind files."""
-    path = Path(name)
-    if not path.suffix or (home() / "configs" / "data" / f"{name}.yaml").exists():
+    if (home() / "configs" / "data" / f"{name}.yaml").exists():
         return dataset_config(name, settings)
+    from sapis_lab.data.files import split_slice
+
+    relative, _ = plainly(lambda: split_slice(name))
+    path = source_path(relative)
+    if path is None and not Path(relative).suffix and "/" not in relative:
+        return dataset_config(name, settings)  # which says what names there are
     from pydantic import create_model
 
     from sapis_lab.config import composed_kind, load, override
     from sapis_lab.data import DatasetConfig
 
-    if not path.exists():
-        raise ConfigError(f"{name}: there is no such file, and no data set of that name in configs/data/")
+    if path is None:
+        raise ConfigError(
+            f"{name}: there is no such file in {Path.cwd()} or $SAPIS_DATA, and no data set of that name in "
+            "configs/data/"
+        )
     raw: dict[str, Any] = {
         "kind": "files",
         "root": str(path.resolve().parent),
-        "train": path.name,
+        "train": path.name + name[len(relative) :],
+        "split_by": None,
         "n_validation": 1,
         "n_test": 1,
         "seed": None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -201,3 +202,13 @@ def numbers(text: str, option: str) -> list[float]:
         return [float(word) for word in text.split(",")]
     except ValueError:
         raise ConfigError(f"{option} {text!r}: wanted numbers with commas between them, as in 1,2") from None
+
+
+def source_path(name: str) -> Path | None:
+    """The file or folder that a command line names: from the working directory, or else from $SAPIS_DATA, as
+    data sets name theirs; None where there is neither."""
+    from sapis_lab.data import DATA_VARIABLE
+
+    data = os.environ.get(DATA_VARIABLE)
+    places = [Path(name), *([Path(data) / name] if data and not Path(name).is_absolute() else [])]
+    return next((place for place in places if place.exists()), None)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sapis_lab.cli.common import Set, dataset_config, stdout_console
+from sapis_lab.cli.common import Set, dataset_config, source_path, stdout_console
 from sapis_lab.config import ConfigError, home, plainly
 
 
@@ -51,6 +51,8 @@ def data_convert(
     from sapis_lab.sweep.board import DataBoard
 
     name = target_format(target, to)
+    if not target.parent.is_dir():
+        raise ConfigError(f"{target}: there is no folder {target.parent}; make it, or name another target")
     with DataBoard(stdout_console()) as board:
 
         def run() -> Any:
@@ -68,7 +70,7 @@ def _source(source: str, settings: list[str], split: str | None, cache: Path | N
     from sapis_lab.config import override
     from sapis_lab.data import FrameStore, from_file, from_store, is_sealed, prepare
 
-    path = Path(source)
+    path = source_path(source) or Path(source)
     if is_sealed(path):
         if settings:
             raise ConfigError("--set: a frame store has no settings; leave it out")
@@ -79,9 +81,8 @@ def _source(source: str, settings: list[str], split: str | None, cache: Path | N
         return from_file(path.resolve(), override({}, settings))
     if not (home() / "configs" / "data" / f"{source}.yaml").is_file():
         raise ConfigError(
-            f"{source}: no such file or folder, and no data set of that name in configs/data/; see `sapis "
-            "data "
-            "list`"
+            f"{source}: no such file or folder in {Path.cwd()} or $SAPIS_DATA, and no data set of that name "
+            "in configs/data/; see `sapis data list` (of part of a file, make a data set with a slice)"
         )
     folder = cache or home() / ".sapis" / "data"
     return from_store(prepare(dataset_config(source, settings), cache=folder, progress=board), split=split)

@@ -211,11 +211,10 @@ def convert(source: Source, target: Path, name: str, *, progress: Progress) -> W
     are written.
 
     Raises:
-        ConfigError: the target is a folder that is there.   ValueError: what the source has cannot be read,
-        or
-            not be written in this format.
+        ConfigError: the target is there.   ValueError: what the source has cannot be read, or not be written
+            in this format.
     """
-    if target.is_dir() or (name in ("deepmd", STORE) and target.exists()):
+    if target.exists():
         raise ConfigError(f"{target}: is there already; remove it, or choose another name")
     blocks = _followed(source, progress)
     if name not in ("deepmd", STORE):

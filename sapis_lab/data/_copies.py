@@ -2,8 +2,8 @@
 another cell of the same lattice. They have the same energy and, up to that motion, the same forces, so a
 model with these symmetries learns nothing from the second, and a test on it is no test.
 
-Candidates come from four smooth sums over pairs of atoms that no such motion changes, compared in a k-d tree
-within groups of one composition, in O(n log n); each candidate is then confirmed by superposition, atom by
+Candidates come from four smooth sums over pairs of atoms that no such motion changes, sorted and compared
+within groups of one composition; each candidate is then confirmed by superposition, atom by
 atom. Positions of copies agree to rounding. What must not be taken for copies are steps of relaxations and
 scans that move atoms by little: measured 2.6·10⁻⁵ Å in OC20 and 3.7·10⁻⁶ Å in ANI-2x, with energies that
 differ as they should. So frames are copies when they agree to SAME
@@ -136,21 +136,31 @@ def copies(store: FramesToCompare, ids: np.ndarray) -> list[Group]:
 
 def _candidates(store: FramesToCompare, ids: np.ndarray) -> Iterator[tuple[int, int]]:
     """Places a < b in `ids` of frames with the same composition and the same sums over pairs."""
-    from scipy.spatial import cKDTree
-
     sums, slack, keys = _invariants(store, ids)
     order = np.argsort(keys, kind="stable")
     edges = np.nonzero(np.diff(keys[order]))[0] + 1
     for group in np.split(order, edges):
         if len(group) < 2:
             continue
-        # rounded: of coordinates that fall towards zero over many powers of ten, as those of atoms near the
-        # cutoff do, scipy makes a tree so deep that the stack overflows
-        points = np.round(sums[group] / np.median(slack[group]), 3)
-        tree = cKDTree(points)
-        pairs = tree.query_pairs(1.002, p=np.inf, output_type="ndarray")
-        for a, b in pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))] if len(pairs) else ():
+        for a, b in _near(sums[group] / np.median(slack[group])):
             yield tuple(sorted((int(group[a]), int(group[b]))))  # type: ignore[misc]
+
+
+def _near(points: np.ndarray, within: float = 1.0) -> np.ndarray:
+    """(n_pairs, 2) numbers a < b of `points` (n, k) that differ by at most `within` in every coordinate,
+    sorted. They are put in the order of the coordinate that spreads most, and each is compared with those
+    behind it; scipy's tree of them ends the process now and then, its stack overflown."""
+    along = int(np.argmax(np.ptp(points, axis=0)))
+    order = np.argsort(points[:, along], kind="stable")
+    p, found = points[order], [np.zeros((0, 2), np.int64)]
+    for step in range(1, len(p)):
+        k = np.nonzero(p[step:, along] - p[:-step, along] <= within)[0]
+        if not len(k):
+            break
+        k = k[(np.abs(p[k + step] - p[k]) <= within).all(1)]
+        found.append(np.sort(np.stack([order[k], order[k + step]], 1), axis=1))
+    pairs = np.concatenate(found)
+    return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
 
 
 def _invariants(store: FramesToCompare, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -31,21 +31,36 @@ def kept(block: Block, where: Mapping[str, Wanted], without: Mapping[str, Wanted
     return keep
 
 
+def values_met(
+    block: Block, where: Mapping[str, Wanted], without: Mapping[str, Wanted], place: str
+) -> set[tuple[str, str, str]]:
+    """Of the rules, (name of the rule, key, value) that frames of the block have."""
+    met = set()
+    for rule, rules in (("where", where), ("without", without)):
+        for name, values in rules.items():
+            key = name if name in block.frame_labels else spelled(block.frame_labels, name, place)
+            if key is not None:
+                found = block.frame_labels[key]
+                met |= {(rule, name, value) for value in values if _is_one(found, (value,)).any()}
+    return met
+
+
 def _is_one(found: np.ndarray, values: Wanted) -> np.ndarray:
     if found.ndim != 1:
         return np.zeros(len(found), bool)
-    if found.dtype.kind in "biuf":
-        numbers = [float(value) for value in values if _is_number(value)]
-        return np.isin(found.astype(np.float64), numbers)
-    return np.array([str(text) in values for text in found], dtype=bool)
+    wanted = {_same(value) for value in values}
+    return np.array([_same(str(value)) in wanted for value in found.tolist()], dtype=bool)
 
 
-def _is_number(text: str) -> bool:
+_TRUTH = {"t": "True", "true": "True", "f": "False", "false": "False"}
+
+
+def _same(text: str) -> str | float:
+    """What a value is compared by: a number as such, true and false in any spelling."""
     try:
-        float(text)
+        return float(text)
     except ValueError:
-        return False
-    return True
+        return _TRUTH.get(text.casefold(), text)
 
 
 def is_isolated(block: Block) -> np.ndarray:

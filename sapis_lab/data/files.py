@@ -38,6 +38,7 @@ from sapis_lab.data._file_filters import (
     isolated_energies,
     kept,
     left_out,
+    values_met,
 )
 from sapis_lab.data._file_labels import (
     FileLabels,
@@ -78,7 +79,7 @@ _APPEND_ATOMS = 200_000
 def _texts(value: object) -> object:
     """A value alone as a list of one, numbers as text."""
     values = value if isinstance(value, list | tuple) else (value,)
-    return tuple(str(v) if isinstance(v, int | float) and not isinstance(v, bool) else v for v in values)
+    return tuple(str(v) if isinstance(v, int | float) else v for v in values)
 
 
 Rules = Annotated[
@@ -265,8 +266,12 @@ def store_of_files(
                 progress("reading files", n_done, n_files)
             found.ends.setdefault(group, store.n_frames)
             ranges[group] = np.arange(found.starts[group], found.ends[group])
+    for name, then in looks.items():
+        if _looks([Path(name)])[name] != then:
+            raise ValueError(f"{name} was changed while it was read; start again when it is whole")
     found.refuse_mixed_levels()
     found.refuse_mixed_charges()
+    found.refuse_idle_rules(config)
     dropped = left_out(store, max_force=config.max_force, energy_window=config.energy_window)
     if config.copies == "drop":
         dropped["copies"] = copies(store)
@@ -340,9 +345,10 @@ def _begun(
 
 
 def _looks(files: list[Path]) -> dict[str, list[int]]:
-    """Size and time of the last change of files, by their path: what tells that they are what they were."""
+    """Size, times of the last changes and number on the disk of files, by their path: what tells that they
+    are what they were."""
     found = {str(file): file.stat() for file in files}
-    return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in found.items()}
+    return {n: [s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino] for n, s in found.items()}
 
 
 def _refuse_missing(
@@ -453,23 +459,39 @@ class _Found:
     """Behind the last frame of each, once it is whole."""
     looks: dict[str, list[int]] = field(default_factory=dict)
     """Of the files, see `_looks`."""
+    met: set[tuple[str, str, str]] = field(default_factory=set)
+    """Of `where` and `without`, the keys and values that some frame has."""
     keys: GroupKeys = field(default_factory=lambda: GroupKeys(None))
     """What frames say of the group that they belong to."""
 
     def plain(self) -> dict[str, Any]:
         """As JSON, without the keys of groups."""
         every = {name: value for name, value in vars(self).items() if name != "keys"}
-        return {**every, "charges": [[*key, value] for key, value in self.charges.items()]}
+        charges = [[*key, value] for key, value in self.charges.items()]
+        return {**every, "charges": charges, "met": sorted(self.met)}
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> _Found:
         """What `plain` gave."""
         charges = {(setting, key): value for setting, key, value in plain["charges"]}
         isolated = {int(z): value for z, value in plain["isolated"].items()}
-        return cls(**{**plain, "charges": charges, "isolated": isolated})
+        met = {(rule, key, value) for rule, key, value in plain["met"]}
+        return cls(**{**plain, "charges": charges, "isolated": isolated, "met": met})
 
     def count(self, reason: str, n: int) -> None:
         self.n_left_out[reason] = self.n_left_out.get(reason, 0) + n
+
+    def refuse_idle_rules(self, config: FilesConfig) -> None:
+        """ValueError where `where` or `without` names what no frame has: a slip would let frames in, or
+        out."""
+        for rule, wanted in (("where", config.where), ("without", config.without)):
+            for key, values in wanted.items():
+                for value in values:
+                    if (rule, key, value) not in self.met:
+                        raise ValueError(
+                            f"{', '.join(config.train)}: {rule} names {key}: {value}, which no frame has; "
+                            "correct it, or leave it out"
+                        )
 
     def refuse_mixed_levels(self) -> None:
         """ValueError where the frames are of several levels of theory."""
@@ -572,6 +594,7 @@ def _blocks(
     labels: bool,
     every: bool = False,
     skip: int = 0,
+    met: set[tuple[str, str, str]] | None = None,
 ) -> Iterator[tuple[Block, int]]:
     """The frames of a file that the keys choose, changed, with how many of the file have been read; isolated
     atoms are among them. The first `skip` frames are not read."""
@@ -581,6 +604,8 @@ def _blocks(
         for block in source.format.blocks(source.path, read):
             n_frames += len(block)
             place = f"{source.path}, frame {block.numbers[0]}"
+            if met is not None:
+                met |= values_met(block, config.where, config.without, place)
             found = change(block.chosen(kept(block, config.where, config.without, place)))
             if config.isolated_frames == "take" and not labels:
                 found = found.chosen(~is_isolated(found))
@@ -609,7 +634,7 @@ def _convert(
     with reading(root, *source.files):
         told = source.format.units_told(source.path, _reading(config, root, source, labels=True))
         refuse_other_units(told, config, source.format.fixed, source.path)
-        for block, n_read in _blocks(config, root, source, change, labels=True, skip=skip):
+        for block, n_read in _blocks(config, root, source, change, labels=True, skip=skip, met=found.met):
 
             def place(k: int, numbers: np.ndarray = block.numbers) -> str:
                 return f"{source.path}, frame {numbers[k]}"
@@ -763,6 +788,19 @@ def _splits(
 
 
 def _pool_splits(
+    config: FilesConfig, atoms: Species, ranges: dict[str, np.ndarray], groups: Groups | None
+) -> dict[str, np.ndarray]:
+    filters = ("where", "without", "max_force", "energy_window")
+    used = [name for name in filters if getattr(config, name)]
+    try:
+        return _pooled(config, atoms, ranges, groups)
+    except ValueError as error:
+        if not used:
+            raise
+        raise ValueError(f"{error} (some are left out by {', '.join(used)})") from None
+
+
+def _pooled(
     config: FilesConfig, atoms: Species, ranges: dict[str, np.ndarray], groups: Groups | None
 ) -> dict[str, np.ndarray]:
     return pool_splits(

@@ -84,21 +84,25 @@ class DynamicsConfig(Evaluation):
         masses = [atomic_masses[np.asarray(frame.species, dtype=int)] for frame in frames]
         state = self.ensemble.start(replicas_of(frames, masses=masses, seed=self.seed))
         bonds = _Bonds(subject, frames)
-        surface = PotentialSurface(subject.potential)
+        n_atoms, surface = state.n_atoms, PotentialSurface(subject.potential)
         n_steps = max(1, round(1e3 * self.time / self.ensemble.timestep))
         every = max(1, min(round(FRAME_FS / self.ensemble.timestep), n_steps // LOOKS))
         seen: list[tuple[Any, ...]] = []
         failed_at = np.full(len(state), np.nan)
-
-        def look(now: Any, found: Any) -> None:
-            time = now.step * self.ensemble.timestep * 1e-3
-            with np.errstate(invalid="ignore"):
-                bad = ~np.isfinite(found.energy) | bonds.broken(now)
-            failed_at[bad & np.isnan(failed_at)] = time
-            seen.append((time, self.ensemble.conserved(now, found), now.kinetic(), now.temperature()))
-
+        running, found = np.arange(len(state)), None
         with np.errstate(invalid="ignore", over="ignore"):
-            advance(state, self.ensemble, surface, n_steps=n_steps, every=every, on_frame=look)
+            for step in range(every, n_steps + 1, every):
+                state, found = advance(state, self.ensemble, surface, n_steps=every, found=found)
+                time = step * self.ensemble.timestep * 1e-3
+                bad = ~np.isfinite(found.energy) | bonds.broken(state, running)
+                failed_at[running[bad]] = time
+                row = np.full((3, len(failed_at)), np.nan)
+                row[:, running] = self.ensemble.conserved(state, found), state.kinetic(), state.temperature()
+                seen.append((time, *row))
+                if bad.any():  # what has failed moves no further
+                    running, state, found = running[~bad], state.chosen(~bad), None
+                if not len(running):
+                    break
         time, conserved, kinetic, temperature = (np.array(column) for column in zip(*seen, strict=True))
         return {
             "time": time,
@@ -106,7 +110,7 @@ class DynamicsConfig(Evaluation):
             "kinetic": kinetic,
             "temperature": temperature,
             "failed_at": failed_at,
-            "n_atoms": state.n_atoms,
+            "n_atoms": n_atoms,
         }
 
     def score(self, measured: Measured) -> dict[str, float]:
@@ -151,14 +155,20 @@ class _Bonds:
             first += len(frame.species)
         self.pairs, self.lengths = np.concatenate(pairs), np.concatenate(lengths)
         self.replica, self.shifts = np.concatenate(replica), np.concatenate(shifts)
+        sizes = np.array([len(frame.species) for frame in frames])
+        self.first = np.cumsum(sizes) - sizes
 
-    def broken(self, state: Any) -> np.ndarray:
-        """(R,) bool: replicas with a bond that is too long or too short by `STRETCH`."""
-        i, j = self.pairs.T
-        v = state.positions[j] - state.positions[i]
-        v = v + np.einsum("ps,psc->pc", self.shifts, state.cell[self.replica])
-        off = np.abs(np.linalg.norm(v, axis=1) - self.lengths) > STRETCH
-        return np.bincount(self.replica[off], minlength=len(state)) > 0
+    def broken(self, state: Any, which: np.ndarray) -> np.ndarray:
+        """(n,) bool: of a state of the replicas `which` (n,), those with a bond that is too long or too short
+        by `STRETCH`."""
+        bad = np.zeros(len(which), dtype=bool)
+        for k, (replica, first) in enumerate(zip(which.tolist(), state.starts.tolist(), strict=True)):
+            of_it = slice(*np.searchsorted(self.replica, (replica, replica + 1)))
+            x = state.positions[first : first + state.n_atoms[k]]
+            i, j = (self.pairs[of_it] - self.first[replica]).T
+            v = x[j] - x[i] + self.shifts[of_it] @ state.cell[k]
+            bad[k] = (np.abs(np.linalg.norm(v, axis=1) - self.lengths[of_it]) > STRETCH).any()
+        return bad
 
 
 def _bonds(frame: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -264,7 +264,7 @@ def open_binary(path: Path) -> IO[bytes]:
 def open_text(path: Path) -> IO[str]:
     """A text file, compressed or not, for reading. Bytes that are not UTF-8 become surrogates instead of an
     error, which would come from a read-ahead of unknown frame."""
-    return io.TextIOWrapper(open_binary(path), encoding="utf-8", errors="surrogateescape")
+    return io.TextIOWrapper(open_binary(path), encoding="utf-8-sig", errors="surrogateescape")
 
 
 @contextmanager

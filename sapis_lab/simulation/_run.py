@@ -42,9 +42,14 @@ def advance(
     n_steps: int,
     every: int = 1,
     on_frame: OnFrame | None = None,
+    found: Found | None = None,
 ) -> tuple[Replicas, Found]:
-    """The state `n_steps` later; `on_frame` sees every `every`-th one (by its number, not the first)."""
-    found = surface(state, stress=ensemble.wants_stress)
+    """The state `n_steps` later; `on_frame` sees every `every`-th one (by its number, not the first).
+
+    Args:
+        found: what the surface is at `state`, where it is known.
+    """
+    found = found or surface(state, stress=ensemble.wants_stress)
     for _ in range(n_steps):
         state, found = ensemble.step(state, found, surface)
         if on_frame is not None and state.step % every == 0:

@@ -10,6 +10,7 @@ from sapis_lab import units
 from sapis_lab.data import Frames, FrameStore, Subject, copies, findings
 from sapis_lab.data._checks import check_store, collecting
 from sapis_lab.data._checks._few_body import FewBody, Structure
+from sapis_lab.data._copies import _near
 from sapis_lab.errors import Notice
 from sapis_lab.neighbors import neighbor_list
 
@@ -305,3 +306,16 @@ def test_a_failure_is_raised_and_collected_where_all_checks_are_wanted(tmp_path,
     outcomes = {f.check: f.outcome for f in seen}
     assert outcomes["numbers are finite"] == "failed" and outcomes["elements"] == "passed"
     assert outcomes["energies against forces"] == "not checked"
+
+
+@pytest.mark.parametrize("shape", ["uniform", "equal", "line", "powers"])
+def test_near_points_are_those_of_all_comparisons(shape):
+    generator = np.random.default_rng(0)
+    points = {
+        "uniform": 40 * generator.uniform(size=(300, 4)),
+        "equal": np.zeros((60, 4)),
+        "line": np.outer(np.arange(50) * 0.5, [1, 0, 0, 0]),
+        "powers": 10.0 ** -np.arange(0, 300, 3)[:, None] * [1e9, 1, 1, 1],
+    }[shape]
+    apart = np.abs(points[:, None] - points[None]).max(-1)
+    assert _near(points).tolist() == np.argwhere(np.triu(apart <= 1.0, 1)).tolist()

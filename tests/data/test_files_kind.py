@@ -81,8 +81,51 @@ def test_frames_are_chosen_by_their_keys(tmp_path):
     )
     assert made(tmp_path, where={"config_type": "bulk"}).n_frames == 20
     assert made(tmp_path, where={"Config_Type": ["bulk", "slab"]}, without={"run": [0, "1"]}).n_frames == 13
-    with pytest.raises(ValueError, match="0 frames"):
-        made(tmp_path, where={"config_type": "surface"})
+
+
+@pytest.mark.parametrize(
+    ("rules", "words"),
+    [
+        ({"where": {"config_type": "surface"}}, "where names config_type: surface, which no frame has"),
+        ({"without": {"config_type": ["bulk", "bluk"]}}, "without names config_type: bluk, which"),
+        ({"without": {"configtype": "bulk"}}, "without names configtype: bulk, which no frame has"),
+        ({"where": {"run": 7}}, "where names run: 7, which no frame has|hold 0 frames"),
+    ],
+)
+def test_a_rule_that_no_frame_meets_is_refused(tmp_path, rules, words):
+    kinds = ["slab", "bulk"]
+    write(tmp_path / "a.xyz", change=named(lambda k: f"config_type={kinds[k % 2]} run={k % 3}"))
+    with pytest.raises(ValueError, match=rf"a\.xyz: {words}|hold 0 frames.*left out by where"):
+        made(tmp_path, **rules)
+
+
+@pytest.mark.parametrize("value", [True, "T", "true", "True"])
+def test_true_and_numbers_are_met_in_any_spelling(tmp_path, value):
+    write(tmp_path / "a.xyz", change=named(lambda k: f"flag={'FT'[k % 2]} run={k % 3}.0"))
+    assert made(tmp_path, where={"flag": value}).n_frames == 20
+    assert made(tmp_path, where={"run": [1, "2.00"]}).n_frames == 26
+
+
+def test_a_byte_order_mark_is_no_part_of_the_number_of_atoms(tmp_path):
+    path = write(tmp_path / "a.xyz")
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert made(tmp_path).n_frames == 40
+
+
+def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path, monkeypatch):
+    from sapis_lab.data import files as module
+
+    path, plain = write(tmp_path / "a.xyz"), module._append
+
+    def append(*args):
+        plain(*args)
+        path.write_text(path.read_text().replace("1.2", "1.3", 1))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "_append", append)
+        with pytest.raises(ValueError, match=r"a\.xyz was changed while it was read; start again"):
+            made(tmp_path)
+    assert np.array_equal(made(tmp_path).positions, made(tmp_path).positions)
 
 
 def test_plans_count_the_frames_that_the_keys_choose(tmp_path):

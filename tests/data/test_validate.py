@@ -74,7 +74,7 @@ def test_a_file_that_is_cut_off_fails_by_its_frame(file):
 def test_units_that_are_not_given_are_asked_for(file):
     done = run("validate", file)
     assert done.exit_code == 1 and "set energy_unit to one of" in " ".join(done.output.split())
-    with pytest.raises(ConfigError, match="there is no such file, and no data set of that name"):
+    with pytest.raises(ConfigError, match="there is no such file in .* and no data set of that name"):
         run("validate", "nothing.xyz")
 
 

@@ -36,6 +36,8 @@ INFO = DatasetInfo(
 
 ELEMENTS = {
     "carbon-stress": (6,),
+    "silicon-forces": (14,),
+    "silicon-stress": (14,),
     "freesolv": (1, 6, 7, 8, 9, 15, 16, 17, 35, 53),
     "oc20-relaxation": tuple(range(1, 22)),
     "perov-5": tuple(range(1, 57)),

@@ -24,14 +24,15 @@ _SAMPLE = 500
 _THOMAS_FERMI = 0.7687 * units.HARTREE_TO_EV * np.arange(256.0) ** (7 / 3)
 _ALL_ELECTRON = (0.74, 0.83)
 """Of the energy of Thomas and Fermi."""
-_LARGEST_FORCE, _STIFFEST = 4.0, 200.0
-"""eV/Å, RMS of typical frames; eV/Å², median over pairs."""
+_LARGEST_FORCE, _STIFFEST, _SOFTEST = 4.0, 200.0, 0.06
+"""eV/Å, RMS of typical frames; eV/Å², median over pairs: published sets have 0.3 to 13."""
 
 
 def energy_unit(subject: Subject) -> Iterator[Finding]:
     """Suspect where both are too large, or totals are those of all electrons in another unit."""
     store, numbers = subject.store, dict[str, float | int | str]()
     reasons: list[str] = []
+    soft = False
     factors: list[tuple[float, float]] = []
     with_energy = subject.only("energy")
     place = None
@@ -73,17 +74,19 @@ def energy_unit(subject: Subject) -> Iterator[Finding]:
                         f"the stiffness between similar frames is {stiff:.3g} eV/Å², of bonds 1 to 100"
                     )
                     factors.append((stiff / 6, 10.0))
+                if stiff < _SOFTEST:
+                    reasons.append(
+                        f"the stiffness between similar frames is {stiff:.3g} eV/Å², of bonds 1 to 100"
+                    )
+                    soft = True
     if not numbers:
         yield Finding(NAME, "not checked", "because no frame has an energy or forces")
     elif reasons:
-        unit = _likely(*factors[0])
-        yield Finding(
-            NAME,
-            "suspect",
-            f"{place} and the others: {'; '.join(reasons)}; numbers seem to be in {unit} and read as eV: "
-            f"is energy_unit right?",
-            numbers,
-        )
+        likely = "numbers seem to be in eV and read as a smaller unit"
+        if not soft:
+            likely = f"numbers seem to be in {_likely(*factors[0])} and read as eV"
+        why = f"{place} and the others: {'; '.join(reasons)}; {likely}: is energy_unit right?"
+        yield Finding(NAME, "suspect", why, numbers)
     else:
         said = ", ".join(f"{k} {float(v):.3g}" for k, v in numbers.items())
         yield Finding(NAME, "passed", said, numbers)
