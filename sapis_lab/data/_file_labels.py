@@ -320,7 +320,7 @@ def _matrix(value: Any, labels: FileLabels, place: str) -> np.ndarray:
     else:
         numbers = np.asarray(value, dtype=np.float64).reshape(-1)
     if numbers.size not in (6, 9):
-        raise ValueError(f"{place} is {str(value)[:80]!r}, wanted 9 numbers")
+        raise ValueError(f"{place} is {str(value)[:80]!r}, wanted 9 numbers, or 6")
     found = numbers[_SIX[labels.stress_order]] if numbers.size == 6 else numbers.reshape(3, 3)
     if np.abs(found - found.T).max() > 1e-3 * max(1e-12, np.abs(found).max()):
         raise ValueError(f"{place} is not symmetric: {found.tolist()}")

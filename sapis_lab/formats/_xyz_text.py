@@ -270,6 +270,8 @@ def _column(rows: list[list[str]], column: _Property, place: str) -> np.ndarray:
     n = column.columns.stop - column.columns.start
     words = [row[column.columns] for row in rows]
     try:
+        if column.kind in "RI" and "_" in "".join(chain.from_iterable(words)):
+            raise ValueError("a number with '_'")  # which python reads over
         if column.kind == "R":  # twice as fast as an array of words
             value = np.fromiter(map(float, chain.from_iterable(words)), np.float64, n * len(words))
         else:
@@ -366,6 +368,8 @@ def _parse(lines: list[str], number: int, path: Path) -> XyzFrame:
 def numbers_of(text: str, shape: tuple[int, ...], place: str) -> np.ndarray:
     """The numbers in `text` in `shape`; ValueError begins with `place`."""
     try:
+        if "_" in text:  # python takes 1_0 for ten; a file that has it is damaged
+            raise ValueError
         return np.array([float(x) for x in re.split(r"[\s,\[\]]+", text.strip()) if x]).reshape(shape)
     except ValueError:
         raise ValueError(f"{place} is {text[:80]!r}, wanted {int(np.prod(shape))} numbers") from None
@@ -425,7 +429,9 @@ def _read_symbols(symbols: np.ndarray, place: str) -> np.ndarray:
 
 
 def written(keys: Iterable[str], name: str, place: str) -> str | None:
-    """The key `name` as it stands, else as the frame spells it (in any case); None where it is
-    absent."""
-    keys = list(keys)
-    return name if name in keys else spelled(keys, name, place)
+    """How the frame spells the key `name` (in any case); None where it is absent.
+
+    Raises:
+        ValueError: it is there in more than one spelling.
+    """
+    return spelled(keys, name, place)

@@ -68,6 +68,7 @@ def refused(config, cache):
     return str(found.value)
 
 
+@pytest.mark.long
 @needs_files
 def test_the_first_perovskite_is_the_one_that_stands_in_the_file(tmp_path):
     store = prepare(settings("perov-5", Perov5Config), cache=tmp_path)

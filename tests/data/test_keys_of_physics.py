@@ -245,3 +245,32 @@ def test_a_value_that_is_missing_does_not_swallow_the_next_key(tmp_path: Path) -
     path = write(tmp_path / "a.xyz", f"config_type= energy={{e}} note= Lattice = {CELL}")
     frame = next(iter(read_extxyz(path)))
     assert frame.cell.any() and float(frame.info["energy"]) < 0
+
+
+@pytest.mark.parametrize(
+    ("comment", "columns", "words"),
+    [
+        ("energy=-1.0 Energy=-1.0", "forces:R:3", "has energy and Energy, wanted one energy"),
+        ("energy=-1.0", "Forces:R:3:forces:R:3", "has Forces and forces, wanted one forces"),
+        ("energy=-1_0.0", "forces:R:3", "energy is '-1_0.0', wanted 1 numbers"),
+    ],
+)
+def test_a_label_that_is_there_twice_or_is_no_number_is_refused(tmp_path, comment, columns, words):
+    n = 3 * columns.count("R:3")
+    rows = "".join(f"H 0 0 {z}" + " 0.1" * n + "\n" for z in (0, 0.74))
+    (tmp_path / "a.xyz").write_text(f"2\nProperties=species:S:1:pos:R:3:{columns} {comment}\n{rows}" * 9)
+    config = {
+        "train": "a.xyz",
+        "n_validation": 2,
+        "n_test": 2,
+        "energy_unit": "eV",
+        "length_unit": "Angstrom",
+    }
+    with pytest.raises(ValueError, match=rf"a\.xyz, frame 0: {words}"):
+        prepare(ExtxyzConfig(**config, root=tmp_path), cache=tmp_path / "cache")
+
+
+def test_a_force_with_an_underscore_is_no_number(tmp_path):
+    (tmp_path / "a.xyz").write_text("1\nProperties=species:S:1:pos:R:3:forces:R:3\nH 0 0 0 0 1_0 0\n")
+    with pytest.raises(ValueError, match=r"frame 0: column forces:R:3 cannot be read as numbers"):
+        list(read_extxyz(tmp_path / "a.xyz"))

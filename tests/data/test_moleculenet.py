@@ -50,6 +50,7 @@ def named(name):
 # --------------------------------------------------------------------------------------------- the real files
 
 
+@pytest.mark.long
 @needs_files
 def test_the_first_rows_of_freesolv_have_the_labels_and_atoms_that_stand_there(tmp_path):
     store = prepare(named("freesolv"), cache=tmp_path)

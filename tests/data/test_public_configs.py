@@ -71,6 +71,7 @@ def test_every_config_of_a_public_set_says_how_to_make_it():
             assert f"sapis data prepare {path.stem}" in comment, path.stem
 
 
+@pytest.mark.long
 @needs_files
 def test_water_of_runner_is_in_bohr_and_hartree(tmp_path):
     store = made(config("water-rpbed3"), tmp_path)
@@ -93,6 +94,7 @@ def test_forces_of_copper_are_as_large_as_its_source_says(tmp_path):
     assert np.abs(rows).max() == pytest.approx(30.9, abs=0.1)
 
 
+@pytest.mark.long
 @needs_files
 @pytest.mark.parametrize("name", ["water-rpbed3", "water-pbe0ts"])
 def test_forces_of_water_pull_stretched_bonds_together(tmp_path, name):

@@ -55,6 +55,7 @@ def test_coupled_cluster_of_ani_1ccx_leaves_out_what_was_not_computed(tmp_path):
     assert store.metadata["left_out"] == {"no energy": 2} and np.isnan(store.forces).all()
 
 
+@pytest.mark.long
 @needs_files
 def test_what_ani_2x_calls_forces_are_forces(tmp_path):
     config = Ani2xConfig(**SAMPLE, file="ani2x_minimal.hdf5", n_validation=500, n_test=500)

@@ -113,6 +113,7 @@ def test_pbe_def2svp_continues_the_labels_of_rmd17(named):
     assert found.energy == pytest.approx(float(e[0]) * units.KCAL_PER_MOL_TO_EV, abs=0.01)
 
 
+@pytest.mark.long
 def test_wb97x_631gd_continues_the_labels_of_comp6(named):
     path = DATA / "comp6_s66x8"
     h5py = pytest.importorskip("h5py", reason="reading COMP6 needs h5py")
