@@ -7,9 +7,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from sapis_lab.data._checks._outliers import energies_off, largest_forces
 from sapis_lab.data._copies import STRICT, copy_of
 from sapis_lab.data._copies import copies as groups_of_copies
-from sapis_lab.data._references import fit_references
 from sapis_lab.data._store import FrameStore
 from sapis_lab.elements import SYMBOLS
 from sapis_lab.formats import Block, spelled
@@ -101,10 +101,12 @@ def left_out(
     found = {}
     if max_force is not None:
         # NaN, of a label that is missing, is not above it
-        found["max_force"] = np.nonzero(largest_forces(store) > max_force)[0]
+        every = np.arange(store.n_frames)
+        found["max_force"] = every[largest_forces(store, every) > max_force]
     if energy_window is not None:
-        off = energies_off(store)
-        found["energy_window"] = np.nonzero(np.abs(off) > energy_window)[0]
+        labelled = np.nonzero(np.isfinite(store.energy))[0]
+        off = energies_off(store, labelled)[0] if len(labelled) else np.zeros(0)
+        found["energy_window"] = labelled[np.abs(off) > energy_window]
     return found
 
 
@@ -124,47 +126,3 @@ def copies(store: FrameStore) -> np.ndarray:
 def _is_same(store: FrameStore, a: int, b: int) -> bool:
     copy = copy_of(store, a, b)
     return copy is not None and copy.way in STRICT
-
-
-def largest_forces(store: FrameStore, *, chunk: int = 200_000) -> np.ndarray:
-    """(n_frames,) the largest force on an atom of each frame, eV/Å; NaN where they are missing."""
-    largest = np.empty(store.n_frames)
-    for start in range(0, store.n_frames, chunk):
-        stop = min(start + chunk, store.n_frames)
-        a, b = int(store.offsets[start]), int(store.offsets[stop])
-        size = np.linalg.norm(np.asarray(store.forces[a:b], dtype=np.float64), axis=1)
-        largest[start:stop] = np.maximum.reduceat(size, store.offsets[start:stop] - a)
-    return largest
-
-
-def energies_off(store: FrameStore, *, n_fit: int = 20_000, n_rounds: int = 10) -> np.ndarray:
-    """(n_frames,) energy per atom less references of the elements and less the median, eV; NaN where an
-    energy is missing.
-
-    The references are fitted to up to `n_fit` frames, again without those that are off by more than ten
-    median deviations, until none is taken away: one absurd energy then does not decide what is usual.
-    """
-    elements = np.unique(store.species)
-    column = np.searchsorted(elements, store.species)
-    frame = np.repeat(np.arange(store.n_frames), np.diff(store.offsets))
-    counts = np.zeros((store.n_frames, len(elements)))
-    np.add.at(counts, (frame, column), 1)
-    n, energy = counts.sum(1), np.asarray(store.energy)
-    usable = np.nonzero(np.isfinite(energy))[0]
-    some = usable[np.unique(np.linspace(0, len(usable) - 1, n_fit).astype(int))] if len(usable) else usable
-    if not len(some):
-        return np.full(store.n_frames, np.nan)
-    # starts from the usual energy per atom, which one absurd frame does not move either
-    off = energy / n - np.median(energy[some] / n[some])
-    for _ in range(n_rounds):
-        spread = np.median(np.abs(off[some])) or 1e-3
-        close = some[np.abs(off[some]) <= 10 * max(spread, 1e-3)]
-        present = counts[close].any(0)
-        references = np.zeros(len(elements))
-        references[present] = fit_references(counts[close][:, present], energy[close])
-        new = (energy - counts @ references) / n
-        new -= np.median(new[close])
-        if np.allclose(new[some], off[some], atol=1e-6):
-            break
-        off = new
-    return off

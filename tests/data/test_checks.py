@@ -153,11 +153,11 @@ def test_relaxed_structures_are_not_checked_and_say_why(tmp_path, crystals):
 def test_outliers_are_named_with_the_settings_that_leave_them_out(tmp_path, crystals):
     energy, forces = crystals.energy.copy(), crystals.forces.copy()
     energy[7] -= 6000
-    forces[36] = 640
+    forces[36] = 640  # of each component
     seen = found(tmp_path / "s", dataclasses.replace(crystals, energy=energy, forces=forces))["outliers"]
     assert seen.outcome == "suspect" and seen.why.startswith("2 of 60 frames")
-    assert "made, frame 7: energy -1500 eV/atom off" in seen.why and "frame 9: a force of 640" in seen.why
-    assert "energy_window" in seen.why and "max_force" in seen.why
+    assert "made, frame 7: energy -1500 eV/atom off" in seen.why and "frame 9: a force of 1109" in seen.why
+    assert "energy_window" in seen.why and 0 < float(seen.why.split("max_force: ")[1].split(",")[0]) < 1109
 
 
 def test_single_precision_is_told_with_its_step_where_it_is_coarse(tmp_path, crystals):

@@ -78,15 +78,19 @@ class Subject:
 
     def chunks(self, ids: np.ndarray, *, atoms: int = 200_000) -> Iterator[np.ndarray]:
         """`ids` in parts of about so many atoms together."""
-        ids = np.asarray(ids, dtype=np.int64)
-        offsets = self.store.offsets
-        ends = np.cumsum(offsets[ids + 1] - offsets[ids])
-        first = 0
-        while first < len(ids):
-            before = ends[first - 1] if first else 0
-            last = max(first + 1, int(np.searchsorted(ends, before + atoms, side="right")))
-            yield ids[first:last]
-            first = last
+        return chunks(self.store, ids, atoms=atoms)
+
+
+def chunks(store: FrameStore, ids: np.ndarray, *, atoms: int = 200_000) -> Iterator[np.ndarray]:
+    """The frames `ids` (n,) in parts of about so many atoms together."""
+    ids = np.asarray(ids, dtype=np.int64)
+    ends = np.cumsum(store.offsets[ids + 1] - store.offsets[ids])
+    first = 0
+    while first < len(ids):
+        before = ends[first - 1] if first else 0
+        last = max(first + 1, int(np.searchsorted(ends, before + atoms, side="right")))
+        yield ids[first:last]
+        first = last
 
 
 Check = Callable[[Subject], Iterator[Finding]]

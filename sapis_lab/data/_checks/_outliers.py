@@ -12,14 +12,15 @@ from collections.abc import Iterator
 import numpy as np
 
 from sapis_lab.data._arrays import segments
-from sapis_lab.data._checks._finding import Finding, Subject
+from sapis_lab.data._checks._finding import Finding, Subject, chunks
+from sapis_lab.data._store import FrameStore
 
 NAME = "outliers"
 _SIGMAS, _LEAST = 30.0, 0.5
 """An energy is far off beyond both, in robust standard deviations and in eV per atom. In 28 sets without
 outliers the largest are 24 standard deviations and 0.9 eV."""
 _FORCE, _HIGH_FORCE, _RATIO = 100.0, 50.0, 100.0
-"""eV/Å, eV/Å, and times the median over frames of their largest component."""
+"""eV/Å, eV/Å, and times the median over frames of their largest force."""
 _SAMPLE, _SHOWN = 5_000, 5
 
 
@@ -30,7 +31,7 @@ def outliers(subject: Subject) -> Iterator[Finding]:
     numbers, said, frames = dict[str, float | int | str](), [], dict[int, str]()
     if with_energy:
         ids = np.sort(np.concatenate(list(with_energy.values())))
-        left, sigma = _left_of_energies(subject, ids)
+        left, sigma = energies_off(store, ids)
         numbers |= {"largest energy, eV/atom": float(np.abs(left).max()), "sigma, eV/atom": sigma}
         far = np.nonzero(np.abs(left) > max(_SIGMAS * sigma, _LEAST))[0]
         for k in far[np.argsort(-np.abs(left[far]))]:
@@ -39,7 +40,7 @@ def outliers(subject: Subject) -> Iterator[Finding]:
             said.append(f"energy_window (energies are within {_rounded(_usual(left, sigma))} eV/atom)")
     if with_forces:
         ids = np.sort(np.concatenate(list(with_forces.values())))
-        largest = _largest_forces(subject, ids)
+        largest = largest_forces(store, ids)
         middle = float(np.median(largest))
         numbers |= {"largest force, eV/Å": float(largest.max()), "median of largest forces, eV/Å": middle}
         far = np.nonzero((largest > _FORCE) | ((largest > _HIGH_FORCE) & (largest > _RATIO * middle)))[0]
@@ -47,7 +48,8 @@ def outliers(subject: Subject) -> Iterator[Finding]:
             text = f"a force of {largest[k]:.4g} eV/Å"
             frames[int(ids[k])] = f"{frames[int(ids[k])]}, {text}" if int(ids[k]) in frames else text
         if len(far):
-            said.append(f"max_force: {_rounded(max(10.0, 3 * float(np.quantile(largest, 0.99))))}")
+            usual = max(10.0, 3 * float(np.quantile(np.delete(largest, far), 0.99)))
+            said.append(f"max_force: {_rounded(min(usual, 0.9 * float(largest[far].min())))}")
     if not numbers:
         yield Finding(NAME, "not checked", "because no frame has an energy or forces")
         return
@@ -75,11 +77,11 @@ def _rounded(value: float) -> float:
     return float(f"{value:.2g}")
 
 
-def _left_of_energies(subject: Subject, ids: np.ndarray) -> tuple[np.ndarray, float]:
-    """Energies per atom less what the composition explains, (n,), and their robust standard deviation."""
-    store = subject.store
+def energies_off(store: FrameStore, ids: np.ndarray) -> tuple[np.ndarray, float]:
+    """Energies per atom of the frames `ids` (n,) less what the composition explains and less their median,
+    (n,) eV, and their robust standard deviation, eV."""
     present = np.zeros(256, dtype=bool)
-    for part in subject.chunks(ids):
+    for part in chunks(store, ids):
         present[store.species[segments(store.offsets, part)[0]]] = True
     elements = np.nonzero(present)[0]
 
@@ -98,16 +100,16 @@ def _left_of_energies(subject: Subject, ids: np.ndarray) -> tuple[np.ndarray, fl
         c = np.linalg.lstsq(x * weight[:, None], y * weight, rcond=None)[0]
         off = np.abs(y - x @ c)
         weight = 1 / np.sqrt(np.maximum(off, 1e-3 * np.median(off) + 1e-9))
-    left = np.concatenate([e - s @ c for s, e in (shares(part) for part in subject.chunks(ids))])
+    left = np.concatenate([e - s @ c for s, e in (shares(part) for part in chunks(store, ids))])
     left = left - np.median(left)
     return left, 1.4826 * float(np.median(np.abs(left)))
 
 
-def _largest_forces(subject: Subject, ids: np.ndarray) -> np.ndarray:
-    found = []
-    for part in subject.chunks(ids):
-        rows, n_atoms = segments(subject.store.offsets, part)
-        found.append(
-            np.maximum.reduceat(np.abs(subject.store.forces[rows]).max(1), np.cumsum(n_atoms) - n_atoms)
-        )
-    return np.concatenate(found).astype(np.float64)
+def largest_forces(store: FrameStore, ids: np.ndarray) -> np.ndarray:
+    """The largest force on an atom of each of the frames `ids` (n,), (n,) eV/Å."""
+    found = [np.zeros(0)]
+    for part in chunks(store, ids):
+        rows, n_atoms = segments(store.offsets, part)
+        size = np.linalg.norm(store.forces[rows].astype(np.float64), axis=1)
+        found.append(np.maximum.reduceat(size, np.cumsum(n_atoms) - n_atoms))
+    return np.concatenate(found)
