@@ -150,6 +150,13 @@ def test_relaxed_structures_are_not_checked_and_say_why(tmp_path, crystals):
     assert seen.outcome == "not checked" and "relaxed structures" in seen.why
 
 
+def test_forces_that_are_all_too_large_are_a_unit_rather_than_outliers(tmp_path, crystals):
+    forces = crystals.forces * 1e4
+    seen = found(tmp_path / "s", dataclasses.replace(crystals, forces=forces))["outliers"]
+    assert seen.outcome == "suspect" and "a unit rather than single frames" in seen.why
+    assert "max_force" not in seen.why
+
+
 def test_outliers_are_named_with_the_settings_that_leave_them_out(tmp_path, crystals):
     energy, forces = crystals.energy.copy(), crystals.forces.copy()
     energy[7] -= 6000

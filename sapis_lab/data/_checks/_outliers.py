@@ -47,6 +47,11 @@ def outliers(subject: Subject) -> Iterator[Finding]:
         for k in far[np.argsort(-largest[far])]:
             text = f"a force of {largest[k]:.4g} eV/Å"
             frames[int(ids[k])] = f"{frames[int(ids[k])]}, {text}" if int(ids[k]) in frames else text
+        if 2 * len(far) > len(largest):
+            text = f"{len(far)} of {len(largest)} frames have a force beyond {_HIGH_FORCE:g} eV/Å; "
+            text += f"their median is {middle:.3g} eV/Å: that is a unit rather than single frames"
+            yield Finding(NAME, "suspect", text, numbers | {"frames": len(far)})
+            return
         if len(far):
             usual = max(10.0, 3 * float(np.quantile(np.delete(largest, far), 0.99)))
             said.append(f"max_force: {_rounded(min(usual, 0.9 * float(largest[far].min())))}")
