@@ -553,8 +553,9 @@ def _lines(error: ValidationError, source: str) -> Iterable[str]:
         (where, problem)
         for where, several in by_place.items()
         for problem in _telling(several)
-        # a list is too short as well where what is in it was refused
-        if not (problem["type"] == "too_short" and any(other.startswith(f"{where}.") for other in by_place))
+        # a list is too short as well where what is in it was refused, and of the types that a value may have
+        # the one it nearly is speaks from inside of it
+        if not (_is_outer(problem) and any(other.startswith(f"{where}.") for other in by_place))
     ]
     for where, problem in problems[:_PROBLEMS]:
         message = problem["msg"].removeprefix("Value error, ")
@@ -563,6 +564,10 @@ def _lines(error: ValidationError, source: str) -> Iterable[str]:
         yield f"{source}: {_cut(where) + ': ' if where else ''}{message[:1].lower() + message[1:]}{shown}"
     if len(problems) > _PROBLEMS:
         yield f"{source}: and {len(problems) - _PROBLEMS} more"
+
+
+def _is_outer(problem: Any) -> bool:
+    return bool(problem["type"] == "too_short" or problem["type"].endswith(("_type", "literal_error")))
 
 
 def _telling(problems: list[Any]) -> list[Any]:

@@ -26,6 +26,7 @@ __all__ = [
     "declare",
     "declared",
     "came_later",
+    "evaluated_quantities",
     "is_time",
     "kind_measuring",
     "known",
@@ -155,6 +156,12 @@ def _evaluated(key: str) -> Quantity | None:
                     )
                 return replace(found, key=key, label=label, evaluation=match["of"])
     return None
+
+
+def evaluated_quantities(columns: Iterable[str]) -> list[Quantity]:
+    """Those of `columns` that evaluations measured, times that depend on the machine left out."""
+    found = [f for c in columns if (f := _find(c)) is not None]
+    return [f for f in found if f.evaluation and not f.is_time]
 
 
 def is_time(key: str) -> bool:

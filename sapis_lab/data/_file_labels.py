@@ -178,12 +178,11 @@ def scales(labels: FileLabels, fixed: Mapping[str, Any], path: object) -> Scales
         return own if own is not None else fixed.get(name)
 
     has_energies = labels.energy_key is not None or bool(labels.stress_columns)
-    for name in ("energy_unit", "length_unit"):
-        if said(name) is None and (name == "length_unit" or has_energies):
-            known = units.ENERGY if name == "energy_unit" else units.LENGTH
-            raise ValueError(
-                f"{path}: its format does not say its units: set {name} to one of {', '.join(known)}"
-            )
+    wanted = {"energy_unit": units.ENERGY, "length_unit": units.LENGTH}
+    missing = [n for n in wanted if said(n) is None and (n == "length_unit" or has_energies)]
+    if missing:
+        text = " and ".join(f"{name} to one of {', '.join(wanted[name])}" for name in missing)
+        raise ValueError(f"{path}: its format does not say its units: set {text}")
     energy_unit, length_unit = said("energy_unit") or "eV", said("length_unit")
     energy, length = units.ENERGY[energy_unit], units.LENGTH[length_unit]
     per, _, over = (said("force_unit") or f"{energy_unit}/{length_unit}").rpartition("/")

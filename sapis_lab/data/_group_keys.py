@@ -13,6 +13,9 @@ from sapis_lab.formats import Block, spelled
 KNOWN = ("group", "trajectory", "traj", "traj_id", "molecule", "mol_id", "system", "system_id", "sid")
 """Keys (in any case) that say what frames belong to."""
 
+_MOST_BYTES = 1 << 26
+"""Of names of groups, one for every frame."""
+
 FilesSplitBy = Annotated[
     SplitBy | Literal["auto"] | None,
     BeforeValidator(lambda value: value if value == "auto" else named_split(value)),
@@ -76,4 +79,7 @@ class GroupKeys:
         """
         if self._name is None or not self._codes:
             return None
-        return Groups(np.concatenate(self._codes)[ids], n_atoms)
+        labels, names = np.concatenate(self._codes)[ids], np.array(list(self._known))
+        if len(names) and names.dtype.itemsize * len(labels) < _MOST_BYTES:
+            labels = names[labels]  # which messages name
+        return Groups(labels, n_atoms)

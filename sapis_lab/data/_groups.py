@@ -8,7 +8,7 @@ has not seen.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -16,9 +16,12 @@ import numpy as np
 from pydantic import AfterValidator, BeforeValidator, model_validator
 
 from sapis_lab.config import Config
+from sapis_lab.elements import SYMBOLS
 
 _FEW = 12
 """Groups of which every choice is tried."""
+_FEW_NAMES = 6
+"""Groups that a message lists."""
 _MOST_BITS = 1 << 28
 """Groups times frames of one search for the sum of sizes that comes nearest; it takes an eighth of it in
 bytes."""
@@ -44,9 +47,14 @@ class SplitBy(Config):
 
 def named_split(value: Any) -> Any:
     """What to go by alone as settings; a name that is none of these is a key of frames."""
-    if not isinstance(value, str):
-        return value
-    return {"by": value} if value in ("source", "composition", "n_atoms") else {"by": "key", "key": value}
+    if isinstance(value, str):
+        value = {"by": value}
+    elif value is not None and not isinstance(value, Mapping | SplitBy):
+        raise ValueError(f"wanted source, composition, n_atoms or a key of the frames, got {value!r}")
+    if isinstance(value, Mapping) and isinstance(by := value.get("by"), str) and "key" not in value:
+        known = by in ("source", "composition", "n_atoms", "key")
+        return value if known else {**value, "by": "key", "key": by}
+    return value
 
 
 def _without_key(split_by: SplitBy | None) -> SplitBy | None:
@@ -93,8 +101,14 @@ def groups_of(
     elif split_by.by == "n_atoms":
         labels = n_atoms
     else:
-        labels = np.array([np.sort(species[offsets[k] : offsets[k + 1]]).tobytes().hex() for k in ids])
+        labels = np.array([_formula(species[offsets[k] : offsets[k + 1]]) for k in ids])
     return Groups(labels, n_atoms if split_by.test == "largest" else None)
+
+
+def _formula(species: np.ndarray) -> str:
+    elements, counts = np.unique(species, return_counts=True)
+    pairs = zip(elements, counts, strict=True)
+    return "".join(f"{SYMBOLS[z]}{n if n > 1 else ''}" for z, n in pairs)
 
 
 def refuse_unused_groups(split_by: SplitBy | None, *, n_validation: int, n_test: int) -> None:
@@ -154,15 +168,24 @@ def group_splits(
             chosen = left[_nearest_sum(sizes[left], wanted, n_left=n_after)]
         got = int(sizes[chosen].sum())
         if abs(got - wanted) > wanted / 2:
-            smallest, largest = int(sizes[left].min()), int(sizes[left].max())
+            names = labels[np.argsort(first)]
             raise ValueError(
                 f"n_{name}={wanted} frames of whole groups are asked for, the nearest is {got}: the "
-                f"{len(left)} groups to choose from have {smallest} to {largest} frames; ask for {got}, or "
-                f"make groups smaller"
+                f"{len(left)} groups to choose from have {_frames_text(names[left], sizes[left])} frames; "
+                f"ask for {got}, or make groups smaller"
             )
         taken[name] = chosen
         left = left[~np.isin(left, chosen)]
     return {"train": _members(which, left), **{name: _members(which, g) for name, g in taken.items()}}
+
+
+def _frames_text(names: np.ndarray, sizes: np.ndarray) -> str:
+    """How many frames the groups have: of a few each by its name, where it has one."""
+    if len(sizes) > _FEW_NAMES:
+        return f"{sizes.min()} to {sizes.max()}"
+    if not isinstance(names[0], str):
+        return ", ".join(str(n) for n in sorted(sizes, reverse=True))
+    return ", ".join(f"{n} ({name})" for n, name in sorted(zip(sizes, names, strict=True), reverse=True))
 
 
 def _refuse_few(n_groups: int, n_splits: int) -> None:

@@ -24,6 +24,7 @@ from sapis_lab.files import read_json, read_lossy, write_text
 from sapis_lab.quantities import Quantity, quantity
 from sapis_lab.records import read_table
 from sapis_lab.report.baselines import baseline_rows
+from sapis_lab.report.evaluated import evaluated_rows
 from sapis_lab.report.published import published_rows
 from sapis_lab.report.verdict import read_fit, verdict
 from sapis_lab.text import visible
@@ -45,7 +46,7 @@ FIGURE_ORDER += [
     "exponents",
     "exponent_differences",
 ]
-FIGURE_ORDER += ["profiles", "parity", "residuals", "adaptive_history"]
+FIGURE_ORDER += ["evaluated", "profiles", "parity", "residuals", "adaptive_history"]
 NARROW = 100.0
 """A figure narrower than this, in mm, is one column wide and is not stretched."""
 COST_NAMES = {
@@ -92,6 +93,7 @@ def write_report(folder: Path) -> Path:
             equal_error=equal_error_rows(fits),
             published=published_rows(study, runs, measured),
             baselines=baseline_rows(runs, measured),
+            evaluated=evaluated_rows(runs, measured),
             figures=figures(folder / "figures"),
             not_drawn=not_drawn(folder / "figures"),
             runs=run_rows(runs, measured),

@@ -52,7 +52,7 @@ def print_plan(plan: Plan, console: Console, *, states: Mapping[str, str] | None
 
 
 def _print_totals(plan: Plan, console: Console) -> None:
-    total = sum(c.seconds for c in plan.costs)
+    study, total = plan.study, sum(c.seconds for c in plan.costs)
     console.print(
         f"total  {len(plan.costs)} points, {sum(c.flops_train for c in plan.costs):.2e} FLOPs, "
         f"{duration(total)} of work; "
@@ -60,6 +60,10 @@ def _print_totals(plan: Plan, console: Console) -> None:
         soft_wrap=True,
         highlight=False,
     )
+    if study.evaluate:
+        labels = ", ".join(e.label for e in study.evaluate)
+        text = f"then every point is evaluated: {labels}; their time is not in the total"
+        console.print(Text(text), soft_wrap=True)
     families = sorted({c.planned.family for c in plan.costs})
     guessed = [f for f in families if f not in plan.measured]
     known = [f for f in families if f in plan.measured]

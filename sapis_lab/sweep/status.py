@@ -14,9 +14,10 @@ from rich.text import Text
 
 from sapis_lab.config import ConfigError, read_yaml
 from sapis_lab.jobs.folder import State, failure_reason, read_progress, state
-from sapis_lab.records import RECORD, read_raw
+from sapis_lab.records import FAILURE, JOBS, RECORD, read_raw
 from sapis_lab.screen import new_table
 from sapis_lab.sweep.board import while_training
+from sapis_lab.sweep.evaluations import not_evaluated, wanted_evaluations
 from sapis_lab.sweep.folder import point_folder, results_folder
 from sapis_lab.sweep.lock import holder
 from sapis_lab.sweep.manifest import Manifest, read_manifest
@@ -24,6 +25,7 @@ from sapis_lab.sweep.words import duration, error_text
 from sapis_lab.targets import LOSS
 
 if TYPE_CHECKING:
+    from sapis_lab.evaluation import Evaluation
     from sapis_lab.executors.slurm import Queue
 
 
@@ -33,6 +35,7 @@ def print_status(manifest: Manifest, folder: Path, console: Console, *, queue: Q
 
     Returns whether it may still change by itself: points are left, and someone or Slurm has them.
     """
+    evaluations = wanted_evaluations(folder)  # first: these kinds know what the law may be about
     remote = queue.running if queue else frozenset()
     states: dict[str, State] = {
         p.id: "running" if p.id in remote else state(point_folder(folder, p.id)) for p in manifest.points
@@ -56,6 +59,8 @@ def print_status(manifest: Manifest, folder: Path, console: Console, *, queue: Q
             console.print(Text(f"{now_is}  {id}   step {now.step}/{now.steps}{loss}{value}"), soft_wrap=True)
     for id in (i for i, s in states.items() if s == "failed"):
         console.print(Text(f"failed  {id}: {failure_reason(point_folder(folder, id))}"), soft_wrap=True)
+    if text := _evaluated_text(folder, manifest, states, evaluations):
+        console.print(Text(text), soft_wrap=True)
     for line in queue.lines if queue else ():
         console.print(Text(line), soft_wrap=True)
     if left:
@@ -63,6 +68,22 @@ def print_status(manifest: Manifest, folder: Path, console: Console, *, queue: Q
         about = duration(factor * sum(left.values()) / max(1, list(states.values()).count("running")))
         console.print(Text(f"about {about} to go{'' if who else ' on one worker'}"))
     return bool(left) and bool(who or (queue and queue.lines))
+
+
+def _evaluated_text(
+    folder: Path, manifest: Manifest, states: Mapping[str, str], wanted: Sequence[Evaluation]
+) -> str:
+    """How many finished points have what the study wants evaluated; nothing where it wants nothing."""
+    done = [p for p in manifest.points if states[p.id] == "done"]
+    if not wanted or not done:
+        return ""
+    left = {p.id for p in not_evaluated(folder, done, wanted)}
+    failed = [p.id for p in done if p.id in left and (folder / JOBS / p.id / FAILURE).exists()]
+    labels, n = ", ".join(e.label for e in wanted), len(done)
+    text = f"evaluated ({labels}): {n - len(left)} of {n} done points"
+    lines = [text + (f", {len(failed)} failed" if failed else "")]
+    lines += [f"not evaluated  {id}: {failure_reason(folder / JOBS / id)}" for id in failed]
+    return "\n".join(lines)
 
 
 def watch_status(show: Callable[[Console], bool], console: Console, *, every: float) -> None:

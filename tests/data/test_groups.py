@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from sapis_lab.config import ConfigError, kind_class, load
 from sapis_lab.data import _groups, prepare
-from sapis_lab.data._groups import group_splits
+from sapis_lab.data._groups import group_splits, named_split
 from sapis_lab.data._pools import pool_splits
+from sapis_lab.data.files import FilesConfig
 
 
 def labels_of(sizes: list[int], seed: int = 0) -> np.ndarray:
@@ -103,7 +104,7 @@ def test_the_largest_frames_are_tested_and_none_as_large_is_trained_on() -> None
         (
             [50, 60, 70],
             (20, 50),
-            "n_validation=20 .* nearest is 60: the 2 groups .* 60 to 70 frames; ask for 60",
+            "n_validation=20 .* nearest is 60: the 2 groups .* 70 .g2., 60 .g1. frames; ask for 60",
         ),
         ([100, 1], (0, 50), "n_test=50 .* nearest is 1: "),
     ],
@@ -215,3 +216,17 @@ def test_groups_without_a_meaning_are_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         deepmd(tmp_path, **settings)
+
+
+def test_a_word_that_is_no_rule_is_a_key_of_frames_in_a_mapping_too():
+    assert named_split({"by": "mol", "test": "largest"}) == {"by": "key", "key": "mol", "test": "largest"}
+    assert named_split({"by": "n_atoms", "test": "largest"}) == {"by": "n_atoms", "test": "largest"}
+    with pytest.raises(ValueError, match="wanted source, composition, n_atoms or a key of the frames, got 3"):
+        named_split(3)
+
+
+def test_a_setting_of_several_types_is_refused_once_from_inside_of_the_nearest():
+    with pytest.raises(ConfigError) as refused:
+        split_by = {"by": "source", "test": "all"}
+        load(FilesConfig, {"train": "a.xyz", "n_test": 2, "split_by": split_by}, source="t")
+    assert str(refused.value) == "t: split_by.test: input should be 'random' or 'largest', got 'all'"

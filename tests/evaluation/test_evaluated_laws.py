@@ -15,7 +15,9 @@ from synthetic_runs import MODELS, runs_table  # noqa: E402
 
 from sapis_lab.analysis.study import analyse, best_rates, fit_json, write_fit_json  # noqa: E402
 from sapis_lab.figures import Drawing, draw  # noqa: E402
+from sapis_lab.quantities import quantity  # noqa: E402
 from sapis_lab.records import read_table, write_table  # noqa: E402
+from sapis_lab.report.evaluated import evaluated_rows  # noqa: E402
 from sapis_lab.report.tables import write_tables  # noqa: E402
 
 TAIL = "errors-hot_test_300K_force_error_q99"
@@ -50,9 +52,27 @@ def test_of_several_rates_one_is_chosen_by_validation_frames(runs: pd.DataFrame)
 
 
 def test_a_table_says_what_its_columns_are(runs: pd.DataFrame, tmp_path: Path) -> None:
-    from sapis_lab.quantities import declared, quantity
+    from sapis_lab.quantities import declared
 
     (found,) = declared([TAIL, "val_force_rmse", "n_params"])
     assert found == quantity(TAIL) and found.evaluation == "errors-hot"
     write_table(runs, tmp_path)
     assert read_table(tmp_path)[TAIL].equals(runs[TAIL])
+
+
+def test_the_report_sets_what_was_evaluated_beside_the_error() -> None:
+    table = runs_table(models=("geat-l2",), seeds=(0, 1))
+    table["dynamics_time_to_failure"] = 1 / table["val_force_rmse"]
+    table.loc[0, "dynamics_time_to_failure"] = float("nan")
+    (row,) = evaluated_rows(table, quantity("val_force_rmse"))
+    assert row["quantity"] == "time to failure (ps)" and row["n"] == len(table) - 1 and row["rank"] == "-1.00"
+    cells = table.groupby(["n_params", "n_frames"])[["val_force_rmse", "dynamics_time_to_failure"]].mean()
+    least = cells["val_force_rmse"].idxmin()
+    assert row["best"] == f"{cells.loc[least, 'dynamics_time_to_failure']:.3g}"
+    assert row["where"] == f"N = {round(least[0]):,}, D = {least[1]:,}"
+
+
+def test_what_baselines_have_and_times_of_a_machine_are_not_in_that_table() -> None:
+    table = runs_table(models=("geat-l2",), seeds=(0, 1))
+    table["baselines_test_force_mae_of_mean"] = 0.5
+    assert evaluated_rows(table, quantity("val_force_rmse")) == []

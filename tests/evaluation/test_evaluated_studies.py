@@ -126,7 +126,12 @@ def test_a_study_file_says_what_is_evaluated_with_kinds_of_its_own(mine: Project
     fit = json.loads((mine.folder / "fit.json").read_text())
     caption = (mine.folder / "figures" / "loss_vs_data.txt").read_text()
     assert fit["quantity"] == "push-far_largest_all" and "argest push on all (far)" in caption
-    assert "largest push on all" in (mine.folder / "report.html").read_text()
+    page = (mine.folder / "report.html").read_text()
+    assert "largest push on all" in page and "<h2>In use</h2>" in page
+    assert "evaluated (push-far, push-square, smoothness): 2 of 2 done points" in sapis(
+        "study", "status", mine.name
+    )
+    assert "every point is evaluated: push-far, push-square, smoothness" in sapis("study", "plan", mine.name)
     assert "is finished: all 2 points are done" in sapis("study", "run", mine.name)
     # a table tells what its columns are, also where the kind is not known
     (mine.home / "mine" / "evaluation" / "push.py").unlink()

@@ -26,10 +26,13 @@ def study():
 
 @pytest.fixture(scope="module")
 def at_epochs():
-    """A study that supports every kind of figure: a fixed number of epochs, and a history of the adaptive
-    scaler."""
+    """A study that supports every kind of figure: a fixed number of epochs, an evaluation, and a history of
+    the adaptive scaler."""
     lattice = {"n_params": (1e3, 3e3, 1e4, 3e4, 1e5), "n_frames": (50, 100, 200, 400, 800)}
     runs = runs_table(models=("geat-l1", "geat-l2"), epochs=20, noise=0.02, **lattice)
+    runs["dynamics_time_to_failure"] = 1 / runs["val_force_rmse"]
+    runs["dynamics_temperature"] = 300 + runs["val_force_rmse"]  # neither good nor bad
+    runs["baselines_test_force_mae_of_mean"] = runs["val_force_rmse"]
     return replace(analyse(runs, n_bootstrap=100), history=history())
 
 
@@ -262,3 +265,12 @@ def test_an_unknown_figure_is_refused_with_the_known_ones(study):
 
 def test_numbers_on_axes_are_short():
     assert [number_label(v) for v in (50, 3000, 1e4, 3e4)] == ["50", "3000", "$10^{4}$", r"$3{\times}10^{4}$"]
+
+
+def test_what_was_evaluated_is_drawn_against_the_error_of_the_law(at_epochs, study):
+    drawing = figures.draw("evaluated", at_epochs)
+    assert set(drawing.numbers["part"]) == {"dynamics_time_to_failure"}
+    runs = at_epochs.done.set_index("id").loc[drawing.numbers["id"]]
+    np.testing.assert_allclose(drawing.numbers["value"], runs["dynamics_time_to_failure"])
+    np.testing.assert_allclose(drawing.numbers["error"], 1e3 * runs["val_force_rmse"])
+    assert "no evaluation has measured" in figures.draw("evaluated", study).reason
