@@ -8,6 +8,7 @@ quantity and has no known unit is left out, and said.
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -28,6 +29,7 @@ STORE = "store"
 _OWN = ("energy", "forces", "stress", "virial", "dipole", "charges")
 _PHYSICAL = (*_OWN, "free_energy", "energies", "atomic_energy", "magmom", "magmoms", "momenta", "velocities")
 """Labels whose unit matters."""
+_WHOLE = re.compile(r"[+-]?\d{1,15}")
 _SPLIT, _ORDER = "split", "split_order"
 
 
@@ -125,7 +127,7 @@ def _of_file(config: FilesConfig, path: Path, used: Format, notes: list[str]) ->
     declared = {name: label.stored for name, label in config.further_labels().items() if name not in LABELS}
     source = file_source(config, path.parent, path.name)
     read = {config.energy_key, config.forces_key, *config.keys}
-    found_energy = False
+    found_energy, kept = False, dict[str, None]()
     for block in file_blocks(config, path.parent, source):
 
         def place(k: int, numbers: np.ndarray = block.numbers) -> str:
@@ -153,6 +155,11 @@ def _of_file(config: FilesConfig, path: Path, used: Format, notes: list[str]) ->
                     _note(notes, f"{key} is left out, because its unit is not known; set {_setting(key)}")
                     continue
                 mine[key] = _as_numbers(value)  # type: ignore[index]
+                if mine[key].dtype.kind == "f":
+                    kept[key] = None
+        if kept and (to.energy != 1 or to.length != 1):
+            text = f"kept as they stand, in the units of the file: {', '.join(kept)}"
+            notes[:] = [note for note in notes if not note.startswith("kept as they stand")] + [text]
         yield made
 
 
@@ -173,6 +180,8 @@ def _as_numbers(value: np.ndarray) -> np.ndarray:
     try:
         rows = [[float(word) for word in str(text).split()] for text in value]
         numbers = np.array(rows)
+        if all(_WHOLE.fullmatch(word) for text in value for word in str(text).split()):
+            numbers = numbers.astype(np.int64)  # exact below 2**53
     except ValueError:
         return value
     if numbers.ndim != 2 or not numbers.shape[1]:

@@ -208,7 +208,7 @@ def test_a_label_of_unknown_unit_is_left_out_and_named(tmp_path: Path) -> None:
     convert(source, tmp_path / "b.xyz", "extxyz", progress=quiet)
     assert any("dipole is left out, because its unit is not known; set dipole_key" in n for n in source.notes)
     assert any("free_energy is left out" in n for n in source.notes)
-    assert "gap=3.0" in (tmp_path / "b.xyz").read_text() and "dipole" not in (tmp_path / "b.xyz").read_text()
+    assert "gap=3" in (tmp_path / "b.xyz").read_text() and "dipole" not in (tmp_path / "b.xyz").read_text()
 
 
 def test_a_store_and_its_splits_survive_a_detour(tmp_path: Path) -> None:
@@ -280,6 +280,22 @@ def test_targets_say_their_format_or_are_told_it(tmp_path: Path) -> None:
     ):
         with pytest.raises(ConfigError, match=message):
             target_format(tmp_path / name, to)
+
+
+def test_whole_numbers_stay_whole_and_what_keeps_its_unit_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a.xyz").write_text(
+        "1\nenergy=-1.0 step=7 old=0.5\nH 0 0 0\n1\nenergy=-2.0 step=8 old=1\nH 0 0 0\n"
+    )
+    source = from_file(
+        tmp_path / "a.xyz", {"energy_unit": "Hartree", "length_unit": "Angstrom", "forces_key": None}
+    )
+    (block,) = list(source.blocks)
+    assert block.frame_labels["step"].dtype.kind == "i" and block.frame_labels["step"].tolist() == [7, 8]
+    assert block.frame_labels["old"].tolist() == [0.5, 1.0]
+    assert source.notes == ["kept as they stand, in the units of the file: old"]
+    assert list(from_file(tmp_path / "a.xyz", {**EV, "forces_key": None}).blocks)
+    plain = from_file(tmp_path / "a.xyz", {**EV, "forces_key": None})
+    assert list(plain.blocks) and plain.notes == []
 
 
 def test_the_command_converts_and_says_what_it_left_out(tmp_path: Path) -> None:
