@@ -195,7 +195,12 @@ def test_output_that_an_encoding_lacks_ends_no_command(encoding: str, shown: str
 
 
 @pytest.mark.parametrize(
-    "environment", [{"PYTHONIOENCODING": "ascii"}, {"PYTHONIOENCODING": "latin-1"}, {"LC_ALL": "C"}]
+    "environment",
+    [
+        {"PYTHONIOENCODING": "ascii"},
+        pytest.param({"PYTHONIOENCODING": "latin-1"}, marks=pytest.mark.long),
+        pytest.param({"LC_ALL": "C"}, marks=pytest.mark.long),
+    ],
 )
 def test_a_command_works_where_the_terminal_speaks_another_encoding(environment: dict[str, str]) -> None:
     command = [sys.executable, "-m", "sapis_lab.cli", "kinds", "models", "geat"]

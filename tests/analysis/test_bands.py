@@ -196,7 +196,7 @@ def drawn(study: Any) -> Iterator[tuple[str, pd.DataFrame, str, str, str]]:
             yield from ((kind, drawing.numbers, *pair) for pair in pairs)
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.long)])
 def test_every_interval_of_a_study_holds_its_estimate(seed: int) -> None:
     study = analyse(noisy_runs(seed), n_bootstrap=100)
     found = list(told(fit_json(study)))

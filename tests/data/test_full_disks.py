@@ -53,7 +53,9 @@ def free(disk: Path) -> int:
     return os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
 
 
-@pytest.mark.parametrize("leaving", [0, 16_384, 65_536])
+@pytest.mark.parametrize(
+    "leaving", [pytest.param(0, marks=pytest.mark.long), 16_384, pytest.param(65_536, marks=pytest.mark.long)]
+)
 def test_generation_without_room_is_told_and_goes_on(disk: Path, tmp_path: Path, leaving: int) -> None:
     pytest.importorskip("tblite", reason="xTB labels need the extra [xtb]")
     filler = fill(disk, leaving=leaving)

@@ -133,10 +133,10 @@ def of_another_user(path: Path) -> None:
     "damage",
     [
         truncated,
-        empty,
-        garbage,
+        pytest.param(empty, marks=pytest.mark.long),
+        pytest.param(garbage, marks=pytest.mark.long),
         of_another_architecture,
-        without_its_digest,
+        pytest.param(without_its_digest, marks=pytest.mark.long),
         with_a_damaged_digest,
         writable_by_others,
         a_link,

@@ -144,6 +144,7 @@ def test_groups_have_their_page_and_an_answer_of_another_sort_leaves_nothing(ask
     assert not list((folder / "figures").glob("group*"))
 
 
+@pytest.mark.long
 def test_a_page_of_many_groups_opens_with_none_and_holds_the_figures_of_the_first(tmp_path, monkeypatch):
     monkeypatch.setattr("sapis_lab.report.table_page.OPEN", 1)
     monkeypatch.setattr("sapis_lab.report.table_page.MOST_DRAWN", 1)

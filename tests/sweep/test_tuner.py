@@ -231,7 +231,7 @@ def test_two_objectives_end_in_a_pareto_front(project: Path, tune):
     ).exists()
 
 
-@pytest.mark.parametrize("sampler", ["gp", "cmaes"])
+@pytest.mark.parametrize("sampler", ["cmaes", pytest.param("gp", marks=pytest.mark.long)])
 def test_other_samplers_come_near_the_minimum(project: Path, tune, sampler: str):
     if sampler == "cmaes":
         pytest.importorskip("cmaes")

@@ -32,6 +32,8 @@ from sapis_lab.training.run import run_point
 from sapis_lab.training.step_forms import TracedStep, chosen_form, make_step
 
 KINDS = kinds("models")
+FEW = [k if k == "geat" else pytest.param(k, marks=pytest.mark.long) for k in KINDS]
+"""One kind in every run of the tests, all in the long ones."""
 EXACT = {torch.float32: 2e-5, torch.float64: 1e-11}
 """Gradients by two ways, over the largest of them."""
 FORCES_SHOW = 1e-2
@@ -121,7 +123,7 @@ def difference(found: list[Tensor], wanted: list[Tensor]) -> float:
 
 # equal molecules are in the tests of replays and of whole points
 @pytest.mark.parametrize("structure", ["mixed molecules", "crystals"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", FEW)
 def test_a_traced_step_has_the_gradients_of_the_eager_one(
     kind: str, structure: str, traced_only: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -221,6 +223,7 @@ def test_a_form_is_no_part_of_a_checkpoint() -> None:
     assert list(plain.state_dict()) == list(traced.state_dict())
 
 
+@pytest.mark.long
 def test_a_backend_of_torch_compile_has_the_gradients_of_the_eager_step(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -352,7 +355,7 @@ def trained(tmp_path: Path, data: Path, kind: str, form: str, *, device: str = "
     return tmp_path / form
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", FEW)
 def test_a_point_trained_with_the_compiled_step_ends_as_the_eager_one(
     kind: str, tmp_path: Path, traced_only: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -451,7 +454,7 @@ def held(function: Callable[[], list[Tensor]]) -> tuple[list[Tensor], Callable[[
     return outputs, replay
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", FEW)
 def test_a_replay_reads_new_inputs_and_parameters_from_the_old_addresses(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -46,8 +46,9 @@ def gradients(folder: Path, *, cache: Path, launcher: Launcher, ranks: int, size
 @pytest.mark.parametrize(
     ("kind", "precision", "ranks", "targets"),
     [(kind, "float64", 1, ()) for kind in kinds("models")]
-    + [("geat", "float32", 1, ()), ("transformer", "float32", 2, ()), ("nequip", "float64", 3, ())]
-    + [("geat", "float64", 1, TARGETS), ("geat", "float64", 2, TARGETS)],
+    + [("geat", "float32", 1, ()), ("transformer", "float32", 2, ())]
+    + [pytest.param("nequip", "float64", 3, (), marks=pytest.mark.long)]
+    + [("geat", "float64", 1, TARGETS), pytest.param("geat", "float64", 2, TARGETS, marks=pytest.mark.long)],
 )
 def test_the_parts_of_a_batch_have_its_loss_and_gradients(
     kind: str,
