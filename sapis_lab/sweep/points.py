@@ -9,8 +9,9 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from sapis_lab.analysis.regime import Regime, read_regime
-from sapis_lab.config import ConfigError, load
+from sapis_lab.config import ConfigError, home, load, plainly
 from sapis_lab.data import DatasetInfo
+from sapis_lab.files import digest
 from sapis_lab.models import ModelConfig
 from sapis_lab.quantities import quantity
 from sapis_lab.records import Planned
@@ -33,12 +34,15 @@ def points(study: Study, info: DatasetInfo) -> list[Point]:
         ConfigError: one line for every problem: more frames than there are, a size that a model cannot have,
             an error on frames that the data lack.
     """
+    study, started = _from_start(study)
     problems = _too_many_frames(study, info) + _unlabelled(study, info) + _unmeasured(study, info)
     sized: dict[tuple[str, float], tuple[ModelConfig, int]] = {}
     for model in study.models:
         for target in study.lattice.n_params:
             try:
-                sized[model.label, target] = _at_size(model, target, len(info.species), study.train)
+                sized[model.label, target] = started or _at_size(
+                    model, target, len(info.species), study.train
+                )
             except ValueError as error:
                 problems.append(str(error))
     if problems:
@@ -65,6 +69,38 @@ def points(study: Study, info: DatasetInfo) -> list[Point]:
         for factor in lattice.rate_factors
         for seed in lattice.seeds
     ]
+
+
+def _from_start(study: Study) -> tuple[Study, tuple[ModelConfig, int] | None]:
+    """The study with the weights of the point that its trainings start from, and the model and N of that
+    point; as it is where they start from random weights.
+
+    Raises:
+        ConfigError: there is no such potential, or it is none of the study's model and size.
+    """
+    start = study.train.start
+    if start is None:
+        return study, None
+    from sapis_lab.potential import WEIGHTS, load_potential
+
+    where = f"studies/{study.name}.yaml: train.start.point"
+    folder = home() / start.point
+    born = plainly(lambda: load_potential(folder), about=where)
+    n_params = sum(p.numel() for p in born.model.parameters())
+    (model, *others), sizes = study.models, study.lattice.n_params
+    if others or model.kind != born.config.kind:
+        raise ConfigError(
+            f"{where}: a {born.config.kind} of N = {n_params:,}; wanted models: [{born.config.kind}], got "
+            f"{', '.join(m.label for m in study.models)}"
+        )
+    if len(sizes) != 1 or not 0.9 < sizes[0] / n_params < 1.1:
+        raise ConfigError(
+            f"{where}: it has N = {n_params:,}, which is the size of all points; wanted lattice.n_params: "
+            f"[{n_params:.2g}], got {', '.join(f'{n:g}' for n in sizes)}"
+        )
+    known = start.model_copy(update={"weights": plainly(lambda: digest(folder / WEIGHTS))})
+    train = study.train.model_copy(update={"start": known})
+    return study.model_copy(update={"train": train}), (born.config, n_params)
 
 
 def _too_many_frames(study: Study, info: DatasetInfo) -> list[str]:

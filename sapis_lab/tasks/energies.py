@@ -11,12 +11,15 @@ import torch
 
 from sapis_lab.atoms import AtomsBatch
 from sapis_lab.batches import BatchMaker
+from sapis_lab.config import home
 from sapis_lab.data import FrameStore
 from sapis_lab.derivatives import predict
+from sapis_lab.elements import SYMBOLS
+from sapis_lab.files import digest
 from sapis_lab.growth import grow
 from sapis_lab.heads import head_of
 from sapis_lab.models import Model
-from sapis_lab.potential import load_potential
+from sapis_lab.potential import WEIGHTS, load_potential
 from sapis_lab.references import ReferencesFrom
 from sapis_lab.targets import ForcesTarget, Target
 from sapis_lab.tasks._base import Found, Objective, PointSettings, Task, TaskConfig, TrainSettings, declared
@@ -65,9 +68,16 @@ class EnergiesConfig(TaskConfig):
         table = store.neighbors(point.model.cutoff)
         mean_neighbors = float(table.n_edges(ids).sum() / store.n_atoms(ids).sum())
         force_rms = _force_rms(store, ids)
-        if point.parent is None:
+        made_from: ReferencesFrom | None
+        start = point.train.start
+        if start is not None:
+            model, references, mean_neighbors = _started(point, store)
+            made_from = ReferencesFrom.of_frames(
+                store.composition(ids), store.elements, kind=point.train.references
+            )
+        elif point.parent is None:
             references = references_of(point, store, ids)
-            made_from: ReferencesFrom | None = ReferencesFrom.of_frames(
+            made_from = ReferencesFrom.of_frames(
                 store.composition(ids), store.elements, kind=point.train.references
             )
             model = point.model.build(species=store.elements, mean_neighbors=mean_neighbors, seed=point.seed)
@@ -78,7 +88,7 @@ class EnergiesConfig(TaskConfig):
         self.equip(model, point.train, seed=point.seed)
         dtype = getattr(torch, point.train.precision)
         model = model.to(dtype)
-        if point.parent is None:
+        if point.parent is None and start is None:
             model.energy_scale.fill_(force_rms)
         make = BatchMaker(
             store, references, layout=model.layout, cutoff=point.model.cutoff, dtype=dtype, targets=targets
@@ -145,3 +155,27 @@ def _inherited(
         )
     references = np.array([born.references[int(z)] for z in store.elements])
     return grown.model, references, born.references_from, born.mean_neighbors
+
+
+def _started(point: PointSettings, store: FrameStore) -> tuple[Model, np.ndarray, float]:
+    """Model, reference energies (n_species of the store,) eV, and mean neighbours of the point that
+    `train.start` names."""
+    start = point.train.start
+    folder = home() / start.point
+    born = load_potential(folder)
+    if start.weights not in (None, digest(folder / WEIGHTS)):
+        raise ValueError(f"train.start.point: the weights of {start.point} have changed since it was planned")
+    if born.heads or not born.model.gives_energy:
+        raise ValueError(f"train.start.point: {start.point} has heads; wanted one of energies alone")
+    if born.config != point.model:
+        raise ValueError(
+            f"train.start.point: {start.point} is another model than {point.id} was planned with"
+        )
+    if unknown := sorted(set(store.elements) - set(born.model.species)):
+        names = ", ".join(SYMBOLS[z] for z in unknown)
+        raise ValueError(
+            f"train.start.point: {start.point} knows the elements "
+            f"{', '.join(SYMBOLS[z] for z in born.model.species)}, the data have {names} as well"
+        )
+    references = np.array([born.references[int(z)] for z in store.elements])
+    return born.model.train().requires_grad_(True), references, born.mean_neighbors

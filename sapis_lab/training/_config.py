@@ -21,6 +21,7 @@ from sapis_lab.config import (
     kind_class,
 )
 from sapis_lab.data import DatasetConfig
+from sapis_lab.fine_tuning import StartConfig
 from sapis_lab.heads import HeadConfig
 from sapis_lab.models import ModelConfig
 from sapis_lab.optimizers import OptimizerConfig
@@ -151,6 +152,9 @@ class TrainConfig(Config):
     """Fit the reference energies once more at the end, to what the trained model leaves of the energies of
     the training frames: a long training ends with a constant offset, which a loss that is mostly of forces
     is slow to take away."""
+    start: Annotated[StartConfig | None, Added(before=None)] = None
+    """A finished point whose potential training starts from, and what of it is trained; none: from random
+    weights. Its model is that of the study's points."""
     augment: AugmentSetting = True
     """Random rotations and reflections of every training frame, for models that are not equivariant (true),
     or none (false), or `{rotations: ..., noise: ...}`."""
@@ -176,6 +180,12 @@ class TrainConfig(Config):
             raise ValueError(
                 f"amsgrad: {self.optimizer.kind} has none; wanted amsgrad=false, or optimizer=adamw"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _energies_alone_start(self) -> Self:
+        if self.start is not None and (self.heads or self.task.kind != "energies"):
+            raise ValueError("start: wanted a training of energies and forces without heads")
         return self
 
     @model_validator(mode="after")

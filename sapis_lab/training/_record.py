@@ -13,10 +13,11 @@ import torch
 
 from sapis_lab.accounting import STEP_FACTOR, FlopCounter
 from sapis_lab.atoms import AtomsBatch
+from sapis_lab.config import home
 from sapis_lab.kernels import reference_forms
 from sapis_lab.models import Model
 from sapis_lab.packages import OF_A_POINT, versions
-from sapis_lab.potential import Learnt, Potential
+from sapis_lab.potential import Learnt, Potential, load_potential
 from sapis_lab.records import Record
 from sapis_lab.tasks import Task, mean_loss
 from sapis_lab.training._callbacks import Clock
@@ -48,6 +49,8 @@ class Session:
 
 def potential_of(task: Task, point: PointConfig) -> Potential:
     references = dict(zip(task.store.elements, (float(e) for e in task.references), strict=True))
+    if point.train.start is not None:  # elements that the new data lack keep their energies
+        references = {**load_potential(home() / point.train.start.point).references, **references}
     origin = {
         "id": point.id,
         "fingerprint": point.fingerprint,

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from sapis_lab.batches import Share
+from sapis_lab.fine_tuning import optimizer_of
 from sapis_lab.models import Model
 from sapis_lab.training._config import TrainConfig
 from sapis_lab.training._ranks import ALONE, Ranks
@@ -51,17 +52,20 @@ class TrainingModule(L.LightningModule):
         steps: int,
         learning_rate: float,
         mean_loss: MeanLoss,
+        seed: int = 0,
         ranks: Ranks = ALONE,
         wants_stop: Callable[[], bool] = lambda: False,
     ) -> None:
         super().__init__()
         self.mean_loss = mean_loss
         self.model, self.config, self.steps, self.learning_rate = model, config, steps, learning_rate
+        self.seed = seed
         self.ranks, self.wants_stop, self.stop_agreed = ranks, wants_stop, False
         self.average: list[Tensor] = []
         self.decay = config.ema_decay(steps)
         self.last_loss: Tensor | None = None
         self._later: Share | None = None
+        self._still: list[Tensor] = []
 
     def on_fit_start(self) -> None:
         if self.decay is None:
@@ -99,14 +103,24 @@ class TrainingModule(L.LightningModule):
 
     def on_after_backward(self) -> None:
         assert self.last_loss is not None
+        for p in self._still:
+            p.grad = None
         self.last_loss, self.stop_agreed = self.ranks.sum_gradients(
             self._parameters_in_order(), loss=self.last_loss, stop=self.wants_stop()
         )
 
     def configure_optimizers(self) -> Any:
-        optimizer = self.config.optimizer.build(
-            self.model.parameters(), learning_rate=self.learning_rate, train=self.config
+        optimizer = optimizer_of(
+            self.model,
+            self.config.start,
+            build=lambda chosen: self.config.optimizer.build(
+                chosen, learning_rate=self.learning_rate, train=self.config
+            ),
+            learning_rate=self.learning_rate,
+            seed=self.seed,
         )
+        chosen = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        self._still = [p for p in self.model.parameters() if id(p) not in chosen]
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: rate_factor(step, steps=self.steps, config=self.config)
         )

@@ -106,12 +106,15 @@ def _run(point: PointConfig, folder: Path, run: Session) -> None:
         remove_temporaries(folder)
         refuse_other_record(point, folder)
     task = prepare_task(point, run.cache, siblings=folder.parent)
+    if point.train.start is not None and point.train.start.references == "refit":
+        task = _refer_to_the_started(task, point, run)
     module = TrainingModule(
         task.model,
         point.train,
         steps=point.train.steps_for(point.n_frames),
         learning_rate=point.train.rate_of(point.model, point.n_params_target),
         mean_loss=make_step(task.objective, form=run.form, required=run.required),
+        seed=point.seed,
         ranks=run.ranks,
         wants_stop=lambda: run.stop.asked > 0,
     )
@@ -342,6 +345,14 @@ def _refer_to_the_trained(
         return task, score(
             task.objective, validation, device=run.device, ranks=run.ranks, between=stop_if_asked
         )
+
+
+def _refer_to_the_started(task: Task, point: PointConfig, run: Session) -> Task:
+    """The task with reference energies fitted to what the model that training starts from leaves."""
+    task.model.to(run.device)
+    batches = _scoring_batches(task, task.train_ids[:REFERENCE_FRAMES], point)
+    left = energy_residuals(task.objective, batches, device=run.device, ranks=run.ranks)
+    return task.refer_to(refitted_references(task, left, kind=point.train.references))
 
 
 def _scoring_batches(task: Task, ids: np.ndarray, point: PointConfig) -> FixedBatches:
