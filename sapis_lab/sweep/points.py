@@ -9,13 +9,14 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from sapis_lab.analysis.regime import Regime, read_regime
-from sapis_lab.config import ConfigError, home, load, plainly
+from sapis_lab.config import ConfigError, home, load, read_yaml
 from sapis_lab.data import DatasetInfo
 from sapis_lab.files import digest
 from sapis_lab.models import ModelConfig
 from sapis_lab.quantities import quantity
-from sapis_lab.records import Planned
+from sapis_lab.records import RECORD, Planned, read_record
 from sapis_lab.sweep.folder import results_folder
+from sapis_lab.sweep.keep import SETTINGS, WEIGHTS, kept_folder
 from sapis_lab.sweep.study import Study
 from sapis_lab.training import PointConfig, TrainConfig
 
@@ -81,16 +82,18 @@ def _from_start(study: Study) -> tuple[Study, tuple[ModelConfig, int] | None]:
     start = study.train.start
     if start is None:
         return study, None
-    from sapis_lab.potential import WEIGHTS, load_potential
-
-    where = f"studies/{study.name}.yaml: train.start.point"
-    folder = home() / start.point
-    born = plainly(lambda: load_potential(folder), about=where)
-    n_params = sum(p.numel() for p in born.model.parameters())
+    where, folder = f"studies/{study.name}.yaml: train.start.point", home() / start.point
+    place = folder if (folder / RECORD).exists() else kept_folder(folder.parent.parent, folder.name)
+    if not (place / RECORD).exists():
+        raise ConfigError(f"{where}: {start.point} is no finished point; run the study of it first")
+    source = str(place / SETTINGS)
+    born: PointConfig = load(PointConfig, read_yaml(place / SETTINGS), source=source, recorded=True)
+    record = read_record(place)
+    n_params = record.n_params
     (model, *others), sizes = study.models, study.lattice.n_params
-    if others or model.kind != born.config.kind:
+    if others or model.kind != born.model.kind:
         raise ConfigError(
-            f"{where}: a {born.config.kind} of N = {n_params:,}; wanted models: [{born.config.kind}], got "
+            f"{where}: a {born.model.kind} of N = {n_params:,}; wanted models: [{born.model.kind}], got "
             f"{', '.join(m.label for m in study.models)}"
         )
     if len(sizes) != 1 or not 0.9 < sizes[0] / n_params < 1.1:
@@ -98,9 +101,9 @@ def _from_start(study: Study) -> tuple[Study, tuple[ModelConfig, int] | None]:
             f"{where}: it has N = {n_params:,}, which is the size of all points; wanted lattice.n_params: "
             f"[{n_params:.2g}], got {', '.join(f'{n:g}' for n in sizes)}"
         )
-    known = start.model_copy(update={"weights": plainly(lambda: digest(folder / WEIGHTS))})
+    known = start.model_copy(update={"weights": record.weights or digest(folder / WEIGHTS)})
     train = study.train.model_copy(update={"start": known})
-    return study.model_copy(update={"train": train}), (born.config, n_params)
+    return study.model_copy(update={"train": train}), (born.model, n_params)
 
 
 def _too_many_frames(study: Study, info: DatasetInfo) -> list[str]:
