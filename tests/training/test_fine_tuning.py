@@ -16,12 +16,16 @@ from ranked_points import Launcher, make_point, n_rows, pid_of, wait_until, weig
 from safetensors.torch import load_file
 from torch import Tensor
 
-from sapis_lab.config import ConfigError, kind_class, kinds, load
+from sapis_lab.config import ConfigError, dump, kind_class, kinds, load, read_yaml
 from sapis_lab.data import prepare
 from sapis_lab.data.joined import JoinedConfig
+from sapis_lab.files import digest
 from sapis_lab.fine_tuning import LowRank, trained_parameters
 from sapis_lab.potential import load_potential
-from sapis_lab.training import TrainConfig
+from sapis_lab.records import read_record
+from sapis_lab.sweep.points import points
+from sapis_lab.sweep.study import Study
+from sapis_lab.training import PointConfig, TrainConfig
 from sapis_lab.training.run import run_point
 
 
@@ -226,3 +230,54 @@ def test_joined_frames_are_those_of_both_in_turn(clusters: Path, cache: Path, tm
     assert store.energy[store.splits["test"]].tolist() == main.energy[main.splits["test"]].tolist()
     none: Any = load(JoinedConfig, {**parts, "every": None}, source="t")
     assert len(prepare(none, cache=cache).splits["train"]) == 13
+
+
+# ------------------------------------------------------------------------------------------------------ plans
+
+
+def study_from(born: Path, clusters: Path, **changes: Any) -> Study:
+    config = load(PointConfig, read_yaml(born / "config.yaml"), source="test")
+    train = {"steps": 5, "start": {"point": str(born)}}
+    raw: dict[str, Any] = {"name": "x", "question": "?", "data": dump(config.data), "models": ["geat"]}
+    raw["lattice"] = {"n_params": [read_record(born).n_params], "n_frames": [12], "seeds": [0, 1]}
+    return load(Study, {**raw, "train": train, **changes}, source="test")
+
+
+def test_points_are_planned_with_model_and_weights_of_their_start(
+    born: Path, clusters: Path, tmp_path: Path
+) -> None:
+    study = study_from(born, clusters)
+    first, second = points(study, study.data.info(cutoff=4.0))
+    assert first.config.model == load_potential(born).config
+    assert first.planned.n_params == read_record(born).n_params
+    start = first.config.train.start
+    assert start is not None and start.weights == digest(born / "model.safetensors")
+    assert first.planned.fingerprint != second.planned.fingerprint
+    # from the record that travels with a repository, without weights
+    kept = tmp_path / "a" / "records" / "point"
+    kept.mkdir(parents=True)
+    for name in ("config.yaml", "record.json"):
+        (kept / name).write_bytes((born / name).read_bytes())
+    start_there = {"point": str(tmp_path / "a" / "points" / "point")}
+    moved = study_from(born, clusters, train={"steps": 5, "start": start_there})
+    (again, _) = points(moved, study.data.info(cutoff=4.0))
+    assert again.config.train.start is not None and again.config.train.start.weights == start.weights
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"models": ["transformer"]}, "a geat of N = .* wanted models: .geat., got transformer"),
+        ({"lattice": {"n_params": [3e4], "n_frames": [12]}}, "which is the size of all points; wanted"),
+        (
+            {"train": {"steps": 5, "start": {"point": "results/none/points/a"}}},
+            "a is no finished point",
+        ),
+    ],
+)
+def test_a_plan_from_a_start_that_does_not_fit_is_refused(
+    changes: dict[str, Any], message: str, born: Path, clusters: Path
+) -> None:
+    study = study_from(born, clusters, **changes)
+    with pytest.raises(ConfigError, match=message):
+        points(study, study.data.info(cutoff=4.0))
