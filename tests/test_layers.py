@@ -30,6 +30,7 @@ TORCH_COLUMN = [
         "soap",
         "soap_growth",
         "optimizers",
+        "fine_tuning",
         "derivatives",
         "growth",
         "potential",

@@ -111,7 +111,7 @@ def _config(name: str, settings: list[str]) -> Any:
     """Of a name in configs/data/, or of a file of frames, which is read as kind files."""
     if (home() / "configs" / "data" / f"{name}.yaml").exists():
         return dataset_config(name, settings)
-    from sapis_lab.data.files import split_slice
+    from sapis_lab.data import split_slice
 
     relative, _ = plainly(lambda: split_slice(name))
     path = source_path(relative)

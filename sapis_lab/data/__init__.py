@@ -18,6 +18,7 @@ from sapis_lab.data._checks import Finding, Subject, findings, worst
 from sapis_lab.data._convert import convert, from_file, from_store, target_format
 from sapis_lab.data._copies import Copy, Group, copies
 from sapis_lab.data._examine import Summary, examine, recorded, summary
+from sapis_lab.data._file_slices import split_slice
 from sapis_lab.data._neighbor_table import NeighborTable
 from sapis_lab.data._references import fit_references
 from sapis_lab.data._sources import DATA_VARIABLE, data_root, known_root, need_file
@@ -60,6 +61,7 @@ __all__ = [
     "store_folder",
     "store_info",
     "target_format",
+    "split_slice",
     "summary",
     "worst",
 ]

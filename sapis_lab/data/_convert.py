@@ -17,9 +17,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sapis_lab.data._base import Progress
+from sapis_lab.data._file_blocks import file_blocks, file_source
 from sapis_lab.data._file_labels import labelled, scales
 from sapis_lab.data._store import LABELS, Frames, FrameStore, Property
-from sapis_lab.data.files import FilesConfig, file_blocks, file_source
+from sapis_lab.data.files import FilesConfig
 from sapis_lab.errors import ConfigError
 from sapis_lab.files import flush_folder, replacing, temporary_of
 from sapis_lab.formats import BLOCK_ATOMS, Block, Format, Written, format_of, known

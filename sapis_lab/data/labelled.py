@@ -30,6 +30,7 @@ from sapis_lab import units
 from sapis_lab.config import ConfigError, Seed, composed_kind
 from sapis_lab.data._base import DatasetConfig, DatasetInfo, Progress, bytes_estimate, mean_pairs
 from sapis_lab.data._checks import check_store
+from sapis_lab.data._file_slices import split_slice
 from sapis_lab.data._labelling import Frame, Labeller
 from sapis_lab.data._oracle_record import oracle_record
 from sapis_lab.data._pools import (
@@ -46,7 +47,6 @@ from sapis_lab.data._splits import is_test_split
 from sapis_lab.data._store import Frames, FrameStore
 from sapis_lab.data._systems import SystemConfig, starts
 from sapis_lab.data._trajectories import STORED
-from sapis_lab.data.files import split_slice
 from sapis_lab.executors import ExecutorChoice
 from sapis_lab.executors.local import LocalConfig
 from sapis_lab.files import make_folder

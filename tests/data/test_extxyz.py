@@ -10,8 +10,8 @@ import pytest
 from sapis_lab import units
 from sapis_lab.config import kind_class, read_yaml
 from sapis_lab.data import prepare
+from sapis_lab.data._file_slices import split_slice
 from sapis_lab.data.extxyz import ExtxyzConfig
-from sapis_lab.data.files import split_slice
 from sapis_lab.errors import Notice
 from sapis_lab.formats import count_frames, read_extxyz
 

@@ -113,16 +113,16 @@ def test_a_byte_order_mark_is_no_part_of_the_number_of_atoms(tmp_path):
 
 
 def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path, monkeypatch):
-    from sapis_lab.data import files as module
+    from sapis_lab.data import _file_conversion as module
 
-    path, plain = write(tmp_path / "a.xyz"), module._append
+    path, plain = write(tmp_path / "a.xyz"), module.append
 
     def append(*args):
         plain(*args)
         path.write_text(path.read_text().replace("1.2", "1.3", 1))
 
     with monkeypatch.context() as patched:
-        patched.setattr(module, "_append", append)
+        patched.setattr(module, "append", append)
         with pytest.raises(ValueError, match=r"a\.xyz was changed while it was read; start again"):
             made(tmp_path)
     assert np.array_equal(made(tmp_path).positions, made(tmp_path).positions)
@@ -372,16 +372,16 @@ class Killed(Exception):
 
 def killed_after(n, monkeypatch):
     """Conversions end at the n-th append from now on."""
-    from sapis_lab.data import files as module
+    from sapis_lab.data import _file_conversion as module
 
-    plain, count = module._append, iter(range(10**9))
+    plain, count = module.append, iter(range(10**9))
 
     def append(*args):
         if next(count) == n:
             raise Killed
         plain(*args)
 
-    monkeypatch.setattr(module, "_append", append)
+    monkeypatch.setattr(module, "append", append)
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 3, 4])
@@ -399,7 +399,7 @@ def test_a_killed_conversion_goes_on_and_gives_the_same_store(tmp_path, monkeypa
         "max_force": 100.0,
     }
     whole = prepare(config(tmp_path, **settings), cache=tmp_path / "whole")
-    monkeypatch.setattr("sapis_lab.data.files._APPEND_ATOMS", 30)
+    monkeypatch.setattr("sapis_lab.data._file_conversion._APPEND_ATOMS", 30)
     monkeypatch.setattr("sapis_lab.formats._base.BLOCK_ATOMS", 12)
     with monkeypatch.context() as patched:
         killed_after(n, patched)
@@ -414,7 +414,7 @@ def test_a_killed_conversion_goes_on_and_gives_the_same_store(tmp_path, monkeypa
 
 def test_a_conversion_of_a_file_that_has_changed_begins_again(tmp_path, monkeypatch):
     write(tmp_path / "a.xyz")
-    monkeypatch.setattr("sapis_lab.data.files._APPEND_ATOMS", 30)
+    monkeypatch.setattr("sapis_lab.data._file_conversion._APPEND_ATOMS", 30)
     monkeypatch.setattr("sapis_lab.formats._base.BLOCK_ATOMS", 12)
     with monkeypatch.context() as patched:
         killed_after(3, patched)
