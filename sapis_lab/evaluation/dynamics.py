@@ -9,6 +9,8 @@ order, or what it was at the start.
 
     failures            share of the replicas that have failed
     time_to_failure     mean time until then, ps; of those that have not, the whole time counts
+    failure_rate        failures and one half over the time that all of them lasted, 1/ps: of lifetimes that
+                        are exponential and cut at the end, with Jeffreys' prior, so that none is not zero
     drift               median over the others of the size of the slope of the conserved energy, eV/ps an atom
     fluctuation         median over the others of its standard deviation about that line, eV per atom
     drift_of_kinetic    drift over the whole time, in units of the standard deviation of the kinetic energy
@@ -60,6 +62,7 @@ class DynamicsConfig(Evaluation):
         return (
             Quantity("failures", "share of trajectories that fail", "", better="lower"),
             Quantity("time_to_failure", "time to failure", "ps", better="higher"),
+            Quantity("failure_rate", "failures per time", "1/ps", better="lower"),
             energy("drift", "drift of the energy per atom", "eV/ps"),
             energy("fluctuation", "fluctuation of the conserved energy per atom", "eV"),
             Quantity("drift_of_kinetic", "drift over the spread of the kinetic energy", "", better="lower"),
@@ -120,6 +123,7 @@ class DynamicsConfig(Evaluation):
         scores = {
             "failures": float((~lasted).mean()),
             "time_to_failure": float(np.where(lasted, time[-1], failed_at).mean()),
+            "failure_rate": float(((~lasted).sum() + 0.5) / np.where(lasted, time[-1], failed_at).sum()),
         }
         if not lasted.any() or len(time) < 3:
             return scores

@@ -170,6 +170,7 @@ def test_a_bond_that_leaves_its_length_is_a_failure_of_its_replica_alone(subject
     scores = evaluation.score({"replicas": mixed})
     assert scores["failures"] == 0.5
     assert scores["time_to_failure"] == pytest.approx(0.5 * (0.003 + mixed["time"][-1]))
+    assert scores["failure_rate"] == pytest.approx(1.5 / (0.003 + mixed["time"][-1]))
 
 
 # ----------------------------------------------------------------------------------------------------- strain
