@@ -85,7 +85,7 @@ void PairSapis::init_style() {
     if (!force->newton_pair)
         error->all(FLERR, "pair_style sapis: newton off, wanted newton on: forces on ghost atoms belong to "
                           "atoms of other processes or images");
-    if (neighbor->exclude)
+    if (neighbor->nex_type || neighbor->nex_group || neighbor->nex_mol)
         error->all(FLERR, "pair_style sapis: neigh_modify exclude takes pairs away that the model knows of; "
                           "wanted none");
     if (atom->molecular != Atom::ATOMIC)
@@ -93,6 +93,9 @@ void PairSapis::init_style() {
             if (force->special_lj[k] != 1.0)
                 error->all(FLERR, "pair_style sapis: special_bonds take bonded pairs away; wanted "
                                   "special_bonds lj/coul 1 1 1");
+    // a hybrid style asks its styles before they know their model
+    force->pair->comm_forward = std::max(force->pair->comm_forward, comm_forward);
+    force->pair->comm_reverse = std::max(force->pair->comm_reverse, comm_reverse);
     neighbor->add_request(this, NeighConst::REQ_FULL);
 }
 
