@@ -1,7 +1,7 @@
 // One layer,   x -> x + m (ii),   x -> x + scalars + W (gates * a (x) b) (iii),   in four forms: forward,
-// adjoint, and the tangents of both, the last with the gradients of its parameters. Forward and adjoint are in
-// two parts: what every atom sends (`sources`: queries, keys and values, rows of its own), and what it makes of
-// what its neighbours have sent (`receive`).
+// adjoint, and the tangents of both, the last with the gradients of its parameters. Forward and adjoint are
+// in two parts: what every atom sends (`sources`: queries, keys and values, rows of its own), and what it
+// makes of what its neighbours have sent (`receive`).
 
 #pragma once
 #include "geat_step.h"

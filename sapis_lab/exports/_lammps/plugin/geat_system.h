@@ -1,16 +1,17 @@
 // GEAT for one large system, for use and not for training: energies of atoms with dE/dv of their pairs.
 //
-// The atoms of a system are rows: first those that this process owns, then the ghosts, which are periodic images
-// or atoms of other processes. Pairs are given for owned atoms alone. A layer needs of a neighbour nothing but
-// its keys and values, so ghosts are never computed: whoever made them (`Exchange`) copies these rows from
-// their owners before every layer, and in the sweep back adds their adjoints to those of their owners. Ghosts must
-// reach as far as the cutoff, however many layers there are.
+// The atoms of a system are rows: first those that this process owns, then the ghosts, which are periodic
+// images or atoms of other processes. Pairs are given for owned atoms alone. A layer needs of a neighbour
+// nothing but its keys and values, so ghosts are never computed: whoever made them (`Exchange`) copies these
+// rows from their owners before every layer, and in the sweep back adds their adjoints to those of their
+// owners. Ghosts must reach as far as the cutoff, however many layers there are.
 //
-// Memory. Kept of an atom: x, queries, keys and values of every layer. The rest of a layer is made for a block
-// of atoms at a time, and again on the way back; geometry features are kept where they take less than KEPT.
+// Memory. Kept of an atom: x, queries, keys and values of every layer. The rest of a layer is made for a
+// block of atoms at a time, and again on the way back; geometry features are kept where they take less than
+// KEPT.
 //
-// Threads. Blocks are shared out in order, so that results do not depend on chance; every thread adds adjoints
-// of neighbours to rows of its own, which are summed afterwards.
+// Threads. Blocks are shared out in order, so that results do not depend on chance; every thread adds
+// adjoints of neighbours to rows of its own, which are summed afterwards.
 
 #pragma once
 #include <algorithm>
@@ -64,8 +65,8 @@ public:
 
 template <class T, int L> class GeatSystem : public System, private Geat<T, L> {
     typedef Geat<T, L> Base;
-    using Base::B, Base::Bp, Base::Cp, Base::CW, Base::Dp, Base::Ep, Base::M, Base::MP, Base::n_grid, Base::Op,
-        Base::PR, Base::Qp, Base::SB, Base::Up, Base::Wp, Base::batch, Base::chunks, Base::s;
+    using Base::Bp, Base::Cp, Base::CW, Base::Dp, Base::Ep, Base::M, Base::MP, Base::n_grid, Base::Op;
+    using Base::PR, Base::Qp, Base::SB, Base::Up, Base::Wp, Base::batch, Base::chunks, Base::s;
 
     // Of all rows: queries, keys and values of a layer, or their adjoints.
     struct Rows {

@@ -8,8 +8,8 @@
 //     numbers 98765            of eight bytes, little-endian, behind this line:
 //
 // cutoff, sum_scale, uniform, norm_attention, norm_update, norm_edge, norm_readout, energy_scale; a reference
-// energy an element (eV); centres and widths of the radial functions; coefficients of the harmonics; the matrices
-// to and from the grid; a multiplier a parameter; the parameters.
+// energy an element (eV); centres and widths of the radial functions; coefficients of the harmonics; the
+// matrices to and from the grid; a multiplier a parameter; the parameters.
 
 #include <cstdint>
 #include <cstdio>
@@ -72,11 +72,13 @@ class ModelFile {
         const std::string magic = line();
         if (magic.rfind("sapis-geat ", 0) != 0) fail("is no model of sapis export");
         if (magic != "sapis-geat 1")
-            fail("has the format " + magic.substr(11) + ", this plugin reads 1; build the one that was exported with it");
+            fail("has the format " + magic.substr(11) +
+                 ", this plugin reads 1; build the one that was exported with it");
         const std::string sum = line();
         char wanted[32];
         std::snprintf(wanted, sizeof wanted, "crc32 %08x", crc32(text.data() + at, text.size() - at));
-        if (sum != wanted) fail("is damaged (" + sum + ", its bytes give " + wanted + "); copy or export it anew");
+        if (sum != wanted)
+            fail("is damaged (" + sum + ", its bytes give " + wanted + "); copy or export it anew");
         for (;;) {
             std::istringstream words(line());
             std::string key;

@@ -32,7 +32,8 @@ PairSapis::~PairSapis() {
 }
 
 void PairSapis::settings(int narg, char** arg) {
-    if (narg % 2) error->all(FLERR, "pair_style sapis: wanted pairs of a word and its value, got an odd number");
+    if (narg % 2)
+        error->all(FLERR, "pair_style sapis: wanted words with their values, got an odd number of both");
     for (int k = 0; k < narg; k += 2) {
         const std::string word = arg[k], value = arg[k + 1];
         if (word == "precision" && (value == "double" || value == "single"))
@@ -51,8 +52,8 @@ void PairSapis::coeff(int narg, char** arg) {
     const int n = atom->ntypes;
     if (narg != 3 + n || strcmp(arg[0], "*") || strcmp(arg[1], "*"))
         error->all(FLERR, "pair_coeff of sapis: wanted '* * MODEL' and an element for each of the " +
-                              std::to_string(n) + " atom types, got " + std::to_string(std::max(narg - 3, 0)) +
-                              " elements");
+                              std::to_string(n) + " atom types, got " +
+                              std::to_string(std::max(narg - 3, 0)) + " elements");
     try {
         model = sapis::open_model(arg[2], single_precision, threads);
     } catch (const std::exception& e) { error->all(FLERR, std::string("pair_coeff of sapis: ") + e.what()); }
@@ -176,10 +177,13 @@ void PairSapis::tally() {
     }
     if (eflag_global) eng_vdwl += total;
     if (!std::isfinite(total))
-        error->one(FLERR, "pair_style sapis: the energy is not finite; look at the positions of the last steps");
+        error->one(FLERR,
+                   "pair_style sapis: the energy is not finite; look at the positions of the last steps");
 }
 
-double PairSapis::memory_usage() { return Pair::memory_usage() + (model.system ? model.system->bytes() : 0.0); }
+double PairSapis::memory_usage() {
+    return Pair::memory_usage() + (model.system ? model.system->bytes() : 0.0);
+}
 
 // ---- rows of ghosts
 
