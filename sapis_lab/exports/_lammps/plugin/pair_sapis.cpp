@@ -13,6 +13,9 @@
 #include "neighbor.h"
 #include "update.h"
 #include "utils.h"
+#if __has_include("version.h")  // of a LAMMPS built from source
+#include "version.h"
+#endif
 
 using namespace LAMMPS_NS;
 
@@ -228,12 +231,16 @@ static Pair* make(LAMMPS* lmp) { return new PairSapis(lmp); }
 
 extern "C" __attribute__((visibility("default"))) void lammpsplugin_init(void* of, void* handle, void* add) {
     LAMMPS* lmp = static_cast<LAMMPS*>(of);
-#ifdef LAMMPS_NUMBER
-    if (lmp->num_ver != LAMMPS_NUMBER)
-        lmp->error->all(FLERR, "the plugin sapis is built for LAMMPS " + std::to_string(LAMMPS_NUMBER) +
-                                   ", this is " + std::to_string(lmp->num_ver) +
-                                   "; build it with the headers of this one (make clean all)");
+#if defined LAMMPS_NUMBER
+    const std::string wanted = std::to_string(LAMMPS_NUMBER), here = std::to_string(lmp->num_ver);
+#elif defined LAMMPS_VERSION
+    const std::string wanted = LAMMPS_VERSION, here = lmp->version;
+#else
+    const std::string wanted = lmp->version, here = wanted;
 #endif
+    if (wanted != here)
+        lmp->error->all(FLERR, "the plugin sapis is built for LAMMPS " + wanted + ", this is " + here +
+                                   "; build it with the headers of this one, after make clean");
     lammpsplugin_t plugin;
     plugin.version = lmp->version;
     plugin.style = "pair";
