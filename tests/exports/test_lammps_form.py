@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 import torch
 
 from sapis_lab.config import ConfigError
+from sapis_lab.exports import card_of, export
 from sapis_lab.exports.lammps import LammpsExport
 from sapis_lab.files import digest
 from sapis_lab.kernels import libraries
@@ -260,6 +262,7 @@ def test_float32_is_ours_in_float32(engine: None, tmp_path: Path, folder: Path) 
 OTHERS = {
     "one layer": {"layers": 1},
     "three layers without attention": {"layers": 3, "attention": "uniform", "heads": 2},
+    "grown": {"born": {"channels": 8, "edge_hidden": 20, "n_radial": (12,)}},
     "without product and norms": {"product": "none", "edge_norm": None, "readout_norm": None, "heads": 8},
 }
 
@@ -413,6 +416,17 @@ def test_atoms_that_nobody_has_trained_so_close_are_refused(folder: Path) -> Non
     system["positions"][1] = [x + 0.1 for x in system["positions"][0]]
     (result,) = run(folder, [job(system)])
     assert "atoms 1 and 2 are 0.173" in result["error"]
+
+
+def test_an_export_is_one_folder_with_a_card(tmp_path: Path) -> None:
+    given, form = potential(), LammpsExport()
+    written = export(given, form, tmp_path / "made", card=card_of(given, form))
+    there = sorted(path for path in (tmp_path / "made").rglob("*") if path.is_file())
+    assert sorted(written) == there
+    texts = [path.read_text() for path in there if path.suffix != ".sapis"]
+    assert not [text for text in texts if re.search("@[A-Z]+@", text)], "a word was not filled in"
+    model = (tmp_path / "made" / "model.sapis").read_bytes()
+    assert model.startswith(b"sapis-geat 1\ncrc32 ") and b"\nelements H C O\nlmax 2\n" in model
 
 
 @pytest.mark.parametrize(

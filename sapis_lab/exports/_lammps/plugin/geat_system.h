@@ -84,9 +84,9 @@ template <class T, int L> class GeatSystem : public System, private Geat<T, L> {
     std::vector<T*> x, rho;    // a layer; owned atoms, those of a block together
     std::vector<Rows> sent;    // a layer
     T* middle = nullptr;       // adjoint of x + m of the layer that was last swept back
-    Rows arrived;              // adjoints of `sent`, complete
+    Rows arrived;              // adjoints of `sent`, complete, of owned atoms
     std::vector<T> vectors, gradient_, energy_;
-    int64_t n_rows = 0, layer_ = 0;
+    int64_t n_owned = 0, n_rows = 0, layer_ = 0;
     bool geometry_is_kept = false;
 
 public:
@@ -162,15 +162,15 @@ private:
 
     void take(const Pairs& pairs) {
         const int64_t n_pairs = int64_t(pairs.neighbor.size());
-        n_rows = pairs.n_rows;
+        n_owned = pairs.n_owned, n_rows = pairs.n_rows;
         vectors.resize(3 * n_pairs);
         gradient_.assign(3 * n_pairs, T(0));
-        energy_.resize(pairs.n_owned);
+        energy_.resize(n_owned);
         for (int64_t p = 0; p < n_pairs; p++)
             for (int k = 0; k < 3; k++) vectors[k * n_pairs + p] = T(pairs.vectors[3 * p + k]);
         batch.vectors = vectors.data(), batch.entries = n_pairs;
         make_blocks(pairs);
-        lay_out_atoms(pairs.n_owned);
+        lay_out_atoms();
     }
 
     void hand_over(const Pairs& pairs, std::vector<double>& energy, std::vector<double>& gradient) const {
@@ -211,19 +211,20 @@ private:
         });
     }
 
-    void lay_out_atoms(int64_t n) {
-        auto shape_rows = [&](Arena& arena, Rows& rows) {
-            rows.project = arena.template get<T>(n_rows * M * PR);
-            rows.scalar_value = arena.template get<T>(n_rows * Cp);
+    void lay_out_atoms() {
+        auto shape_rows = [&](Arena& arena, Rows& rows, int64_t n) {
+            rows.project = arena.template get<T>(n * M * PR);
+            rows.scalar_value = arena.template get<T>(n * Cp);
         };
         atoms_room.lay_out([&](Arena& arena) {
-            for (auto& p : x) p = arena.template get<T>(n * M * Cp);
-            for (auto& p : rho) p = arena.template get<T>(n * L);
-            for (auto& rows : sent) shape_rows(arena, rows);
-            middle = arena.template get<T>(n * M * Cp);
+            for (auto& p : x) p = arena.template get<T>(n_owned * M * Cp);
+            for (auto& p : rho) p = arena.template get<T>(n_owned * L);
+            for (auto& rows : sent) shape_rows(arena, rows, n_rows);
+            middle = arena.template get<T>(n_owned * M * Cp);
         });
-        arrived_room.lay_out([&](Arena& arena) { shape_rows(arena, arrived); });
-        for (auto& w : work) w.adjoint_room.lay_out([&](Arena& arena) { shape_rows(arena, w.adjoint); });
+        arrived_room.lay_out([&](Arena& arena) { shape_rows(arena, arrived, n_owned); });
+        for (auto& w : work)
+            w.adjoint_room.lay_out([&](Arena& arena) { shape_rows(arena, w.adjoint, n_rows); });
     }
 
     void send(Exchange& exchange, int64_t layer) {
@@ -231,39 +232,29 @@ private:
         exchange.to_ghosts();
     }
 
+    // f(numbers of the first, and of the second, how many) for parts of the first `n` rows of both.
+    template <class F> void rows_of(const Rows& a, const Rows& b, int64_t n, F&& f) {
+        team.ranges(n * M * PR, [&](int64_t k, int64_t end) { f(a.project + k, b.project + k, end - k); });
+        team.ranges(n * Cp, [&](int64_t k, int64_t end) {
+            f(a.scalar_value + k, b.scalar_value + k, end - k);
+        });
+    }
+
     void clear_adjoints() {
-        for (auto& w : work) fill(w.adjoint, [](T& y, int64_t) { y = 0; });
+        for (auto& w : work)
+            rows_of(w.adjoint, w.adjoint, n_rows,
+                    [](T* y, const T*, int64_t n) { std::memset(y, 0, n * sizeof(T)); });
     }
 
     // The adjoints that neighbours have for the rows of an atom, from all threads and ghosts, in `arrived`.
     void collect(Exchange& exchange) {
-        for (size_t t = 1; t < work.size(); t++) {
-            const Rows& other = work[t].adjoint;
-            team.ranges(n_rows * M * PR, [&](int64_t a, int64_t b) {
-                add_to(work[0].adjoint.project + a, other.project + a, b - a);
-            });
-            team.ranges(n_rows * Cp, [&](int64_t a, int64_t b) {
-                add_to(work[0].adjoint.scalar_value + a, other.scalar_value + a, b - a);
-            });
-        }
+        for (size_t k = 1; k < work.size(); k++)
+            rows_of(work[0].adjoint, work[k].adjoint, n_rows,
+                    [](T* y, const T* other, int64_t n) { add_to(y, other, n); });
         exchange.from_ghosts();
-        const Rows& sum = work[0].adjoint;
-        team.ranges(n_rows * M * PR, [&](int64_t a, int64_t b) {
-            std::memcpy(arrived.project + a, sum.project + a, (b - a) * sizeof(T));
-        });
-        team.ranges(n_rows * Cp, [&](int64_t a, int64_t b) {
-            std::memcpy(arrived.scalar_value + a, sum.scalar_value + a, (b - a) * sizeof(T));
-        });
+        rows_of(arrived, work[0].adjoint, n_owned,
+                [](T* y, const T* sum, int64_t n) { std::memcpy(y, sum, n * sizeof(T)); });
         clear_adjoints();
-    }
-
-    template <class F> void fill(const Rows& rows, F&& f) {
-        team.ranges(n_rows * M * PR, [&](int64_t a, int64_t b) {
-            for (int64_t k = a; k < b; k++) f(rows.project[k], k);
-        });
-        team.ranges(n_rows * Cp, [&](int64_t a, int64_t b) {
-            for (int64_t k = a; k < b; k++) f(rows.scalar_value[k], k);
-        });
     }
 
     // ---- a block
