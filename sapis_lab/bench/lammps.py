@@ -5,6 +5,8 @@ take the same time. The plugin is that of `sapis export --to lammps`, built for 
 Python, and every run is a process of its own (under `mpiexec` where there are several ranks):
 
     time     wall time of a step of velocity Verlet (LAMMPS's loop time), per atom; runs of all ways in turn
+    CPU      time in which processors worked, of all ranks and threads, those that wait for others included:
+             what other programs disturb least
     memory   the most that one process took, over its share of the atoms; LAMMPS itself takes 30 MB
     gain     time of the first way over this one's, at the same number of atoms
 """
@@ -57,6 +59,7 @@ neighbor 1.0 bin
 run {steps}
 """
 _LOOP = re.compile(r"^Loop time of (\S+) on \d+ procs for (\d+) steps with (\d+) atoms", re.MULTILINE)
+_BUSY = re.compile(r"^(\S+)% CPU use with (\d+) MPI tasks", re.MULTILINE)
 
 
 class Plan(NamedTuple):
@@ -81,6 +84,8 @@ class Run(NamedTuple):
     n_steps: int
     seconds: float
     """of all steps"""
+    cpu: float
+    """s, of all steps, ranks and threads"""
     memory: int
     """bytes of the largest process"""
 
@@ -187,6 +192,7 @@ def _row(n_atoms: int, way: tuple[int, int], runs: Sequence[Run], error: str | N
         "n_steps": runs[0].n_steps,
         "seconds_per_atom": statistics.median(seconds),
         "all_seconds_per_atom": seconds,
+        "cpu_per_atom": statistics.median(run.cpu / (run.n_steps * run.n_atoms) for run in runs),
         "memory": memory,
         "memory_per_atom": memory * way[0] / runs[0].n_atoms,
     }
@@ -219,11 +225,12 @@ def run_once(folder: Path, n_atoms: int, way: tuple[int, int], *, steps: int, pr
             memory = max(memory, largest(process.pid, name=lmp.name))
             time.sleep(SAMPLE_SECONDS)
     said = (folder / "out.bench").read_text(errors="replace")
-    loop = _LOOP.search(said)
-    if process.returncode or loop is None:
+    loop, busy = _LOOP.search(said), _BUSY.search(said)
+    if process.returncode or loop is None or busy is None:
         errors = [line for line in said.splitlines() if line.startswith("ERROR")]
         raise RuntimeError(errors[0] if errors else f"status {process.returncode}: {said[-300:]}")
-    return Run(int(loop[3]), int(loop[2]), float(loop[1]), memory)
+    seconds = float(loop[1])
+    return Run(int(loop[3]), int(loop[2]), seconds, seconds * float(busy[1]) / 100 * int(busy[2]), memory)
 
 
 def largest(pid: int, *, name: str) -> int:
@@ -245,7 +252,7 @@ def largest(pid: int, *, name: str) -> int:
 def _print(rows: Sequence[dict[str, Any]], plan: Plan, n_params: int, console: Console) -> None:
     title = f"{plan.model} of {n_params:,} parameters in LAMMPS, silicon, {plan.precision} precision"
     table = new_table(
-        "atoms", "ranks", "threads", "steps", "µs per atom and step", "gain", "MB", "kB per atom"
+        "atoms", "ranks", "threads", "steps", "µs per atom and step", "CPU", "gain", "MB", "kB per atom"
     )
     first: dict[int, float] = {}
     for row in rows:
@@ -260,6 +267,7 @@ def _print(rows: Sequence[dict[str, Any]], plan: Plan, n_params: int, console: C
             str(row["threads"]),
             f"{row['n_steps']:,}",
             f"{1e6 * seconds:.1f}",
+            f"{1e6 * row['cpu_per_atom']:.1f}",
             f"{base / seconds:.2f}",
             f"{row['memory'] / 1e6:,.0f}",
             f"{row['memory_per_atom'] / 1e3:.1f}",

@@ -64,5 +64,6 @@ def test_a_small_system_is_measured_in_two_ways(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     rows = json.loads(out.read_text())["rows"]
     assert [(row["n_atoms"], row["ranks"]) for row in rows] == [(64, 1), (64, 2)]
+    assert all(0 < row["cpu_per_atom"] < 1.1 * row["ranks"] * row["seconds_per_atom"] for row in rows)
     assert all(row["seconds_per_atom"] > 0 and 1e7 < row["memory"] < 2e8 for row in rows)
     assert "µs per atom and step" in done.output
