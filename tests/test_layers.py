@@ -36,6 +36,7 @@ TORCH_COLUMN = [
         "references",
         "batches",
         "calculator",
+        "uncertainty",
         "oracles",
         "data",
         "propagators",

@@ -179,7 +179,7 @@ def _start(potential: Potential, path: str) -> str:
     import ase.io
 
     try:
-        atoms = ase.io.read(path, index=0)
+        atoms: Any = ase.io.read(path, index=0)
     except (OSError, ValueError, KeyError, ase.io.formats.UnknownFileTypeError) as error:
         raise ConfigError(f"structure={path}: cannot be read: {error or type(error).__name__}") from None
     unknown = sorted({int(z) for z in atoms.numbers} - set(potential.model.species))
