@@ -80,6 +80,7 @@ HOMES = {
     "ipi": {"exports"},
     "torch_sim": {"exports"},
     "metatomic": {"exports"},
+    "metatensor": {"exports"},
     "rdkit": {"oracles", "data"},
     "triton": {"kernels"},
     "h5py": {"formats", "selftest"},

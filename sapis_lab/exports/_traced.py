@@ -10,9 +10,9 @@
 
 Floating-point numbers are float64 but for `shift` (float32), others int64; A and K (or E) are at least 2.
 The model computes in its own precision and everything around it in float64, as in
-`derivatives.predict_in_double`: derivatives are part of the graph. Tracing follows one run with symbolic sizes
-(`make_fx`), so what a model reads off its inputs as plain numbers would be frozen; `checked` compares with the
-potential at other sizes.
+`derivatives.predict_in_double`; derivatives are part of the graph. Tracing follows one run with symbolic
+sizes (`make_fx`), so what a model reads off its inputs as plain numbers would be frozen; `checked` compares
+with the potential at other sizes.
 """
 
 from __future__ import annotations
@@ -118,6 +118,15 @@ def traced(function: Callable[..., Any], potential: Potential) -> torch.fx.Graph
         return make_fx(function, tracing_mode="symbolic", _allow_non_fake_inputs=True)(*inputs)
     except Exception as error:  # whatever a family does that tracing does not follow
         raise ConfigError(_refusal(potential, error)) from error
+
+
+def scripted(graph: torch.fx.GraphModule) -> Any:
+    """A traced graph as TorchScript."""
+    for node in graph.graph.nodes:
+        if node.op == "call_function" and isinstance(node.target, torch._ops.OpOverload):
+            node.target = node.target.overloadpacket  # TorchScript resolves overloads itself
+    graph.recompile()
+    return torch.jit.script(graph)
 
 
 def samples(potential: Potential, sizes: tuple[int, ...]) -> list[Structure]:

@@ -18,7 +18,7 @@ import torch
 
 from sapis_lab.config import ConfigError
 from sapis_lab.exports._base import Export, want_energies
-from sapis_lab.exports._traced import checked, inputs_of, samples, traced, with_derivatives
+from sapis_lab.exports._traced import checked, inputs_of, samples, scripted, traced, with_derivatives
 from sapis_lab.files import write_text, write_with
 from sapis_lab.potential import Potential
 
@@ -157,15 +157,6 @@ class TorchExport(Export):
         )
         write_text(folder / "predict.py", text)
         return [path, folder / "predict.py"]
-
-
-def scripted(graph: torch.fx.GraphModule) -> Any:
-    """A traced graph as TorchScript."""
-    for node in graph.graph.nodes:
-        if node.op == "call_function" and isinstance(node.target, torch._ops.OpOverload):
-            node.target = node.target.overloadpacket  # TorchScript resolves overloads itself
-    graph.recompile()
-    return torch.jit.script(graph)
 
 
 def _exported(graph: torch.fx.GraphModule, potential: Potential) -> Any:
