@@ -1,4 +1,4 @@
-"""OpenMM (8.5 and later): a `PythonForce` that computes with the potential, open or periodic.
+"""OpenMM (8.6): a `PythonForce` that computes with the potential, open or periodic.
 
 Energies go in kJ/mol, forces in kJ/mol/nm, positions come in nm. OpenMM gets no virial from any force: its
 barostats scale the box and compare energies, which works with this force as with others. Where openmmml (1.8)
@@ -123,7 +123,7 @@ def _openmm() -> Any:
         raise ConfigError(f"OpenMM cannot be imported ({error}); pip install 'sapis_lab[ff]'") from None
     if not hasattr(openmm, "PythonForce"):
         raise ConfigError(
-            f"OpenMM {openmm.__version__} has no PythonForce, wanted 8.5 or later; pip install -U openmm"
+            f"OpenMM {openmm.__version__} has no PythonForce, wanted 8.6 or later; pip install -U openmm"
         )
     return openmm
 
