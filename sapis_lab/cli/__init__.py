@@ -21,6 +21,7 @@ from sapis_lab.cli import (
     design,
     evaluate,
     export,
+    model,
     rule,
     search,
     selftest,
@@ -69,6 +70,7 @@ app = typer.Typer(
 )
 app.add_typer(study.app, name="study")
 app.add_typer(data.app, name="data")
+app.add_typer(model.app, name="model")
 app.add_typer(bench.app, name="bench")
 app.add_typer(selftest.app, name="selftest")
 # their commands stand beside the groups

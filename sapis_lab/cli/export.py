@@ -52,12 +52,15 @@ def export(
     form = load(form_class, override({"kind": to}, settings or []), source=f"--to {to}")
     folder = trained_folder(point)
     from sapis_lab.potential import load_potential
+    from sapis_lab.uncertainty import FILE, LastLayer
 
     potential = load_potential(folder)
+    known = LastLayer.load(folder, potential) if (folder / FILE).is_file() else None
     target = out or Path(f"{potential.origin.get('id') or folder.resolve().name}-{to}")
     if target.resolve().is_relative_to(folder.resolve()):
         raise ConfigError(f"--out {target}: wanted a folder outside of {folder}, which holds the potential")
-    written = write(potential, form, target, card=card_of(potential, form, point=folder))
+    card = card_of(potential, form, point=folder)
+    written = write(potential, form, target, card=card, uncertainty=known)
     console = stdout_console()
     console.print(f"{target}: {folder.name} for {to}", soft_wrap=True, markup=False, highlight=False)
     for path in written:

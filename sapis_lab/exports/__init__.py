@@ -5,7 +5,8 @@ card beside them and gives the folder its name in one step, so that nobody finds
 """
 
 from sapis_lab.exports._base import Export
-from sapis_lab.exports._card import card_of, card_text
-from sapis_lab.exports._folder import export
+from sapis_lab.exports._card import card_of, card_text, data_of
+from sapis_lab.exports._folder import export, write_potential
+from sapis_lab.exports._patch import Patch, patched
 
-__all__ = ["Export", "card_of", "card_text", "export"]
+__all__ = ["Export", "Patch", "card_of", "card_text", "data_of", "export", "patched", "write_potential"]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sapis_lab.catalogue import credits_of, public_set
-from sapis_lab.config import ConfigError, dump, home, kind_class, load, read_yaml
+from sapis_lab.config import ConfigError, dump, home, kind_class, load, plainly, read_yaml
 from sapis_lab.data import DatasetConfig, FrameStore, is_sealed, store_folder
 from sapis_lab.elements import SYMBOLS
 from sapis_lab.exports._base import Export
@@ -67,6 +67,22 @@ def card_of(
     return card | about
 
 
+def data_of(point: Path) -> DatasetConfig | None:
+    """The settings of the data that the point in a folder was trained on; None where it does not say.
+
+    Raises:
+        ConfigError: they are damaged, or of a kind that is not known here.
+    """
+    path = point / SETTINGS
+    if not path.is_file():
+        return None
+    raw = read_yaml(path).get("data")
+    if not isinstance(raw, Mapping) or not isinstance(raw.get("kind"), str):
+        raise ConfigError(f"{path}: data: wanted settings with a kind, got {str(raw)[:80]}")
+    cls = plainly(lambda: kind_class("data", raw["kind"], DatasetConfig), about=f"{path}: data")
+    return load(cls, raw, source=f"{path}: data", recorded=True)
+
+
 def _data(point: Path | None, cache: Path) -> dict[str, Any]:
     """Data set, level of theory, periodicity, licence and citation."""
     facts: dict[str, Any] = {
@@ -76,14 +92,9 @@ def _data(point: Path | None, cache: Path) -> dict[str, Any]:
         "licence": None,
         "citation": [],
     }
-    if point is None or not (point / SETTINGS).is_file():
+    config = None if point is None else data_of(point)
+    if config is None:
         return facts
-    raw = read_yaml(point / SETTINGS).get("data")
-    if not isinstance(raw, Mapping) or not isinstance(raw.get("kind"), str):
-        raise ConfigError(f"{point / SETTINGS}: data: wanted settings with a kind, got {raw!r}")
-    config: DatasetConfig = load(
-        kind_class("data", raw["kind"], DatasetConfig), raw, source=f"{point / SETTINGS}: data", recorded=True
-    )
     facts["data"] = {key: value for key, value in dump(config).items() if key not in config.location_fields}
     found: dict[str, Any] = {}
     if config.catalogue is not None:
