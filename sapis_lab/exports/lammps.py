@@ -28,6 +28,7 @@ MODEL, EXAMPLE, KERNEL = "model.sapis", "example.data", "plugin/kernel"
 FORMAT = 1
 """Of the model file; model_file.cpp reads this one."""
 _TEXTS = Path(__file__).parent / "_lammps"
+_KINDS = ("", ".cpp", ".h", ".md", ".sapis")
 _SIZES = (
     "lmax",
     "layers",
@@ -131,7 +132,7 @@ def model_file(potential: Potential) -> bytes:
 
 def _files() -> Iterator[tuple[str, Path]]:
     """Texts by their place in the folder: those of `_lammps`, and the headers of the kernel."""
-    for path in sorted(path for path in _TEXTS.rglob("*") if path.is_file()):
+    for path in sorted(path for path in _TEXTS.rglob("*") if path.suffix in _KINDS and path.is_file()):
         yield path.relative_to(_TEXTS).as_posix(), path
     for path in libraries.sources(Path(geat.__file__).with_suffix(".cpp")):
         if path.suffix == ".h":

