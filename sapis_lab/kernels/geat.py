@@ -59,6 +59,33 @@ _ENDS = (
 """Parameters in the order of geat_shape.h."""
 
 
+def places(shape: GeatShape) -> list[str]:
+    """Names of all parameters in the order of geat_shape.h; a model need not have all of them (the last layer
+    has no `couple`)."""
+    return [f"layers.{i}.{name}" for i in range(shape.layers) for name in _LAYER] + list(_ENDS)
+
+
+def constants(shape: GeatShape) -> list[Tensor]:
+    """What the C++ form is handed beside sizes and parameters, float64: coefficients of the harmonics (L, L,
+    L), centres and widths of the radial functions, and the matrices to (G, M) and from (M, G) the grid."""
+    degrees = shape.lmax + 1
+    table = [solid_coefficients(l, m) if m <= l else [] for l in range(degrees) for m in range(degrees)]
+    rows = [[*row, *([0.0] * (degrees - len(row)))] for row in table]
+    tables = (torch.tensor(t, dtype=torch.float64) for t in (rows, shape.centers, shape.widths))
+    return [t.to(device="cpu", dtype=torch.float64).contiguous() for t in (*tables, *quadrature(shape.lmax))]
+
+
+def refused(shape: GeatShape) -> list[str]:
+    """What of a model the C++ form cannot compute: 'heads 3: wanted 1, 2, 4 or 8'."""
+    keys = shape.invariants * shape.key_width
+    reasons = {
+        f"lmax {shape.lmax} > {MOST_LMAX}": shape.lmax > MOST_LMAX,
+        f"heads {shape.heads}: wanted 1, 2, 4 or 8": shape.heads not in HEADS,
+        f"invariants x key_width {keys} > {MOST_KEYS}": keys > MOST_KEYS,
+    }
+    return [reason for reason, holds in reasons.items() if holds]
+
+
 class _Shape(ctypes.Structure):
     _fields_ = [
         *(
@@ -143,15 +170,9 @@ class GeatKernel(Kernel):
         cls, shape: GeatShape, *, multipliers: Mapping[str, float], dtype: torch.dtype
     ) -> GeatKernel | Refusal:
         real = {torch.float32: "float", torch.float64: "double"}.get(dtype)
-        keys = shape.invariants * shape.key_width
-        reasons = {
-            f"{str(dtype).removeprefix('torch.')}: wanted float32 or float64": real is None,
-            f"lmax {shape.lmax} > {MOST_LMAX}": shape.lmax > MOST_LMAX,
-            f"heads {shape.heads}: wanted 1, 2, 4 or 8": shape.heads not in HEADS,
-            f"invariants x key_width {keys} > {MOST_KEYS}": keys > MOST_KEYS,
-        }
-        if any(reasons.values()):
-            return Refusal("; ".join(reason for reason, holds in reasons.items() if holds))
+        unknown = [] if real else [f"{str(dtype).removeprefix('torch.')}: wanted float32 or float64"]
+        if reasons := [*unknown, *refused(shape)]:
+            return Refusal("; ".join(reasons))
         lib = library("geat", (f"REAL={real}", f"DEGREES={shape.lmax + 1}"))
         return lib if isinstance(lib, Refusal) else cls(shape, multipliers, dtype, lib)
 
@@ -159,20 +180,14 @@ class GeatKernel(Kernel):
         self, shape: GeatShape, multipliers: Mapping[str, float], dtype: torch.dtype, lib: ctypes.CDLL
     ) -> None:
         self.lib, self.dtype = _Library(lib), dtype
-        degrees = shape.lmax + 1
-        places = [f"layers.{i}.{name}" for i in range(shape.layers) for name in _LAYER] + list(_ENDS)
-        self.names = [name for name in places if name in multipliers]  # the last layer has no `couple`
-        self.place = [i for i, name in enumerate(places) if name in multipliers]
-        self.n_places = len(places)
-        self.multipliers = (ctypes.c_double * len(places))(*(multipliers.get(name, 0.0) for name in places))
-        table = [solid_coefficients(l, m) if m <= l else [] for l in range(degrees) for m in range(degrees)]
-        rows = [[*row, *([0.0] * (degrees - len(row)))] for row in table]
-        grid = quadrature(shape.lmax)
-        tables = (torch.tensor(t, dtype=torch.float64) for t in (rows, shape.centers, shape.widths))
-        constants = (*tables, *grid)
-        self.constants = [t.to(device="cpu", dtype=torch.float64).contiguous() for t in constants]
+        names = places(shape)
+        self.names = [name for name in names if name in multipliers]
+        self.place = [i for i, name in enumerate(names) if name in multipliers]
+        self.n_places = len(names)
+        self.multipliers = (ctypes.c_double * len(names))(*(multipliers.get(name, 0.0) for name in names))
+        self.constants = constants(shape)
         shared = {field[0]: getattr(shape, field[0]) for field in _Shape._fields_ if field[0] != "n_grid"}
-        self.sizes = _Shape(n_grid=grid[0].shape[0], **shared)
+        self.sizes = _Shape(n_grid=self.constants[-2].shape[0], **shared)
 
     def __call__(
         self,

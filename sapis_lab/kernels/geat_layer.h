@@ -1,16 +1,18 @@
 // One layer,   x -> x + m (ii),   x -> x + scalars + W (gates * a (x) b) (iii),   in four forms: forward,
-// adjoint, and the tangents of both, the last with the gradients of its parameters.
+// adjoint, and the tangents of both, the last with the gradients of its parameters. Forward and adjoint are
+// in two parts: what every atom sends (`sources`: queries, keys and values, rows of its own), and what it
+// makes of what its neighbours have sent (`receive`).
 
 #pragma once
 #include "geat_step.h"
 
 namespace sapis {
 
-template <class T, int L> inline void Geat<T, L>::layer_forward(Chunk<T>& c, int64_t layer) const {
+template <class T, int L> inline void Geat<T, L>::sources(Chunk<T>& c, int64_t layer) const {
     const Weights<T>& a = w[layer];
     Values<T>& v = c.value[layer];
     Extra<T>& e = c.extra[layer];
-    const int64_t N = c.n, all_ = M * N * Cp;
+    const int64_t N = c.n;
     norm(N, v.x, e.rho, v.xn, s.norm_attention);
     fill_rows(v.project, N, M * PR, a.project_bias, PR);
     for (int m = 0; m < M; m++) {
@@ -18,6 +20,13 @@ template <class T, int L> inline void Geat<T, L>::layer_forward(Chunk<T>& c, int
         gemm<T>(N, PR, C, v.xn + m * N * Cp, Cp, 1, map.w, PR, v.project + m * PR, M * PR, m == 0);
     }
     dense(a.scalar_value, N, v.xn, Cp, C, v.scalar_value, Cp, false, false);
+}
+
+template <class T, int L> inline void Geat<T, L>::receive(Chunk<T>& c, int64_t layer) const {
+    const Weights<T>& a = w[layer];
+    Values<T>& v = c.value[layer];
+    Extra<T>& e = c.extra[layer];
+    const int64_t N = c.n, all_ = M * N * Cp;
     edges(c, a, v, e);
     std::memcpy(v.middle, v.x, all_ * sizeof(T));
     maps(a.merge, N, v.message, N * Cp, Cp, Cp, v.middle, N * Cp, Cp, true, false);
@@ -50,10 +59,10 @@ template <class T, int L> inline void Geat<T, L>::layer_forward(Chunk<T>& c, int
     for (int64_t n = 0; n < N; n++) add_to(x + n * Cp, v.node_out + n * CW, Cp);
 }
 
-// Given the adjoint of the layer's output in `xb` (M, N, Cp; the last layer: (N, Cp)), the adjoint of its
-// input in b.x.
+// Given the adjoint of the layer's output in `xb` (M, N, Cp; the last layer: (N, Cp)), that of x + m in
+// b.middle; adds those of queries, keys and values to b.project and b.scalar_value.
 template <class T, int L>
-inline void Geat<T, L>::layer_adjoint(Chunk<T>& c, int64_t layer, const T* xb) const {
+inline void Geat<T, L>::receive_adjoint(Chunk<T>& c, int64_t layer, const T* xb) const {
     const Weights<T>& a = w[layer];
     const Values<T>& v = c.value[layer];
     const Extra<T>& e = c.extra[layer];
@@ -83,13 +92,19 @@ inline void Geat<T, L>::layer_adjoint(Chunk<T>& c, int64_t layer, const T* xb) c
     for (int64_t n = 0; n < N; n++) add_to(b.xm + n * Cp, b.node_in + n * CW, Cp);
     norm_adjoint(N, v.middle, e.rho_middle, b.xm, b.middle, s.norm_update);
     maps(a.merge, N, b.middle, N * Cp, Cp, C, b.message, N * Cp, Cp, false, true);
-    std::memset(b.project, 0, N * M * PR * sizeof(T));
-    std::memset(b.scalar_value, 0, N * Cp * sizeof(T));
     edges_adjoint(c, a, v, e, b);
+}
+
+// The adjoint of the layer's input in b.x.
+template <class T, int L> inline void Geat<T, L>::sources_adjoint(Chunk<T>& c, int64_t layer) const {
+    const Weights<T>& a = w[layer];
+    const Values<T>& v = c.value[layer];
+    Values<T>& b = c.adjoint[layer];
+    const int64_t N = c.n, all_ = M * N * Cp;
     maps(a.project, N, b.project, PR, M * PR, PR, b.xn, N * Cp, Cp, false, true);
     dense(a.scalar_value, N, b.scalar_value, Cp, Cp, b.xn, Cp, true, true);
     std::memcpy(b.x, b.middle, all_ * sizeof(T));
-    norm_adjoint(N, v.x, e.rho, b.xn, b.x, s.norm_attention);
+    norm_adjoint(N, v.x, c.extra[layer].rho, b.xn, b.x, s.norm_attention);
 }
 
 template <class T, int L>

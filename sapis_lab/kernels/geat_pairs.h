@@ -19,7 +19,7 @@ template <class T, int L> inline void Geat<T, L>::make_chunks() {
         }
         c.first.push_back(c.pairs = int64_t(c.neighbor.size()));
     }
-    for (auto& c : chunks) shape_chunk(saved_, c);
+    for (auto& c : chunks) shape_chunk(saved_, c), c.kind = c.species.data();
     saved_.allocate();
     for (auto& c : chunks) shape_chunk(saved_, c);
 }
@@ -194,7 +194,7 @@ inline void Geat<T, L>::add_basis(const Chunk<T>& c, const T* harmonics_, const 
     for (int64_t i = 0; i < c.n; i++)
         for (int64_t p = c.first[i]; p < c.first[i + 1]; p++) {
             if (c.entry[p] < 0) continue;
-            T* row = basis + i * M * SB + c.species[c.neighbor[p]] * Bp;
+            T* row = basis + i * M * SB + c.kind[c.neighbor[p]] * Bp;
             UNROLL
             for (int m = 0; m < M; m++)
                 for (int64_t k = 0; k < Bp; k += 8)
@@ -208,7 +208,7 @@ template <class T, int L> inline void Geat<T, L>::basis_adjoint(Chunk<T>& c, con
     for (int64_t i = 0; i < c.n; i++)
         for (int64_t p = c.first[i]; p < c.first[i + 1]; p++) {
             if (c.entry[p] < 0) continue;
-            const T* row = basis_b + i * M * SB + c.species[c.neighbor[p]] * Bp;
+            const T* row = basis_b + i * M * SB + c.kind[c.neighbor[p]] * Bp;
             v8 on_y[M] = {};
             for (int64_t k = 0; k < Bp; k += 8) {
                 v8 on_r = load<v8>(c.radial_adjoint + p * Bp + k);

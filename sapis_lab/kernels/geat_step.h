@@ -48,6 +48,7 @@ template <class T> struct Chunk {
     int64_t n = 0, pairs = 0;
     std::vector<int64_t> first, entry;  // rows of a centre; place in `vectors`, -1 for the pair (i, i)
     std::vector<int32_t> neighbor, species, atom;
+    const int32_t* kind = nullptr;  // species by the rows that `neighbor` names
     T *harmonics, *harmonics_dot, *radial, *radial_slope, *log_f, *slope, *unit, *jacobian, *basis;
     T *x0, *xr, *rho_r, *zr, *sigma_r, *xr_adjoint, *radial_adjoint, *harmonics_adjoint, *log_f_adjoint;
     std::vector<Values<T>> value, adjoint;
@@ -86,7 +87,7 @@ public:
     void forward(T* energy, T* features, T* gradient);
     void backward(const T* energy, const T* gradient, const T* features, T* const* grads);
 
-private:
+protected:
     typedef typename Lanes<T>::v8 v8;
     static constexpr int M = L * L;              // components
     static constexpr int64_t MP = (M + 7) & ~7;  // padded
@@ -218,8 +219,10 @@ private:
     void swap_multiply(int64_t rows, const T* y, const T* ab, T* out, bool add) const;
 
     // geat_layer.h
-    void layer_forward(Chunk<T>& c, int64_t layer) const;
-    void layer_adjoint(Chunk<T>& c, int64_t layer, const T* xb) const;
+    void sources(Chunk<T>& c, int64_t layer) const;
+    void receive(Chunk<T>& c, int64_t layer) const;
+    void receive_adjoint(Chunk<T>& c, int64_t layer, const T* xb) const;
+    void sources_adjoint(Chunk<T>& c, int64_t layer) const;
     void layer_tangent(const Chunk<T>& c, int64_t layer, std::vector<Values<T>>& tangents, T* x0_dot,
                        const T* radial_dot, const T* log_f_dot) const;
     void layer_adjoint_tangent(const Chunk<T>& c, int64_t layer, const std::vector<Values<T>>& tangents,
@@ -227,7 +230,11 @@ private:
                                Weights<T>& grad) const;
 
     // geat_sweeps.h
+    void representation(Chunk<T>& c) const;
+    void readout(Chunk<T>& c, T* energy, T* features) const;
     void readout_adjoint(const Chunk<T>& c, T* x0b) const;
+    void representation_adjoint(Chunk<T>& c, const T* xb) const;
+    template <bool add> void pair_gradients(const Chunk<T>& c, T* gradient) const;
     void sweep_back(Chunk<T>& c, T* gradient) const;
     void backward_chunk(Chunk<T>& c, const T* energy, const T* gradient, const T* features,
                         std::vector<Weights<T>>& grad, Ends<T>& grad_ends) const;

@@ -20,23 +20,20 @@ template <class T, int L> inline void Geat<T, L>::readout_adjoint(const Chunk<T>
     norm_adjoint(c.n, c.x0, c.rho_r, c.xr_adjoint, x0b, s.norm_readout, 1);
 }
 
-template <class T, int L> inline void Geat<T, L>::sweep_back(Chunk<T>& c, T* gradient) const {
-    const int64_t N = c.n, P = c.pairs;
-    std::memset(c.radial_adjoint, 0, P * Bp * sizeof(T));
-    std::memset(c.harmonics_adjoint, 0, P * MP * sizeof(T));
-    std::memset(c.log_f_adjoint, 0, P * sizeof(T));
-    std::vector<T>& x0b = scratch<T>(5, N * Cp);
-    readout_adjoint(c, x0b.data());
-    const T* xb = x0b.data();
-    for (int64_t layer = s.layers - 1; layer >= 0; layer--) {
-        layer_adjoint(c, layer, xb);
-        xb = c.adjoint[layer].x;
-    }
+// From the adjoint of the representation to those of Y and R of the pairs; adds.
+template <class T, int L> inline void Geat<T, L>::representation_adjoint(Chunk<T>& c, const T* xb) const {
+    const int64_t N = c.n;
     std::vector<T>& basis_b = scratch<T>(0, N * M * SB);
     maps(ends.represent, N, xb, N * Cp, Cp, C, basis_b.data(), SB, M * SB, false, true);
     basis_adjoint(c, basis_b.data());
+}
+
+// dE/dv of the pairs from the adjoints of Y, R and log f.
+template <class T, int L>
+template <bool add>
+inline void Geat<T, L>::pair_gradients(const Chunk<T>& c, T* gradient) const {
     const int64_t stride = batch.entries;
-    for (int64_t p = 0; p < P; p++) {
+    for (int64_t p = 0; p < c.pairs; p++) {
         if (c.entry[p] < 0) continue;
         v8 along{};
         for (int64_t k = 0; k < Bp; k += 8)
@@ -47,10 +44,31 @@ template <class T, int L> inline void Geat<T, L>::sweep_back(Chunk<T>& c, T* gra
             for (int64_t m = 0; m < MP; m += 8)
                 sum +=
                     load<v8>(c.harmonics_adjoint + p * MP + m) * load<v8>(c.jacobian + (p * 3 + k3) * MP + m);
-            gradient[k3 * stride + c.entry[p]] =
-                T(batch.energy_scale) * (sum8<T>(sum) + radial_ * c.unit[3 * p + k3]);
+            const T g = T(batch.energy_scale) * (sum8<T>(sum) + radial_ * c.unit[3 * p + k3]);
+            T& to = gradient[k3 * stride + c.entry[p]];
+            to = add ? to + g : g;
         }
     }
+}
+
+template <class T, int L> inline void Geat<T, L>::sweep_back(Chunk<T>& c, T* gradient) const {
+    const int64_t N = c.n, P = c.pairs;
+    std::memset(c.radial_adjoint, 0, P * Bp * sizeof(T));
+    std::memset(c.harmonics_adjoint, 0, P * MP * sizeof(T));
+    std::memset(c.log_f_adjoint, 0, P * sizeof(T));
+    std::vector<T>& x0b = scratch<T>(5, N * Cp);
+    readout_adjoint(c, x0b.data());
+    const T* xb = x0b.data();
+    for (int64_t layer = s.layers - 1; layer >= 0; layer--) {
+        Values<T>& b = c.adjoint[layer];
+        std::memset(b.project, 0, N * M * PR * sizeof(T));
+        std::memset(b.scalar_value, 0, N * Cp * sizeof(T));
+        receive_adjoint(c, layer, xb);
+        sources_adjoint(c, layer);
+        xb = b.x;
+    }
+    representation_adjoint(c, xb);
+    pair_gradients<false>(c, gradient);
 }
 
 template <class T, int L>
@@ -142,30 +160,41 @@ inline void Geat<T, L>::backward_chunk(Chunk<T>& c, const T* energy, const T* gr
     for (int64_t n = 0; n < N; n++) add_to(grad_ends.embedding + c.species[n] * Cp, seeds + n * Cp, Cp);
 }
 
+// (i): x of the first layer, from Y and R.
+template <class T, int L> inline void Geat<T, L>::representation(Chunk<T>& c) const {
+    const int64_t N = c.n;
+    std::memset(c.basis, 0, N * M * SB * sizeof(T));
+    add_basis(c, c.harmonics, c.radial, c.basis);
+    T* x = c.value[0].x;
+    maps(ends.represent, N, c.basis, SB, M * SB, SB, x, N * Cp, Cp, false, false);
+    for (int64_t n = 0; n < N; n++) add_to(x + n * Cp, ends.embedding + c.species[n] * Cp, Cp);
+}
+
+// Energies of the atoms and, unless null, their features, from the scalars at the end of the layers.
+template <class T, int L> inline void Geat<T, L>::readout(Chunk<T>& c, T* energy, T* features) const {
+    const int64_t N = c.n;
+    fill_rows(c.zr, N, Cp, ends.readout_in_bias, Cp);
+    norm(N, c.x0, c.rho_r, c.xr, s.norm_readout, 1);
+    dense(ends.readout_in, N, c.xr, Cp, C, c.zr, Cp, true, false);
+    sigmoid(c.zr, c.sigma_r, N * Cp);
+    for (int64_t n = 0; n < N; n++) {
+        T total = ends.readout_out_bias[0];
+        for (int64_t k = 0; k < C; k++) {
+            const int64_t at = n * Cp + k;
+            total += c.zr[at] * c.sigma_r[at] * ends.readout_out[k] + c.xr[at] * ends.readout_skip[k];
+        }
+        energy[c.atom[n]] = T(batch.energy_scale) * total;
+        if (features) std::memcpy(features + int64_t(c.atom[n]) * C, c.x0 + n * Cp, C * sizeof(T));
+    }
+}
+
 template <class T, int L> inline void Geat<T, L>::forward(T* energy, T* features, T* gradient) {
     std::memset(gradient, 0, 3 * batch.entries * sizeof(T));
     for (auto& c : chunks) {
-        const int64_t N = c.n;
         geometry(c);
-        std::memset(c.basis, 0, N * M * SB * sizeof(T));
-        add_basis(c, c.harmonics, c.radial, c.basis);
-        T* x = c.value[0].x;
-        maps(ends.represent, N, c.basis, SB, M * SB, SB, x, N * Cp, Cp, false, false);
-        for (int64_t n = 0; n < N; n++) add_to(x + n * Cp, ends.embedding + c.species[n] * Cp, Cp);
-        for (int64_t layer = 0; layer < s.layers; layer++) layer_forward(c, layer);
-        fill_rows(c.zr, N, Cp, ends.readout_in_bias, Cp);
-        norm(N, c.x0, c.rho_r, c.xr, s.norm_readout, 1);
-        dense(ends.readout_in, N, c.xr, Cp, C, c.zr, Cp, true, false);
-        sigmoid(c.zr, c.sigma_r, N * Cp);
-        for (int64_t n = 0; n < N; n++) {
-            T total = ends.readout_out_bias[0];
-            for (int64_t k = 0; k < C; k++) {
-                const int64_t at = n * Cp + k;
-                total += c.zr[at] * c.sigma_r[at] * ends.readout_out[k] + c.xr[at] * ends.readout_skip[k];
-            }
-            energy[c.atom[n]] = T(batch.energy_scale) * total;
-            std::memcpy(features + int64_t(c.atom[n]) * C, c.x0 + n * Cp, C * sizeof(T));
-        }
+        representation(c);
+        for (int64_t layer = 0; layer < s.layers; layer++) sources(c, layer), receive(c, layer);
+        readout(c, energy, features);
         sweep_back(c, gradient);
     }
 }

@@ -15,6 +15,7 @@ from sapis_lab.simulation._surface import Found, OracleSurface, Surface
 
 if TYPE_CHECKING:
     from sapis_lab.simulation._potential_surface import PotentialSurface
+    from sapis_lab.simulation._uncertain_surface import WatchedSurface
 
 
 def __getattr__(name: str) -> Any:
@@ -23,6 +24,10 @@ def __getattr__(name: str) -> Any:
         from sapis_lab.simulation._potential_surface import PotentialSurface
 
         return PotentialSurface
+    if name == "WatchedSurface":
+        from sapis_lab.simulation._uncertain_surface import WatchedSurface
+
+        return WatchedSurface
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
@@ -34,6 +39,7 @@ __all__ = [
     "Replicas",
     "SimulationFolder",
     "Surface",
+    "WatchedSurface",
     "advance",
     "read_replicas",
     "replicas_of",
