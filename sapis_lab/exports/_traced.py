@@ -17,7 +17,9 @@ with the potential at other sizes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -126,7 +128,17 @@ def scripted(graph: torch.fx.GraphModule) -> Any:
         if node.op == "call_function" and isinstance(node.target, torch._ops.OpOverload):
             node.target = node.target.overloadpacket  # TorchScript resolves overloads itself
     graph.recompile()
-    return torch.jit.script(graph)
+    with quiet():
+        return torch.jit.script(graph)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without what TorchScript says of classes that are not ours, and of itself being deprecated."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The TorchScript type system", UserWarning)
+        warnings.filterwarnings("ignore", ".torch.jit", DeprecationWarning)
+        yield
 
 
 def samples(potential: Potential, sizes: tuple[int, ...]) -> list[Structure]:
