@@ -20,6 +20,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -157,9 +158,11 @@ def samples(potential: Potential, sizes: tuple[int, ...]) -> list[Structure]:
 def checked(run: Callable[..., Any], potential: Potential) -> None:
     """ConfigError where the energies, forces and virials that `run` makes of inputs are not those of the
     potential, at sizes that were not traced."""
+    # of compositions like these the energy may be undetermined, which is no matter here
+    silent = replace(potential, references_from=None)
     for sizes in ((54,), (18, 45, 27)):
         structures = samples(potential, sizes)
-        ours = potential.predict(structures, stress=True)
+        ours = silent.predict(structures, stress=True)
         try:
             energy, _, forces, virial = run(*inputs_of(potential, structures))
         except Exception as error:  # a size that was frozen
