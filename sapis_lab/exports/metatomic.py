@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sapis_lab.config import ConfigError
 from sapis_lab.exports._base import Export, want_energies
-from sapis_lab.exports._traced import batch_of, checked, reference_table, scripted, traced
+from sapis_lab.exports._traced import batch_of, checked, quiet, reference_table, scripted, traced
 from sapis_lab.files import write_text, write_with
 from sapis_lab.potential import Potential
 
@@ -91,11 +91,13 @@ class MetatomicExport(Export):
 @contextmanager
 def scriptable() -> Iterator[None]:
     """metatensor makes TorchScript of itself when it is imported, which fails once torch_geometric has put a
-    function in the place of `torch.index_select` that TorchScript cannot read: it is put back meanwhile."""
+    function in the place of `torch.index_select` that TorchScript cannot read: it is put back meanwhile.
+    """
     there = torch.index_select
     torch.index_select = torch._C._VariableFunctions.index_select  # type: ignore[attr-defined, assignment]
     try:
-        yield
+        with quiet():
+            yield
     finally:
         torch.index_select = there
 

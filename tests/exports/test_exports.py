@@ -18,14 +18,22 @@ from sapis_lab.config import ConfigError, kind_class, kinds, load
 from sapis_lab.errors import DiskError
 from sapis_lab.exports import Export, Patch, card_of, export, patched, write_potential
 from sapis_lab.exports.ase import AseExport
+from sapis_lab.packages import versions
 from sapis_lab.potential import Potential, load_potential, save_potential
 
-FORMS = [form for form in kinds("exports") if form != "lammps"]  # which has tests of its own
+TRACED = {"torch": {"program": "script"}, "metatomic": {}}  # which takes several seconds
+FORMS = [
+    pytest.param(form, marks=[pytest.mark.long] if form in TRACED else [])
+    for form in kinds("exports")
+    if form != "lammps"  # which takes other potentials, and has tests of its own
+]
 
 
 @pytest.fixture(params=FORMS)
 def form(request: pytest.FixtureRequest) -> Export:
-    return kind_class("exports", request.param)()  # type: ignore[return-value]
+    if request.param == "metatomic" and not versions(["metatomic-torch"]):
+        pytest.skip("metatomic is not installed")
+    return kind_class("exports", request.param)(**TRACED.get(request.param, {}))  # type: ignore[return-value]
 
 
 # ------------------------------------------------------------------------------------------------- every form

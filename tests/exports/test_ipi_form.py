@@ -53,7 +53,9 @@ def run(place: Path, *, socket: str | None) -> np.ndarray:
         for process in (server, client):
             if process is not None and process.poll() is None:
                 process.kill()
-                process.wait()
+                process.communicate()
+        if socket is not None:
+            Path(f"/tmp/ipi_{socket}").unlink(missing_ok=True)  # i-PI leaves it when it is killed
     return np.loadtxt(place / "simulation.out", ndmin=2)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +14,10 @@ import pytest
 from export_cases import SIZES, atoms_of, near, small_potential, written
 
 from sapis_lab.config import ConfigError
+from sapis_lab.exports._traced import checked, with_derivatives
 from sapis_lab.exports.torch import TorchExport
 from sapis_lab.potential import Potential
+from sapis_lab.references import ReferencesFrom, UndeterminedEnergy
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # TorchScript is deprecated, exports warn of sizes
 CASES = [(n, periodic) for n in SIZES for periodic in (False, True)]
@@ -77,6 +81,25 @@ def test_numbers_are_ours_without_this_package(kind: str, program: str, tmp_path
     many = [potential.predict(atoms_of(n, periodic=periodic)) for n, periodic in CASES[1:4]]
     assert near(found["many_e"], np.concatenate([p.energy for p in many]))
     assert near(found["many_f"], np.concatenate([p.forces for p in many]))
+
+
+def test_the_comparison_asks_for_no_energy_that_people_are_warned_of() -> None:
+    known = ReferencesFrom(kind="ridge", compositions=({14: 1, 26: 2},))
+    potential = replace(small_potential(), references_from=known)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UndeterminedEnergy)
+        checked(with_derivatives(potential), potential)
+
+
+def test_the_comparison_refuses_other_numbers(potential: Potential) -> None:
+    function = with_derivatives(potential)
+
+    def other(*inputs):
+        energy, *rest = function(*inputs)
+        return (energy + 1e-3 * energy.abs(), *rest)
+
+    with pytest.raises(ConfigError, match="numbers are off by 1.0e-03"):
+        checked(other, potential)
 
 
 def test_a_family_that_cannot_be_traced_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
