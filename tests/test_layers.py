@@ -39,6 +39,7 @@ TORCH_COLUMN = [
         "oracles",
         "data",
         "propagators",
+        "observables",
     },
     {"accounting", "training", "tasks", "simulation"},
     {"evaluation"},
@@ -81,6 +82,7 @@ HOMES = {
     "mdtraj": {"formats"},
     "lmdb": {"formats", "bench"},
     "ase_db_backends": {"formats"},
+    "phonopy": {"observables"},
 }
 
 
