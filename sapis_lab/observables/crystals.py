@@ -79,9 +79,12 @@ def energies_of_volumes(
     at = whole(structure)
     volume, energy = [], []
     for scale in scales:
-        some = at._replace(cell=at.cell * scale ** (1 / 3), positions=at.positions * scale ** (1 / 3))
-        found = relaxed(predict, some).energy if relax else float(predict([some]).energy[0])
-        volume.append(abs(np.linalg.det(some.cell)))
+        some = at.turned(scale ** (1 / 3) * np.eye(3))
+        if relax:
+            found = relaxed(predict, some.structure).energy
+        else:
+            found = float(predict([some.structure]).energy[0])
+        volume.append(some.volume)
         energy.append(found)
     return np.array(volume), np.array(energy)
 
@@ -152,14 +155,13 @@ def elastic_constants(
         for sign in (1, -1):
             e = np.zeros((3, 3))
             e[i, j] = e[j, i] = sign * step * (1.0 if i == j else 0.5)
-            turn = np.eye(3) + e
-            some = at._replace(cell=at.cell @ turn, positions=at.positions @ turn)
+            some = at.turned(np.eye(3) + e).structure
             if relax:
                 some = relaxed(predict, some, max_force=2e-5).structure
             ends.append(_voigt(predict([some], stress=True).stress[0]))
         columns.append((ends[0] - ends[1]) / (2 * step))
     c = np.stack(columns, axis=1) * EV_PER_A3_TO_GPA
-    rest = np.abs(_voigt(predict([at], stress=True).stress[0])).max() * EV_PER_A3_TO_GPA
+    rest = np.abs(_voigt(predict([at.structure], stress=True).stress[0])).max() * EV_PER_A3_TO_GPA
     return Elasticity((c + c.T) / 2, float(np.abs(c - c.T).max()), float(rest))
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sapis_lab.observables.surfaces import Predict, whole
+from sapis_lab.observables.surfaces import Predict, Whole, whole
 from sapis_lab.structures import Structure
 
 
@@ -35,12 +35,12 @@ def relaxed(
     start = whole(structure)
 
     def value(x: np.ndarray) -> tuple[float, np.ndarray]:
-        found = predict([start._replace(positions=x.reshape(-1, 3))])
+        found = predict([start.at(x.reshape(-1, 3))])
         return float(found.energy[0]), -np.asarray(found.forces, dtype=float).ravel()
 
     x, energy, gradient = _minimize(value, start.positions.ravel(), max_force, most_steps)
     left = float(np.abs(gradient).max())
-    return Minimum(start._replace(positions=x.reshape(-1, 3)), energy, left, left <= max_force)
+    return Minimum(start.at(x.reshape(-1, 3)), energy, left, left <= max_force)
 
 
 def relaxed_crystal(
@@ -55,17 +55,16 @@ def relaxed_crystal(
     start = whole(structure)
     if not start.pbc.all():
         raise ValueError(f"pbc is {start.pbc.tolist()}, wanted a crystal to relax the cell of")
-    length = abs(np.linalg.det(start.cell)) ** (1 / 3) * max(1.0, len(start.species) ** (1 / 3))
+    length = start.volume ** (1 / 3) * max(1.0, len(start.species) ** (1 / 3))
 
-    def moved(x: np.ndarray) -> tuple[Structure, np.ndarray]:
+    def moved(x: np.ndarray) -> tuple[Whole, np.ndarray]:
         turn = np.eye(3) + _symmetric(x[:6] / length)
-        return start._replace(cell=start.cell @ turn, positions=x[6:].reshape(-1, 3) @ turn), turn
+        return start._replace(positions=x[6:].reshape(-1, 3)).turned(turn), turn
 
     def value(x: np.ndarray) -> tuple[float, np.ndarray]:
         now, turn = moved(x)
-        found = predict([now], stress=True)
-        volume = abs(np.linalg.det(now.cell))
-        strain = volume * np.linalg.solve(turn, np.asarray(found.stress[0], dtype=float))
+        found = predict([now.structure], stress=True)
+        strain = now.volume * np.linalg.solve(turn, np.asarray(found.stress[0], dtype=float))
         strain = strain + strain.T
         of_strain = np.array([strain[i, j] * (0.5 if i == j else 1.0) for i, j in VOIGT]) / length
         forces = -np.asarray(found.forces, dtype=float) @ turn
@@ -74,7 +73,7 @@ def relaxed_crystal(
     begin = np.concatenate([np.zeros(6), start.positions.ravel()])
     x, energy, gradient = _minimize(value, begin, max_force, most_steps)
     left = float(np.abs(gradient[6:]).max())
-    return Minimum(moved(x)[0], energy, left, float(np.abs(gradient).max()) <= max_force)
+    return Minimum(moved(x)[0].structure, energy, left, float(np.abs(gradient).max()) <= max_force)
 
 
 VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))

@@ -55,9 +55,36 @@ def of_oracle(oracle: OracleConfig) -> Predict:
     return predict
 
 
-def whole(structure: Structure) -> Structure:
-    """With arrays of their types, a cell of zeros where there is none, and pbc."""
-    return Structure(
+class Whole(NamedTuple):
+    """A structure with arrays of their types, a cell of zeros where there is none, and pbc."""
+
+    species: np.ndarray
+    positions: np.ndarray
+    cell: np.ndarray
+    pbc: np.ndarray
+
+    @property
+    def structure(self) -> Structure:
+        """What is predicted."""
+        return Structure(self.species, self.positions, self.cell, self.pbc)
+
+    @property
+    def volume(self) -> float:
+        """Å³."""
+        return abs(float(np.linalg.det(self.cell)))
+
+    def at(self, positions: np.ndarray) -> Structure:
+        """With other positions."""
+        return self.structure._replace(positions=positions)
+
+    def turned(self, turn: np.ndarray) -> Whole:
+        """With cell and positions multiplied by `turn` (3, 3) from the right."""
+        return self._replace(cell=self.cell @ turn, positions=self.positions @ turn)
+
+
+def whole(structure: Structure) -> Whole:
+    """`structure` with nothing left open."""
+    return Whole(
         np.asarray(structure.species, dtype=int),
         np.asarray(structure.positions, dtype=float),
         np.zeros((3, 3)) if structure.cell is None else np.asarray(structure.cell, dtype=float),

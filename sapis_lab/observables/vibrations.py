@@ -50,7 +50,7 @@ def jacobian(
         for c, k in some:
             x = at.positions.copy()
             x.flat[c] += k * step
-            structures.append(at._replace(positions=x))
+            structures.append(at.at(x))
         forces = np.asarray(predict(structures).forces, dtype=float).reshape(len(some), n)
         for (c, k), f in zip(some, forces, strict=True):
             columns[c] -= np.sign(k) * weights[abs(k) - 1] / step * f
