@@ -73,7 +73,13 @@ def birch_murnaghan(volume: np.ndarray, energy: np.ndarray) -> EquationOfState:
 
 
 def energies_of_volumes(
-    predict: Predict, structure: Structure, *, scales: Sequence[float], relax: bool = True
+    predict: Predict,
+    structure: Structure,
+    *,
+    scales: Sequence[float],
+    relax: bool = True,
+    max_force: float = 1e-4,
+    most_steps: int = 500,
 ) -> tuple[np.ndarray, np.ndarray]:
     """(n,) volumes, Å³, and energies, eV, of a crystal whose volume is scaled, positions relaxed at each."""
     at = whole(structure)
@@ -81,7 +87,7 @@ def energies_of_volumes(
     for scale in scales:
         some = at.turned(scale ** (1 / 3) * np.eye(3))
         if relax:
-            found = relaxed(predict, some.structure).energy
+            found = relaxed(predict, some.structure, max_force=max_force, most_steps=most_steps).energy
         else:
             found = float(predict([some.structure]).energy[0])
         volume.append(some.volume)
@@ -136,7 +142,13 @@ class Elasticity(NamedTuple):
 
 
 def elastic_constants(
-    predict: Predict, structure: Structure, *, step: float = 2e-3, relax: bool = True
+    predict: Predict,
+    structure: Structure,
+    *,
+    step: float = 2e-3,
+    relax: bool = True,
+    max_force: float = 2e-5,
+    most_steps: int = 500,
 ) -> Elasticity:
     """Elastic constants by central differences of the stress in six strains,
 
@@ -157,7 +169,7 @@ def elastic_constants(
             e[i, j] = e[j, i] = sign * step * (1.0 if i == j else 0.5)
             some = at.turned(np.eye(3) + e).structure
             if relax:
-                some = relaxed(predict, some, max_force=2e-5).structure
+                some = relaxed(predict, some, max_force=max_force, most_steps=most_steps).structure
             ends.append(_voigt(predict([some], stress=True).stress[0]))
         columns.append((ends[0] - ends[1]) / (2 * step))
     c = np.stack(columns, axis=1) * EV_PER_A3_TO_GPA

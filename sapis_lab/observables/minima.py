@@ -1,5 +1,5 @@
-"""Relaxed molecules and crystals: atoms alone, or atoms and cell together, by BFGS (Nocedal & Wright,
-Numerical Optimization, ch. 6)."""
+"""Relaxed molecules and crystals: atoms alone, or atoms and cell together, by BFGS with short steps (Nocedal
+& Wright, Numerical Optimization, ch. 6; the steps are those of ASE's BFGS)."""
 
 from __future__ import annotations
 
@@ -88,24 +88,32 @@ def _symmetric(e: np.ndarray) -> np.ndarray:
     return matrix
 
 
+CURVATURE = 70.0
+"""eV/Å², before anything is known of the surface: that of a bond (as ASE's BFGS)."""
+LONGEST = 0.15
+"""Å, of a step of any atom: far from a minimum a quadratic surface is no guide, and atoms must not meet."""
+
+
 def _minimize(
     value: Callable[[np.ndarray], tuple[float, np.ndarray]], x: np.ndarray, most: float, steps: int
 ) -> tuple[np.ndarray, float, np.ndarray]:
-    """Where BFGS ends, from slopes that are at most `most`; begun again where its line search gives up, which
-    it does at the rounding of float32 energies."""
-    from scipy.optimize import minimize
+    """Where BFGS ends, from slopes that are at most `most`, or after so many steps.
 
+    Steps are -Σ v (v.g)/|λ| over the eigenvectors v of the Hessian that is learnt, so that they go downhill
+    where it is not positive, and no line search compares energies, which in float32 are coarser than forces.
+    """
+    matrix = CURVATURE * np.eye(len(x))
     energy, gradient = value(x)
-    scale = 0.02  # a first step of 0.02 Å per eV/Å: BFGS's own first is of length 1
-    for _ in range(3):
+    for _ in range(steps):
         if np.abs(gradient).max() <= most:
             break
-        found = minimize(
-            value,
-            x,
-            jac=True,
-            method="BFGS",
-            options={"gtol": most, "maxiter": steps, "hess_inv0": scale * np.eye(len(x))},
-        )
-        x, (energy, gradient) = found.x, value(found.x)
+        size, axes = np.linalg.eigh(matrix)
+        move = -axes @ ((axes.T @ gradient) / np.maximum(np.abs(size), 1e-3))
+        move *= min(1.0, LONGEST / np.abs(move).max())
+        there, slope = value(x + move)
+        change = slope - gradient
+        curvature, bent = change @ move, matrix @ move
+        if abs(curvature) > 1e-14:
+            matrix = matrix + np.outer(change, change) / curvature - np.outer(bent, bent) / (move @ bent)
+        x, energy, gradient = x + move, there, slope
     return x, energy, gradient
