@@ -77,11 +77,13 @@ def diffusion(
     fit: tuple[float, float] = (0.1, 0.4),
     n_blocks: int = 4,
 ) -> Diffusion:
-    """Self-diffusion by Einstein's relation, D = slope(msd)/6 between two parts of the length, and its error
-    from the spread of D over consecutive blocks, each fitted over the same span of times.
+    """Self-diffusion by Einstein's relation, D = slope(msd)/6, fitted between two shares of the length: the
+    mean over consecutive blocks, and its standard error from their spread.
 
-    Below 10 % of the length is what is ballistic, beyond 40 % too few origins are independent. The result is
-    that of the periodic box; `yeh_hummer` adds what its images take.
+    A path that is fitted at longer times knows less: the mean over blocks, each fitted between the same
+    shares of its own length, has an error that the spread tells, which that of one fit to the whole is not.
+    Blocks must be so long that a tenth of them is beyond what is ballistic; beyond 40 % too few origins are
+    independent. The result is that of the periodic box; `yeh_hummer` adds what its images take.
 
     Args:
         positions: (F, A, 3), unwrapped, equally spaced.   timestep: fs between frames.
@@ -95,15 +97,14 @@ def diffusion(
     if len(x) < 10:
         raise ValueError(f"{len(x)} frames are too few for a slope, wanted at least 10")
     msd, time = mean_squared_displacement(x), timestep * np.arange(len(x))
-    value = _slope(time, msd, fit) / 6
     length = len(x) // max(n_blocks, 1)
     if n_blocks < 2 or length < 10:
-        return Diffusion(value, float("nan"), time, msd)
+        return Diffusion(_slope(time, msd, fit) / 6, float("nan"), time, msd)
     parts = []
     for k in range(n_blocks):
         piece = x[k * length : (k + 1) * length]
         parts.append(_slope(time[:length], mean_squared_displacement(piece), fit) / 6)
-    return Diffusion(value, float(np.std(parts, ddof=1) / np.sqrt(n_blocks)), time, msd)
+    return Diffusion(float(np.mean(parts)), float(np.std(parts, ddof=1) / np.sqrt(n_blocks)), time, msd)
 
 
 def _slope(time: np.ndarray, msd: np.ndarray, fit: tuple[float, float]) -> float:

@@ -182,6 +182,17 @@ def test_brownian_paths_have_their_coefficient() -> None:
     assert 0 < found.error < 0.01 * d
 
 
+def test_the_error_of_a_coefficient_is_its_scatter() -> None:
+    """Deviations over errors have the spread of Student's t with seven degrees of freedom, 1.18."""
+    g, d = generator(15), 0.5
+    found = [
+        transport.diffusion(np.cumsum(g.normal(size=(800, 4, 3)), axis=0), timestep=1.0, n_blocks=8)
+        for _ in range(150)
+    ]
+    z = np.array([(one.value - d) / one.error for one in found])
+    assert abs(z.mean()) < 0.3 and z.std() == pytest.approx(1.18, abs=0.25)
+
+
 def test_a_ballistic_path_grows_with_the_square_of_time() -> None:
     v = generator(12).normal(size=(1, 5, 3))
     time = 2.0 * np.arange(40)
