@@ -59,7 +59,7 @@ class CrystalEvaluation(Evaluation):
         from sapis_lab.observables.surfaces import of_oracle
 
         if part == POTENTIAL:
-            predict = subject.potential.predict
+            predict: Predict = subject.potential.predict
         else:
             assert self.reference is not None
             predict = of_oracle(self.reference)

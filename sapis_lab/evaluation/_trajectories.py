@@ -3,7 +3,8 @@ reference is named, on that; their frames are the raw arrays.
 
 Replicas begin at frames of the first test set that have the atoms of its first one, are brought to the
 temperature by stochastic velocity rescaling, and are then recorded at constant energy or, for distributions,
-go on with their thermostat. A replica whose energy is no longer a finite number is left out.
+go on with their thermostat. A replica whose energy is no longer a finite number, or one of whose bonds is
+broken where it is a molecule (`_bonds`), is left out and counted.
 
 Each surface has parts of its own, and every replica of a reference has one, since that is what costs: an
 interrupted evaluation goes on with the next.
@@ -20,6 +21,7 @@ from pydantic import Field
 
 from sapis_lab.config import composed_kind
 from sapis_lab.evaluation._base import Evaluation, Measured, Subject
+from sapis_lab.evaluation._bonds import Bonds
 from sapis_lab.oracles import OracleConfig
 from sapis_lab.simulation import OracleSurface, Replicas, Surface, advance, replicas_of
 from sapis_lab.simulation.csvr import CsvrConfig
@@ -72,10 +74,11 @@ class TrajectoryEvaluation(Evaluation):
 
         starts = self.starts(subject)
         if part == POTENTIAL:
-            return self._recorded(PotentialSurface(subject.potential), starts, seeds=range(len(starts)))
+            surface = PotentialSurface(subject.potential)
+            return self._recorded(subject, surface, starts, seeds=range(len(starts)))
         assert self.reference is not None
         k = int(part.rpartition("-")[2])
-        return self._recorded(surface_of(self.reference), starts[k : k + 1], seeds=[k])
+        return self._recorded(subject, surface_of(self.reference), starts[k : k + 1], seeds=[k])
 
     def starts(self, subject: Subject) -> list[Structure]:
         """The frames that replicas begin at."""
@@ -86,7 +89,7 @@ class TrajectoryEvaluation(Evaluation):
         return frames if self.n_replicas == 1 else subject.structures(chosen)
 
     def _recorded(
-        self, surface: Surface, starts: list[Structure], *, seeds: range | list[int]
+        self, subject: Subject, surface: Surface, starts: list[Structure], *, seeds: range | list[int]
     ) -> dict[str, np.ndarray]:
         from ase.data import atomic_masses
 
@@ -96,6 +99,7 @@ class TrajectoryEvaluation(Evaluation):
         warm = CsvrConfig(temperature=self.temperature, timestep=self.timestep)
         move = warm if self.production == "csvr" else NveConfig(timestep=self.timestep)
         state, found = warm.start(state), None
+        bonds = Bonds(subject, starts) if not state.pbc.any() else None
         every = max(1, round(self.every / self.timestep))
         n_frames = max(1, round(1e3 * self.time / (every * self.timestep)))
         seen: list[tuple[np.ndarray, ...]] = []
@@ -116,9 +120,11 @@ class TrajectoryEvaluation(Evaluation):
                 ensemble = warm if k < n_warm else move
                 state, found = advance(state, ensemble, surface, n_steps=every, found=found)
                 bad = ~np.isfinite(found.energy) | ~np.isfinite(state.temperature())
+                if bonds is not None:
+                    bad |= bonds.broken(state, lasting)
                 if bad.all():
                     raise ValueError(
-                        f"all {len(seeds)} replicas had left the surface after "
+                        f"all {len(seeds)} replicas had failed after "
                         f"{(k + 1) * every * self.timestep * 1e-3:.3g} ps at {self.temperature:g} K: there "
                         "is nothing to observe"
                     )

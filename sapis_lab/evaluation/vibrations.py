@@ -13,7 +13,7 @@ on which the same frames are relaxed and differentiated:
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from pydantic import Field
@@ -22,6 +22,9 @@ from sapis_lab.config import composed_kind
 from sapis_lab.evaluation import Evaluation, Measured, Subject
 from sapis_lab.measures import Quantity
 from sapis_lab.oracles import OracleConfig
+
+if TYPE_CHECKING:
+    from sapis_lab.observables.surfaces import Predict
 
 IMAGINARY = -20.0
 """cm⁻¹; what is between is rounding or a nearly free rotor."""
@@ -85,7 +88,7 @@ class VibrationsConfig(Evaluation):
 
         name, k = part.split("-")
         start = subject.structures(np.array([self._molecules(subject)[int(k)]]))[0]
-        predict = subject.potential.predict
+        predict: Predict = subject.potential.predict
         if name == "reference":
             assert self.reference is not None
             predict = of_oracle(self.reference)

@@ -213,7 +213,9 @@ def bond_scans(
         moved = np.array(sorted(part))
         v = at.positions[j] - at.positions[i]
         r = float(np.linalg.norm(v))
-        unit, places, lengths = v / r, [], []
+        unit = v / r
+        places: list[Structure] = []
+        lengths: list[float] = []
         for length in np.arange(factors[0] * r, factors[1] * r, step):
             x = at.positions.copy()
             x[moved] += (length - r) * unit

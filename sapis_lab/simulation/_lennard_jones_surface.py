@@ -79,13 +79,13 @@ class LennardJonesSurface(Surface):
         for k, (first, s) in enumerate(zip(state.starts.tolist(), state.structures(), strict=True)):
             if not np.isfinite(s.positions).all():
                 continue
-            pairs = neighbor_list(s.positions, s.cell, s.pbc, self.oracle.cutoff + self.skin)
+            pairs = neighbor_list(s.positions, state.cell[k], state.pbc[k], self.oracle.cutoff + self.skin)
             a, b, shift = pairs.center.astype(int), pairs.neighbor.astype(int), pairs.shift.astype(int)
             leading = shift @ np.array([1 << 18, 1 << 9, 1])
             once = (a < b) | ((a == b) & (leading > 0))
             i.append(a[once] + first)
             j.append(b[once] + first)
-            offset.append(shift[once] @ np.asarray(s.cell, dtype=float))
+            offset.append(shift[once] @ state.cell[k])
             replica.append(np.full(int(once.sum()), k))
         none = [np.zeros(0, dtype=int)]
         self._i, self._j = np.concatenate(i or none), np.concatenate(j or none)
