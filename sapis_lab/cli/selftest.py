@@ -75,12 +75,12 @@ def physics(
     ] = "static,fluid,gas,timestep,silicon,diffusion",
     n_steps: Annotated[
         int, typer.Option("--steps", min=600, max=10**7, help="Of every Lennard-Jones fluid.")
-    ] = 6000,
+    ] = 10_000,
     seed: Annotated[int, typer.Option("--seed", help="Of momenta and noise.")] = 0,
     json_file: Json = None,
 ) -> None:
     """Compare dynamics and observables with what is known: Lennard-Jones fluids with NIST, a perfect gas, the
-    order of the integrators, silicon's elastic constants, Brownian paths. Two to five minutes.
+    order of the integrators, silicon's elastic constants, Brownian paths. Two minutes.
 
     NIST's configuration is looked for in `$SAPIS_DATA/lennard_jones`. Exit status: 1 if a value is farther
     from the known one than its bound.

@@ -34,7 +34,7 @@ def test_the_volume_of_a_perfect_gas_is_within_three_standard_errors():
 
 @pytest.mark.long
 def test_lennard_jones_fluids_are_those_of_nist():
-    status, text, _ = run(["fluid"], n_steps=6000)
+    status, text, _ = run(["fluid"], n_steps=10_000)
     assert status == 0, text
 
 
