@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sapis_lab.observables.structure import bonded_pairs
+from sapis_lab.observables.structure import bonded_pairs, hanging
 from sapis_lab.observables.surfaces import Predict, Whole, whole
 from sapis_lab.observables.vibrations import antisymmetry, jacobian
 from sapis_lab.structures import Structure
@@ -205,7 +205,7 @@ def bond_scans(
     bonds = bonded_pairs(at.species, at.positions)
     scans = []
     for i, j in bonds.tolist():
-        part = _side(bonds, i, j)
+        part = hanging(bonds, i, j)
         if i in part:
             continue  # a ring
         if len(part) > len(at.species) / 2:
@@ -231,18 +231,3 @@ def bond_scans(
         forces = found.forces.reshape(len(places), -1, 3)[:, moved].sum(1) @ unit
         scans.append(Scan(np.array(lengths), found.energy, forces))
     return scans
-
-
-def _side(bonds: np.ndarray, i: int, j: int) -> set[int]:
-    """The atoms that hang on j when its bond with i is cut; i among them where both are in a ring."""
-    seen, todo = {j}, [j]
-    while todo:
-        atom = todo.pop()
-        for a, b in bonds.tolist():
-            if {a, b} == {i, j}:
-                continue
-            other = b if a == atom else a if b == atom else None
-            if other is not None and other not in seen:
-                seen.add(other)
-                todo.append(other)
-    return seen

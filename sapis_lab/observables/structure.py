@@ -197,6 +197,49 @@ def rotatable_torsions(species: np.ndarray, positions: np.ndarray, *, hydrogens:
     return np.array(found, dtype=int).reshape(-1, 4)
 
 
+def turned_torsion(
+    species: np.ndarray, bonded: np.ndarray, positions: np.ndarray, quadruple: np.ndarray, *, angle: float
+) -> np.ndarray:
+    """(A, 3) positions with the torsion at `angle`, radians: all that hangs on k is turned about the bond of
+    j and k, which is in no ring.
+
+    Args:
+        bonded: (A, 3) Å, where bonds are read from; after some turns atoms may be near that are not bound.
+    """
+    i, j, k, l = (int(a) for a in quadruple)
+    bonds = bonded_pairs(species, bonded)
+    part = np.array(sorted(hanging(bonds, j, k)))
+    axis = positions[k] - positions[j]
+    axis = axis / np.linalg.norm(axis)
+    now = torsions(positions[None], np.array([[i, j, k, l]]))[0, 0]
+    turn = angle - now
+    v = positions[part] - positions[k]
+    along = (v @ axis)[:, None] * axis
+    across = np.cross(axis, v)
+    moved = positions.copy()
+    moved[part] = positions[k] + along + np.cos(turn) * (v - along) + np.sin(turn) * across
+    return moved
+
+
+def hanging(bonds: np.ndarray, i: int, j: int) -> set[int]:
+    """The atoms that hang on j when its bond with i is cut; i among them where both are in a ring.
+
+    Args:
+        bonds: (n, 2), see `bonded_pairs`.
+    """
+    seen, todo = {j}, [j]
+    while todo:
+        atom = todo.pop()
+        for a, b in bonds.tolist():
+            if {a, b} == {i, j}:
+                continue
+            other = b if a == atom else a if b == atom else None
+            if other is not None and other not in seen:
+                seen.add(other)
+                todo.append(other)
+    return seen
+
+
 def _joined(near: dict[int, set[int]], j: int, k: int) -> bool:
     """Whether atoms j and k are joined by another way than their bond."""
     seen, todo = {j}, list(near[j] - {k})

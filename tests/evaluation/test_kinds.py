@@ -27,6 +27,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "strain": {"n_frames": 3, "n_strains": 2},
     "vibrations": {"n_molecules": 2, "most_steps": 5},
     "spectrum": {"n_replicas": 2, "time": 0.1, "equilibration": 0.01},
+    "conformers": {"n_starts": 2, "most_steps": 5},
     "rdf": {"n_replicas": 2, "time": 0.05, "equilibration": 0.01, "frames": True},
     "diffusion": {"n_replicas": 2, "time": 0.4, "equilibration": 0.01, "timestep": 2.0},
     "torsions": {
@@ -44,7 +45,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "physicality": {"n_frames": 2, "n_turns": 2},
 }
 OF_CRYSTALS = {"strain", "rdf", "diffusion", "equation_of_state", "elastic", "phonons"}
-OF_ETHANOL = {"torsions"}
+OF_ETHANOL = {"torsions", "conformers"}
 
 
 @pytest.fixture(params=kinds("evaluation"))

@@ -108,6 +108,37 @@ def test_a_shift_of_a_line_is_an_error_of_its_size() -> None:
     assert gone == {"asymmetry": 0.0, "converged": 1.0}
 
 
+def test_conformers_of_the_reference_itself_have_its_order_and_no_error(ethanols: Subject) -> None:
+    pytest.importorskip("tblite")
+    from sapis_lab.oracles.xtb import XtbConfig
+
+    oracle = XtbConfig(accuracy=0.1)
+    subject = replace(ethanols, potential=Exact(oracle, (1, 6, 8)))
+    evaluation = kind("conformers", reference=oracle, n_starts=4)
+    found = evaluation.score(measured(evaluation, subject))
+    assert found["n_conformers"] == 2  # trans and gauche
+    assert found["energy_mae"] < 1e-4 and found["displacement"] < 1e-2 and found["converged"] == 1
+
+
+def test_conformers_in_the_opposite_order_are_seen() -> None:
+    energies = np.array([0.0, 0.1, 0.2])
+    raw = {
+        f"start-{k}": {
+            "reference": np.array(e),
+            "potential": np.array(5 - e),
+            "single": np.array(5 + e),
+            "distances": np.array([1.0, 2.0 + k]),
+            "displacement": np.array(0.1),
+            "converged": np.array(1.0),
+        }
+        for k, e in enumerate(energies)
+    }
+    raw["start-3"] = raw["start-0"]
+    found = kind("conformers").score(raw)
+    assert found["n_conformers"] == 3 and found["spearman"] == pytest.approx(-1)
+    assert found["energy_mae"] == pytest.approx(0.4 / 3) and found["single_mae"] == pytest.approx(0)
+
+
 # ----------------------------------------------------------------------------------------------- trajectories
 
 

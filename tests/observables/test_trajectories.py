@@ -117,6 +117,21 @@ def test_bonds_that_turn_are_found_and_rings_are_not() -> None:
 # ------------------------------------------------------------------------------------------------- statistics
 
 
+def test_a_torsion_is_turned_to_its_angle_and_nothing_else_changes() -> None:
+    from ase.build import molecule
+
+    atoms = molecule("trans-butane")
+    quads = structure.rotatable_torsions(atoms.numbers, atoms.positions)
+    for angle in (-2.5, 0.4, 3.0):
+        x = structure.turned_torsion(atoms.numbers, atoms.positions, atoms.positions, quads[1], angle=angle)
+        assert structure.torsions(x[None], quads)[0, 1] == pytest.approx(angle)
+        bonds = structure.bonded_pairs(atoms.numbers, atoms.positions)
+        before, after = (
+            np.linalg.norm(y[bonds[:, 0]] - y[bonds[:, 1]], axis=1) for y in (atoms.positions, x)
+        )
+        assert after == pytest.approx(before)
+
+
 def test_the_error_of_a_correlated_mean_is_that_of_its_blocks() -> None:
     """An AR(1) series has a variance of the mean of (1 + a)/(1 - a)/n; naive errors are 4.4 times too
     small."""
