@@ -13,6 +13,7 @@ distances are taken as one conformer. Each is then relaxed on the potential from
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -152,7 +153,7 @@ def _distances(positions: np.ndarray) -> np.ndarray:
     return np.linalg.norm(positions[i] - positions[j], axis=1)
 
 
-def _alike(one: Measured | dict[str, np.ndarray], other: dict[str, np.ndarray]) -> bool:
-    energy = abs(float(one["reference"]) - float(other["reference"]))  # type: ignore[arg-type]
-    far = np.abs(np.asarray(one["distances"]) - np.asarray(other["distances"])).max()
+def _alike(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> bool:
+    energy = abs(float(one["reference"]) - float(other["reference"]))
+    far = np.abs(one["distances"] - other["distances"]).max()
     return energy < ALIKE_EV and bool(far < ALIKE)
