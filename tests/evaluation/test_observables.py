@@ -161,6 +161,16 @@ def test_a_spectrum_that_is_shifted_says_by_how_much() -> None:
     assert moved["failures"] == 0.5 and moved["highest_peak_reference"] == pytest.approx(1500, abs=0.5)
 
 
+def test_a_faint_peak_that_is_a_little_lower_than_the_references_is_not_missing() -> None:
+    def two(height: float, n: int) -> dict[str, np.ndarray]:
+        strong, faint = oscillators(1500.0, n), oscillators(1000.0, n)
+        return strong | {"velocities": strong["velocities"] + np.sqrt(height) * faint["velocities"]}
+
+    evaluation = kind("spectrum", n_replicas=1)
+    found = evaluation.score({"potential": two(0.09, 1), "reference-0": two(0.12, 1)})
+    assert found["peak_shift"] < 1
+
+
 def turning(states: np.ndarray) -> dict[str, np.ndarray]:
     angle = states[..., None].astype(float)
     return {"torsions": angle, "gyration": np.ones(states.shape), "failed": np.array(0)}
