@@ -26,7 +26,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "smoothness": {"n_frames": 2, "n_pairs": 2, "n_directions": 2},
     "strain": {"n_frames": 3, "n_strains": 2},
     "vibrations": {"n_molecules": 2, "most_steps": 5},
-    "spectrum": {"n_replicas": 2, "time": 0.1, "equilibration": 0.01},
+    "spectrum": {"n_replicas": 2, "time": 0.008, "every": 0.5, "equilibration": 0.0, "temperature": 1.0},
     "conformers": {"n_starts": 2, "most_steps": 5},
     "rdf": {"n_replicas": 2, "time": 0.05, "equilibration": 0.01, "frames": True},
     "diffusion": {"n_replicas": 2, "time": 0.4, "equilibration": 0.01, "timestep": 2.0},
