@@ -41,6 +41,7 @@ TORCH_COLUMN = [
         "oracles",
         "data",
         "propagators",
+        "observables",
     },
     {"accounting", "exports", "training", "tasks", "simulation"},
     {"evaluation"},
@@ -88,6 +89,7 @@ HOMES = {
     "mdtraj": {"formats"},
     "lmdb": {"formats", "bench"},
     "ase_db_backends": {"formats"},
+    "phonopy": {"observables"},
 }
 
 

@@ -68,6 +68,37 @@ def oracles(
     )
 
 
+@app.command("physics")
+def physics(
+    parts: Annotated[
+        str, typer.Option("--parts", help="Of static, fluid, gas, timestep, silicon, diffusion.")
+    ] = "static,fluid,gas,timestep,silicon,diffusion",
+    n_steps: Annotated[
+        int, typer.Option("--steps", min=600, max=10**7, help="Of every Lennard-Jones fluid.")
+    ] = 10_000,
+    seed: Annotated[int, typer.Option("--seed", help="Of momenta and noise.")] = 0,
+    json_file: Json = None,
+) -> None:
+    """Compare dynamics and observables with what is known: Lennard-Jones fluids with NIST, a perfect gas, the
+    order of the integrators, silicon's elastic constants, Brownian paths. Two minutes.
+
+    NIST's configuration is looked for in `$SAPIS_DATA/lennard_jones`. Exit status: 1 if a value is farther
+    from the known one than its bound.
+
+    Example: `SAPIS_DATA=/path/to/data sapis selftest physics --json physics.json`
+    """
+    save = keeper(json_file, "physics")
+    from sapis_lab.bench.step import words_of
+    from sapis_lab.selftest.physics import Plan, run_physics
+
+    data = Path(os.environ["SAPIS_DATA"]) if "SAPIS_DATA" in os.environ else None
+    names = words_of(parts, option="--parts")
+    plan = Plan(n_steps=n_steps, seed=seed)
+    raise typer.Exit(
+        plainly(lambda: run_physics(names, plan, data=data, console=stdout_console(), save=save))
+    )
+
+
 @app.command("coverage")
 def coverage(
     quick: Annotated[bool, typer.Option("--quick", help="Two cells, few data sets: seconds.")] = False,

@@ -92,7 +92,7 @@ class LennardJonesConfig(OracleConfig):
             return found
         assert cell is not None and found.stress is not None
         volume = abs(np.linalg.det(cell))
-        more = self._tail(kind, float(volume))
+        more = self.tail_energy(kind, float(volume))
         # E_tail = c/V, so dE/dstrain = -E_tail along every axis
         return found._replace(energy=found.energy + more, stress=found.stress - np.eye(3) * more / volume)
 
@@ -112,14 +112,41 @@ class LennardJonesConfig(OracleConfig):
             u = u * (1 - s**3 * (10 - 15 * s + 6 * s * s))
         return 0.5 * u.sum()
 
+    def kinds(self, species: np.ndarray) -> np.ndarray:
+        """(n_atoms,) the place of every atom's element among `atoms`. ValueError where one is not there."""
+        return known_elements(tuple(self.atoms), species, oracle=self.kind)
+
+    def pair(self, r: np.ndarray, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """u(r), eV, and du/dr, eV/Å, of pairs (n,) within the cutoff, of elements a and b (n,), see
+        `kinds`."""
+        of_epsilon, of_sigma = self._mixed()
+        epsilon, sigma = of_epsilon[a, b], of_sigma[a, b]
+        six = (sigma / r) ** 6
+        u = 4 * epsilon * six * (six - 1)
+        slope = -24 * epsilon * six * (2 * six - 1) / r
+        if self.truncation == "shifted":
+            six = (sigma / self.cutoff) ** 6
+            u = u - 4 * epsilon * six * (six - 1)
+        if self.truncation == "switched":
+            width = self.cutoff - self.switch_start
+            s = np.maximum((r - self.switch_start) / width, 0.0)
+            switch = 1 - s**3 * (10 - 15 * s + 6 * s * s)
+            slope = slope * switch - u * 30 * (s * (1 - s)) ** 2 / width
+            u = u * switch
+        return u, slope
+
     def _mixed(self) -> tuple[np.ndarray, np.ndarray]:
         """ε and σ of all pairs of elements, each (n_elements, n_elements)."""
         epsilon = np.array([atom.epsilon for atom in self.atoms.values()])
         sigma = np.array([atom.sigma for atom in self.atoms.values()])
         return np.sqrt(np.outer(epsilon, epsilon)), (sigma[:, None] + sigma) / 2
 
-    def _tail(self, kind: np.ndarray, volume: float) -> float:
-        """(2π/V) Σ_ij ∫ u_ij(r) r² dr from the cutoff on, eV."""
+    def tail_energy(self, kind: np.ndarray, volume: float) -> float:
+        """(2π/V) Σ_ij ∫ u_ij(r) r² dr from the cutoff on, eV.
+
+        Args:
+            kind: (n_atoms,), see `kinds`.   volume: Å³.
+        """
         epsilon, sigma = self._mixed()
         three = (sigma / self.cutoff) ** 3
         integral = 4 * epsilon * sigma**3 * (three**3 / 9 - three / 3)

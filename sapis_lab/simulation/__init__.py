@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sapis_lab.simulation._base import EnsembleConfig
+from sapis_lab.simulation._lennard_jones_surface import LennardJonesSurface
 from sapis_lab.simulation._replicas import Replicas, read_replicas, replicas_of, write_replicas
 from sapis_lab.simulation._run import SimulationFolder, advance, simulate
 from sapis_lab.simulation._surface import Found, OracleSurface, Surface
@@ -34,6 +35,7 @@ def __getattr__(name: str) -> Any:
 __all__ = [
     "EnsembleConfig",
     "Found",
+    "LennardJonesSurface",
     "OracleSurface",
     "PotentialSurface",
     "Replicas",

@@ -75,6 +75,26 @@ def crystals(tmp_path_factory: pytest.TempPathFactory) -> Subject:
 
 
 @pytest.fixture(scope="session")
+def ethanols(tmp_path_factory: pytest.TempPathFactory) -> Subject:
+    """An untrained potential, and rattled frames of ethanol that it labelled itself."""
+    from ase.build import molecule
+
+    place = tmp_path_factory.mktemp("ethanols")
+    config = kind_class("models", "geat")(cutoff=3.0).at_size(3e3, n_species=3)
+    model = config.build(species=(1, 6, 8), mean_neighbors=6.0, seed=0).requires_grad_(False)
+    potential = Potential(model, config, {1: -1.0, 6: -3.0, 8: -2.0}, 6.0, {"id": "test", "n_frames": 12})
+    atoms = molecule("CH3CH2OH")
+    x = atoms.positions + 0.05 * np.random.default_rng(0).normal(size=(24, 9, 3))
+    found = potential.predict([Structure(atoms.numbers, one) for one in x])
+    forces = found.forces.reshape(x.shape)
+    np.savez(place / "ethanols.npz", R=x, z=atoms.numbers, E=found.energy, F=forces)
+    raw = {"train": "ethanols.npz", "n_validation": 4, "n_test": 8, "root": place}
+    units = {"energy_unit": "eV", "length_unit": "Angstrom"}
+    data: DatasetConfig = load(kind_class("data", "files"), raw | units, source="test")
+    return Subject(potential, prepare(data, cache=place / "cache"), "cpu")
+
+
+@pytest.fixture(scope="session")
 def finished(frames: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A project with a finished study of one model at two amounts of data."""
     place = tmp_path_factory.mktemp("project")

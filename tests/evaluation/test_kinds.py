@@ -25,8 +25,27 @@ SMALL: dict[str, dict[str, Any]] = {
     "dynamics": {"n_replicas": 2, "time": 0.02},
     "smoothness": {"n_frames": 2, "n_pairs": 2, "n_directions": 2},
     "strain": {"n_frames": 3, "n_strains": 2},
+    "vibrations": {"n_molecules": 2, "most_steps": 5},
+    "spectrum": {"n_replicas": 2, "time": 0.008, "every": 0.5, "equilibration": 0.0, "temperature": 1.0},
+    "conformers": {"n_starts": 2, "most_steps": 5},
+    "rdf": {"n_replicas": 2, "time": 0.05, "equilibration": 0.01, "frames": True},
+    "diffusion": {"n_replicas": 2, "time": 0.4, "equilibration": 0.01, "timestep": 2.0},
+    "torsions": {
+        "n_replicas": 2,
+        "time": 0.003,
+        "every": 0.2,
+        "timestep": 0.2,
+        "equilibration": 0.0,
+        "temperature": 1.0,
+        "frames": True,
+    },
+    "equation_of_state": {"most_steps": 2, "n_volumes": 5},
+    "elastic": {"most_steps": 2},
+    "phonons": {"most_steps": 3, "supercell": (1, 1, 1), "mesh": (2, 2, 2)},
+    "physicality": {"n_frames": 2, "n_turns": 2},
 }
-OF_CRYSTALS = {"strain"}
+OF_CRYSTALS = {"strain", "rdf", "diffusion", "equation_of_state", "elastic", "phonons"}
+OF_ETHANOL = {"torsions", "conformers"}
 
 
 @pytest.fixture(params=kinds("evaluation"))
@@ -36,8 +55,10 @@ def evaluation(request: pytest.FixtureRequest) -> Evaluation:
 
 
 @pytest.fixture
-def fitting(evaluation: Evaluation, subject: Subject, crystals: Subject) -> Subject:
+def fitting(evaluation: Evaluation, subject: Subject, crystals: Subject, ethanols: Subject) -> Subject:
     """What the kind can measure."""
+    if evaluation.kind in OF_ETHANOL:
+        return ethanols
     return crystals if evaluation.kind in OF_CRYSTALS else subject
 
 

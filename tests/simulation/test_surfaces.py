@@ -88,3 +88,39 @@ def test_a_skin_does_not_change_the_drift() -> None:
         spreads.append(np.std(np.array(seen), axis=0))
     assert np.allclose(ends[0], ends[1], atol=1e-4)
     assert (spreads[1] < 2 * spreads[0] + 1e-7).all()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"truncation": "switched"},
+        {"truncation": "shifted"},
+        {"truncation": "cut", "tail": True},
+    ],
+)
+def test_lennard_jones_along_a_path_is_that_of_the_oracle(settings: dict) -> None:
+    """Two elements, a cell smaller than the cutoff, so that atoms see images of themselves."""
+    from sapis_lab.oracles.lennard_jones import LennardJonesAtom, LennardJonesConfig
+    from sapis_lab.simulation import LennardJonesSurface, OracleSurface
+
+    atoms = {
+        "O": LennardJonesAtom(epsilon=0.1, sigma=1.9),
+        "Mg": LennardJonesAtom(epsilon=0.05, sigma=1.6),
+    }
+    oracle = LennardJonesConfig(atoms=atoms, cutoff=5.0, switch_start=4.0, **settings)
+    slow, fast = OracleSurface(oracle), LennardJonesSurface(oracle)
+    state = crystals()
+    generator = np.random.default_rng(0)
+    for _ in range(8):
+        found, wanted = fast(state, stress=True), slow(state, stress=True)
+        for a, b in zip(found, wanted, strict=True):
+            assert np.allclose(a, b, rtol=1e-10, atol=1e-10)
+        state = replace(
+            state, positions=state.positions + 0.05 * generator.normal(size=state.positions.shape)
+        )
+    assert 1 < fast.n_searches < 8
+    cell = replace(state, cell=1.01 * state.cell, positions=1.01 * state.positions)
+    assert np.allclose(fast(cell).energy, slow(cell).energy)
+    if not settings.get("tail"):
+        free = crystals(pbc=False)
+        assert np.allclose(fast(free).forces, slow(free).forces, atol=1e-10)
