@@ -40,7 +40,7 @@ TORCH_COLUMN = [
         "data",
         "propagators",
     },
-    {"accounting", "training", "tasks", "simulation"},
+    {"accounting", "training", "tasks", "simulation", "free_energy"},
     {"evaluation"},
     {"sweep"},
     {"scaling", "active"},
@@ -80,6 +80,7 @@ HOMES = {
     "h5py": {"formats", "selftest"},
     "mdtraj": {"formats"},
     "lmdb": {"formats", "bench"},
+    "pymbar": {"free_energy"},
     "ase_db_backends": {"formats"},
 }
 
