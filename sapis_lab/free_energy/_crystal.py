@@ -34,7 +34,9 @@ class EinsteinSurface(Surface):
         if stress:
             raise ValueError("an Einstein crystal is bound to its sites and has no stress; keep the volume")
         if (state.n_atoms != len(self.sites)).any():
-            raise ValueError(f"replicas have {state.n_atoms.tolist()} atoms, wanted {len(self.sites)} as sites")
+            raise ValueError(
+                f"replicas have {state.n_atoms.tolist()} atoms, wanted {len(self.sites)} as sites"
+            )
         way = state.positions - np.tile(self.sites, (len(state), 1))
         mass = state.masses[:, None]
         mean = state.per_replica(mass * way) / state.per_replica(mass)
@@ -65,5 +67,7 @@ def harmonic_free_energy(hessian: np.ndarray, masses: np.ndarray, *, kT: float) 
     root = np.repeat(np.sqrt(masses), 3)
     squared = np.sort(np.linalg.eigvalsh(hessian / np.outer(root, root)))[3:] * units.ACCELERATION
     if squared[0] <= 0:
-        raise ValueError(f"the crystal has a mode with the squared frequency {squared[0]:.2e} fs⁻², wanted > 0")
+        raise ValueError(
+            f"the crystal has a mode with the squared frequency {squared[0]:.2e} fs⁻², wanted > 0"
+        )
     return 0.5 * kT * float(np.log(units.HBAR**2 * squared / kT**2).sum())

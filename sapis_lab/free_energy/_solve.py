@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 _MEMORY = 8
+_NOTHING = 1e-12
+"""Gap of an overlap matrix below which states share nothing."""
 
 
 class Solved(NamedTuple):
@@ -72,12 +74,16 @@ def self_consistent(
         with np.errstate(divide="ignore", invalid="ignore"):
             new = -np.log(boltzmann @ (c / below)) + top
         if not np.isfinite(new).all():
-            raise ValueError("the states do not overlap at all: free energies between them are beyond numbers")
+            raise ValueError(
+                "the states do not overlap at all: free energies between them are beyond numbers"
+            )
         return np.asarray(new - new[0])
 
     f = np.zeros(int(sampled.sum())) if start is None else np.asarray(start)[sampled] - start[sampled][0]
     f, n, residual = _fixed_point(once, f, tolerance=tolerance, most=most)
     below, top = denominator(f)
+    if start is None:  # a start is of the same states, which were looked at
+        _want_connected(boltzmann * np.exp(log_n + f - top)[:, None] / below, n_samples[sampled])
     log_weights = np.log(np.maximum(c, 1e-300)) - np.log(below) - top + lowest
     log_weights = np.where(c > 0, log_weights, -np.inf)
     every = np.array([-log_sum(log_weights - row) for row in u])
@@ -85,9 +91,17 @@ def self_consistent(
     return Solved(every - every[0], log_weights + every[0], n, residual)
 
 
-def _fixed_point(
-    once: Any, f: np.ndarray, *, tolerance: float, most: int
-) -> tuple[np.ndarray, int, float]:
+def _want_connected(shares: np.ndarray, n_samples: np.ndarray) -> None:
+    """Refuse states that fall into groups without a sample in common: each group has a free energy of its
+    own, and any difference between them solves the equations.   shares: (K, N) N_k W_k(x_n)."""
+    if overlap_gap((shares @ shares.T) / n_samples[:, None]) < _NOTHING:
+        raise ValueError(
+            "the states fall into groups that do not overlap: no sample of one could be of another; put "
+            "states between them"
+        )
+
+
+def _fixed_point(once: Any, f: np.ndarray, *, tolerance: float, most: int) -> tuple[np.ndarray, int, float]:
     steps: list[np.ndarray] = []
     images: list[np.ndarray] = []
     least, residual = np.inf, np.inf

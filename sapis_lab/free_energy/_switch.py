@@ -113,7 +113,9 @@ class Switched(NamedTuple):
     """(R,) <U_b - U_a> at every coupling, eV."""
 
 
-def estimate_switch(energies: np.ndarray, *, coupling: np.ndarray, weights: np.ndarray, kT: float) -> Switched:
+def estimate_switch(
+    energies: np.ndarray, *, coupling: np.ndarray, weights: np.ndarray, kT: float
+) -> Switched:
     """From samples of `sample_switch` at the nodes of `lobatto`.
 
     Args:

@@ -28,9 +28,7 @@ class Umbrella:
         ValueError: the windows do not overlap (`self_consistent`).
     """
 
-    def __init__(
-        self, windows: Windows, walks: Sequence[np.ndarray], *, kT: float, most: int = 1000
-    ) -> None:
+    def __init__(self, windows: Windows, walks: Sequence[np.ndarray], *, kT: float, most: int = 1000) -> None:
         self.windows, self.kT = windows, kT
         thin = [walk[:: max(1, -(-len(walk) // most))] for walk in walks]
         series = [walk[:, k] for k in range(len(windows.centers)) for walk in thin]
@@ -96,7 +94,9 @@ class Umbrella:
         f = np.array([-log_sum(log_weights[which == k]) for k in range(len(edges) - 1)])
         return np.asarray(self.kT * (f - f.min()))
 
-    def resampled(self, statistic: Callable[[Solved], float | np.ndarray], *, n: int, seed: int) -> np.ndarray:
+    def resampled(
+        self, statistic: Callable[[Solved], float | np.ndarray], *, n: int, seed: int
+    ) -> np.ndarray:
         """(n, ...) `statistic` of samples drawn again in blocks of three statistical inefficiencies: their
         standard deviation is the standard error."""
         generator = np.random.default_rng(seed)
@@ -111,7 +111,9 @@ class Umbrella:
         return np.array(found)
 
 
-def within(values: np.ndarray, box: Sequence[tuple[float, float] | None], atoms: Sequence[tuple[int, ...]]) -> np.ndarray:
+def within(
+    values: np.ndarray, box: Sequence[tuple[float, float] | None], atoms: Sequence[tuple[int, ...]]
+) -> np.ndarray:
     """(N,) bool: values (N, C) in a box of intervals, one for each coordinate, None for all; an interval of a
     circle may run through its end, as (150°, -150°)."""
     inside = np.ones(len(values), dtype=bool)

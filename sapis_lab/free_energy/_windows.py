@@ -153,11 +153,11 @@ def sample_windows(
         if found is None:
             found = biased(state, stress=ensemble.wants_stress)
         state, found = ensemble.step(state, found, biased)
+        _want_finite(found, state, windows)
         if state.step > n_pull + n_equilibrate and (state.step - n_pull - n_equilibrate) % every == 0:
             fresh.append(windows.values(state))
         if state.step % checkpoint_every and state.step != total:
             continue
-        _want_finite(found, state, windows)
         if folder is not None:
             _keep(folder, state, np.array(fresh).reshape(-1, *windows.centers.shape), len(parts))
         if fresh:
