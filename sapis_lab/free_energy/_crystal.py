@@ -1,9 +1,9 @@
 """Free energies of crystals by the way of Frenkel & Ladd (J. Chem. Phys. 81, 3188, 1984): from an Einstein
 crystal, whose free energy is known, to the real one.
 
-Here atom i is bound to its site by m_i ω² d_i² / 2, where d_i is its way from the site seen from the centre of
-mass of all. The springs then leave the centre of mass alone, which drifts as it likes, and the 3N - 3 other
-modes all have the frequency ω, whatever the masses:
+Here atom i is bound to its site by m_i ω² d_i² / 2, where d_i is its way from the site seen from the centre
+of mass of all. The springs then leave the centre of mass alone, which drifts as it likes, and the 3N - 3
+other modes all have the frequency ω, whatever the masses:
 
     F = 3 (N - 1) kT ln(ħω/kT)  +  (F_crystal - F_Einstein, `SwitchedSurface`)  -  kT ln(V / (N_cells Λ³))
 

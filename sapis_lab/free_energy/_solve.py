@@ -123,8 +123,8 @@ def _fixed_point(once: Any, f: np.ndarray, *, tolerance: float, most: int) -> tu
         f = image - np.diff(np.array(images), axis=0).T @ mix
         f = f - f[0]
     raise ValueError(
-        f"the free energies of {len(f)} states have not settled within {most} iterations (the last changed them "
-        f"by {residual:.1e} kT): neighbouring states hardly overlap; take more of them, or more samples"
+        f"the free energies of {len(f)} states have not settled within {most} iterations (the last changed "
+        f"them by {residual:.1e} kT): neighbouring states hardly overlap; take more of them, or more samples"
     )
 
 

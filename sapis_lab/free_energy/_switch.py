@@ -3,10 +3,10 @@ the same samples.
 
     U_λ = (1 - λ) U_a + λ (U_b - offset),        F_b - F_a = ∫_0^1 <U_b - U_a>_λ dλ + offset
 
-λ are the nodes of Gauss-Lobatto quadrature on [0, 1], both ends among them: n nodes are exact for an integrand
-that is a polynomial of degree 2n - 3. Energies at all λ follow from U_a and U_b, so that MBAR and BAR cost
-nothing more. Samples that began on surface a and others that began on surface b tell whether the replicas
-forgot where they came from (hysteresis).
+λ are the nodes of Gauss-Lobatto quadrature on [0, 1], both ends among them: n nodes are exact for an
+integrand that is a polynomial of degree 2n - 3. Energies at all λ follow from U_a and U_b, so that MBAR and
+BAR cost nothing more. Samples that began on surface a and others that began on surface b tell whether the
+replicas forgot where they came from (hysteresis).
 """
 
 from __future__ import annotations

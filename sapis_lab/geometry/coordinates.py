@@ -44,8 +44,8 @@ def values(positions: np.ndarray, atoms: tuple[int, ...]) -> np.ndarray:
 
 
 def with_gradient(positions: np.ndarray, atoms: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """The coordinate, (...), and its gradient with respect to its atoms, (..., len(atoms), 3), per Å; `values`
-    says more."""
+    """The coordinate, (...), and its gradient with respect to its atoms, (..., len(atoms), 3), per Å; see
+    `values`."""
     value = values(positions, atoms)
     x = positions[..., list(atoms), :]
     if len(atoms) == 2:

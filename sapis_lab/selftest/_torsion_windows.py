@@ -1,8 +1,8 @@
 """Samples of alanine dipeptide (AMBER ff99SB-ILDN with OBC solvent) in umbrella windows along φ, or φ and ψ,
 that are walked through one after the other, up or down the angles.
 
-A walk begins at C7eq, goes once around the circle of φ, and with windows of ψ once around that circle at every
-φ. Springs are such that windows lie `spacing` standard deviations of a free angle in its spring apart.
+A walk begins at C7eq, goes once around the circle of φ, and with windows of ψ once around that circle at
+every φ. Springs are such that windows lie `spacing` standard deviations of a free angle in its spring apart.
 """
 
 from __future__ import annotations

@@ -124,12 +124,12 @@ def test_a_surface_that_fails_names_the_window():
         energy, slope = double_well(r)
         return np.where(r > 4.5, np.nan, energy), slope
 
-    with pytest.raises(ValueError, match=r"window 2 \(center \[5.0\]\) has no finite energy at step"):
+    with pytest.raises(ValueError, match=r"window \d+ \(center \[[45]\.\d+\]\) has no finite energy at step"):
         sample_windows(
-            pairs([LEFT] * 3),
+            pairs([LEFT] * 12),
             LangevinConfig(temperature=TEMPERATURE, timestep=4.0),
             PairSurface(broken),
-            wells(3),
+            wells(),
             n_pull=500,
             n_equilibrate=0,
             n_steps=500,
@@ -210,7 +210,7 @@ def test_windows_are_reached_the_way_that_is_asked_for():
         every=10,
     )
     path = np.unwrap(np.array(seen[:1500]), axis=0)
-    assert path[-1] - path[0] == pytest.approx(ways[:, 0], abs=0.5)
+    assert path[-1] - path[0] == pytest.approx(ways[:, 0], abs=0.8)
     assert found.mean(0)[:, 0] == pytest.approx([center, center], abs=0.1)
 
 
