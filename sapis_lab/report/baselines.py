@@ -1,4 +1,5 @@
-"""Errors of models beside those of baselines: what the evaluation `baselines` measured at the same D."""
+"""Errors of models beside those of baselines: what the evaluations `baselines` and
+`classical` measured at the same D."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from sapis_lab.report.published import best_runs
 
 
 def baseline_rows(runs: pd.DataFrame, measured: Quantity) -> dict[str, Any] | None:
-    """Test errors of baselines and of the study's own models, as text for a table; None where no point has
+    """Test errors of baselines, force fields and the study's own models, as text for a table; None where no point has
     baselines of this error.
 
     For every D the rows are the baselines, then the models: each at the size that is best by `measured`, the
@@ -23,12 +24,12 @@ def baseline_rows(runs: pd.DataFrame, measured: Quantity) -> dict[str, Any] | No
         whether it is a model.
     """
     error = measured.on_test
-    pattern = re.compile(rf"(baselines(?:-[A-Za-z0-9.]+)?)_{re.escape(error)}_of_(\w+)")
+    pattern = re.compile(rf"((?:baselines|classical)(?:-[A-Za-z0-9.]+)?)_{re.escape(error)}_of_(\w+)")
     columns = {c: match for c in runs.columns if (match := pattern.fullmatch(c)) and runs[c].notna().any()}
     if not columns or error not in runs:
         return None
     shown = quantity(error)
-    named = len({match[1] for match in columns.values()}) > 1
+    named = len({match[1].partition("-")[2] for match in columns.values()}) > 1
     rows: list[dict[str, Any]] = []
     for n_frames, some in runs[runs["status"] == "done"].groupby("n_frames"):
         there = {c: some[c].dropna() for c in columns}

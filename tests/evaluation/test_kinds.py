@@ -18,6 +18,11 @@ from sapis_lab.evaluation.smoothness import SIDES
 from sapis_lab.quantities import is_time, of_evaluations, quantity, standard_targets
 from sapis_lab.structures import Structure
 
+LENNARD_JONES = {
+    "kind": "lennard_jones",
+    "atoms": {symbol: {"epsilon": 0.01, "sigma": 1.0} for symbol in ("H", "C", "O")},
+    "truncation": "shifted",
+}
 SMALL: dict[str, dict[str, Any]] = {
     "cost": {"batches": (1, 3), "repeats": 2},
     "equivariance": {"n_frames": 3, "n_rotations": 2},
@@ -25,8 +30,29 @@ SMALL: dict[str, dict[str, Any]] = {
     "dynamics": {"n_replicas": 2, "time": 0.02},
     "smoothness": {"n_frames": 2, "n_pairs": 2, "n_directions": 2},
     "strain": {"n_frames": 3, "n_strains": 2},
+    "classical": {"oracle": LENNARD_JONES, "repeats": 2},
+    "integration": {
+        "oracle": LENNARD_JONES,
+        "n_couplings": 3,
+        "ensemble": {"kind": "langevin", "timestep": 0.02, "friction": 0.1},
+        "equilibration": 0.0002,
+        "time": 0.002,
+        "every": 0.1,
+    },
+    "umbrella": {
+        "torsions": ((0, 1, 2, 3),),
+        "n_windows": (12,),
+        "ensemble": {"kind": "langevin", "timestep": 0.25, "friction": 0.1},
+        "pull": 0.1,
+        "equilibration": 0.01,
+        "time": 0.05,
+        "every": 1.0,
+        "basin": ((0.0, 180.0),),
+        "regions": {"trans": ((150.0, -150.0),)},
+    },
 }
 OF_CRYSTALS = {"strain"}
+OF_CHAINS = {"umbrella"}
 
 
 @pytest.fixture(params=kinds("evaluation"))
@@ -36,8 +62,10 @@ def evaluation(request: pytest.FixtureRequest) -> Evaluation:
 
 
 @pytest.fixture
-def fitting(evaluation: Evaluation, subject: Subject, crystals: Subject) -> Subject:
+def fitting(evaluation: Evaluation, subject: Subject, crystals: Subject, chains: Subject) -> Subject:
     """What the kind can measure."""
+    if evaluation.kind in OF_CHAINS:
+        return chains
     return crystals if evaluation.kind in OF_CRYSTALS else subject
 
 
