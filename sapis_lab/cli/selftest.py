@@ -79,11 +79,11 @@ def free_energy(
     seeds: Annotated[int, typer.Option("--seeds", min=2, max=100, help="Walks up and down each.")] = 2,
     json_file: Json = None,
 ) -> None:
-    """Make a reference for the free energies of alanine dipeptide: umbrella windows in OpenMM, walked through in
-    both directions, with several seeds, weighed by two solvers. Half an hour of CPU time.
+    """Make a reference for the free energies of alanine dipeptide: umbrella windows in OpenMM, walked through
+    in both directions, with several seeds, weighed by two solvers. Half an hour of CPU time.
 
-    The molecule is `$SAPIS_DATA/alanine_dipeptide/ala2.pdb`. Exit status: 1 if walks, solvers or plain dynamics
-    differ by more than their bounds.
+    The molecule is `$SAPIS_DATA/alanine_dipeptide/ala2.pdb`. Exit status: 1 if walks, solvers or plain
+    dynamics differ by more than their bounds.
 
     Example: `SAPIS_DATA=/path/to/data sapis selftest free-energy --samples samples --json reference.json`
     """

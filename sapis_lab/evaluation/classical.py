@@ -8,7 +8,7 @@ composition). Frames that the oracle cannot label are left out and counted.
     SPLIT_force_rmse_of_force_field        and mae, energy_rmse, energy_mae, energy_mae_per_atom; they stand
                                            in the report's table of baselines
     SPLIT_unlabelled                       share of the frames that the oracle could not label
-    energy_spearman                        rank correlation of energies with the labels, on the first test set,
+    energy_spearman                        rank correlation of energies with the labels on the first test set
                                            if all frames have one composition
     seconds_per_step, seconds_per_step_of_model    one frame at a time: the time of one energy with its forces
     speed                                  of the force field over that of the potential

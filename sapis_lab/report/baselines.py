@@ -13,8 +13,8 @@ from sapis_lab.report.published import best_runs
 
 
 def baseline_rows(runs: pd.DataFrame, measured: Quantity) -> dict[str, Any] | None:
-    """Test errors of baselines, force fields and the study's own models, as text for a table; None where no point has
-    baselines of this error.
+    """Test errors of baselines, force fields and the study's own models, as text for a table; None where no
+    point has baselines of this error.
 
     For every D the rows are the baselines, then the models: each at the size that is best by `measured`, the
     mean over its seeds, and over the least baseline.
