@@ -17,9 +17,9 @@ def period(atoms: tuple[int, ...]) -> float | None:
     return 2 * np.pi if len(atoms) == 4 else None
 
 
-def difference(a: np.ndarray, b: np.ndarray | float, *, period: float | None) -> np.ndarray:
+def difference(a: np.ndarray | float, b: np.ndarray | float, *, period: float | None) -> np.ndarray:
     """a - b, the shortest way around a circle of length `period`."""
-    d = np.asarray(a - b)
+    d = np.asarray(np.subtract(a, b))
     return d if period is None else d - period * np.round(d / period)
 
 

@@ -59,13 +59,13 @@ class TorsionWalk:
         self._context.setVelocitiesToTemperature(temperature, seed + 1)
         self.rest = np.zeros(len(torsions))
 
-    def place(self, rest: Sequence[float]) -> None:
+    def place(self, rest: Sequence[float] | np.ndarray) -> None:
         """Set the rest angles, rad, at once."""
         self.rest = np.asarray(rest, dtype=np.float64)
         for k, angle in enumerate(self.rest.tolist()):
             self._context.setParameter(f"rest{k}", float(difference(angle, 0.0, period=2 * np.pi)))
 
-    def move(self, rest: Sequence[float], *, n_steps: int, every: int = 20) -> None:
+    def move(self, rest: Sequence[float] | np.ndarray, *, n_steps: int, every: int = 20) -> None:
         """Move the rest angles to `rest`, the shortest way, in `n_steps`."""
         begin, way = self.rest, difference(np.asarray(rest), self.rest, period=2 * np.pi)
         for done in range(every, n_steps + 1, every):

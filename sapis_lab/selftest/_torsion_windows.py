@@ -114,7 +114,7 @@ def walked(
         seed=seed,
     )
     handed = np.sign(values(start.positions, CENTER))
-    walk.place([values(start.positions, four) for four in (PHI, PSI)])
+    walk.place(np.array([values(start.positions, four) for four in (PHI, PSI)]))
     centers = protocol.centers(direction)
     walk.move(centers[0], n_steps=20_000)
     columns: list[list[np.ndarray]] = [[], [], [], []]
