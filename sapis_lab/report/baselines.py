@@ -38,7 +38,8 @@ def baseline_rows(runs: pd.DataFrame, measured: Quantity) -> dict[str, Any] | No
             continue
         for column, values in there.items():
             if len(values):
-                name = f"{columns[column][2]} ({columns[column][1]})" if named else columns[column][2]
+                name = columns[column][2].replace("_", " ")
+                name = f"{name} ({columns[column][1]})" if named else name
                 rows.append(_row(n_frames, name, "", float(values.iloc[0]), None, shown))
         for model, own in best_runs(runs, int(str(n_frames)), measured).items():
             if (value := own.get(error)) is not None and value == value:
