@@ -164,6 +164,28 @@ def test_bias_forces_are_minus_the_gradient_of_all_coordinates():
             assert found.forces[atom, axis] == pytest.approx(-(ends[0] - ends[1]) / (2 * step), abs=1e-6)
 
 
+def test_the_stress_of_a_bias_is_the_derivative_with_respect_to_strain():
+    class Empty(HarmonicSurface):
+        def __call__(self, state, *, stress=False):
+            return super().__call__(state)._replace(stress=np.zeros((len(state), 3, 3)))
+
+    state = butane_like(1)
+    state = Replicas(**{**vars(state), "cell": 8 * np.eye(3)[None], "pbc": np.ones((1, 3), bool)})
+    windows = Windows(((0, 2), (0, 1, 2, 3)), np.array([[1.0, 0.4]]), np.array([2.0, 3.0]))
+    surface = BiasedSurface(Empty(np.zeros((4, 3)), np.zeros((12, 12))), windows)
+    found, step = surface(state, stress=True).stress[0], 1e-5
+    assert np.allclose(found, found.T)
+    for a in range(3):
+        for b in range(3):
+            ends = []
+            for sign in (1, -1):
+                strain = np.eye(3)
+                strain[a, b] += sign * step
+                x = state.positions @ strain
+                ends.append(surface(Replicas(**{**vars(state), "positions": x})).energy[0])
+            assert found[a, b] == pytest.approx((ends[0] - ends[1]) / (2 * step) / 512, abs=1e-7)
+
+
 def test_windows_are_reached_the_way_that_is_asked_for():
     """A torsion without any force goes up the circle, or down it, to the same center."""
     n, center = 2, np.deg2rad(90.0)

@@ -72,7 +72,8 @@ def test_walks_that_agree_give_the_free_energy_of_the_surface(check):
     assert status == 0 and "5 of 5 within their bounds" in text
     together = kept["results"]["fine"]["together"]
     density = np.exp(-surface(*np.meshgrid(GRID, GRID, indexing="ij")) / KT).sum(1)
-    inside = (GRID >= 0) & (GRID < np.deg2rad(140))
+    degrees = np.rad2deg(GRID)
+    inside = (degrees >= 0) & (degrees < 140)
     exact = -KT * np.log(density[inside].sum() / density[~inside].sum()) / units.KJ_PER_MOL_TO_EV
     assert together["delta_f"] == pytest.approx(exact, abs=4 * together["delta_f_error"])
     assert kept["results"]["fine"]["stuck"] == 0
