@@ -7,8 +7,7 @@ those of plain dynamics (10 trajectories of 10 ns, figshare 10.6084/m9.figshare.
 
 The protocol `fine` has springs on φ that are stiffer than the barrier at 135° is curved, so that every window
 is at equilibrium. `soft` obeys the same rule of spacing with a third of the windows and does not: its windows
-at the barrier stay on the side that a walk comes from, and say so in no error, no overlap and no second seed
-of the same direction.
+at the barrier stay on the side that a walk comes from, and neither errors nor overlaps say so.
 """
 
 from __future__ import annotations
