@@ -76,7 +76,9 @@ def free_energy(
     protocols: Annotated[
         str, typer.Option("--protocols", help="Of fine, soft, phi; soft shows what goes wrong.")
     ] = "fine",
-    seeds: Annotated[int, typer.Option("--seeds", min=2, max=100, help="Walks up and down each.")] = 2,
+    walks: Annotated[
+        str, typer.Option("--walks", help="Directions around φ with seeds.")
+    ] = "up-0,down-0,up-1,down-1",
     json_file: Json = None,
 ) -> None:
     """Make a reference for the free energies of alanine dipeptide: umbrella windows in OpenMM, walked through
@@ -95,7 +97,11 @@ def free_energy(
     raise typer.Exit(
         plainly(
             lambda: run_free_energy(
-                names, seeds=range(seeds), folder=samples, console=stdout_console(), save=save
+                names,
+                walks=words_of(walks, option="--walks"),
+                folder=samples,
+                console=stdout_console(),
+                save=save,
             )
         )
     )

@@ -12,9 +12,11 @@ at the barrier stay on the side that a walk comes from, and neither errors nor o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
+from itertools import combinations
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from rich.console import Console
@@ -63,7 +65,7 @@ class Checked(NamedTuple):
 def run_free_energy(
     protocols: Sequence[str],
     *,
-    seeds: Sequence[int],
+    walks: Sequence[str],
     folder: Path,
     console: Console,
     save: Callable[[dict[str, Any]], None],
@@ -71,24 +73,31 @@ def run_free_energy(
     """Walk, weigh and check; 1 if a number is larger than it may be.
 
     Args:
+        walks: 'up-SEED' and 'down-SEED', at least one of each direction.
         folder: of samples; walks that are there are not done again.
 
     Raises:
-        ConfigError: a protocol is not known, or the molecule is not under $SAPIS_DATA.
+        ConfigError: a protocol or a walk is not known, or the molecule is not under $SAPIS_DATA.
     """
+    for name in walks:
+        if not re.fullmatch(r"(up|down)-\d{1,9}", name):
+            raise ConfigError(f"--walks: got {name!r}, wanted up-SEED or down-SEED, as up-0")
+    if {_direction(name) for name in walks} != set(DIRECTIONS):
+        raise ConfigError(f"--walks: got {', '.join(walks)}; wanted walks of both directions")
     if unknown := [name for name in protocols if name not in PROTOCOLS]:
         raise ConfigError(f"--protocols: got {unknown[0]!r}, wanted some of {', '.join(PROTOCOLS)}")
     results: dict[str, Any] = {}
     checks: list[Checked] = []
     for name in protocols:
         protocol = PROTOCOLS[name]
-        walks = {
-            f"{direction}-{seed}": walked(folder, protocol, direction, seed=seed, progress=console.print)
-            for seed in seeds
-            for direction in DIRECTIONS
+        done = {
+            walk: walked(
+                folder, protocol, _direction(walk), seed=int(walk.split("-")[1]), progress=console.print
+            )
+            for walk in walks
         }
-        results[name] = weighed(protocol, walks, seeds=seeds)
-        checks += list(_checks(name, results[name], seeds))
+        results[name] = weighed(protocol, done)
+        checks += list(_checks(name, results[name]))
         save({"results": results, "checks": [{**c._asdict(), "good": c.good} for c in checks]})
         _show(console, name, results[name])
     grid = new_table("protocol", "check", "value", "at most", "", left=["protocol", "check", ""])
@@ -100,24 +109,19 @@ def run_free_energy(
     return 1 if n_bad else 0
 
 
-def weighed(protocol: Protocol, walks: dict[str, Walked], *, seeds: Sequence[int]) -> dict[str, Any]:
+def weighed(protocol: Protocol, walks: dict[str, Walked]) -> dict[str, Any]:
     """What walks say, alone and together; kJ/mol and shares."""
     alone = {name: _said(protocol, [walk]) for name, walk in walks.items()}
-    of_seed = {
-        f"seed {seed}": _said(protocol, [walks[f"{direction}-{seed}"] for direction in DIRECTIONS])
-        for seed in seeds
-    }
     every = _said(protocol, list(walks.values()), full=True)
     return {
         "windows": [protocol.n_phi, protocol.n_psi],
         "sampling_ps": protocol.sampling,
         "stiffness_kj_per_mol_rad2": [k / KJ for k in protocol.stiffness()],
         "walks": alone,
-        "seeds": of_seed,
         "together": every,
         "cis": max(float(walk.cis.mean()) for walk in walks.values()),
         "mirrored": max(float(walk.mirrored.mean()) for walk in walks.values()),
-        "stuck": _stuck(walks, seeds),
+        "stuck": _stuck(walks),
     }
 
 
@@ -170,31 +174,36 @@ def _inside(umbrella: Umbrella, box: Sequence[tuple[float, float] | None]) -> np
     return within(umbrella.values, radians, umbrella.windows.atoms)
 
 
-def _stuck(walks: dict[str, Walked], seeds: Sequence[int]) -> int:
-    """Windows whose mean φ differs by more than 30° between up and down: one is on the wrong side."""
-    numbers = set()
-    for seed in seeds:
-        means = []
-        for direction in DIRECTIONS:
-            walk = walks[f"{direction}-{seed}"]
-            order = np.lexsort(np.round(np.rad2deg(walk.centers)).T)
-            means.append(np.exp(1j * walk.phi[order]).mean(1))
-        apart = np.abs(np.angle(means[0] / means[1]))
-        numbers |= set(np.nonzero(apart > np.deg2rad(30))[0].tolist())
-    return len(numbers)
+def _direction(walk: str) -> Direction:
+    return "up" if walk.startswith("up-") else "down"
 
 
-def _checks(name: str, found: dict[str, Any], seeds: Sequence[int]) -> list[Checked]:
-    alone = [walk["delta_f"] for walk in found["walks"].values()]
-    of_seed = [seed["delta_f"] for seed in found["seeds"].values()]
+def _pairs(names: Iterable[str], *, same: Literal["direction", "seed"]) -> list[tuple[str, str]]:
+    """Walks that share their direction and not their seed, or the other way round."""
+    part = 0 if same == "direction" else 1
+    return [(a, b) for a, b in combinations(names, 2) if a.split("-")[part] == b.split("-")[part]]
+
+
+def _stuck(walks: dict[str, Walked]) -> int:
+    """Windows whose mean φ differs by more than 30° between directions: one is on the wrong side."""
+    means = {}
+    for name, walk in walks.items():
+        order = np.lexsort(np.round(np.rad2deg(walk.centers)).T)
+        means[name] = np.exp(1j * walk.phi[order]).mean(1)
+    apart = [np.abs(np.angle(means[a] / means[b])) > np.deg2rad(30) for a, b in _pairs(means, same="seed")]
+    return int(np.any(apart, 0).sum())
+
+
+def _checks(name: str, found: dict[str, Any]) -> list[Checked]:
+    delta_f = {walk: said["delta_f"] for walk, said in found["walks"].items()}
     checks = [
-        Checked(name, "ΔF of two seeds apart, kJ/mol", float(np.ptp(of_seed)), MOST_APART),
-        Checked(name, "ΔF of any two walks apart, kJ/mol", float(np.ptp(alone)), 2 * MOST_APART),
-        Checked(name, "two solvers apart, kJ/mol", found["together"]["solver_difference"], MOST_OF_SOLVERS),
+        Checked(name, f"ΔF of {a} and {b} apart, kJ/mol", delta_f[a] - delta_f[b], MOST_APART)
+        for same in ("direction", "seed")
+        for a, b in _pairs(delta_f, same=same)  # type: ignore[arg-type]
     ]
-    for seed in seeds:
-        up, down = (found["walks"][f"{direction}-{seed}"]["delta_f"] for direction in DIRECTIONS)
-        checks.append(Checked(name, f"hysteresis of seed {seed}, kJ/mol", up - down, MOST_APART))
+    checks.append(
+        Checked(name, "two solvers apart, kJ/mol", found["together"]["solver_difference"], MOST_OF_SOLVERS)
+    )
     for region, (published, _) in PUBLISHED.items():
         here = found["together"]["populations"][region]
         checks.append(Checked(name, f"{region} beyond plain dynamics", here - published, MOST_OF_POPULATION))
@@ -203,7 +212,7 @@ def _checks(name: str, found: dict[str, Any], seeds: Sequence[int]) -> list[Chec
 
 def _show(console: Console, name: str, found: dict[str, Any]) -> None:
     grid = new_table("walks", "ΔF, kJ/mol", *REGIONS, left=["walks"])
-    rows = {**found["walks"], **found["seeds"], "together": found["together"]}
+    rows = {**found["walks"], "together": found["together"]}
     for label, row in rows.items():
         error = f" ± {row['delta_f_error']:.2f}" if "delta_f_error" in row else ""
         grid.add_row(

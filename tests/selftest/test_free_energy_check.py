@@ -14,6 +14,7 @@ from sapis_lab.selftest import free_energy
 from sapis_lab.selftest._torsion_windows import C7EQ, TEMPERATURE, Protocol, Walked
 
 KT = units.KB * TEMPERATURE
+WALKS = ("up-0", "down-0", "up-1", "down-1")
 SMALL = Protocol("fine", 12, 8, 1.8, sampling=20.0)
 GRID = np.deg2rad(np.arange(-180, 180, 5.0))
 
@@ -44,7 +45,7 @@ def drawn(protocol, direction, *, seed, stuck):
 
 @pytest.fixture
 def check(monkeypatch, tmp_path):
-    def run(*, stuck=False, change=lambda walk: walk, protocols=("fine",)):
+    def run(*, stuck=False, change=lambda walk: walk, protocols=("fine",), walks=WALKS):
         monkeypatch.setattr(free_energy, "PROTOCOLS", {"fine": SMALL})
         monkeypatch.setattr(free_energy, "PUBLISHED", {})
         monkeypatch.setattr(
@@ -57,7 +58,7 @@ def check(monkeypatch, tmp_path):
         text, kept = io.StringIO(), []
         status = free_energy.run_free_energy(
             protocols,
-            seeds=(0, 1),
+            walks=walks,
             folder=tmp_path,
             console=Console(file=text, width=200),
             save=kept.append,
@@ -84,7 +85,7 @@ def test_windows_that_keep_their_side_are_counted_and_end_with_status_1(check):
     found = kept["results"]["fine"]
     assert status == 1 and found["stuck"] > 0
     bad = [c["quantity"] for c in kept["checks"] if not c["good"]]
-    assert "hysteresis of seed 0, kJ/mol" in bad and "ΔF of two seeds apart, kJ/mol" not in bad
+    assert bad == ["ΔF of up-0 and down-0 apart, kJ/mol", "ΔF of up-1 and down-1 apart, kJ/mol"]
 
 
 def test_samples_of_another_molecule_are_refused(check):
@@ -95,6 +96,18 @@ def test_samples_of_another_molecule_are_refused(check):
 def test_a_protocol_that_is_not_known_is_refused(check):
     with pytest.raises(ConfigError, match="--protocols: got 'coarse', wanted some of fine"):
         check(protocols=("coarse",))
+
+
+@pytest.mark.parametrize(
+    ("walks", "message"),
+    [
+        (("up-0", "up-1"), "got up-0, up-1; wanted walks of both directions"),
+        (("up-0", "left-1"), "got 'left-1', wanted up-SEED or down-SEED"),
+    ],
+)
+def test_walks_that_cannot_be_are_refused(check, walks, message):
+    with pytest.raises(ConfigError, match=message):
+        check(walks=walks)
 
 
 def test_a_walk_goes_once_around_from_c7eq_with_the_stated_spacing():
