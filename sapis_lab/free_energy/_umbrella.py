@@ -94,6 +94,19 @@ class Umbrella:
         f = np.array([-log_sum(log_weights[which == k]) for k in range(len(edges) - 1)])
         return np.asarray(self.kT * (f - f.min()))
 
+    def on_surface(self, difference: np.ndarray, solved: Solved | None = None) -> Solved:
+        """The weights that the same samples have on another surface; `difference`, (N,) eV, is its energy
+        minus that of the surface they were drawn on. Surfaces that are a few kT apart at most share enough
+        samples: see `effective`."""
+        solved = solved or self.solved
+        return solved._replace(log_weights=solved.log_weights - difference / self.kT)
+
+    def effective(self, difference: np.ndarray) -> float:
+        """Share of the samples that count after `on_surface` (Kish): 1 where surfaces differ by a
+        constant."""
+        w = np.exp(-(difference - difference.min()) / self.kT)
+        return float(w.sum() ** 2 / (len(w) * np.square(w).sum()))
+
     def resampled(
         self, statistic: Callable[[Solved], float | np.ndarray], *, n: int, seed: int
     ) -> np.ndarray:

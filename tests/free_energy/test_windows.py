@@ -92,6 +92,20 @@ def test_a_basin_without_samples_is_refused(sampled):
         sampled.difference(nowhere)
 
 
+def test_samples_of_one_surface_give_the_free_energy_of_another(sampled):
+    """Both wells alike: what is left is the measure r²."""
+    x = (sampled.values[:, 0] - MIDDLE) / (MIDDLE - LEFT)
+    other = sampled.on_surface(-0.03 * x)
+    right = within(sampled.values, [(MIDDLE, 10.0)], sampled.windows.atoms)
+    r = np.linspace(1.5, 6.5, 200_001)
+    density = r**2 * np.exp(-(double_well(r)[0] - 0.03 * (r - MIDDLE) / (MIDDLE - LEFT)) / KT)
+    exact = -KT * np.log(density[r > MIDDLE].sum() / density[r < MIDDLE].sum())
+    error = sampled.resampled(lambda s: sampled.difference(right, s), n=30, seed=0).std()
+    assert sampled.difference(right, other) == pytest.approx(exact, abs=3 * error)
+    assert abs(exact - exact_difference()) > 0.04
+    assert 0.3 < sampled.effective(-0.03 * x) < 1 and sampled.effective(np.full(len(x), 2.0)) == 1.0
+
+
 class Killed(Exception):
     pass
 
