@@ -74,15 +74,15 @@ def free_energy(
         Path, typer.Option("--samples", help="Folder of samples; walks that are there are not done again.")
     ],
     protocols: Annotated[
-        str, typer.Option("--protocols", help="Of fine, soft, phi; soft shows what goes wrong.")
-    ] = "fine",
+        str, typer.Option("--protocols", help="Of long, fine, soft, phi; soft shows what goes wrong.")
+    ] = "long",
     walks: Annotated[
         str, typer.Option("--walks", help="Directions around φ with seeds.")
     ] = "up-0,down-0,up-1,down-1",
     json_file: Json = None,
 ) -> None:
     """Make a reference for the free energies of alanine dipeptide: umbrella windows in OpenMM, walked through
-    in both directions, with several seeds, weighed by two solvers. Half an hour of CPU time.
+    in both directions, with several seeds, weighed by two solvers. An hour of CPU time.
 
     The molecule is `$SAPIS_DATA/alanine_dipeptide/ala2.pdb`. Exit status: 1 if walks, solvers or plain
     dynamics differ by more than their bounds.

@@ -5,9 +5,10 @@ through up and down the circle, with two seeds (`_torsion_windows`). ΔF is that
 rest. It stands if every walk says the same, pymbar and the package's own solver agree, and populations are
 those of plain dynamics (10 trajectories of 10 ns, figshare 10.6084/m9.figshare.1026131).
 
-The protocol `fine` has springs on φ that are stiffer than the barrier at 135° is curved, so that every window
-is at equilibrium. `soft` obeys the same rule of spacing with a third of the windows and does not: its windows
-at the barrier stay on the side that a walk comes from, and neither errors nor overlaps say so.
+The protocols `fine` and `long` have springs on φ that are stiffer than the barrier at 135° is curved, so that
+every window has one side; `long` stays five times as long in each. `soft`, 12 x 12 windows, obeys the same
+rule of spacing and does not: its windows at the barrier stay on the side that a walk comes from, and neither
+errors nor overlaps say so.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from sapis_lab.screen import new_table
 from sapis_lab.selftest._torsion_windows import PHI, PSI, TEMPERATURE, Direction, Protocol, Walked, walked
 
 PROTOCOLS = {
+    "long": Protocol("long", 48, 18, 1.8, sampling=30.0, moving=2.0, equilibration=5.0),
     "fine": Protocol("fine", 48, 18, 1.8, sampling=6.0, moving=1.0, equilibration=2.0),
     "soft": Protocol("soft", 12, 12, 1.8, sampling=60.0, moving=2.0, equilibration=8.0),
     "phi": Protocol("phi", 25, 0, 1.8, sampling=350.0, moving=10.0, equilibration=40.0),
