@@ -12,6 +12,8 @@ ELEMENTARY_CHARGE = 1.602176634e-19
 """C, exact; also J per eV."""
 KB = 8.617333262145179e-5
 """Boltzmann constant, eV/K."""
+HBAR = 6.62607015e-34 / (2 * 3.141592653589793) / ELEMENTARY_CHARGE * 1e15
+"""Reduced Planck constant, eV fs."""
 
 HARTREE_TO_EV = 27.211386245988
 BOHR_TO_ANGSTROM = 0.529177210903

@@ -43,7 +43,7 @@ TORCH_COLUMN = [
         "propagators",
         "observables",
     },
-    {"accounting", "exports", "training", "tasks", "simulation"},
+    {"accounting", "exports", "training", "tasks", "simulation", "free_energy"},
     {"evaluation"},
     {"sweep"},
     {"scaling", "active"},
@@ -88,6 +88,7 @@ HOMES = {
     "h5py": {"formats", "selftest"},
     "mdtraj": {"formats"},
     "lmdb": {"formats", "bench"},
+    "pymbar": {"free_energy"},
     "ase_db_backends": {"formats"},
     "phonopy": {"observables"},
 }

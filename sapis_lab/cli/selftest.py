@@ -99,6 +99,45 @@ def physics(
     )
 
 
+@app.command("free-energy")
+def free_energy(
+    samples: Annotated[
+        Path, typer.Option("--samples", help="Folder of samples; walks that are there are not done again.")
+    ],
+    protocols: Annotated[
+        str, typer.Option("--protocols", help="Of long, fine, soft, phi; soft shows what goes wrong.")
+    ] = "long",
+    walks: Annotated[
+        str, typer.Option("--walks", help="Directions around φ with seeds.")
+    ] = "up-0,down-0,up-1,down-1",
+    json_file: Json = None,
+) -> None:
+    """Make a reference for the free energies of alanine dipeptide: umbrella windows in OpenMM, walked through
+    in both directions, with several seeds, weighed by two solvers. An hour of CPU time.
+
+    The molecule is `$SAPIS_DATA/alanine_dipeptide/ala2.pdb`. Exit status: 1 if walks, solvers or plain
+    dynamics differ by more than their bounds.
+
+    Example: `SAPIS_DATA=/path/to/data sapis selftest free-energy --samples samples --json reference.json`
+    """
+    save = keeper(json_file, "free-energy")
+    from sapis_lab.bench.step import words_of
+    from sapis_lab.selftest.free_energy import run_free_energy
+
+    names = words_of(protocols, option="--protocols")
+    raise typer.Exit(
+        plainly(
+            lambda: run_free_energy(
+                names,
+                walks=words_of(walks, option="--walks"),
+                folder=samples,
+                console=stdout_console(),
+                save=save,
+            )
+        )
+    )
+
+
 @app.command("coverage")
 def coverage(
     quick: Annotated[bool, typer.Option("--quick", help="Two cells, few data sets: seconds.")] = False,

@@ -1,4 +1,5 @@
-"""Errors of models beside those of baselines: what the evaluation `baselines` measured at the same D."""
+"""Errors of models beside those of baselines: what the evaluations `baselines` and
+`classical` measured at the same D."""
 
 from __future__ import annotations
 
@@ -12,8 +13,8 @@ from sapis_lab.report.published import best_runs
 
 
 def baseline_rows(runs: pd.DataFrame, measured: Quantity) -> dict[str, Any] | None:
-    """Test errors of baselines and of the study's own models, as text for a table; None where no point has
-    baselines of this error.
+    """Test errors of baselines, force fields and the study's own models, as text for a table; None where no
+    point has baselines of this error.
 
     For every D the rows are the baselines, then the models: each at the size that is best by `measured`, the
     mean over its seeds, and over the least baseline.
@@ -23,12 +24,12 @@ def baseline_rows(runs: pd.DataFrame, measured: Quantity) -> dict[str, Any] | No
         whether it is a model.
     """
     error = measured.on_test
-    pattern = re.compile(rf"(baselines(?:-[A-Za-z0-9.]+)?)_{re.escape(error)}_of_(\w+)")
+    pattern = re.compile(rf"((?:baselines|classical)(?:-[A-Za-z0-9.]+)?)_{re.escape(error)}_of_(\w+)")
     columns = {c: match for c in runs.columns if (match := pattern.fullmatch(c)) and runs[c].notna().any()}
     if not columns or error not in runs:
         return None
     shown = quantity(error)
-    named = len({match[1] for match in columns.values()}) > 1
+    named = len({match[1].partition("-")[2] for match in columns.values()}) > 1
     rows: list[dict[str, Any]] = []
     for n_frames, some in runs[runs["status"] == "done"].groupby("n_frames"):
         there = {c: some[c].dropna() for c in columns}
@@ -37,7 +38,8 @@ def baseline_rows(runs: pd.DataFrame, measured: Quantity) -> dict[str, Any] | No
             continue
         for column, values in there.items():
             if len(values):
-                name = f"{columns[column][2]} ({columns[column][1]})" if named else columns[column][2]
+                name = columns[column][2].replace("_", " ")
+                name = f"{name} ({columns[column][1]})" if named else name
                 rows.append(_row(n_frames, name, "", float(values.iloc[0]), None, shown))
         for model, own in best_runs(runs, int(str(n_frames)), measured).items():
             if (value := own.get(error)) is not None and value == value:

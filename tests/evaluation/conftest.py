@@ -95,6 +95,27 @@ def ethanols(tmp_path_factory: pytest.TempPathFactory) -> Subject:
 
 
 @pytest.fixture(scope="session")
+def chains(tmp_path_factory: pytest.TempPathFactory) -> Subject:
+    """An untrained potential, and hydrogen peroxides with random torsions that it labelled itself."""
+    place = tmp_path_factory.mktemp("chains")
+    config = kind_class("models", "geat")(cutoff=3.0).at_size(3e3, n_species=2)
+    model = config.build(species=(1, 8), mean_neighbors=3.0, seed=0).requires_grad_(False)
+    potential = Potential(model, config, {1: -1.0, 8: -2.0}, 3.0, {"id": "test", "n_frames": 12})
+    generator = np.random.default_rng(0)
+    z, torsions = np.array([1, 8, 8, 1]), 2 * np.pi * np.arange(24) / 24
+    x = np.zeros((24, 4, 3))
+    x[:, 0], x[:, 1], x[:, 2] = (-0.2, 0.95, 0.0), (0.0, 0.0, 0.0), (1.45, 0.0, 0.0)
+    x[:, 3] = np.stack([np.full(24, 1.65), 0.95 * np.cos(torsions), 0.95 * np.sin(torsions)], 1)
+    x += 0.02 * generator.normal(size=x.shape)
+    found = potential.predict([Structure(z, x[k], None, None) for k in range(24)])
+    np.savez(place / "chains.npz", R=x, z=z, E=found.energy, F=found.forces.reshape(x.shape))
+    raw = {"train": "chains.npz", "n_validation": 4, "n_test": 8, "root": place}
+    units = {"energy_unit": "eV", "length_unit": "Angstrom"}
+    data: DatasetConfig = load(kind_class("data", "files"), raw | units, source="test")
+    return Subject(potential, prepare(data, cache=place / "cache"), "cpu")
+
+
+@pytest.fixture(scope="session")
 def finished(frames: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A project with a finished study of one model at two amounts of data."""
     place = tmp_path_factory.mktemp("project")

@@ -18,6 +18,11 @@ from sapis_lab.evaluation.smoothness import SIDES
 from sapis_lab.quantities import is_time, of_evaluations, quantity, standard_targets
 from sapis_lab.structures import Structure
 
+LENNARD_JONES = {
+    "kind": "lennard_jones",
+    "atoms": {symbol: {"epsilon": 0.01, "sigma": 1.0} for symbol in ("H", "C", "O")},
+    "truncation": "shifted",
+}
 SMALL: dict[str, dict[str, Any]] = {
     "cost": {"batches": (1, 3), "repeats": 2},
     "equivariance": {"n_frames": 3, "n_rotations": 2},
@@ -43,9 +48,30 @@ SMALL: dict[str, dict[str, Any]] = {
     "elastic": {"most_steps": 2},
     "phonons": {"most_steps": 3, "supercell": (1, 1, 1), "mesh": (2, 2, 2)},
     "physicality": {"n_frames": 2, "n_turns": 2},
+    "classical": {"oracle": LENNARD_JONES, "repeats": 2},
+    "integration": {
+        "oracle": LENNARD_JONES,
+        "n_couplings": 3,
+        "ensemble": {"kind": "langevin", "timestep": 0.02, "friction": 0.1},
+        "equilibration": 0.0002,
+        "time": 0.002,
+        "every": 0.1,
+    },
+    "umbrella": {
+        "torsions": ((0, 1, 2, 3),),
+        "n_windows": (12,),
+        "ensemble": {"kind": "langevin", "timestep": 0.25, "friction": 0.1},
+        "pull": 0.1,
+        "equilibration": 0.01,
+        "time": 0.05,
+        "every": 1.0,
+        "basin": ((0.0, 180.0),),
+        "regions": {"trans": ((150.0, -150.0),)},
+    },
 }
 OF_CRYSTALS = {"strain", "rdf", "diffusion", "equation_of_state", "elastic", "phonons"}
 OF_ETHANOL = {"torsions", "conformers"}
+OF_CHAINS = {"umbrella"}
 
 
 @pytest.fixture(params=kinds("evaluation"))
@@ -55,10 +81,14 @@ def evaluation(request: pytest.FixtureRequest) -> Evaluation:
 
 
 @pytest.fixture
-def fitting(evaluation: Evaluation, subject: Subject, crystals: Subject, ethanols: Subject) -> Subject:
+def fitting(
+    evaluation: Evaluation, subject: Subject, crystals: Subject, ethanols: Subject, chains: Subject
+) -> Subject:
     """What the kind can measure."""
     if evaluation.kind in OF_ETHANOL:
         return ethanols
+    if evaluation.kind in OF_CHAINS:
+        return chains
     return crystals if evaluation.kind in OF_CRYSTALS else subject
 
 

@@ -11,6 +11,7 @@ from sapis_lab.config import ConfigError, kind_class, kinds, load
 from sapis_lab.generators import GeneratorConfig, Start
 from sapis_lab.generators.normal_modes import NormalModesConfig, normal_modes, relaxed
 from sapis_lab.generators.rattled import RattledConfig
+from sapis_lab.generators.restrained import RestrainedConfig
 from sapis_lab.generators.torsions import TorsionsConfig, torsion_angle, turning
 
 WATER = Start(
@@ -53,8 +54,11 @@ def butane() -> Start:
     return Start(np.array([6, 6, 6, 6, 1]), x, np.array([12.011] * 4 + [1.008]))
 
 
-SETTINGS = {"torsions": {"torsions": [[0, 1, 2, 3]], "spacing": "random"}}
-STARTS = {"torsions": butane()}
+SETTINGS = {
+    "torsions": {"torsions": [[0, 1, 2, 3]], "spacing": "random"},
+    "restrained": {"torsions": [[0, 1, 2, 3]], "n_steps": 20, "descent": 5},
+}
+STARTS = {"torsions": butane(), "restrained": butane()}
 
 
 @pytest.mark.parametrize("kind", kinds("generators"))
@@ -226,3 +230,47 @@ def test_settings_without_effect_are_refused():
         load(RattledConfig, {"displacement": 0}, source="x")
     with pytest.raises(ConfigError, match="are not four different atoms"):
         load(TorsionsConfig, {"torsions": [[0, 1, 1, 2]]}, source="x")
+
+
+# ------------------------------------------------------------------------------------------------- restrained
+
+
+def chain(x):
+    """Five springs of 20 eV/Å² that leave the torsion of four atoms, and a fifth atom, alone."""
+    rest = butane().positions
+    energy, forces = 0.0, np.zeros_like(x)
+    for i, j in ((0, 1), (1, 2), (2, 3), (0, 2), (1, 3)):
+        v = x[j] - x[i]
+        r = np.linalg.norm(v)
+        apart = r - np.linalg.norm(rest[j] - rest[i])
+        energy += 10.0 * apart**2
+        forces[i] += 20.0 * apart * v / r
+        forces[j] -= 20.0 * apart * v / r
+    return energy, forces
+
+
+def test_restrained_structures_are_thermal_at_all_torsions():
+    config = RestrainedConfig(torsions=[(0, 1, 2, 3)], temperature=300, n_steps=300, descent=10, timestep=2.0)
+    made = config.generate(butane(), chain, n=120, generator=np.random.default_rng(0))
+    torsions = [torsion_angle(c.positions, (0, 1, 2, 3)) for c in made]
+    quarters = np.histogram(torsions, bins=4, range=(-np.pi, np.pi))[0]
+    assert quarters.min() > 15
+    mean = np.mean([chain(c.positions)[0] for c in made])
+    assert mean == pytest.approx(2.5 * units.KB * 300, rel=0.25)  # kT/2 of each spring
+
+
+def test_a_restrained_torsion_stays_within_its_spread_of_where_it_was_turned_to():
+    config = RestrainedConfig(torsions=[(0, 1, 2, 3)], spread=2.0, n_steps=300, descent=10)
+    begin = torsion_angle(butane().positions, (0, 1, 2, 3))
+    for seed in range(5):
+        wanted = begin + 2 * np.pi * np.random.default_rng(seed).random(1)[0]
+        (one,) = config.generate(butane(), chain, n=1, generator=np.random.default_rng(seed))
+        apart = np.rad2deg(torsion_angle(one.positions, (0, 1, 2, 3)) - wanted)
+        assert abs((apart + 180) % 360 - 180) < 8.0
+
+
+def test_a_restrained_crystal_is_refused():
+    with pytest.raises(ValueError, match="turns parts of molecules, got a periodic structure"):
+        RestrainedConfig(torsions=[(0, 1, 2, 3)]).generate(
+            CRYSTAL, nothing, n=1, generator=np.random.default_rng(0)
+        )
