@@ -223,7 +223,7 @@ def test_damaged_scores_are_refused_before_anything_is_spent(study: Project, sap
 
 def test_what_cannot_be_evaluated_is_said(study: Project, sapis: Sapis) -> None:
     said = sapis("evaluate", study.name, status=2)
-    assert "its study has no evaluate:" in said and "known: baselines, cost, dynamics" in said
+    assert "its study has no evaluate:" in said and "known: baselines, classical, conformers" in said
     said = sapis("evaluate", study.name, "--kind", "error", status=2)
     assert "--kind: evaluate.0: configs/evaluation/ has no 'error'" in said
     assert "nothing" in sapis("evaluate", "nothing", "--kind", "errors", status=2)

@@ -63,6 +63,7 @@ def main():
     results = [run(lmp, job) for job in json.loads(jobs.read_text())]
     if lmp.extract_setting("world_rank") == 0:
         jobs.with_name("RESULTS.json").write_text(json.dumps(results))
+    lmp.finalize()  # waits for the other ranks: where one ends before, the first is killed as it writes
 
 
 if __name__ == "__main__":

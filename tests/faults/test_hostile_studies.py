@@ -238,9 +238,9 @@ def train_two_steps(point: PointConfig, folder: Path, *, clusters: Path, cache: 
 
 def base(path: Path) -> dict[str, Any]:
     """A study as plain data, on data that need no file, which alone is accepted."""
-    raw: dict[str, Any] = yaml.safe_load(path.read_text()) | {"data": {"use": "ethanol-xtb", "n_train": 1000}}
+    raw: dict[str, Any] = yaml.safe_load(path.read_text()) | {"data": {"use": "ethanol-xtb", "n_train": 3000}}
     raw.pop("regime", None)
-    learnt = ("task", "targets", "heads")  # of which these data have no labels
+    learnt = ("task", "targets", "heads", "start")  # of which these data have no labels, or no trained point
     raw["train"] = {key: value for key, value in raw["train"].items() if key not in learnt}
     raw["law"] = {**raw.get("law", {}), "quantity": "val_force_rmse"}
     return raw

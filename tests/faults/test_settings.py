@@ -267,7 +267,7 @@ def random_point(number: int, data: Path) -> dict[str, Any]:
         model["channels"] = heads * max(
             1, model.get("channels", cls.model_fields["channels"].default) // heads
         )
-    train = {**drawn(TrainConfig, rng), "steps": 2, "epochs": None, "references": "ridge"}
+    train = {**drawn(TrainConfig, rng), "steps": 2, "epochs": None, "start": None, "references": "ridge"}
     train["learning_rate"] = float(np.exp(rng.uniform(-20, -4.6)))
     optimizer = "adamw" if train.get("amsgrad") else str(rng.choice(kinds("optimizers")))
     train["optimizer"] = {"kind": optimizer, **drawn(kind_class("optimizers", optimizer), rng)}

@@ -37,6 +37,7 @@ INFO = DatasetInfo(
 ELEMENTS = {
     "carbon-stress": (6,),
     "silicon-forces": (14,),
+    "silicon-observables": (14,),
     "silicon-stress": (14,),
     "freesolv": (1, 6, 7, 8, 9, 15, 16, 17, 35, 53),
     "oc20-relaxation": tuple(range(1, 22)),
