@@ -337,6 +337,7 @@ def mine(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     outside.refresh()
 
 
+@pytest.mark.long
 def test_a_study_uses_a_kind_of_every_sort_from_outside(mine: Path, sapis) -> None:
     done = sapis("study", "run", "mine", "--workers", "2")
     assert done.returncode == 0, done.stderr + done.stdout

@@ -211,6 +211,7 @@ def test_every_interval_of_a_study_holds_its_estimate(seed: int) -> None:
     assert [one for one in found if not one[2][0] <= one[1] <= one[2][1]] == []
 
 
+@pytest.mark.long
 def test_every_band_of_a_figure_holds_its_line() -> None:
     seen = set()
     for kind, numbers, middle, low, high in drawn(analyse(noisy_runs(0), n_bootstrap=100)):

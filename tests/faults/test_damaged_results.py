@@ -28,13 +28,9 @@ LOOKING = (("study", "status"), ("study", "list"), ("study", "export"), ("study"
 ANSWERING = (("study", "run"), ("fit",), ("figures",), ("report",))
 QUICK = (
     "record.json: zero bytes",
-    "record.json: pipe",
-    "record.json: error -1",
     "record.json: swapped with another",
     "model.safetensors: cut in half",
     "runs.parquet: edited",
-    "fit.json: list",
-    "points.json: null",
     "study.yaml: not UTF-8",
     "report.html: zero bytes",
 )

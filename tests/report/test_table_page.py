@@ -121,6 +121,7 @@ def test_a_page_of_compute_speaks_of_compute(tmp_path):
     assert list(pd.read_csv(tmp_path / "c" / "forecast.csv"))[:2] == ["c", "law"]
 
 
+@pytest.mark.long
 def test_groups_have_their_page_and_an_answer_of_another_sort_leaves_nothing(asked, tmp_path):
     folder = tmp_path / "out"
     write_table_folder(asked, folder)
