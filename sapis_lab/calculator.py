@@ -45,9 +45,11 @@ class SapisCalculator(Calculator):
         super().__init__(**kwargs)
         if stop_above is not None and uncertainty is None:
             raise ConfigError(
-                f"stop_above={stop_above:g} needs an uncertainty: give several points, or a folder with "
-                f"{FILE}"
+                f"stop_above={stop_above} needs an uncertainty: give several points, or a folder with {FILE}"
             )
+        is_number = isinstance(stop_above, int | float | np.number) and not isinstance(stop_above, bool)
+        if stop_above is not None and not (is_number and 0 < stop_above < np.inf):
+            raise ConfigError(f"stop_above={stop_above!r}: wanted a number of eV/Å above 0")
         self.potential, self.uncertainty, self.stop_above = potential, uncertainty, stop_above
         energies = self.implemented_properties if potential.model.gives_energy else []
         self.implemented_properties = [*energies, *potential.heads, *(_STD if uncertainty else ())]
@@ -102,6 +104,8 @@ def load_model(
     """
     if not isinstance(path, str | Path):
         members = [load_potential(one, device=device) for one in path]
+        if not members:
+            raise ConfigError("no path is given; wanted the folder of a finished point, or several")
         return SapisCalculator(members[0], uncertainty=Ensemble(members), stop_above=stop_above)
     potential = load_potential(path, device=device)
     folder = Path(path) if (Path(path) / DESCRIPTION).is_file() else Path(path).parent

@@ -36,7 +36,7 @@ class StartConfig(Config):
     """All parameters; the readout; the readout and the last layer; or matrices by factors of rank `rank`
     (vectors and small matrices whole)."""
     rank: int = Field(default=4, ge=1, le=10_000)
-    """Of the updates of `low_rank`."""
+    """Of the updates of `low_rank`; matrices with a side of no more than twice that are trained whole."""
     references: Literal["refit", "keep"] = "refit"
     """Reference energies fitted to what the old model leaves of the new energies, or those of the old one."""
 

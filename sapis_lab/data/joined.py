@@ -11,7 +11,7 @@ are moved by a sum over atoms, such that the composition explains the same in bo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -20,6 +20,7 @@ from pydantic import Field
 
 from sapis_lab.config import composed_kind
 from sapis_lab.data._base import DatasetConfig, DatasetInfo, Progress, prepare
+from sapis_lab.data._copies import copies
 from sapis_lab.data._references import fit_references
 from sapis_lab.data._store import Frames, FrameStore
 
@@ -28,6 +29,8 @@ _BLOCK = 4096
 _FITTED = 5000
 """Most training frames of each set that energies of atoms are fitted to."""
 _COLUMNS = ("stress",)
+_ALIKE = 1e-3
+"""eV/Å: forces that differ less are those of one level of theory."""
 
 
 class JoinedConfig(DatasetConfig):
@@ -102,6 +105,7 @@ class JoinedConfig(DatasetConfig):
         of_replay = places["replay"][replay.splits["train"]]
         splits["train"] = _interleaved(splits["train"], of_replay, self.every)
         splits["test_replay"] = places["replay"][replay.splits[tests[0]]]
+        _refuse_copies(store, splits)
         energies = {str(z): float(e) for z, e in zip(replay.elements, atoms, strict=True)}
         store.seal(
             splits=splits,
@@ -111,6 +115,27 @@ class JoinedConfig(DatasetConfig):
                 "replay": replay.metadata,
                 "aligned by": energies if self.align else {},
             },
+        )
+
+
+def _refuse_copies(store: FrameStore, splits: Mapping[str, np.ndarray]) -> None:
+    """ValueError for frames of the two sets that are one configuration with the same forces, in training
+    twice, or in training or validation and in a test. With other forces they are labels of another level."""
+    names = np.full(store.n_frames, "", dtype=object)
+    for name, ids in splits.items():
+        names[ids] = name
+    found = []
+    for group in copies(store, np.nonzero(names)[0]):
+        alike = [b for b, copy in zip(group.frames[1:], group.copies, strict=True) if copy.force_gap < _ALIKE]
+        same = [str(names[k]) for k in (group.frames[0], *alike)]
+        learnt = [name for name in same if name in ("train", "validation")]
+        if len(same) > 1 and learnt and (len(learnt) > 1 or len(same) > len(learnt)):
+            found.append(same)
+    if found:
+        raise ValueError(
+            f"{len(found)} frames of replay are frames of main with the same forces, the first in "
+            f"{' and '.join(found[0])}; D counts distinct frames, and a test frame seen in training makes "
+            f"the error look smaller: choose parts that do not overlap"
         )
 
 

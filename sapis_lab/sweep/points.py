@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from sapis_lab.analysis.regime import Regime, read_regime
 from sapis_lab.config import ConfigError, home, load, read_yaml
 from sapis_lab.data import DatasetInfo
+from sapis_lab.elements import SYMBOLS
 from sapis_lab.files import digest
 from sapis_lab.models import ModelConfig
 from sapis_lab.quantities import quantity
@@ -35,7 +36,7 @@ def points(study: Study, info: DatasetInfo) -> list[Point]:
         ConfigError: one line for every problem: more frames than there are, a size that a model cannot have,
             an error on frames that the data lack.
     """
-    study, started = _from_start(study)
+    study, started = _from_start(study, info)
     problems = _too_many_frames(study, info) + _unlabelled(study, info) + _unmeasured(study, info)
     sized: dict[tuple[str, float], tuple[ModelConfig, int]] = {}
     for model in study.models:
@@ -72,7 +73,7 @@ def points(study: Study, info: DatasetInfo) -> list[Point]:
     ]
 
 
-def _from_start(study: Study) -> tuple[Study, tuple[ModelConfig, int] | None]:
+def _from_start(study: Study, info: DatasetInfo) -> tuple[Study, tuple[ModelConfig, int] | None]:
     """The study with the weights of the point that its trainings start from, and the model and N of that
     point; as it is where they start from random weights.
 
@@ -100,6 +101,13 @@ def _from_start(study: Study) -> tuple[Study, tuple[ModelConfig, int] | None]:
         raise ConfigError(
             f"{where}: it has N = {n_params:,}, which is the size of all points; wanted lattice.n_params: "
             f"[{n_params:.2g}], got {', '.join(f'{n:g}' for n in sizes)}"
+        )
+    description = folder / "model.yaml"
+    species = read_yaml(description)["species"] if description.exists() else info.species
+    if unknown := sorted(set(info.species) - set(species)):
+        raise ConfigError(
+            f"{where}: it knows the elements {', '.join(SYMBOLS[z] for z in species)}, the data have "
+            f"{', '.join(SYMBOLS[z] for z in unknown)} as well"
         )
     known = start.model_copy(update={"weights": record.weights or digest(folder / WEIGHTS)})
     train = study.train.model_copy(update={"start": known})

@@ -40,6 +40,12 @@ class Ensemble(Uncertainty):
                 raise ConfigError(
                     f"member {k} of the ensemble learnt no energies; wanted energies and forces"
                 )
+            name = member.origin.get("fingerprint")
+            if name is not None and name in [m.origin.get("fingerprint") for m in self.members[:k]]:
+                raise ConfigError(
+                    f"member {k} of the ensemble is the point {member.origin.get('id')} once more; wanted "
+                    f"points that differ in their seed"
+                )
             if member.model.species != first.model.species:
                 raise ConfigError(
                     f"member {k} of the ensemble knows the elements {list(member.model.species)}, the first "

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
 from ranked_points import Launcher, make_point, n_rows, pid_of, wait_until, weights
 from safetensors.torch import load_file
@@ -193,9 +195,11 @@ def test_a_start_that_does_not_fit_is_refused(
 
 def test_joined_frames_are_those_of_both_in_turn(clusters: Path, cache: Path, tmp_path: Path) -> None:
     frames = read(clusters / "clusters.xyz", ":")
-    for atoms in frames:
+    for k, atoms in enumerate(frames):
+        atoms.rattle(0.02, seed=k)
+        atoms.calc = EMT()
         energy, forces = atoms.get_potential_energy(), atoms.get_forces()
-        atoms.calc.results = {"energy": energy + 7.0 * len(atoms), "forces": forces}
+        atoms.calc = SinglePointCalculator(atoms, energy=energy + 7.0 * len(atoms), forces=forces)
     write(tmp_path / "moved.xyz", frames, format="extxyz")
     parts = {
         name: {
@@ -228,6 +232,9 @@ def test_joined_frames_are_those_of_both_in_turn(clusters: Path, cache: Path, tm
         some.energy[where], theirs.energy[:2] - 7.0 * theirs.n_atoms[:2], atol=0.15 * theirs.n_atoms[:2].max()
     )
     assert store.energy[store.splits["test"]].tolist() == main.energy[main.splits["test"]].tolist()
+    twice: Any = load(JoinedConfig, {"main": parts["main"], "replay": parts["main"]}, source="t")
+    with pytest.raises(ValueError, match="frames of replay are frames of main with the same forces"):
+        prepare(twice, cache=cache)
     none: Any = load(JoinedConfig, {**parts, "every": None}, source="t")
     assert len(prepare(none, cache=cache).splits["train"]) == 13
 

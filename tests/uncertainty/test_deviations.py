@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -238,7 +239,7 @@ def test_the_calculator_takes_the_last_layer_beside_the_weights(
     frame = molecule(np.random.default_rng(0))
     plain = sapis_lab.load_model(tmp_path)
     assert plain.uncertainty is None and "energy_std" not in plain.implemented_properties
-    with pytest.raises(ConfigError, match="stop_above=1 needs an uncertainty"):
+    with pytest.raises(ConfigError, match="stop_above=1.0 needs an uncertainty"):
         sapis_lab.load_model(tmp_path, stop_above=1.0)
     last_layer.save(tmp_path)
     atoms = Atoms(frame.species, frame.positions, calculator=sapis_lab.load_model(tmp_path))
@@ -294,3 +295,14 @@ def test_stress_is_computed_with_the_forces_and_not_again(monkeypatch: pytest.Mo
     atoms.calc = SapisCalculator(potential_of(0))
     atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress()
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize("limit", [float("nan"), float("inf"), 0, -1.0, True, "0.5"])
+def test_a_limit_that_would_stop_nothing_or_everything_is_refused(limit: Any) -> None:
+    with pytest.raises(ConfigError, match="wanted a number of eV/Å above 0"):
+        SapisCalculator(None, uncertainty=object(), stop_above=limit)  # type: ignore[arg-type]
+
+
+def test_no_member_at_all_is_refused() -> None:
+    with pytest.raises(ConfigError, match="no path is given"):
+        sapis_lab.load_model([])
